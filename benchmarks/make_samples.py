@@ -1,0 +1,56 @@
+"""Make the bundled part of Fashion-MNIST from its original IDX files: `python benchmarks/make_samples.py FOLDER`.
+
+FOLDER holds train-images-idx3-ubyte.gz and its three companions (Debian package `dataset-fashion-mnist`, or
+https://github.com/zalandoresearch/fashion-mnist). The first 10,000 training and the first 2,000 test pictures are
+taken, in their order.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from data2vec2.data.arrays import read_idx
+from data2vec2.data.samples import fashion_mnist
+
+CLASSES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+NUM_TRAIN, NUM_TEST = 10_000, 2_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="the folder of the four IDX files")
+    folder = parser.parse_args().folder
+    parts = read_idx(sorted(folder.glob("*-images-idx3-ubyte*"))).parts
+    train, test = parts["train"], parts["test"]
+    if train.labels is None or test.labels is None:
+        raise SystemExit(f"{folder} has no labels")
+    fashion_mnist().parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        fashion_mnist(),
+        x_train=train.images[:NUM_TRAIN],
+        y_train=train.labels[:NUM_TRAIN],
+        x_test=test.images[:NUM_TEST],
+        y_test=test.labels[:NUM_TEST],
+        classes=np.array(CLASSES),
+    )
+    counts = np.bincount(train.labels[:NUM_TRAIN]), np.bincount(test.labels[:NUM_TEST])
+    size = fashion_mnist().stat().st_size / 1e6
+    print(f"{fashion_mnist()}: {size:.1f} MB; pictures of each class: train {counts[0]}, test {counts[1]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""data2vec 2.0: self-supervised pre-training on your own data.
+
+The commands as functions (`data2vec2.pretrain`, `data2vec2.evaluate`, ...) and the Transformers classes are imported
+when first used: `import data2vec2` itself is quick and imports neither PyTorch nor Transformers. It makes sure that
+`AutoModel.from_pretrained` knows an exported model, whichever of the two packages is imported first.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from data2vec2.registration import register_models
+from data2vec2.version import __version__
+
+if TYPE_CHECKING:
+    from data2vec2.commands.demo import demo
+    from data2vec2.commands.doctor import doctor
+    from data2vec2.commands.evaluate import evaluate
+    from data2vec2.commands.pretrain import pretrain
+    from data2vec2.interop.transformers import Data2Vec2ImageConfig, Data2Vec2ImageModel
+
+__all__ = [
+    "Data2Vec2ImageConfig",
+    "Data2Vec2ImageModel",
+    "__version__",
+    "demo",
+    "doctor",
+    "evaluate",
+    "pretrain",
+]
+
+_HOME = {
+    "Data2Vec2ImageConfig": "data2vec2.interop.transformers",
+    "Data2Vec2ImageModel": "data2vec2.interop.transformers",
+    "demo": "data2vec2.commands.demo",
+    "doctor": "data2vec2.commands.doctor",
+    "evaluate": "data2vec2.commands.evaluate",
+    "pretrain": "data2vec2.commands.pretrain",
+}
+"""Where a lazily imported name lives."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+register_models()

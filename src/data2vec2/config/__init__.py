@@ -1,0 +1,32 @@
+"""The configuration of a run: frozen dataclasses, standard library only."""
+
+from data2vec2.config.model import (
+    DecoderConfig,
+    EncoderConfig,
+    ImageConfig,
+    LossConfig,
+    MaskConfig,
+    ModelConfig,
+    TargetConfig,
+)
+from data2vec2.config.run import DataConfig, EmaConfig, OptimConfig, RunConfig, TrainConfig
+from data2vec2.config.schedule import fit_schedule
+from data2vec2.config.tree import from_dict, to_dict
+
+__all__ = [
+    "DataConfig",
+    "DecoderConfig",
+    "EmaConfig",
+    "EncoderConfig",
+    "ImageConfig",
+    "LossConfig",
+    "MaskConfig",
+    "ModelConfig",
+    "OptimConfig",
+    "RunConfig",
+    "TargetConfig",
+    "TrainConfig",
+    "fit_schedule",
+    "from_dict",
+    "to_dict",
+]

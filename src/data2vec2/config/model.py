@@ -1,0 +1,199 @@
+"""What is trained: the modality, the encoder, masks, decoder, targets and loss.
+
+Symbols in brackets are those of the paper (Baevski et al., 2023) and of this project's tensor names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from data2vec2.config.check import require
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """Pictures, cut into square patches."""
+
+    kind: Literal["image"] = "image"
+    """Which modality this is."""
+    image_size: int = 224
+    """Height and width of the model's input in pixels; divisible by `patch_size`."""
+    patch_size: int = 16
+    """Height and width of a patch in pixels; one patch is one token."""
+    num_channels: int = 3
+    """3 for colour, 1 for grey pictures."""
+
+    def __post_init__(self) -> None:
+        require(self.patch_size >= 1, "model.modality.patch_size", self.patch_size, "at least 1")
+        require(
+            self.image_size >= self.patch_size and self.image_size % self.patch_size == 0,
+            "model.modality.image_size",
+            self.image_size,
+            f"a multiple of patch_size ({self.patch_size})",
+        )
+        require(self.num_channels in (1, 3), "model.modality.num_channels", self.num_channels, "1 or 3")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches; T is their product."""
+        side = self.image_size // self.patch_size
+        return side, side
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The post-norm Transformer that student and teacher share (paper, section 3)."""
+
+    embed_dim: int = 768
+    """Width of a token [D]."""
+    num_heads: int = 12
+    """Attention heads [H]; divides `embed_dim`."""
+    prenet_depth: int = 2
+    """Blocks before the trunk; the teacher's targets do not look at them."""
+    depth: int = 10
+    """Blocks of the trunk."""
+    mlp_ratio: float = 4.0
+    """Hidden width of a block's MLP, in multiples of `embed_dim`."""
+    norm_eps: float = 1e-6
+    """Epsilon of the LayerNorms in the blocks and before the first one."""
+    dropout: float = 0.0
+    """Dropout before the first block, after the attention projection and after the MLP."""
+    attention_dropout: float = 0.0
+    """Dropout of the attention weights."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.num_heads >= 1 and self.embed_dim % self.num_heads == 0,
+            "model.encoder.num_heads",
+            self.num_heads,
+            f"a divisor of embed_dim ({self.embed_dim})",
+        )
+        require(self.depth >= 1, "model.encoder.depth", self.depth, "at least 1")
+        require(self.prenet_depth >= 0, "model.encoder.prenet_depth", self.prenet_depth, "0 or more")
+        require(self.norm_eps > 0, "model.encoder.norm_eps", self.norm_eps, "above 0")
+        for name in ("dropout", "attention_dropout"):
+            value = getattr(self, name)
+            require(0 <= value < 1, f"model.encoder.{name}", value, "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskConfig:
+    """Which tokens the student sees (paper, section 3.3)."""
+
+    num_masks: int = 16
+    """Different masks a sample, all with the same targets [M]."""
+    mask_ratio: float = 0.8
+    """Share of tokens removed from the student's input [R]."""
+    adjust: float = 0.07
+    """Added to the share that the blocks cover, because blocks overlap [A]."""
+    block_length: int = 3
+    """Side of a block in tokens [B]."""
+    inverse: bool = True
+    """True: the blocks are what is kept. False: the blocks are what is removed."""
+
+    def __post_init__(self) -> None:
+        require(self.num_masks >= 1, "model.masks.num_masks", self.num_masks, "at least 1")
+        require(0 < self.mask_ratio < 1, "model.masks.mask_ratio", self.mask_ratio, "between 0 and 1")
+        require(0 <= self.adjust < 1, "model.masks.adjust", self.adjust, "from 0 to below 1")
+        require(self.block_length >= 1, "model.masks.block_length", self.block_length, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The small convolutional network that predicts the targets (paper, section 3.2)."""
+
+    depth: int = 6
+    """Convolutional layers."""
+    kernel: int = 3
+    """Kernel size in tokens; odd."""
+    dim: int = 768
+    """Channels of the convolutional layers."""
+    groups: int = 16
+    """Groups of the convolutions; divides `dim` and the encoder's width."""
+    input_dropout: float = 0.0
+    """Dropout of the student's outputs before noise fills the masked places."""
+    noise_std: float = 0.01
+    """Standard deviation of the noise at masked places."""
+    residual: bool = True
+    """Add a layer's input to its output where the channel counts agree."""
+    projection_depth: int = 1
+    """Linear layers after the convolutions: 1, or 2 with GELU and twice the width between them."""
+
+    def __post_init__(self) -> None:
+        require(self.depth >= 1, "model.decoder.depth", self.depth, "at least 1")
+        require(self.kernel >= 1 and self.kernel % 2 == 1, "model.decoder.kernel", self.kernel, "odd")
+        require(
+            self.groups >= 1 and self.dim % self.groups == 0,
+            "model.decoder.groups",
+            self.groups,
+            f"a divisor of model.decoder.dim ({self.dim})",
+        )
+        require(self.projection_depth in (1, 2), "model.decoder.projection_depth", self.projection_depth, "1 or 2")
+        require(0 <= self.input_dropout < 1, "model.decoder.input_dropout", self.input_dropout, "from 0 to below 1")
+        require(self.noise_std >= 0, "model.decoder.noise_std", self.noise_std, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetConfig:
+    """How the teacher's layer outputs become targets (paper, section 3.1)."""
+
+    average_layers: int = 10
+    """How many of the trunk's last layers are averaged [K_top]."""
+    layer_norm: Literal["instance", "layer"] = "instance"
+    """Normalisation of each layer's output before the mean: over time, or over channels."""
+    final_norm: Literal["none", "instance", "layer"] = "layer"
+    """Normalisation of the mean."""
+
+    def __post_init__(self) -> None:
+        require(self.average_layers >= 1, "model.targets.average_layers", self.average_layers, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Masked regression of the targets, and the CLS token's."""
+
+    scale: float | None = None
+    """Factor of the squared error summed over channels; none: 1 / sqrt(D)."""
+    beta: float = 0.0
+    """Smooth-L1 threshold; 0 is the plain square."""
+    cls_loss_weight: float = 2.56
+    """Weight of the CLS token's loss, a mean over student rows. The released image recipes weigh a sum over the rows
+    of one device by .01, which for base (16 images x 16 masks) is this 2.56."""
+
+    def __post_init__(self) -> None:
+        require(self.scale is None or self.scale > 0, "model.loss.scale", self.scale, "above 0")
+        require(self.beta >= 0, "model.loss.beta", self.beta, "0 or more")
+        require(self.cls_loss_weight >= 0, "model.loss.cls_loss_weight", self.cls_loss_weight, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that decides the shape and the objective of the model."""
+
+    modality: ImageConfig = field(default_factory=ImageConfig)
+    """What the inputs are and how they become tokens."""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """The Transformer."""
+    masks: MaskConfig = field(default_factory=MaskConfig)
+    """The masks."""
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    """The decoder."""
+    targets: TargetConfig = field(default_factory=TargetConfig)
+    """The targets."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """The loss."""
+
+    def __post_init__(self) -> None:
+        require(
+            self.targets.average_layers <= self.encoder.depth,
+            "model.targets.average_layers",
+            self.targets.average_layers,
+            f"at most model.encoder.depth ({self.encoder.depth})",
+        )
+        require(
+            self.encoder.embed_dim % self.decoder.groups == 0,
+            "model.decoder.groups",
+            self.decoder.groups,
+            f"a divisor of model.encoder.embed_dim ({self.encoder.embed_dim})",
+        )

@@ -1,0 +1,1 @@
+"""From files to batches: sources become `Records`, readers turn records into arrays."""

@@ -1,0 +1,300 @@
+"""Pictures: decoding, crops, batches, and the statistics that normalise them.
+
+Shapes: `B` samples, `C` channels, `H` and `W` pixels of the model's input, `X` uniform numbers that decide a crop.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from data2vec2 import rng
+from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.data.records import BadSample, Records
+from data2vec2.errors import UserError
+
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused before they are decoded."""
+
+Raw = bytes | NDArray[np.uint8]
+"""What `Records.read` returns: the content of a file, or an array `HW` or `HWC`."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_MODES = {1: "L", 3: "RGB"}
+_TRIES = 10
+_NUM_DRAWS = 2 * _TRIES + 3  # area and aspect of each try; place (x, y); mirror
+_MAX_REPLACEMENTS = 100
+_MIN_STD = 1e-3
+_TRANSPOSE = Image.Transpose
+_UPRIGHT = {
+    2: _TRANSPOSE.FLIP_LEFT_RIGHT,
+    3: _TRANSPOSE.ROTATE_180,
+    4: _TRANSPOSE.FLIP_TOP_BOTTOM,
+    5: _TRANSPOSE.TRANSPOSE,
+    6: _TRANSPOSE.ROTATE_270,
+    7: _TRANSPOSE.TRANSVERSE,
+    8: _TRANSPOSE.ROTATE_90,
+}
+
+# Pillow warns of large pictures and of damaged metadata. What matters of it is reported as a bad sample.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def decode(raw: Raw, num_channels: int) -> Image.Image:
+    """The whole picture as "L" (1 channel) or "RGB" (3); of several frames the first; transparency becomes white.
+
+    EXIF orientation is not applied (but Pillow applies that of a TIFF). Raises `BadSample`.
+    """
+    with _bad_samples():
+        return _in_mode(_plain(_open(raw)), num_channels)
+
+
+def crop(
+    raw: Raw, box_of: Callable[[int, int], Box], size: int, num_channels: int, mirror: bool = False
+) -> Image.Image:
+    """A part of the picture at `size` x `size` pixels, upright by its EXIF orientation, as "L" or "RGB".
+
+    `box_of` chooses the part from width and height as stored. Cutting and scaling are one resampling; a JPEG is first
+    decoded at the smallest scale (1, 1/2, 1/4, 1/8) that has `size` pixels in the box. Raises `BadSample`.
+    """
+    with _bad_samples():
+        image = _open(raw)
+        box = box_of(*image.size)
+        if image.format in ("JPEG", "MPO"):
+            box = _draft(image, box, size, _MODES[num_channels])
+        small = _in_mode(_plain(image).resize((size, size), Image.Resampling.BICUBIC, box), num_channels)
+        orientation = 1 if isinstance(raw, np.ndarray) else _orientation(image)
+        if orientation in _UPRIGHT:
+            small = small.transpose(_UPRIGHT[orientation])
+        return small.transpose(_TRANSPOSE.FLIP_LEFT_RIGHT) if mirror else small
+
+
+def random_box(draws: Sequence[float], min_crop: float, width: int, height: int) -> Box:
+    """A random part: share of the area uniform in (min_crop, 1), logarithm of the aspect uniform in (3/4, 4/3).
+
+    The first of ten tries that fits is taken, else the largest central part with an aspect in that range. `draws` are
+    23 uniform numbers: area and aspect of each try, then the place from left and top; the last one is for the mirror.
+    """
+    for area_draw, aspect_draw in zip(draws[0 : 2 * _TRIES : 2], draws[1 : 2 * _TRIES : 2], strict=True):
+        area = width * height * (min_crop + (1 - min_crop) * area_draw)
+        aspect = (4 / 3) ** (2 * aspect_draw - 1)
+        w, h = math.sqrt(area * aspect), math.sqrt(area / aspect)
+        if w <= width and h <= height:
+            left, top = draws[-3] * (width - w), draws[-2] * (height - h)
+            return left, top, min(left + w, width), min(top + h, height)
+    w, h = min(width, height * 4 / 3), min(height, width * 4 / 3)
+    return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
+
+
+def central_box(share: float, width: int, height: int) -> Box:
+    """The central square whose side is `share` of the shorter side."""
+    side = share * min(width, height)
+    return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A sample that could not be used, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class ImageBatch:
+    """Pictures, their labels (-1: none), and the samples that others stand in for (once for each time)."""
+
+    pixels_BCHW: NDArray[np.uint8]
+    labels_B: NDArray[np.int64]
+    bad: tuple[Bad, ...]
+
+
+class ImageReader:
+    """Batches of the model's size from records. Can be pickled; the same arguments always give the same batch.
+
+    A bad sample is replaced by another one, chosen by (seed, sample) alone, with its label. Both batch methods raise
+    `UserError` if a hundred others are bad too.
+    """
+
+    def __init__(self, records: Records, config: ImageConfig, data: DataConfig, seed: int):
+        self.records = records
+        self.config = config
+        self.data = data
+        self.seed = seed
+
+    def train_batch(self, epochs_B: NDArray[np.int64], samples_B: NDArray[np.int64]) -> ImageBatch:
+        """Random crops, mirrored half of the time; each depends on (seed, epoch, sample) alone."""
+        return self._batch(np.asarray(samples_B), np.asarray(epochs_B))
+
+    def eval_batch(self, samples_B: NDArray[np.int64]) -> ImageBatch:
+        """Central squares."""
+        return self._batch(np.asarray(samples_B), None)
+
+    def central_square(self, sample: int) -> Image.Image:
+        """What evaluation sees of one sample; raises `BadSample`."""
+        return self._picture(sample, None)
+
+    def _batch(self, samples_B: NDArray[np.int64], epochs_B: NDArray[np.int64] | None) -> ImageBatch:
+        draws_BX = [None] * len(samples_B) if epochs_B is None else self._draws(epochs_B, samples_B).tolist()
+        channels, size = self.config.num_channels, self.config.image_size
+        pixels_BHWC = np.empty((len(samples_B), size, size, channels), dtype=np.uint8)
+        samples, bad = samples_B.tolist(), []
+        for place, (sample, draws) in enumerate(zip(samples_B.tolist(), draws_BX, strict=True)):
+            try:
+                picture = self._picture(sample, draws)
+            except BadSample as error:
+                bad.append(Bad(self.records.names[sample], error.reason))
+                picture, samples[place] = self._replacement(sample, None if epochs_B is None else epochs_B[place])
+            pixels_BHWC[place] = np.frombuffer(picture.tobytes(), np.uint8).reshape(size, size, channels)
+        pixels_BCHW = np.ascontiguousarray(pixels_BHWC.transpose(0, 3, 1, 2))
+        return ImageBatch(pixels_BCHW, self.records.labels[np.array(samples, dtype=np.int64)], tuple(bad))
+
+    def _draws(self, epochs: NDArray[np.int64], samples: int | NDArray[np.int64]) -> NDArray[np.float64]:
+        """Uniform numbers that decide the crops, `BX`."""
+        return rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epochs, samples), _NUM_DRAWS)
+
+    def _picture(self, sample: int, draws: Sequence[float] | None) -> Image.Image:
+        """The random crop that `draws` decide, or the central square."""
+        size, channels = self.config.image_size, self.config.num_channels
+        raw = self.records.read(sample)
+        if draws is None:
+            return crop(raw, partial(central_box, self.data.eval_crop), size, channels)
+        mirror = self.data.flip and draws[-1] < 0.5
+        return crop(raw, partial(random_box, draws, self.data.min_crop), size, channels, mirror)
+
+    def _replacement(self, sample: int, epoch: NDArray[np.int64] | None) -> tuple[Image.Image, int]:
+        """The picture that stands in for a bad sample, and its index."""
+        key = rng.keys(rng.Stream.REPLACEMENT, self.seed, sample, np.arange(_MAX_REPLACEMENTS))
+        candidates = (rng.uniforms(key, 1)[:, 0] * len(self.records)).astype(np.int64)
+        reason = ""
+        for other in candidates.tolist():
+            try:
+                draws = None if epoch is None else self._draws(epoch, other)[0].tolist()
+                return self._picture(other, draws), other
+            except BadSample as error:
+                reason = error.reason
+        raise UserError(
+            f"{self.records.names[sample]} can't be used, and none of {_MAX_REPLACEMENTS} others drawn in its place "
+            f"can (the last: {reason}); check the files of the {self.records.kind}"
+        )
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at part of the data found; mean and standard deviation of each channel, in units of 0 to 1."""
+
+    checked: int
+    bad: tuple[Bad, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def survey(reader: ImageReader, limit: int = 2048) -> Survey:
+    """Read the central squares of up to `limit` samples, evenly spread over the list, in threads.
+
+    The deviation is at least 0.001 (pictures of a single colour). Raises `UserError` if every picture is bad.
+    """
+
+    def sums(sample: int) -> NDArray[np.int64] | Bad:
+        try:
+            picture = reader.central_square(sample)
+        except BadSample as error:
+            return Bad(reader.records.names[sample], error.reason)
+        values_PC = np.frombuffer(picture.tobytes(), np.uint8).reshape(-1, reader.config.num_channels).astype(np.int64)
+        return np.stack((values_PC.sum(axis=0), (values_PC**2).sum(axis=0)))
+
+    total = len(reader.records)
+    checked = min(limit, total)
+    samples = np.arange(checked) * total // max(checked, 1)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(sums, samples.tolist()))
+    bad = tuple(result for result in results if isinstance(result, Bad))
+    good = [result for result in results if not isinstance(result, Bad)]
+    if not good:
+        first = f"; the first, {bad[0].name}: {bad[0].reason}" if bad else ""
+        raise UserError(f"none of {checked} pictures of the {reader.records.kind} can be used{first}")
+    mean_C, square_C = np.sum(good, axis=0) / (len(good) * reader.config.image_size**2)
+    std_C = np.sqrt(np.maximum(square_C - mean_C**2, 0)) / 255
+    std = tuple(max(value, _MIN_STD) for value in std_C.tolist())
+    return Survey(checked, bad, tuple((mean_C / 255).tolist()), std)
+
+
+@contextmanager
+def _bad_samples() -> Iterator[None]:
+    """Turn whatever Pillow raises on damaged or hostile files into `BadSample`; its list of errors is open-ended."""
+    try:
+        yield
+    except BadSample:
+        raise
+    except Exception as error:
+        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
+            reason = "too large"
+        elif isinstance(error, UnidentifiedImageError):
+            reason = "not an image"
+        elif isinstance(error, EOFError) or "truncated" in str(error).lower():
+            reason = "truncated"
+        else:
+            reason = "damaged"
+        raise BadSample(reason) from error
+
+
+def _open(raw: Raw) -> Image.Image:
+    """A picture of which only the header is read."""
+    if isinstance(raw, np.ndarray):
+        return Image.fromarray(raw[..., 0] if raw.shape[2:] == (1,) else raw)
+    image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+    if image.width * image.height > MAX_PIXELS:
+        raise BadSample("too large")
+    return image
+
+
+def _draft(image: Image.Image, box: Box, size: int, mode: str) -> Box:
+    """Have a JPEG decoded smaller, as long as the box keeps `size` pixels; returns the box at that scale."""
+    side = min(box[2] - box[0], box[3] - box[1])
+    reduction = next((factor for factor in (8, 4, 2) if side >= factor * size), 1)
+    full = image.width
+    drafted = image.draft(mode, (image.width // reduction, image.height // reduction))
+    factor = 1 if drafted is None else round(full / drafted[1][2])
+    return box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The picture as "L" or "RGB": transparency over white, 16-bit grey scaled to 8."""
+    if image.mode == "F":
+        raise BadSample("floating-point pixels")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).clip(0, 65535).astype(np.uint32)
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _in_mode(image: Image.Image, num_channels: int) -> Image.Image:
+    """Grey for 1 channel, RGB for 3; nothing to do (and no copy) where it is that already."""
+    mode = _MODES[num_channels]
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 (upright) where the metadata are damaged, which is no reason to drop a picture."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return 1

@@ -1,0 +1,10 @@
+"""Real data that comes with the package, for the demonstration and for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def fashion_mnist() -> Path:
+    """10,000 training and 2,000 test pictures of Fashion-MNIST (28 x 28, grey, 10 classes), for `open_data`."""
+    return Path(__file__).parent / "bundled" / "fashion_mnist" / "fashion_mnist.npz"

@@ -1,0 +1,221 @@
+"""The exported model: a folder that Hugging Face Transformers reads, and this package without it.
+
+    config.json               shape of the encoder, in Hugging Face's names
+    model.safetensors         the encoder's weights, each name after "encoder."
+    preprocessor_config.json  size, mean and deviation for the image processor; `eval_crop` for our own commands
+    README.md                 the model card
+
+Nothing here imports Transformers: the folder is plain JSON and safetensors, and `config.json` alone says what to build.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ModelConfig, TargetConfig, from_dict, to_dict
+from data2vec2.errors import UserError
+from data2vec2.modalities import build_modality
+from data2vec2.models import Encoder
+
+FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
+MODALITIES = {"data2vec2-image": ImageConfig}
+"""Model type in `config.json` to the modality's configuration, whose fields keep their names there."""
+
+# Hugging Face's name              ours, in EncoderConfig
+ENCODER_FIELDS = {
+    "hidden_size":                  "embed_dim",
+    "num_attention_heads":          "num_heads",
+    "num_prenet_layers":            "prenet_depth",
+    "num_hidden_layers":            "depth",
+    "mlp_ratio":                    "mlp_ratio",
+    "layer_norm_eps":               "norm_eps",
+    "hidden_dropout_prob":          "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportInfo:
+    """What an exported folder says about its encoder."""
+
+    model: ModelConfig
+    """`modality` and `encoder` are the model's own; the other parts are placeholders that fit them."""
+    mean: tuple[float, ...]
+    """Mean of each channel that inputs are normalised with, in units of 0 to 1."""
+    std: tuple[float, ...]
+    """Standard deviation of each channel."""
+    eval_crop: float
+    """Side of the central square that pictures are cut to, as a share of the shorter side."""
+
+
+def field_names(model_type: str) -> list[str]:
+    """Name the fields of `config.json` that decide the encoder's shape; `ValueError` for an unknown model type."""
+    if model_type not in MODALITIES:
+        raise ValueError(f"model_type is {model_type!r}; it must be one of {', '.join(MODALITIES)}")
+    modality = [field.name for field in dataclasses.fields(MODALITIES[model_type]) if field.name != "kind"]
+    return [*modality, *ENCODER_FIELDS, "hidden_act"]
+
+
+def to_fields(config: ModelConfig) -> dict[str, Any]:
+    """Modality and encoder as the fields of `config.json`, with `model_type`."""
+    modality = to_dict(config.modality)
+    model_type = f"data2vec2-{modality.pop('kind')}"
+    encoder = {theirs: getattr(config.encoder, ours) for theirs, ours in ENCODER_FIELDS.items()}
+    return {"model_type": model_type, **modality, **encoder, "hidden_act": "gelu"}
+
+
+def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
+    """Undo `to_fields`; masks, decoder, targets and loss are placeholders that fit the encoder.
+
+    Other fields are ignored. `ValueError` for an unknown model type, a missing field or a value that can't be.
+    """
+    model_type = str(fields.get("model_type"))
+    names = field_names(model_type)
+    if missing := [name for name in names if name not in fields]:
+        raise ValueError(f"{', '.join(missing)} missing")
+    if fields["hidden_act"] != "gelu":
+        raise ValueError(f"hidden_act is {fields['hidden_act']!r}; it must be 'gelu'")
+    encoder = from_dict(EncoderConfig, {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items()})
+    own_names = [name for name in names if name not in ENCODER_FIELDS and name != "hidden_act"]
+    modality = from_dict(MODALITIES[model_type], {name: fields[name] for name in own_names})
+    return ModelConfig(
+        modality=modality,
+        encoder=encoder,
+        decoder=DecoderConfig(groups=math.gcd(DecoderConfig().groups, encoder.embed_dim)),
+        targets=TargetConfig(average_layers=min(TargetConfig().average_layers, encoder.depth)),
+    )
+
+
+def export_image(
+    encoder: Encoder,
+    model_config: ModelConfig,
+    folder: Path,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    eval_crop: float,
+    card: str,
+) -> None:
+    """Write `encoder` as a folder for Transformers, in one step: the folder is the old one or the whole new one.
+
+    `mean` and `std` are per channel in units of 0 to 1; `card` is the README's text. An earlier export at `folder` is
+    replaced; `UserError` if something else is there or the folder can't be written.
+    """
+    modality = model_config.modality
+    if not len(mean) == len(std) == modality.num_channels:
+        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} for pictures of {modality.num_channels} channels")
+    weights = {f"encoder.{name}": tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    dtype = str(next(encoder.parameters()).dtype).removeprefix("torch.")
+    config = {"architectures": ["Data2Vec2ImageModel"], "dtype": dtype, **to_fields(model_config)}
+    processor = {
+        # Transformers takes this class, or its Pillow sibling where torchvision is not installed.
+        "image_processor_type": "ViTImageProcessor",
+        "do_convert_rgb": modality.num_channels == 3,
+        "do_resize": True,
+        "size": {"height": modality.image_size, "width": modality.image_size},
+        "resample": 3,  # Pillow's number for bicubic
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(mean),
+        "image_std": list(std),
+        "eval_crop": eval_crop,
+    }
+    folder = folder.resolve()
+    _check_replaceable(folder)
+    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
+    try:
+        new.mkdir(parents=True)
+        _write_json(new / "config.json", config)
+        save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
+        _write_json(new / "preprocessor_config.json", processor)
+        (new / "README.md").write_text(card, encoding="utf-8")
+        _swap_in(new, folder)
+    except OSError as error:
+        raise UserError(f"can't write {folder}: {error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
+    """Load the encoder of an exported folder, in eval mode on the CPU in float32, and what belongs to it.
+
+    `UserError` if the folder is not an export, or is one of another model type or with damaged files.
+    """
+    for name in FILES[:3]:
+        if not (folder / name).is_file():
+            inner = folder / "exported"
+            hint = f"; did you mean {inner}?" if inner.is_dir() else "; give a folder that data2vec2 exported"
+            raise UserError(f"{folder} is not an exported model: {name} is missing{hint}")
+    fields, processor = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
+    try:
+        model = from_fields(fields)
+        encoder = Encoder(model.encoder, build_modality(model))
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is not of a model that can be loaded here: {error}") from error
+    try:
+        info = ExportInfo(
+            model=model,
+            mean=tuple(map(float, processor["image_mean"])),
+            std=tuple(map(float, processor["image_std"])),
+            eval_crop=float(processor["eval_crop"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder / 'preprocessor_config.json'} needs image_mean, image_std and eval_crop; export the model again"
+        ) from error
+    try:
+        weights = load_file(folder / "model.safetensors")
+        # A model with a head that Transformers saved has the same names; the head is left out.
+        own = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
+        encoder.load_state_dict(own)
+    except (SafetensorError, RuntimeError) as error:
+        raise UserError(f"{folder / 'model.safetensors'} does not hold what config.json describes: {error}") from error
+    return encoder.eval(), info
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse a target that holds anything but an earlier export: replacing it would delete that."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the folder to export to")
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - set(FILES))):
+        raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
+
+
+def _swap_in(new: Path, folder: Path) -> None:
+    """Give `new` the name `folder`; what was there is moved aside first, and back if that fails."""
+    if not folder.exists():
+        new.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
+    folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        old.rename(folder)
+        raise
+    shutil.rmtree(old)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}; it must hold an object")
+    return value

@@ -1,0 +1,58 @@
+"""Checkpoints of the original data2vec 2.0: one table from its key names to ours.
+
+A pre-trained file holds the student, the decoder and, under `_ema`, the teacher. The fixed image positions are in the
+file but not parameters of ours: they are checked and dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from data2vec2.config import ModelConfig
+from data2vec2.nn.positions import sincos_2d
+
+POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
+
+# Original name (a regular expression)                          ours
+IMAGE_KEYS = (
+    (r"modality_encoders\.IMAGE\.extra_tokens",                 "{encoder}.modality.cls_token"),
+    (r"modality_encoders\.IMAGE\.local_encoder\.proj\.(.+)",    "{encoder}.modality.stem.{0}"),
+    (r"modality_encoders\.IMAGE\.context_encoder\.norm\.(.+)",  "{encoder}.norm.{0}"),
+    (r"modality_encoders\.IMAGE\.context_encoder\.blocks\.(\d+)\.(.+)", "{encoder}.blocks.{0}.{1}"),
+    (r"blocks\.(\d+)\.(.+)",                                    "{encoder}.blocks.{prenet+0}.{1}"),
+    (r"modality_encoders\.IMAGE\.decoder\.blocks\.(\d+)\.0\.(.+)", "decoder.convs.{0}.{1}"),
+    (r"modality_encoders\.IMAGE\.decoder\.proj\.(.+)",          "decoder.proj.{0}"),
+)  # fmt: skip
+
+
+def our_name(original: str, encoder: str, prenet_depth: int) -> str:
+    """Our name of an original key; `encoder` is "student" or "teacher". `KeyError` if the table has no place for it."""
+    for pattern, ours in IMAGE_KEYS:
+        if match := re.fullmatch(pattern, original):
+            groups = list(match.groups())
+            if "{prenet+0}" in ours:
+                groups[0] = str(prenet_depth + int(groups[0]))
+                ours = ours.replace("{prenet+0}", "{0}")
+            return ours.format(*groups, encoder=encoder)
+    raise KeyError(f"unknown key {original!r} in an original data2vec 2.0 checkpoint")
+
+
+def state_dict(config: ModelConfig, student: Mapping[str, Tensor], ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict for `Data2Vec2` from an original file's `model` entries and its nested `_ema`.
+
+    `KeyError` for a key that has no place, `ValueError` for stored positions that are not the ones we compute.
+    """
+    ours = {}
+    for encoder, tensors in (("student", student), ("teacher", ema)):
+        for name, tensor in tensors.items():
+            if name == POSITIONS:
+                expected = sincos_2d(config.encoder.embed_dim, config.modality.grid)
+                if tensor.shape[1:] != expected.shape or not torch.allclose(tensor[0].float(), expected, atol=2e-3):
+                    raise ValueError(f"{name} is not the 2-D sine-cosine table for a grid of {config.modality.grid}")
+                continue
+            ours[our_name(name, encoder, config.encoder.prenet_depth)] = tensor
+    return ours

@@ -1,0 +1,15 @@
+"""What differs between images, speech and text."""
+
+from __future__ import annotations
+
+from data2vec2.config import ModelConfig
+from data2vec2.modalities.base import Modality, Rows, Tokens
+from data2vec2.modalities.image import ImageModality
+
+
+def build_modality(config: ModelConfig) -> Modality:
+    """The modality that a configuration names."""
+    return ImageModality(config.modality, config.encoder.embed_dim)
+
+
+__all__ = ["ImageModality", "Modality", "Rows", "Tokens", "build_modality"]

@@ -1,0 +1,56 @@
+"""Images: patches, fixed 2-D positions, one CLS token.
+
+Shapes: `B` samples, `N` student rows, `T` patches, `K` kept patches, `D` width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from data2vec2.config import ImageConfig
+from data2vec2.modalities.base import Modality, Rows, Tokens
+from data2vec2.nn.gather import take
+from data2vec2.nn.positions import sincos_2d
+from data2vec2.nn.stems import PatchEmbed
+
+
+class ImageModality(Modality):
+    """The stem is a linear patch embedding; the teacher has its own copy of everything."""
+
+    teacher_owns = frozenset({"stem", "context", "trunk"})
+    num_axes = 2
+    num_extra_tokens = 1
+    positions_TD: Tensor
+
+    def __init__(self, config: ImageConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = PatchEmbed(config.num_channels, config.patch_size, embed_dim)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.register_buffer("positions_TD", sincos_2d(embed_dim, config.grid), persistent=False)
+
+    def tokens(self, inputs: Tensor) -> Tokens:
+        """Patches of normalised pictures `BCHW`; `ValueError` for another size or number of channels."""
+        size, channels = self.config.image_size, self.config.num_channels
+        if inputs.shape[1:] != (channels, size, size):
+            expected = f"(batch, {channels}, {size}, {size})"
+            raise ValueError(f"pictures of shape {tuple(inputs.shape)} for a model of {expected}")
+        assert self.stem is not None
+        return Tokens(self.stem(inputs), self.config.grid)
+
+    def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
+        """Add positions, take the kept patches, put the CLS token in front."""
+        x = tokens.tokens_BTD + self.positions_TD.to(tokens.tokens_BTD.dtype)
+        x_NKD = x if keep_ids_NK is None else take(x, keep_ids_NK)
+        cls_N1D = self.cls_token.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1)
+        return Rows(torch.cat([cls_N1D, x_NKD], dim=1))
+
+    def reset_parameters(self) -> None:
+        """Patch embedding Xavier uniform on the flattened kernel, its bias as PyTorch; CLS token N(0, 1)."""
+        if isinstance(self.stem, PatchEmbed):
+            self.stem.reset_parameters()
+            nn.init.xavier_uniform_(self.stem.weight.view(self.stem.weight.shape[0], -1))
+        nn.init.normal_(self.cls_token)
+        with torch.no_grad():
+            self.positions_TD.copy_(sincos_2d(self.positions_TD.shape[-1], self.config.grid))

@@ -1,0 +1,1 @@
+"""Building blocks: torch only, plain arguments."""

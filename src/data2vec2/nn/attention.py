@@ -1,0 +1,61 @@
+"""Multi-head self-attention whose bias stays data until it is needed.
+
+Shapes: `N` rows, `L` tokens of a row (extra tokens included), `D` width, `H` heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class AttentionBias:
+    """What attention adds to its scores, as data rather than as an `N x H x L x L` tensor."""
+
+    positions_NL: Tensor | None = None
+    """Original position of every token; with `slopes_H` it makes a symmetric ALiBi."""
+    slopes_H: Tensor | None = None
+    """ALiBi slope of each head, positive."""
+    scale_H: Tensor | None = None
+    """Learned factor of each head's slope; negative values count as 0."""
+    padding_NL: Tensor | None = None
+    """True at padded tokens, which nobody attends to."""
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The additive bias, broadcastable to `NHLL`."""
+        bias: Tensor | None = None
+        if self.positions_NL is not None and self.slopes_H is not None:
+            distance_NLL = (self.positions_NL[:, :, None] - self.positions_NL[:, None, :]).abs()
+            slopes_H = self.slopes_H if self.scale_H is None else self.slopes_H * self.scale_H.clamp(min=0)
+            bias = -(slopes_H[None, :, None, None] * distance_NLL[:, None]).to(dtype)
+        if self.padding_NL is not None:
+            padded = torch.zeros_like(self.padding_NL, dtype=dtype).masked_fill(self.padding_NL, float("-inf"))
+            bias = padded[:, None, None, :] if bias is None else bias + padded[:, None, None, :]
+        if bias is None:
+            raise ValueError("an AttentionBias needs positions and slopes, or padding")
+        return bias
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused projection for query, key and value."""
+
+    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, proj_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_dropout = nn.Dropout(proj_dropout)
+
+    def forward(self, x_NLD: Tensor, bias: AttentionBias | None = None) -> Tensor:
+        """`NLD` to `NLD`."""
+        N, L, D = x_NLD.shape
+        q, k, v = self.qkv(x_NLD).view(N, L, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        mask = None if bias is None else bias.dense(q.dtype)
+        dropout = self.dropout if self.training else 0.0
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.proj_dropout(self.proj(out.transpose(1, 2).reshape(N, L, D)))  # type: ignore[no-any-return]

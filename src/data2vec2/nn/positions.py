@@ -1,0 +1,24 @@
+"""Fixed positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
+    """Two-dimensional sine-cosine positions `TD` for a grid of (rows, columns), row by row.
+
+    The layout is MAE's (He et al., 2021): the first half of the channels encodes the column, the second half the row;
+    in each half, sines then cosines of the coordinate over 10000^(i / (D/4)). `dim` must be divisible by 4.
+    """
+    if dim % 4:
+        raise ValueError(f"model.encoder.embed_dim is {dim}; 2-D positions need a multiple of 4")
+    frequencies = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+
+    def one_axis(coordinates_T: Tensor) -> Tensor:
+        angles = coordinates_T.double()[:, None] * frequencies[None]
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    return torch.cat([one_axis(columns.flatten()), one_axis(rows.flatten())], dim=1).float()

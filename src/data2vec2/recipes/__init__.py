@@ -1,0 +1,22 @@
+"""Recipes: functions that return a complete run configuration."""
+
+from __future__ import annotations
+
+import difflib
+
+from data2vec2.config import RunConfig
+from data2vec2.recipes.image import image_base, image_huge14, image_large, image_tiny
+
+RECIPES = {recipe.__name__: recipe for recipe in (image_tiny, image_base, image_large, image_huge14)}
+
+
+def get_recipe(name: str) -> RunConfig:
+    """The configuration of a recipe; `ValueError` with the nearest name if there is none of this name."""
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(RECIPES)}"
+        raise ValueError(f"no recipe {name!r}; {hint}")
+    return RECIPES[name]()
+
+
+__all__ = ["RECIPES", "get_recipe"]

@@ -1,0 +1,50 @@
+"""Contextualised targets from the teacher's layers (paper, section 3.1).
+
+Shapes: `B` samples, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from data2vec2.config import TargetConfig
+
+EPS = 1e-5
+
+
+def instance_norm(x_BTD: Tensor, padding_BT: Tensor | None = None) -> Tensor:
+    """Normalise every channel of every sample over its tokens; padded tokens (True) are left out of the statistics."""
+    if padding_BT is None:
+        var, mean = torch.var_mean(x_BTD, dim=1, correction=0, keepdim=True)
+    else:
+        real_BT1 = (~padding_BT).unsqueeze(-1).to(x_BTD.dtype)
+        count = real_BT1.sum(1, keepdim=True)
+        mean = (x_BTD * real_BT1).sum(1, keepdim=True) / count
+        var = ((x_BTD - mean).square() * real_BT1).sum(1, keepdim=True) / count
+    return (x_BTD - mean) * torch.rsqrt(var + EPS)
+
+
+def layer_norm(x_BTD: Tensor) -> Tensor:
+    """Normalise every token over its channels, without learned scale."""
+    return F.layer_norm(x_BTD, x_BTD.shape[-1:], eps=EPS)
+
+
+def build_targets(config: TargetConfig, layers: Sequence[Tensor], padding_BT: Tensor | None = None) -> Tensor:
+    """Targets `BTD` in float32 from the FFN outputs `BTD` of the trunk, first layer first.
+
+    The last `average_layers` are normalised one by one, averaged, and normalised again as configured.
+    """
+
+    def normalise(kind: str, x_BTD: Tensor) -> Tensor:
+        return instance_norm(x_BTD, padding_BT) if kind == "instance" else layer_norm(x_BTD)
+
+    last = layers[-config.average_layers :]
+    mean_BTD = normalise(config.layer_norm, last[0].float())
+    for layer_BTD in last[1:]:
+        mean_BTD = mean_BTD + normalise(config.layer_norm, layer_BTD.float())
+    mean_BTD = mean_BTD / len(last)
+    return mean_BTD if config.final_norm == "none" else normalise(config.final_norm, mean_BTD)

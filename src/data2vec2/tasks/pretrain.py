@@ -1,0 +1,95 @@
+"""Pre-training: the data2vec 2.0 objective, its collapse figures and a kNN score as it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data2vec2.config import RunConfig
+from data2vec2.data.image import ImageReader
+from data2vec2.data.loader import MaskedBatch, MaskedBatches, iterate
+from data2vec2.data.sampler import GlobalBatches
+from data2vec2.data.skipped import Skipped
+from data2vec2.evaluation.features import Normalise, encode, labelled
+from data2vec2.evaluation.probes import knn_accuracy
+from data2vec2.evaluation.rank import effective_rank, mean_std
+from data2vec2.models import Data2Vec2, Pretrained
+from data2vec2.training.ema import Ema
+from data2vec2.training.loop import Sums
+
+MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
+
+
+class PretrainTask:
+    """Student, teacher and decoder on pictures."""
+
+    def __init__(
+        self,
+        model: Data2Vec2,
+        config: RunConfig,
+        train: ImageReader,
+        val: ImageReader | None,
+        normalise: Normalise,
+        device: torch.device,
+        skipped: Skipped,
+        skipped_path: Path,
+    ) -> None:
+        """`val` (never trained on) is for the kNN score, which needs labels in both parts."""
+        self.model = model
+        self.config, self.train, self.val, self.normalise, self.device = config, train, val, normalise, device
+        self.skipped, self.skipped_path = skipped, skipped_path
+        ema = config.ema
+        self.ema = Ema(
+            model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates
+        )
+        order = GlobalBatches(len(train.records), config.train.batch_size, config.train.seed)
+        self.dataset = MaskedBatches(train, order, config.model.masks, config.model.modality.grid)
+        self._last: dict[str, Tensor] = {}
+
+    def batches(self, start: int, stop: int) -> Iterator[MaskedBatch]:
+        """Batches of the given steps; notes what could not be read."""
+        workers = self.config.data.workers or 0
+        for batch in iterate(self.dataset, start, stop, workers=workers, pin_memory=self.device.type == "cuda"):
+            if batch.bad and self.skipped.add(batch.bad):
+                self.skipped.write(self.skipped_path)
+            yield batch
+
+    def loss(self, model: nn.Module, batch: MaskedBatch) -> Sums:
+        """The objective, summed over student rows."""
+        out: Pretrained = model(self.normalise(batch.inputs), batch.keep_ids_NK)
+        self._last = {  # for `figures`; nothing that would keep the graph alive
+            "regression": out.regression,
+            "cls": out.cls,
+            "target": out.targets_BTD,
+            "prediction": out.predictions_NUD,
+            "stem": out.student.tokens.tokens_BTD.detach(),
+            "encoder": out.student.features_NTD.detach(),
+        }
+        return Sums(out.loss.float(), out.num_rows)
+
+    def figures(self) -> dict[str, float]:
+        """Parts of the loss, spread and effective rank, from the last micro-batch."""
+        last = self._last
+        return {
+            **{name: last[name].item() for name in ("regression", "cls")},
+            **{f"{name}_std": mean_std(last[name]) for name in ("target", "prediction")},
+            **{f"rank_{name}": effective_rank(last[name]) for name in ("stem", "encoder", "target")},
+        }
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """kNN accuracy of the student's mean-pooled features on the validation part, if there are labels."""
+        if self.val is None:
+            return {}
+        train = labelled(self.train.records.labels, MONITOR_TRAIN)
+        val = labelled(self.val.records.labels, MONITOR_VAL)
+        if not len(train) or not len(val) or len(np.unique(self.train.records.labels[train])) < 2:
+            return {}
+        parts = [
+            encode(self.model.student, reader, samples, self.normalise, self.device)
+            for reader, samples in ((self.train, train), (self.val, val))
+        ]
+        return {"val_knn": knn_accuracy(*parts)}

@@ -1,0 +1,1 @@
+"""The loop and what it stands on; it knows tasks, not models."""

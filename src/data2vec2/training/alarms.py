@@ -1,0 +1,50 @@
+"""Alarms that stop a run which no longer learns (docs/troubleshooting.md)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+DIVERGED = "diverged"
+COLLAPSED = "collapsed"
+
+# A figure below its floor at PATIENCE checks in a row is a collapse. Healthy runs of image_tiny stay above ten times
+# these ranks; the standard deviations are the original's limits. See LOG.md, "Collapse on purpose".
+FLOORS = {"target_std": 0.1, "prediction_std": 0.01, "rank_stem": 1.5, "rank_encoder": 1.5, "rank_target": 1.5}
+PATIENCE = 3
+
+
+class Alarm(Exception):
+    """The run should stop: `kind` is "diverged" or "collapsed", the message says what was seen and what to change."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Alarms:
+    """Looks at the figures of every log line, in order; knows nothing but what it has been shown."""
+
+    def __init__(self) -> None:
+        self._low = dict.fromkeys(FLOORS, 0)
+
+    def check(self, step: int, figures: Mapping[str, float]) -> None:
+        """Raise `Alarm` for a loss or gradient that is not finite, or a figure that stayed below its floor."""
+        for name in ("loss", "grad_norm"):
+            if name in figures and not math.isfinite(figures[name]):
+                raise Alarm(
+                    DIVERGED,
+                    f"{name} is {figures[name]} at update {step}: training diverged. Lower --optim.lr (halve it), "
+                    "lengthen --optim.warmup-updates, or lower --optim.clip-norm",
+                )
+        for name, floor in FLOORS.items():
+            if name not in figures:
+                continue
+            self._low[name] = self._low[name] + 1 if not figures[name] >= floor else 0
+            if self._low[name] >= PATIENCE:
+                raise Alarm(
+                    COLLAPSED,
+                    f"{name} is {figures[name]:.3g} at update {step}, below {floor} for {PATIENCE} checks: the model has "
+                    "collapsed to outputs that hardly depend on the input. Lower --optim.lr, bring --ema.start and "
+                    "--ema.end closer to 1, or use a larger --train.batch-size",
+                )

@@ -1,0 +1,244 @@
+"""The one loop, for pre-training and fine-tuning."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from data2vec2 import rng
+from data2vec2.config import RunConfig
+from data2vec2.errors import UserError
+from data2vec2.training.alarms import DIVERGED, Alarm, Alarms
+from data2vec2.training.checkpoint import Checkpoint, save_checkpoint
+from data2vec2.training.ema import Ema
+from data2vec2.training.optim import (
+    build_optimizer,
+    learning_rate,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    peak_lr,
+)
+from data2vec2.training.progress import TrainingBar
+from data2vec2.training.run import RunFolder
+from data2vec2.training.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Sums:
+    """A micro-batch's loss, summed over `count` equal parts (student rows, samples)."""
+
+    loss: Tensor
+    count: int
+
+
+class Batch(Protocol):
+    """What the loop needs of a global batch."""
+
+    def __len__(self) -> int: ...
+    def split(self, size: int) -> Iterable[Any]: ...
+
+
+class Task(Protocol):
+    """What the loop trains."""
+
+    model: nn.Module
+    ema: Ema | None
+
+    def batches(self, start: int, stop: int) -> Iterable[Any]:
+        """Global batches of the given steps."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Sums:
+        """The loss of a micro-batch; never waits for the device."""
+
+    def figures(self) -> dict[str, float]:
+        """What else to log, from the last micro-batch; only called at log points, so it may wait."""
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Scores on the validation part."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    state: str
+    """finished, interrupted, diverged or collapsed."""
+    step: int
+    message: str = ""
+
+
+def train(
+    task: Task,
+    config: RunConfig,
+    run: RunFolder,
+    log: Callable[[str], None],
+    bar: TrainingBar,
+    *,
+    device: torch.device,
+    fingerprint: str,
+    resume: Checkpoint | None,
+    asked_to_stop: Callable[[], bool],
+) -> Outcome:
+    """Train from step 0 or from a checkpoint to `config.train.updates`, in a folder whose lock the caller holds.
+
+    The same configuration and data give the same numbers, interrupted or not: everything random depends on (seed,
+    step), and a checkpoint holds everything else.
+    """
+    trainer = _Trainer(task, config, run, log, device, fingerprint)
+    step = trainer.restore(resume) if resume else 0
+    updates, every = config.train.updates, config.train
+    try:
+        for batch in task.batches(step, updates):
+            trainer.update(step, batch)
+            step += 1
+            last = step == updates
+            if step % every.log_every == 0 or last:
+                bar.advance(step, trainer.log_metrics(step))
+                if bar.plain:
+                    log(trainer.note)
+            if every.eval_every and (step % every.eval_every == 0 or last):
+                trainer.evaluate(step)
+            stop = asked_to_stop()
+            if step % every.save_every == 0 or last or stop:
+                trainer.save(step)
+            bar.advance(step)
+            if stop and not last:
+                return Outcome("interrupted", step, f"saved at update {step} of {updates}; --resume goes on from here")
+    except Alarm as alarm:
+        return Outcome(alarm.kind, step, str(alarm))
+    except torch.OutOfMemoryError as error:
+        micro = trainer.micro_batch
+        smaller = next((n for n in range(micro - 1, 0, -1) if config.train.batch_size % n == 0), None)
+        advice = f"--train.micro-batch {smaller}" if smaller else "fewer masks (--model.masks.num-masks)"
+        raise UserError(f"out of memory on {device} with {micro} samples at once; try {advice}") from error
+    finally:
+        trainer.tracker.close()
+    return Outcome("finished", step)
+
+
+class _Trainer:
+    """What stays the same from step to step."""
+
+    def __init__(
+        self,
+        task: Task,
+        config: RunConfig,
+        run: RunFolder,
+        log: Callable[[str], None],
+        device: torch.device,
+        fingerprint: str,
+    ) -> None:
+        self.task, self.config, self.run, self.log, self.device = task, config, run, log, device
+        self.fingerprint = fingerprint
+        self.model = task.model
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.optimizer = build_optimizer(self.model, config.optim)
+        self.peak = peak_lr(config.optim, config.train.batch_size)
+        self.micro_batch = config.train.micro_batch or config.train.batch_size
+        half = config.train.precision == "bfloat16"
+        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
+        self.alarms = Alarms()
+        self.tracker = Tracker(run.path / "tb")
+        self.window: list[Tensor] = []
+        self.grad_norm = torch.zeros(())
+        self.lr = 0.0
+        self.note = ""
+        self.earlier_s, self.started, self.mark = 0.0, time.perf_counter(), (0, time.perf_counter())
+        self.model.train()
+        if config.train.compile:
+            self.model.compile()
+
+    def restore(self, checkpoint: Checkpoint) -> int:
+        """Put back model, optimiser and the loop's state; returns the step to go on from."""
+        state = checkpoint.state
+        if state["fingerprint"] != self.fingerprint:
+            raise UserError("the data has changed since the run began; resume with the same data, or start a new run")
+        self.model.load_state_dict(checkpoint.groups["model"])
+        load_optimizer_tensors(self.model, self.optimizer, checkpoint.groups["optimizer"])
+        self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
+        self.earlier_s = state["elapsed_s"]
+        self.mark = (checkpoint.step, time.perf_counter())
+        for line in self.run.cut_metrics(checkpoint.step):
+            self.alarms.check(line["step"], line)
+        return checkpoint.step
+
+    def update(self, step: int, batch: Batch) -> None:
+        """One optimiser step over a global batch, then the teacher's."""
+        self.lr = learning_rate(
+            step, peak=self.peak, warmup=self.config.optim.warmup_updates, updates=self.config.train.updates
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr
+        total = torch.zeros((), device=self.device)
+        for index, micro in enumerate(batch.split(self.micro_batch)):
+            torch.manual_seed(rng.seed_of(rng.keys(rng.Stream.STEP, self.config.train.seed, step, 0, index)))
+            with self.autocast:
+                sums = self.task.loss(self.model, micro.to(self.device))
+            loss = sums.loss / sums.count * (len(micro) / len(batch))
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        clip = self.config.optim.clip_norm
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, float("inf") if clip is None else clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.task.ema:
+            self.task.ema.update(step + 1)  # the teacher follows
+        self.window.append(total)
+
+    def elapsed(self) -> float:
+        """Seconds of training, earlier parts of a resumed run counted in."""
+        return self.earlier_s + time.perf_counter() - self.started
+
+    def log_metrics(self, step: int) -> str:
+        """Write a line of metrics for the updates since the last one and let the alarms look at it."""
+        (since, then), now = self.mark, time.perf_counter()
+        rate = (step - since) * self.config.train.batch_size / max(now - then, 1e-9)
+        line = {
+            "loss": torch.stack(self.window).mean().item(),
+            "lr": self.lr,
+            "grad_norm": self.grad_norm.item(),
+            **({"ema_decay": self.task.ema.decay(step)} if self.task.ema else {}),
+            **self.task.figures(),
+        }
+        self.window.clear()
+        self.mark = (step, now)
+        self.write(step, {**line, "samples_per_s": rate})
+        self.note = f"update {step}/{self.config.train.updates}  loss {line['loss']:.4f}  {rate:.0f} samples/s"
+        self.alarms.check(step, line)
+        return self.note
+
+    def evaluate(self, step: int) -> None:
+        """Score on the validation part and write the scores."""
+        started = time.perf_counter()
+        self.model.eval()
+        scores = self.task.evaluate(step)
+        self.model.train()
+        if scores:
+            self.write(step, scores)
+            self.log(f"update {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+        since, then = self.mark
+        self.mark = (since, then + time.perf_counter() - started)  # the rate counts training alone
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """One line of metrics.jsonl, and the same to TensorBoard where it is installed."""
+        where = {"step": step, "samples": step * self.config.train.batch_size, "elapsed_s": round(self.elapsed(), 3)}
+        self.run.append_metrics({**where, **figures})
+        self.tracker.add(step, figures)
+
+    def save(self, step: int) -> None:
+        """Write a checkpoint; never one of a model that has diverged."""
+        window = [loss.item() for loss in self.window]
+        if not all(torch.isfinite(p).all() for p in self.parameters):
+            raise Alarm(DIVERGED, f"parameters are not finite at update {step}: training diverged. Lower --optim.lr")
+        groups = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors(self.model, self.optimizer),
+        }
+        state = {"window": window, "elapsed_s": self.elapsed(), "fingerprint": self.fingerprint}
+        save_checkpoint(self.run.checkpoints, step, groups, state, keep=self.config.train.keep)

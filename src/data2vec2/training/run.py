@@ -1,0 +1,133 @@
+"""The run folder: who may write to it, and what is written line by line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from data2vec2.errors import UserError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+LOCK = "lock"
+CONFIG = "config.yaml"
+
+
+class RunFolder:
+    """RUN/{config.yaml, train.log, metrics.jsonl, checkpoints/, ...}; one writer at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics_path = path / "metrics.jsonl"
+
+    def check(self, *, resume: bool, overwrite: bool) -> None:
+        """Refuse a folder that this run would damage; writes nothing.
+
+        Raises `UserError` for a folder with content and neither flag, one with content that is not a run's, or
+        `resume` where there is nothing to resume.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"--out {self.path} is a file; give a folder that does not exist yet")
+        content = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+        is_run = CONFIG in content
+        if resume:
+            if not is_run:
+                raise UserError(f"nothing to resume: {self.path} holds no run (no {CONFIG}); leave --resume out")
+        elif [name for name in content if name != LOCK] and not overwrite:
+            kind = "already holds a run" if is_run else "is not empty"
+            ways = "--resume goes on with it, --overwrite deletes it" if is_run else "give another folder"
+            raise UserError(f"{self.path} {kind}; {ways}")
+        elif [name for name in content if name != LOCK] and not is_run:
+            raise UserError(f"--overwrite only deletes runs, and {self.path} holds none (no {CONFIG}); give another")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder's lock; `UserError` if another process holds it.
+
+        The operating system drops the lock when its holder dies, so a file left by a killed run locks nothing.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / LOCK).open("a+") as file:
+            if not _try_lock(file):
+                file.seek(0)
+                raise UserError(f"{self.path} is in use by process {file.read().strip() or '?'}; wait for it or stop it")
+            file.seek(0)
+            file.truncate()
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def clear(self) -> None:
+        """Delete everything but the lock."""
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one JSON object to metrics.jsonl."""
+        with self.metrics_path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last one that a killed process cut short is left out."""
+        lines = []
+        if self.metrics_path.exists():
+            for text in self.metrics_path.read_text().splitlines():
+                try:
+                    lines.append(json.loads(text))
+                except json.JSONDecodeError:
+                    break
+        return lines
+
+    def cut_metrics(self, step: int) -> list[dict[str, Any]]:
+        """Drop the lines after `step`, which a resumed run writes again; returns what is left."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in kept))
+        return kept
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write RUN/name as JSON, whole or not at all."""
+        write_text(self.path / name, json.dumps(value, indent=1) + "\n")
+
+    def logger(self, echo: Callable[[str], None]) -> Callable[[str], None]:
+        """A function that writes a line to train.log with the time, and to `echo` without."""
+
+        def log(message: str) -> None:
+            with (self.path / "train.log").open("a") as file:
+                file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
+            echo(message)
+
+        return log
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that it is never half there."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
+def _try_lock(file: TextIO) -> bool:
+    """Take the operating system's lock on an open file without waiting."""
+    try:
+        if sys.platform == "win32":
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,136 @@
+"""Against tensors of the authors' model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from data2vec2.interop import fairseq
+from data2vec2.models import Data2Vec2
+from data2vec2.recipes import get_recipe
+from data2vec2.training.ema import Ema
+from tests.parity.cases import GOLDEN, GoldenCase, relative_error, subsample
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def tiny() -> GoldenCase:
+    return GoldenCase("image_tiny")
+
+
+@pytest.fixture(scope="module")
+def base() -> GoldenCase:
+    return GoldenCase("image_base_full")
+
+
+def full_source(case: GoldenCase) -> torch.Tensor:
+    """The base case stores every 18th value of its source; all come from this generator."""
+    shape = (1, 3, 224, 224)
+    source = torch.from_numpy(np.random.default_rng(1).standard_normal(shape).astype("float32"))
+    assert relative_error(subsample(source), case.tensors["source"]) < 1e-6
+    return source
+
+
+def test_against_golden_features(tiny: GoldenCase) -> None:
+    with torch.no_grad():
+        encoded = tiny.model.student.eval()(tiny.tensors["source"])
+    assert relative_error(encoded.features_NTD, tiny.tensors["features"]) < TOLERANCE
+    trunk = encoded.ffn_outputs[tiny.config.encoder.prenet_depth :]
+    assert len(trunk) == 3
+    for i, ffn in enumerate(trunk):
+        assert relative_error(ffn, tiny.tensors[f"layer_results.{i}"]) < TOLERANCE
+
+
+def test_against_golden_step(tiny: GoldenCase) -> None:
+    model = tiny.model.train()
+    keep_ids = tiny.keep_ids()
+    student = model.student(tiny.tensors["source"], keep_ids_NK=keep_ids)
+    assert relative_error(model.decode(student, keep_ids), tiny.tensors["decoder_output"]) < TOLERANCE
+
+    out = model(tiny.tensors["source"], keep_ids)
+    assert relative_error(out.targets_BTD, tiny.tensors["targets"]) < TOLERANCE
+    rows, info = out.num_rows, tiny.info
+    assert (out.loss / rows).item() == pytest.approx(info["loss"], rel=TOLERANCE)
+    assert out.regression.item() == pytest.approx(info["losses"]["IMAGE_regression"], rel=TOLERANCE)
+    weight = tiny.config.loss.cls_loss_weight
+    assert weight * out.cls.item() == pytest.approx(info["losses"]["cls"], rel=TOLERANCE)
+
+    model.zero_grad()
+    (out.loss / rows).backward()
+    parameters = dict(model.named_parameters())
+    compared = 0
+    for name, norm in info["grad_norms"].items():
+        grad = parameters[tiny.our_name(name)].grad
+        assert grad is not None
+        assert relative_error(grad, tiny.tensors[f"grad.{name}"].view_as(grad)) < TOLERANCE, name
+        assert grad.norm().item() == pytest.approx(norm, rel=TOLERANCE)
+        compared += 1
+    assert compared == sum(p.requires_grad for p in parameters.values())
+
+
+def test_against_golden_teacher_after_one_step() -> None:
+    case = GoldenCase("image_tiny")
+    model = case.model.train()
+    out = model(case.tensors["source"], case.keep_ids())
+    (out.loss / out.num_rows).backward()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter -= 0.1 * parameter.grad
+    ema_config = case.info["config"]["model"]
+    ema = Ema(
+        model.teacher,
+        model.student,
+        start=ema_config["ema_decay"],
+        end=ema_config["ema_end_decay"],
+        anneal_updates=ema_config["ema_anneal_end_step"],
+    )
+    assert ema.decay(1) == pytest.approx(case.info["ema_decay_at_1"], abs=1e-12)
+    ema.update(1)
+    teacher = dict(model.named_parameters())
+    names = [n.removeprefix("ema_after.") for n in case.tensors if n.startswith("ema_after.")]
+    names = [n for n in names if n != fairseq.POSITIONS]
+    assert len(names) == sum(1 for _ in model.teacher.parameters())
+    for name in names:
+        ours = teacher[case.our_name(name, "teacher")]
+        assert relative_error(ours, case.tensors[f"ema_after.{name}"].view_as(ours)) < 1e-6, name
+
+
+def test_against_golden_base_size(base: GoldenCase) -> None:
+    source, model = full_source(base), base.model
+    with torch.no_grad():
+        features = model.student.eval()(source).features_NTD
+    assert relative_error(subsample(features), base.tensors["features"]) < TOLERANCE
+    model.train()
+    out = model(source, base.keep_ids())
+    assert relative_error(subsample(out.targets_BTD), base.tensors["targets"]) < TOLERANCE
+    with torch.no_grad():
+        decoded = model.decode(out.student, base.keep_ids())
+    assert relative_error(subsample(decoded), base.tensors["decoder_output"]) < TOLERANCE
+    assert (out.loss / out.num_rows).item() == pytest.approx(base.info["loss"], rel=TOLERANCE)
+    (out.loss / out.num_rows).backward()
+    parameters = dict(model.named_parameters())
+    for name, norm in base.info["grad_norms"].items():
+        grad = parameters[base.our_name(name)].grad
+        assert grad is not None
+        assert grad.norm().item() == pytest.approx(norm, rel=TOLERANCE), name
+
+
+@pytest.mark.parametrize("recipe", ["image_base", "image_large", "image_huge14"])
+def test_every_released_key_has_a_place(recipe: str) -> None:
+    manifest = json.loads((GOLDEN / "manifests" / f"{recipe}.json").read_text())
+    config = get_recipe(recipe).model
+    with torch.device("meta"):
+        model = Data2Vec2(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {}
+    for encoder, part in (("student", "state_dict"), ("teacher", "ema")):
+        for name, shape in manifest[part].items():
+            if name != fairseq.POSITIONS:
+                found[fairseq.our_name(name, encoder, config.encoder.prenet_depth)] = tuple(shape)
+    assert found == expected
+    positions = sum(shape[1] * shape[2] for name, shape in manifest["state_dict"].items() if name == fairseq.POSITIONS)
+    ours = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("teacher."))
+    assert ours + positions == manifest["total_parameters"]
