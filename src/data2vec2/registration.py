@@ -46,7 +46,7 @@ class _AfterTransformers(MetaPathFinder):
         """Find `transformers`, with a loader that also registers; nothing for other modules."""
         if fullname != "transformers":
             return None
-        others = [finder for finder in sys.meta_path if finder is not self]
+        others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
         if spec is None or spec.loader is None:
@@ -60,5 +60,5 @@ class _AfterTransformers(MetaPathFinder):
                 sys.meta_path.remove(self)
             _register()
 
-        loader.exec_module = exec_module
+        loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

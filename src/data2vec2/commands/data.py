@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data2vec2.config import RunConfig
-from data2vec2.data.image import ImageReader, Survey, survey
-from data2vec2.data.records import Parts, Records, open_data
+from data2vec2.data.image import ImageReader, Survey, decode, survey
+from data2vec2.data.loader import default_workers
+from data2vec2.data.records import BadSample, Parts, Records, open_data
 from data2vec2.data.skipped import Skipped
 from data2vec2.data.splits import split_validation
 from data2vec2.errors import UserError
@@ -53,12 +53,10 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
     found = survey(train)
     if skipped.add(found.bad, found.checked):
         log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
-    data = with_statistics(config, found, log)
-    workers = data.data.workers
-    if workers is None:
-        in_memory = not isinstance(train_records.source, Path)
-        workers = 0 if in_memory else min(8, max(1, (os.cpu_count() or 2) // 2))
-    config = replace(data, data=replace(data.data, workers=workers))
+    config = with_statistics(config, found, log)
+    if config.data.workers is None:
+        workers = default_workers(in_memory=not isinstance(train_records.source, Path))
+        config = replace(config, data=replace(config.data, workers=workers))
     val_reader = None
     if val_records is not None:
         val_reader = ImageReader(val_records, config.model.modality, config.data, config.train.seed)
@@ -80,9 +78,6 @@ def with_statistics(config: RunConfig, found: Survey, log: Log) -> RunConfig:
 
 def has_colour(records: Records, looks: int = 16) -> bool:
     """Whether any of a few pictures, evenly spread, has a pixel that is not grey."""
-    from data2vec2.data.image import decode
-    from data2vec2.data.records import BadSample
-
     for index in np.unique(np.linspace(0, len(records) - 1, looks).astype(int)).tolist():
         try:
             pixels = np.asarray(decode(records.read(index), 3)).astype(int)

@@ -33,6 +33,7 @@ Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
 _MODES = {1: "L", 3: "RGB"}
 _TRIES = 10
 _NUM_DRAWS = 2 * _TRIES + 3  # area and aspect of each try; place (x, y); mirror
@@ -59,7 +60,9 @@ def decode(raw: Raw, num_channels: int) -> Image.Image:
     EXIF orientation is not applied (but Pillow applies that of a TIFF). Raises `BadSample`.
     """
     with _bad_samples():
-        return _in_mode(_plain(_open(raw)), num_channels)
+        image = _open(raw)
+        image.load()  # else an error would wait for the first use
+        return _in_mode(_plain(image), num_channels)
 
 
 def crop(
@@ -242,8 +245,6 @@ def _bad_samples() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
             reason = "too large"
-        elif isinstance(error, UnidentifiedImageError):
-            reason = "not an image"
         elif isinstance(error, EOFError) or "truncated" in str(error).lower():
             reason = "truncated"
         else:
@@ -255,7 +256,10 @@ def _open(raw: Raw) -> Image.Image:
     """A picture of which only the header is read."""
     if isinstance(raw, np.ndarray):
         return Image.fromarray(raw[..., 0] if raw.shape[2:] == (1,) else raw)
-    image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+    try:
+        image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise BadSample("damaged" if raw.startswith(_MAGIC) else "not an image") from error
     if image.width * image.height > MAX_PIXELS:
         raise BadSample("too large")
     return image

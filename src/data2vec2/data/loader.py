@@ -9,7 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +38,9 @@ class MaskedBatch:
     def split(self, size: int) -> Iterator[MaskedBatch]:
         """Micro-batches of `size` samples."""
         num_masks = len(self.keep_ids_NK) // len(self)
-        for inputs, keep_ids in zip(self.inputs.split(size), self.keep_ids_NK.split(size * num_masks), strict=True):
-            yield MaskedBatch(inputs, keep_ids)
+        for start in range(0, len(self), size):
+            rows = slice(start * num_masks, (start + size) * num_masks)
+            yield MaskedBatch(self.inputs[start : start + size], self.keep_ids_NK[rows])
 
     def to(self, device: torch.device) -> MaskedBatch:
         """The same batch on a device, copied without waiting."""

@@ -118,7 +118,7 @@ def _from_folder(root: Path) -> Parts:
     """Parts of a folder of image files."""
     names, ignored = folder.scan(root)
     if not names:
-        found = f"it holds {_counts(ignored)}" if ignored else "it is empty"
+        found = f"it holds files of type {_counts(ignored)}" if ignored else "it is empty"
         hint = "; name the .npz file itself" if ".npz" in ignored else ""
         raise UserError(f"no images in {root} ({', '.join(sorted(folder.EXTENSIONS))}): {found}{hint}")
     parts, beside = folder.split_parts(root, names)
@@ -136,8 +136,8 @@ def _from_folder(root: Path) -> Parts:
         )
         for key, part in parts.items()
     }
-    left_out = _counts(ignored) + " left out" if ignored else ""
-    stray = f"{beside:,} pictures beside the parts left out" if beside else ""
+    left_out = f"left out: {_counts(ignored)}" if ignored else ""
+    stray = f"left out beside the parts: {beside:,} images" if beside else ""
     return _parts(kind, records, (left_out, stray))
 
 
@@ -185,7 +185,7 @@ def _enough(classes: Iterable[str]) -> tuple[str, ...]:
 def _parts(kind: str, records: dict[str, Records], notes: Iterable[str]) -> Parts:
     """Parts with their description."""
     train = records["train"]
-    sizes = ", ".join(f"{len(part):,} {key}" for key, part in records.items())
+    sizes = ", ".join(f"{len(records[key]):,} {key}" for key in ("train", "val", "test") if key in records)
     classes = f"{len(train.classes):,} classes" if train.classes else "no labels"
     description = "; ".join((f"{kind}: {sizes}, {classes}", *filter(None, notes)))
     return Parts(train, records.get("val"), records.get("test"), description)
@@ -193,7 +193,7 @@ def _parts(kind: str, records: dict[str, Records], notes: Iterable[str]) -> Part
 
 def _counts(ignored: Mapping[str, int]) -> str:
     """Files by extension, for a message."""
-    return ", ".join(f"{count:,} {extension}" for extension, count in ignored.items()) + " file(s)"
+    return ", ".join(f"{extension} ({count:,})" for extension, count in ignored.items())
 
 
 def _size(path: Path) -> int:

@@ -32,7 +32,8 @@ def knn_accuracy(train: Part, test: Part, neighbours: int = 10) -> float:
     """Accuracy of a kNN classifier: cosine similarity, neighbours weighted by the inverse of their distance."""
 
     def unit(x: Features) -> Features:
-        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        scaled: Features = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+        return scaled
 
     classifier = KNeighborsClassifier(min(neighbours, len(train.y)), weights="distance", algorithm="brute")
     return float(classifier.fit(unit(train.x), train.y).score(unit(test.x), test.y))

@@ -48,7 +48,7 @@ def score(
     device: torch.device,
     part: str,
 ) -> Scores:
-    """kNN and linear probe of a model, the same network untrained, raw pixels, and the majority class.
+    """KNN and linear probe of a model, the same network untrained, raw pixels, and the majority class.
 
     `train` and `test` are a reader and which of its samples; all must have labels.
     """

@@ -1,7 +1,7 @@
 """data2vec 2.0: a student that sees parts predicts what a teacher makes of the whole (paper, figure 1).
 
-Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tokens, `U = T - K` masked tokens, `D` width.
-Row `b * M + m` of the student belongs to sample `b`.
+Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tokens, `U = T - K` masked ones,
+`D` width. Row `b * M + m` of the student belongs to sample `b`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data2vec2 import losses
 from data2vec2.config import ModelConfig
 from data2vec2.modalities import Modality, Tokens, build_modality
-from data2vec2.models.encoder import Encoded, Encoder, make_teacher
+from data2vec2.models.encoder import Encoded, Encoder, initialise, make_teacher
 from data2vec2.nn.decoder import Decoder
 from data2vec2.nn.gather import complement, take
 from data2vec2.targets import build_targets
@@ -50,10 +50,8 @@ class Data2Vec2(nn.Module):
         self.config = config
         self.student = Encoder(config.encoder, modality or build_modality(config))
         self.decoder = Decoder(config.encoder.embed_dim, self.student.modality.num_axes, **asdict(config.decoder))
-        if isinstance(self.decoder.proj, nn.Sequential):  # text: as every other Linear
-            for layer in self.decoder.proj[::2]:
-                nn.init.normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        if config.decoder.projection_depth == 2:  # text: as every other Linear
+            initialise(self.decoder.proj)
         self.teacher = make_teacher(self.student)
         self.loss_scale = config.loss.scale or 1 / math.sqrt(config.encoder.embed_dim)
 

@@ -43,9 +43,7 @@ class PretrainTask:
         self.config, self.train, self.val, self.normalise, self.device = config, train, val, normalise, device
         self.skipped, self.skipped_path = skipped, skipped_path
         ema = config.ema
-        self.ema = Ema(
-            model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates
-        )
+        self.ema = Ema(model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates)
         order = GlobalBatches(len(train.records), config.train.batch_size, config.train.seed)
         self.dataset = MaskedBatches(train, order, config.model.masks, config.model.modality.grid)
         self._last: dict[str, Tensor] = {}
@@ -81,15 +79,14 @@ class PretrainTask:
         }
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """kNN accuracy of the student's mean-pooled features on the validation part, if there are labels."""
+        """KNN accuracy of the student's mean-pooled features on the validation part, if there are labels."""
         if self.val is None:
             return {}
         train = labelled(self.train.records.labels, MONITOR_TRAIN)
         val = labelled(self.val.records.labels, MONITOR_VAL)
         if not len(train) or not len(val) or len(np.unique(self.train.records.labels[train])) < 2:
             return {}
-        parts = [
-            encode(self.model.student, reader, samples, self.normalise, self.device)
-            for reader, samples in ((self.train, train), (self.val, val))
-        ]
-        return {"val_knn": knn_accuracy(*parts)}
+        student = self.model.student
+        known = encode(student, self.train, train, self.normalise, self.device)
+        asked = encode(student, self.val, val, self.normalise, self.device)
+        return {"val_knn": knn_accuracy(known, asked)}

@@ -44,7 +44,7 @@ class Alarms:
             if self._low[name] >= PATIENCE:
                 raise Alarm(
                     COLLAPSED,
-                    f"{name} is {figures[name]:.3g} at update {step}, below {floor} for {PATIENCE} checks: the model has "
-                    "collapsed to outputs that hardly depend on the input. Lower --optim.lr, bring --ema.start and "
-                    "--ema.end closer to 1, or use a larger --train.batch-size",
+                    f"{name} is {figures[name]:.3g} at update {step}, below {floor} for {PATIENCE} checks: the "
+                    "model has collapsed to outputs that hardly depend on the input. Lower --optim.lr, bring --ema.start "
+                    "and --ema.end closer to 1, or use a larger --train.batch-size",
                 )

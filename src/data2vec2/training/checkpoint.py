@@ -96,7 +96,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest usable checkpoint, if there is one, and a message for each newer one that is damaged."""
-    damaged = []
+    damaged: list[str] = []
     for path in list_checkpoints(folder):
         try:
             return load_checkpoint(path), damaged

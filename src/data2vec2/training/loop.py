@@ -41,14 +41,20 @@ class Batch(Protocol):
     """What the loop needs of a global batch."""
 
     def __len__(self) -> int: ...
-    def split(self, size: int) -> Iterable[Any]: ...
+    def split(self, size: int) -> Iterable[Any]:
+        """Micro-batches of `size` samples."""
 
 
 class Task(Protocol):
     """What the loop trains."""
 
-    model: nn.Module
-    ema: Ema | None
+    @property
+    def model(self) -> nn.Module:
+        """Everything that is trained or saved."""
+
+    @property
+    def ema(self) -> Ema | None:
+        """The teacher's average; none in fine-tuning."""
 
     def batches(self, start: int, stop: int) -> Iterable[Any]:
         """Global batches of the given steps."""

@@ -46,7 +46,9 @@ class TrainingBar:
     def advance(self, done: int, note: str | None = None) -> None:
         """Move the bar; `note` stays beside it until the next one."""
         if self._bar:
-            self._bar.update(self._task, completed=done, **({} if note is None else {"note": note}))
+            self._bar.update(self._task, completed=done)
+            if note is not None:
+                self._bar.update(self._task, note=note)
 
     def line(self, message: str) -> None:
         """A line above the bar."""

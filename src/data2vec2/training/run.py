@@ -61,7 +61,9 @@ class RunFolder:
         with (self.path / LOCK).open("a+") as file:
             if not _try_lock(file):
                 file.seek(0)
-                raise UserError(f"{self.path} is in use by process {file.read().strip() or '?'}; wait for it or stop it")
+                raise UserError(
+                    f"{self.path} is in use by process {file.read().strip() or '?'}; wait for it or stop it"
+                )
             file.seek(0)
             file.truncate()
             file.write(str(os.getpid()))

@@ -16,7 +16,7 @@ class Tracker:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
             return
-        self._writer = SummaryWriter(folder)  # type: ignore[no-untyped-call]
+        self._writer = SummaryWriter(folder)
 
     def add(self, step: int, figures: Mapping[str, float]) -> None:
         """One scalar a figure."""

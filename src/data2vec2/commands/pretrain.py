@@ -1,0 +1,253 @@
+"""pretrain RECIPE DATA --out RUN."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from data2vec2.commands.data import TrainingData, has_colour, open_training_data
+from data2vec2.commands.environment import environment
+from data2vec2.config import RunConfig, fit_schedule, from_dict, to_dict
+from data2vec2.data.records import open_data
+from data2vec2.errors import UserError
+from data2vec2.evaluation.features import Normalise
+from data2vec2.interop.card import model_card
+from data2vec2.interop.export import export_image
+from data2vec2.masking import draw_keep_ids, num_kept
+from data2vec2.models import Data2Vec2
+from data2vec2.recipes import get_recipe
+from data2vec2.report import write_report
+from data2vec2.tasks.pretrain import PretrainTask
+from data2vec2.training.checkpoint import Checkpoint, load_newest
+from data2vec2.training.device import (
+    activation_bytes,
+    choose_device,
+    choose_precision,
+    fit_micro_batch,
+    free_memory,
+)
+from data2vec2.training.loop import Outcome, train
+from data2vec2.training.optim import peak_lr
+from data2vec2.training.progress import TrainingBar, console
+from data2vec2.training.run import CONFIG, RunFolder, write_text
+from data2vec2.training.signals import stop_requested
+
+Log = Callable[[str], None]
+
+
+def pretrain(
+    config: RunConfig | str,
+    data: str | Path,
+    out: str | Path,
+    *,
+    val: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    dry_run: bool = False,
+) -> Outcome:
+    """Pre-train on DATA into the run folder `out`; the folder then holds checkpoints, metrics, an export and a report.
+
+    `config` is a recipe's name or a complete configuration. `val` names data for validation, else a part of DATA is
+    held out. `resume` goes on with what `out` holds, `overwrite` deletes it. `dry_run` prints what would happen.
+
+    Returns how the run ended. Raises `UserError` (data or folder can't be used) or `ValueError` (configuration).
+    """
+    if isinstance(config, str):
+        config = get_recipe(config)
+    run, data, say = RunFolder(Path(out)), Path(data), console().print
+    run.check(resume=resume, overwrite=overwrite)
+    config = _saved_config(run, config) if resume else _fitted(config, data, say)
+    prepared = open_training_data(config, data, Path(val) if val else None, say)
+    device = choose_device(config.train.device)
+    torch.manual_seed(config.train.seed)
+    config, model = _build(prepared.config, device)
+    _explain(config, model, say)
+    if dry_run:
+        _show_first_batch(config, prepared, say)
+        return Outcome("planned", 0)
+    with run.locked():
+        run.check(resume=resume, overwrite=overwrite)
+        if not resume:
+            run.clear()
+        return _train(run, config, model, prepared, device, resume)
+
+
+def _train(
+    run: RunFolder, config: RunConfig, model: Data2Vec2, data: TrainingData, device: torch.device, resume: bool
+) -> Outcome:
+    """Train in a locked folder, and leave export, status and report behind however it ends."""
+    checkpoint: Checkpoint | None = None
+    with TrainingBar(config.train.updates, 0) as bar, stop_requested() as asked_to_stop:
+        log = run.logger(bar.line)
+        if resume:
+            checkpoint, damaged = load_newest(run.checkpoints)
+            for message in damaged:
+                log(f"damaged checkpoint passed over: {message}")
+            log(f"going on from update {checkpoint.step}" if checkpoint else "no usable checkpoint: starting over")
+        if not checkpoint:
+            run.cut_metrics(-1)
+        _write_start(run, config, data)
+        assert config.data.mean is not None and config.data.std is not None
+        normalise = Normalise(config.data.mean, config.data.std, device)
+        task = PretrainTask(
+            model, config, data.train, data.val, normalise, device, data.skipped, run.path / "skipped.jsonl"
+        )
+        outcome = train(
+            task,
+            config,
+            run,
+            log,
+            bar,
+            device=device,
+            fingerprint=data.train.records.fingerprint,
+            resume=checkpoint,
+            asked_to_stop=asked_to_stop,
+        )
+        if data.skipped.reasons:
+            log(f"{len(data.skipped.reasons)} samples could not be used: {data.skipped.summary()} (skipped.jsonl)")
+        log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
+    status = {
+        "state": outcome.state,
+        "step": outcome.step,
+        "updates": config.train.updates,
+        "message": outcome.message,
+    }
+    run.write_json("status.json", status)
+    if outcome.state == "finished":
+        export_image(
+            model.student,
+            config.model,
+            run.path / "exported",
+            mean=config.data.mean,
+            std=config.data.std,
+            eval_crop=config.data.eval_crop,
+            card=model_card(config, data.description),
+        )
+    write_report(run.path)
+    return outcome
+
+
+def _fitted(config: RunConfig, data: Path, say: Log) -> RunConfig:
+    """The configuration with schedules that fit the number of updates and channels that fit the pictures."""
+    recipe = get_recipe(config.recipe)
+    fitted = fit_schedule(config, recipe)
+    if fitted != config:
+        say(
+            f"schedule: {config.train.updates:,} updates instead of {recipe.train.updates:,}: "
+            f"warm-up {fitted.optim.warmup_updates:,}, EMA {fitted.ema.start:.6g} to {fitted.ema.end:.6g} "
+            f"over {fitted.ema.anneal_updates:,} updates"
+        )
+    modality = fitted.model.modality
+    if modality.num_channels == 1 and modality == recipe.model.modality and has_colour(open_data(data).train):
+        say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
+        fitted = replace(fitted, model=replace(fitted.model, modality=replace(modality, num_channels=3)))
+    return fitted
+
+
+# What may differ between a run and its resumption: nothing of this changes the numbers.
+FREE_ON_RESUME = (
+    "train.log_every",
+    "train.eval_every",
+    "train.save_every",
+    "train.keep",
+    "data.max_bad",
+    "data.workers",
+)
+
+
+def _saved_config(run: RunFolder, asked: RunConfig) -> RunConfig:
+    """The run's own configuration, with what `asked` may change; `UserError` for any other change."""
+    saved = from_dict(RunConfig, yaml.safe_load((run.path / CONFIG).read_text()))
+    if asked.recipe != saved.recipe:
+        raise UserError(f"{run.path} holds a run of {saved.recipe}, not of {asked.recipe}")
+    recipe = get_recipe(asked.recipe)
+    for section in ("model", "optim", "ema", "data", "train"):
+        mine, theirs, default = (_flat(to_dict(getattr(c, section)), section) for c in (asked, saved, recipe))
+        for name, value in mine.items():
+            if value == default[name] or value == theirs[name]:
+                continue
+            if name not in FREE_ON_RESUME:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} {value} can't change on --resume: the run was started with {theirs[name]}")
+            saved = replace(saved, **{section: replace(getattr(saved, section), **{name.split(".")[1]: value})})
+    return saved
+
+
+def _flat(tree: dict[str, object], prefix: str) -> dict[str, object]:
+    """Nested keys as dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value})
+    return flat
+
+
+def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec2]:
+    """The model on its device, and the configuration with precision and micro-batch filled in."""
+    modality, zero = config.model.modality, np.zeros(1, dtype=np.int64)
+    keep_ids = torch.from_numpy(draw_keep_ids(config.model.masks, modality.grid, 0, zero, zero)).to(device)
+    picture = torch.zeros(1, modality.num_channels, modality.image_size, modality.image_size, device=device)
+    model = Data2Vec2(config.model).to(device)
+
+    def loss_of_one() -> torch.Tensor:
+        loss: torch.Tensor = model(picture, keep_ids).loss
+        return loss
+
+    micro_batch = config.train.micro_batch
+    if micro_batch is None:
+        needed, free = activation_bytes(loss_of_one), free_memory(device)
+        micro_batch = fit_micro_batch(config.train.batch_size, needed, free)
+    precision = choose_precision(config.train.precision, loss_of_one, device)
+    model.zero_grad()
+    settled = replace(config.train, device=str(device), precision=precision, micro_batch=micro_batch)
+    return replace(config, train=settled), model
+
+
+def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
+    """Print the plan."""
+    masks, optim, train_config = config.model.masks, config.optim, config.train
+    tokens = int(np.prod(config.model.modality.grid))
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    say(
+        f"model: {trained:,} parameters to train; {tokens} tokens a picture, of which each of {masks.num_masks} masks "
+        f"keeps {num_kept(masks, tokens)}"
+    )
+    say(
+        f"plan: {train_config.updates:,} updates of {train_config.batch_size} pictures ({train_config.micro_batch} at "
+        f"once) on {train_config.device} in {train_config.precision}; peak learning rate "
+        f"{peak_lr(optim, train_config.batch_size):g} after {optim.warmup_updates:,} updates"
+    )
+
+
+def _show_first_batch(config: RunConfig, data: TrainingData, say: Log) -> None:
+    """Print the shapes of the first batch."""
+    epochs, samples = np.zeros(1, dtype=np.int64), np.arange(1)
+    pixels = data.train.train_batch(epochs, samples).pixels_BCHW
+    keep_ids = draw_keep_ids(config.model.masks, config.model.modality.grid, config.train.seed, epochs, samples)
+    batch = config.train.batch_size
+    say(f"first batch: pictures {(batch, *pixels.shape[1:])} {pixels.dtype}")
+    say(f"first batch: kept tokens {(batch * len(keep_ids), keep_ids.shape[1])}")
+    say(yaml.safe_dump(to_dict(config), sort_keys=False).rstrip())
+
+
+def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
+    """What the folder says about the run before it begins."""
+    write_text(run.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
+    run.write_json("environment.json", {"data": data.description, **environment()})
+    run.write_json("split.json", {"validation": list(data.val.records.names) if data.val else []})
+    if data.skipped.reasons:
+        data.skipped.write(run.path / "skipped.jsonl")
+    reader = data.val or data.train
+    zero = np.zeros(1, dtype=np.int64)
+    pixels_CHW = reader.eval_batch(zero).pixels_BCHW[0]
+    modality = config.model.modality
+    np.savez_compressed(
+        run.path / "masks.npz",
+        image=pixels_CHW.transpose(1, 2, 0),
+        keep_ids=draw_keep_ids(config.model.masks, modality.grid, config.train.seed, zero, zero),
+        patch_size=modality.patch_size,
+    )

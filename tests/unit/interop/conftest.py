@@ -1,0 +1,60 @@
+"""A small encoder with weights that no initialiser would give it, and its exported folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ModelConfig, TargetConfig
+from data2vec2.interop.export import export_image
+from data2vec2.modalities import build_modality
+from data2vec2.models import Encoder
+
+
+def small_config(num_channels: int = 3) -> ModelConfig:
+    return ModelConfig(
+        modality=ImageConfig(image_size=24, patch_size=8, num_channels=num_channels),
+        encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=1, depth=2, norm_eps=1e-5),
+        decoder=DecoderConfig(dim=16, groups=4),
+        targets=TargetConfig(average_layers=2),
+    )
+
+
+def make_encoder(config: ModelConfig) -> Encoder:
+    """An encoder in eval mode whose every parameter is N(0.3, 1)."""
+    encoder = Encoder(config.encoder, build_modality(config)).eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.normal_(0.3, 1, generator=generator)
+    return encoder
+
+
+def export(encoder: Encoder, config: ModelConfig, folder: Path, card: str = "# A model\n") -> None:
+    channels = config.modality.num_channels
+    mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
+    export_image(encoder, config, folder, mean=mean, std=std, eval_crop=0.875, card=card)
+
+
+@pytest.fixture
+def config() -> ModelConfig:
+    return small_config()
+
+
+@pytest.fixture
+def encoder(config: ModelConfig) -> Encoder:
+    return make_encoder(config)
+
+
+@pytest.fixture
+def exported(encoder: Encoder, config: ModelConfig, tmp_path: Path) -> Path:
+    folder = tmp_path / "exported"
+    export(encoder, config, folder)
+    return folder
+
+
+@pytest.fixture
+def pictures(config: ModelConfig) -> torch.Tensor:
+    return torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
