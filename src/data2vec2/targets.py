@@ -18,14 +18,15 @@ EPS = 1e-5
 
 def instance_norm(x_BTD: Tensor, padding_BT: Tensor | None = None) -> Tensor:
     """Normalise every channel of every sample over its tokens; padded tokens (True) are left out of the statistics."""
-    if padding_BT is None:
-        var, mean = torch.var_mean(x_BTD, dim=1, correction=0, keepdim=True)
+    if padding_BT is None:  # two means: several times faster than one `var_mean` over an inner axis
+        centred_BTD = x_BTD - x_BTD.mean(dim=1, keepdim=True)
+        var = centred_BTD.square().mean(dim=1, keepdim=True)
     else:
         real_BT1 = (~padding_BT).unsqueeze(-1).to(x_BTD.dtype)
         count = real_BT1.sum(1, keepdim=True)
-        mean = (x_BTD * real_BT1).sum(1, keepdim=True) / count
-        var = ((x_BTD - mean).square() * real_BT1).sum(1, keepdim=True) / count
-    return (x_BTD - mean) * torch.rsqrt(var + EPS)
+        centred_BTD = x_BTD - (x_BTD * real_BT1).sum(1, keepdim=True) / count
+        var = (centred_BTD.square() * real_BT1).sum(1, keepdim=True) / count
+    return centred_BTD * torch.rsqrt(var + EPS)
 
 
 def layer_norm(x_BTD: Tensor) -> Tensor:

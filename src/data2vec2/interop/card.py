@@ -10,6 +10,8 @@ def model_card(config: RunConfig, data: str) -> str:
     """README.md of an exported model: what it is, how it was made, how to load it."""
     modality, encoder = config.model.modality, config.model.encoder
     pixels, channels = f"{modality.image_size} x {modality.image_size} pixels", f"{modality.num_channels} channel(s)"
+    grey = ' The model sees grey pictures: `picture.convert("L")` first.'
+    note = grey if modality.num_channels == 1 else ""
     return f"""---
 library_name: transformers
 tags: [data2vec2, self-supervised, image-feature-extraction]
@@ -35,5 +37,5 @@ model = AutoModel.from_pretrained("PATH")
 features = model(**processor(picture, return_tensors="pt")).pooler_output
 ```
 
-`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token.
+`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token.{note}
 """

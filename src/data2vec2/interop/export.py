@@ -122,7 +122,10 @@ def export_image(
         "image_processor_type": "ViTImageProcessor",
         "do_convert_rgb": modality.num_channels == 3,
         "do_resize": True,
-        "size": {"height": modality.image_size, "width": modality.image_size},
+        # The central square, as `evaluate` cuts it: the shorter side scaled so that the square is the input's size.
+        "size": {"shortest_edge": round(modality.image_size / eval_crop)},
+        "do_center_crop": True,
+        "crop_size": {"height": modality.image_size, "width": modality.image_size},
         "resample": 3,  # Pillow's number for bicubic
         "do_rescale": True,
         "rescale_factor": 1 / 255,

@@ -5,6 +5,8 @@ Shapes: `B` samples, `N` student rows, `T` patches, `K` kept patches, `D` width.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -50,7 +52,9 @@ class ImageModality(Modality):
         """Patch embedding Xavier uniform on the flattened kernel, its bias as PyTorch; CLS token N(0, 1)."""
         if isinstance(self.stem, PatchEmbed):
             self.stem.reset_parameters()
-            nn.init.xavier_uniform_(self.stem.weight.view(self.stem.weight.shape[0], -1))
+            fan_out, fan_in = self.stem.weight.shape[0], self.stem.weight[0].numel()
+            bound = math.sqrt(6 / (fan_in + fan_out))  # Xavier's, of the kernel as a matrix
+            nn.init.uniform_(self.stem.weight, -bound, bound)
         nn.init.normal_(self.cls_token)
         with torch.no_grad():
             self.positions_TD.copy_(sincos_2d(self.positions_TD.shape[-1], self.config.grid))

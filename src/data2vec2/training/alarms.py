@@ -45,6 +45,6 @@ class Alarms:
                 raise Alarm(
                     COLLAPSED,
                     f"{name} is {figures[name]:.3g} at update {step}, below {floor} for {PATIENCE} checks: the "
-                    "model has collapsed to outputs that hardly depend on the input. Lower --optim.lr, bring --ema.start "
-                    "and --ema.end closer to 1, or use a larger --train.batch-size",
+                    "outputs hardly depend on the input any more. Lower --optim.lr, bring --ema.start and --ema.end "
+                    "closer to 1, or use a larger --train.batch-size",
                 )

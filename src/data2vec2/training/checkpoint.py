@@ -1,7 +1,7 @@
 """Checkpoints: safetensors and JSON, whole or not at all.
 
 RUN/checkpoints/step-N/ holds the named groups of tensors (`model.safetensors`, `optimizer.safetensors`) and
-`state.json`: format version, step, the loop's state, and the SHA-256 of every other file.
+`state.json`: format version, step, the loop's state, and SHA-256 checksums of these and of every other file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 FORMAT = 1
+STATE = "state.json"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def save_checkpoint(
         save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
         _flush(path)
         checksums[path.name] = _sha256(path)
+    checksums[STATE] = _sha256_of_state(step, state)
     meta = {"format": FORMAT, "step": step, "sha256": checksums, "state": state}
-    state_path = temporary / "state.json"
+    state_path = temporary / STATE
     state_path.write_text(json.dumps(meta, indent=1))
     _flush(state_path)
     _flush(temporary)
@@ -81,14 +83,16 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def load_checkpoint(folder: Path) -> Checkpoint:
     """Read one checkpoint; `DamagedCheckpoint` if a file is missing, changed or of another format."""
     try:
-        meta = json.loads((folder / "state.json").read_text())
+        meta = json.loads((folder / STATE).read_text())
         if meta["format"] != FORMAT:
             raise DamagedCheckpoint(f"{folder} has format {meta['format']}; this version reads {FORMAT}")
         groups = {}
         for name, expected in meta["sha256"].items():
-            if _sha256(folder / name) != expected:
+            found = _sha256_of_state(meta["step"], meta["state"]) if name == STATE else _sha256(folder / name)
+            if found != expected:
                 raise DamagedCheckpoint(f"{folder / name} has changed since it was written")
-            groups[name.removesuffix(".safetensors")] = load_file(folder / name)
+            if name != STATE:
+                groups[name.removesuffix(".safetensors")] = load_file(folder / name)
         return Checkpoint(meta["step"], groups, meta["state"], folder)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise DamagedCheckpoint(f"{folder} can't be read: {error}") from error
@@ -108,6 +112,10 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sha256_of_state(step: int, state: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([step, state]).encode()).hexdigest()
 
 
 def _flush(path: Path) -> None:

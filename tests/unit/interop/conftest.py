@@ -32,10 +32,12 @@ def make_encoder(config: ModelConfig) -> Encoder:
     return encoder
 
 
-def export(encoder: Encoder, config: ModelConfig, folder: Path, card: str = "# A model\n") -> None:
+def export(
+    encoder: Encoder, config: ModelConfig, folder: Path, card: str = "# A model\n", eval_crop: float = 0.875
+) -> None:
     channels = config.modality.num_channels
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
-    export_image(encoder, config, folder, mean=mean, std=std, eval_crop=0.875, card=card)
+    export_image(encoder, config, folder, mean=mean, std=std, eval_crop=eval_crop, card=card)
 
 
 @pytest.fixture

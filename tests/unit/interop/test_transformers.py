@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 import data2vec2
 from data2vec2.config import ModelConfig
+from data2vec2.data.image import central_box, crop
 from data2vec2.interop.export import load_encoder
 from data2vec2.interop.transformers import Data2Vec2ImageConfig, Data2Vec2ImageModel
 from data2vec2.models import Encoder
@@ -187,19 +189,19 @@ def test_fine_tuning_reaches_every_parameter(exported: Path, pictures):
 
 
 @pytest.mark.parametrize(("mode", "num_channels"), [("RGB", 3), ("L", 3), ("L", 1)])
-def test_image_processor_is_a_bicubic_resize_and_the_runs_normalisation(mode: str, num_channels: int, tmp_path: Path):
+def test_image_processor_sees_what_evaluation_sees(mode: str, num_channels: int, tmp_path: Path):
     config = small_config(num_channels)
-    export(make_encoder(config), config, tmp_path / "out")
+    export(make_encoder(config), config, tmp_path / "out", eval_crop=0.75)  # 24 / 0.75 is a whole number of pixels
     processor = AutoImageProcessor.from_pretrained(tmp_path / "out")
     pixels = np.random.default_rng(0).integers(0, 256, (6, 5, len(mode)), dtype=np.uint8)
-    picture = Image.fromarray(pixels if len(mode) > 1 else pixels[:, :, 0]).resize((50, 37), Image.Resampling.BICUBIC)
+    picture = Image.fromarray(pixels if len(mode) > 1 else pixels[:, :, 0]).resize((450, 300), Image.Resampling.BICUBIC)
     assert picture.mode == mode
     values = processor(picture, return_tensors="pt")["pixel_values"]
-    resized = picture.convert("RGB" if num_channels == 3 else "L").resize((24, 24), Image.Resampling.BICUBIC)
-    expected = np.asarray(resized, dtype=np.float32).reshape(24, 24, num_channels) / 255
+    ours = crop(np.asarray(picture), partial(central_box, 0.75), 24, num_channels)
+    expected = np.asarray(ours, dtype=np.float32).reshape(24, 24, num_channels) / 255
     expected = (expected - (0.4, 0.5, 0.6)[:num_channels]) / (0.2, 0.25, 0.3)[:num_channels]
     assert values.shape == (1, num_channels, 24, 24)
-    np.testing.assert_allclose(values[0].numpy(), expected.transpose(2, 0, 1), atol=1e-2)
+    np.testing.assert_allclose(values[0].numpy(), expected.transpose(2, 0, 1), atol=0.03)
     model = AutoModel.from_pretrained(tmp_path / "out")
     assert model(values).last_hidden_state.isfinite().all()
 

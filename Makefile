@@ -1,0 +1,60 @@
+# Everything runs in .venv, which is made from bare Python 3.11+ on first use and kept while pyproject.toml stays as it is.
+#
+#   PYTHON  the interpreter to start from:               make demo PYTHON=python3.12
+#   TORCH   what to install as PyTorch (first use only): make demo TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+#   ARGS    more arguments for the command behind it:    make demo ARGS="--train.updates 300"
+#
+# `make clean` deletes .venv, for another choice of PYTHON or TORCH.
+
+PYTHON ?= python3
+TORCH ?=
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check format gpu-check clean
+
+help:
+	@echo "make demo       learn from bundled pictures, about three minutes on two cores"
+	@echo "make test       the whole test suite"
+	@echo "make check      ruff and mypy"
+	@echo "make format     format the code"
+	@echo "make gpu-check  check and measure on the GPU of this machine; installs nothing"
+	@echo "make clean      delete the virtual environment"
+
+demo: $(VENV)/.package
+	$(BIN)/data2vec2 demo $(ARGS)
+
+test: $(VENV)/.development
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.development
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+gpu-check:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu_check.py $(ARGS)
+
+clean:
+	rm -rf $(VENV)
+
+# Stamps: the package alone, and with all that its development needs.
+$(VENV)/.package: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install $(or $(TORCH),torch)
+	$(BIN)/pip install --editable .
+	@touch $@
+
+$(VENV)/.development: pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install $(or $(TORCH),torch torchvision)
+	$(BIN)/pip install --editable ".[dev,track]"
+	@touch $@ $(VENV)/.package
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, and $(PYTHON) is " + sys.version.split()[0] + "; give another: make PYTHON=python3.12")'
+	@echo "Preparing a virtual environment in $(VENV); downloading PyTorch can take some minutes."
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,145 @@
+"""Command lines as tests run them: in this process, or in one of its own that can be killed."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from data2vec2.cli import main
+from data2vec2.data.samples import fashion_mnist
+
+SMALL = (
+    "--model.encoder.embed-dim 16 --model.encoder.num-heads 2 --model.encoder.depth 2 --model.targets.average-layers 2 "
+    "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu"
+).split()
+"""Flags of a model that takes a few milliseconds a step."""
+
+# Importing takes seconds; children forked from a server that has imported everything start at once.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(
+    ["data2vec2.commands.demo", "torch._dynamo", "torch.utils.tensorboard", "tests.integration.helpers"]
+)
+
+
+def small_npz(path: Path, count: int = 200) -> Path:
+    """Bundled pictures and labels, in equal parts of every class."""
+    with np.load(fashion_mnist()) as arrays:
+        x, y = arrays["x_train"], arrays["y_train"]
+    chosen = np.sort(np.concatenate([np.flatnonzero(y == label)[: count // 10] for label in range(10)]))
+    np.savez(path, x_train=x[chosen], y_train=y[chosen])
+    return path
+
+
+def jpeg_folder(path: Path, count: int = 100) -> Path:
+    """Bundled pictures as JPEG files, a folder for each class."""
+    with np.load(fashion_mnist()) as arrays:
+        x, y = arrays["x_train"][:count], arrays["y_train"][:count]
+    for place, (pixels, label) in enumerate(zip(x, y, strict=True)):
+        folder = path / f"class{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(folder / f"{place:03}.jpg", quality=95)
+    return path
+
+
+def run_here(arguments: list[object]) -> int:
+    """Exit code of a command line that runs in this process."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+
+
+class Child:
+    """A command line in a process of its own; `output` is what it has written to stdout and stderr together."""
+
+    def __init__(self, arguments: list[object], log: Path) -> None:
+        self.log = log
+        self.process: ForkServerProcess = _SERVER.Process(
+            target=_child, args=([str(argument) for argument in arguments], log)
+        )
+        self.process.start()
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def signal(self, number: int) -> None:
+        if self.process.pid and self.process.is_alive():
+            os.kill(self.process.pid, number)
+
+    def wait(self, timeout: float = 240) -> int:
+        """The exit code; minus the signal's number for a process that died of one."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            pytest.fail(f"still running after {timeout} s:\n{self.output}")
+        return self.process.exitcode
+
+    def until(self, condition: Callable[[], bool], timeout: float = 240) -> None:
+        """Wait for a condition, or for the end of the process."""
+        limit = time.monotonic() + timeout
+        while self.process.is_alive() and not condition():
+            if time.monotonic() > limit:
+                self.process.kill()
+                pytest.fail(f"waited {timeout} s in vain:\n{self.output}")
+            time.sleep(0.0005)
+
+
+def _child(arguments: list[str], log: Path) -> None:
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout = os.fdopen(1, "w", buffering=1)
+    sys.stderr = os.fdopen(2, "w", buffering=1)
+    torch.set_num_threads(1)
+    sys.exit(run_here(list(arguments)))
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what differs from clock to clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("elapsed_s", "samples_per_s")} for line in lines]
+
+
+def last_step(run: Path) -> int:
+    """The last update in metrics.jsonl, which may be in the middle of being written."""
+    path = run / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()
+    return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def assert_same_run(run: Path, expected: Path, step: int) -> None:
+    """Metrics and every tensor of checkpoint and export are the same, bit for bit."""
+    assert metrics(run) == metrics(expected)
+    for name in ("model", "optimizer"):
+        file = Path("checkpoints") / f"step-{step}" / f"{name}.safetensors"
+        assert_same_tensors(run / file, expected / file)
+    exported = Path("exported") / "model.safetensors"
+    assert_same_tensors(run / exported, expected / exported)
+
+
+def assert_same_tensors(file: Path, expected_file: Path) -> None:
+    found, expected = load_file(file), load_file(expected_file)
+    assert found.keys() == expected.keys()
+    assert expected
+    different = [name for name in expected if not torch.equal(found[name], expected[name])]
+    assert not different, f"{file}: {different} differ"
+
+
+def files(folder: Path) -> set[str]:
+    """Every path below a folder."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
