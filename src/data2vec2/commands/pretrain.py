@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,44 +80,36 @@ def pretrain(
 def _train(
     run: RunFolder, config: RunConfig, model: Data2Vec2, data: TrainingData, device: torch.device, resume: bool
 ) -> Outcome:
-    """Train in a locked folder, and leave export, status and report behind however it ends."""
-    checkpoint: Checkpoint | None = None
-    with TrainingBar(config.train.updates, 0) as bar, stop_requested() as asked_to_stop:
+    """Train in a locked folder, and leave status and report behind however it ends, and an export if it finished."""
+    assert config.data.mean is not None and config.data.std is not None
+    normalise = Normalise(config.data.mean, config.data.std, device)
+    skipped_path = run.path / "skipped.jsonl"
+    task = PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, skipped_path)
+    with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
         log = run.logger(bar.line)
-        if resume:
-            checkpoint, damaged = load_newest(run.checkpoints)
-            for message in damaged:
-                log(f"damaged checkpoint passed over: {message}")
-            log(f"going on from update {checkpoint.step}" if checkpoint else "no usable checkpoint: starting over")
+        checkpoint = _checkpoint(run, log) if resume else None
         if not checkpoint:
             run.cut_metrics(-1)
         _write_start(run, config, data)
-        assert config.data.mean is not None and config.data.std is not None
-        normalise = Normalise(config.data.mean, config.data.std, device)
-        task = PretrainTask(
-            model, config, data.train, data.val, normalise, device, data.skipped, run.path / "skipped.jsonl"
-        )
-        outcome = train(
-            task,
-            config,
-            run,
-            log,
-            bar,
-            device=device,
-            fingerprint=data.train.records.fingerprint,
-            resume=checkpoint,
-            asked_to_stop=asked_to_stop,
-        )
+        fingerprint = data.train.records.fingerprint
+        try:
+            outcome = train(
+                task,
+                config,
+                run,
+                log,
+                bar,
+                device=device,
+                fingerprint=fingerprint,
+                resume=checkpoint,
+                asked_to_stop=asked_to_stop,
+            )
+        except UserError as error:
+            _write_end(run, config, Outcome("failed", 0, str(error)))
+            raise
         if data.skipped.reasons:
             log(f"{len(data.skipped.reasons)} samples could not be used: {data.skipped.summary()} (skipped.jsonl)")
         log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
-    status = {
-        "state": outcome.state,
-        "step": outcome.step,
-        "updates": config.train.updates,
-        "message": outcome.message,
-    }
-    run.write_json("status.json", status)
     if outcome.state == "finished":
         export_image(
             model.student,
@@ -128,8 +120,23 @@ def _train(
             eval_crop=config.data.eval_crop,
             card=model_card(config, data.description),
         )
-    write_report(run.path)
+    _write_end(run, config, outcome)
     return outcome
+
+
+def _checkpoint(run: RunFolder, log: Log) -> Checkpoint | None:
+    """The newest checkpoint that can be used, saying what was found."""
+    checkpoint, damaged = load_newest(run.checkpoints)
+    for message in damaged:
+        log(f"damaged checkpoint passed over: {message}")
+    log(f"going on from update {checkpoint.step}" if checkpoint else "no usable checkpoint: starting over")
+    return checkpoint
+
+
+def _write_end(run: RunFolder, config: RunConfig, outcome: Outcome) -> None:
+    """What the folder says about the run when it ends."""
+    run.write_json("status.json", {**asdict(outcome), "updates": config.train.updates})
+    write_report(run.path)
 
 
 def _fitted(config: RunConfig, data: Path, say: Log) -> RunConfig:

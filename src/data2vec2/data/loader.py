@@ -81,6 +81,8 @@ def iterate(dataset: Dataset[Any], start: int, stop: int, *, workers: int, pin_m
         num_workers=workers,
         pin_memory=pin_memory,
         worker_init_fn=_quiet_worker if workers else None,
+        # Workers must be this process's own children: then they notice when it is killed, and end.
+        multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
     )
     return iter(loader)

@@ -72,7 +72,8 @@ def activation_bytes(forward: Callable[[], Tensor]) -> int:
     seen: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        if not (tensor.is_leaf and tensor.requires_grad):
+        owner = tensor if tensor._base is None else tensor._base  # a linear layer keeps a view of its weight
+        if not (owner.is_leaf and owner.requires_grad):
             storage = tensor.untyped_storage()
             seen[storage.data_ptr()] = storage.nbytes()
         return tensor

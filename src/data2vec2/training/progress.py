@@ -17,7 +17,7 @@ def console() -> Console:
 class TrainingBar:
     """Updates done, rate and time left."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int) -> None:
         self._console = console()
         self._bar: Progress | None = None
         if self._console.is_terminal:
@@ -30,7 +30,7 @@ class TrainingBar:
                 console=self._console,
                 transient=True,
             )
-            self._task = self._bar.add_task("training", total=total, completed=done, note="")
+            self._task = self._bar.add_task("training", total=total, note="")
 
     def __enter__(self) -> TrainingBar:
         if self._bar:

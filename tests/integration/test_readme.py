@@ -1,0 +1,132 @@
+"""The documentation does what it says: its commands run, its links lead somewhere, its generated page is up to date.
+
+Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
+folder `pictures` of real pictures beside it. Two things are changed, so that this takes a minute: `data2vec2 pretrain`
+gets `--train.updates UPDATES` where a block gives none, and `updates=N` in a Python block becomes `updates=UPDATES`.
+`make` commands are not run but must name targets of the Makefile; installing is checked, not done.
+"""
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from data2vec2.data.samples import fashion_mnist
+
+ROOT = Path(__file__).parents[2]
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+UPDATES = 6
+SHIM = f"""#!/bin/sh
+case "$1 $*" in
+  *--train.updates*) ;;
+  pretrain*) set -- "$@" --train.updates {UPDATES} ;;
+esac
+exec "{sys.executable}" -m data2vec2.cli "$@"
+"""
+
+
+def blocks(page: str) -> list[tuple[str, str]]:
+    """Language and text of a page's fenced blocks."""
+    return re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def make_pictures(folder: Path) -> None:
+    """Three classes of 40 bundled pictures each, in colour, as JPEG."""
+    with np.load(fashion_mnist()) as arrays:
+        images, labels, classes = arrays["x_train"], arrays["y_train"], arrays["classes"].tolist()
+    for name, colour in (("Bag", "gold"), ("Dress", "orchid"), ("Sneaker", "skyblue")):
+        (folder / name).mkdir(parents=True)
+        for number, index in enumerate(np.flatnonzero(labels == classes.index(name))[:40], start=1):
+            picture = ImageOps.colorize(Image.fromarray(images[index]), "black", colour)
+            picture.resize((56, 56)).save(folder / name / f"{number:03}.jpg")
+
+
+def run_page(page: str, place: Path) -> str:
+    """Run all blocks of a page in a folder; returns what they printed."""
+    environment = {**os.environ, "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    printed = ""
+    for language, text in blocks(page):
+        if language == "bash":
+            words = "\n".join(line for line in text.splitlines() if not is_checked_only(line))
+            command = ["bash", "-euo", "pipefail", "-c", words]
+        elif language == "python":
+            command = [sys.executable, "-c", re.sub(r"\bupdates=\d+", f"updates={UPDATES}", text)]
+        else:
+            continue
+        done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{page}:\n{text}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        printed += done.stdout
+    return printed
+
+
+def is_checked_only(line: str) -> bool:
+    """True for lines that are not run; they are checked here."""
+    if line.startswith("make "):
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), flags=re.MULTILINE)
+        assert line.split()[1] in targets, f"{line}: the Makefile has {targets}"
+        return True
+    if line.startswith("pip install"):
+        assert re.fullmatch(r"pip install '?\.(\[(track|dev)\])?'?", line), line
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with pictures and a `data2vec2` command, in which README.md has been worked through."""
+    folder = tmp_path_factory.mktemp("readme")
+    make_pictures(folder / "pictures")
+    (folder / "bin").mkdir()
+    (folder / "bin" / "data2vec2").write_text(SHIM)
+    (folder / "bin" / "data2vec2").chmod(0o755)
+    (folder / "printed.txt").write_text(run_page("README.md", folder))
+    return folder
+
+
+def test_readme_commands(place: Path) -> None:
+    assert {path.name for path in (place / "runs").iterdir()} == {"first"}, "the dry run must write nothing"
+    run = place / "runs" / "first"
+    for name in re.findall(r"^\| `([a-z.]+)`", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE):
+        if name not in ("skipped.jsonl",):  # only where something was skipped
+            assert (run / name).exists(), f"the README's table of the run folder names {name}"
+    printed = (place / "printed.txt").read_text()
+    assert "random initialisation" in printed
+    assert "torch.Size([1, 64])" in printed
+
+
+@pytest.mark.parametrize("page", PAGES[1:])
+def test_commands_of_other_pages(page: str, place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place, tmp_path / "place")
+    run_page(page, tmp_path / "place")
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("https://"):
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
+
+
+def test_every_field_is_documented() -> None:
+    generator = runpy.run_path(str(ROOT / "docs" / "make_configuration.py"))
+    page = (ROOT / "docs" / "configuration.md").read_text("utf-8")
+    assert page == generator["render"](), "run: python docs/make_configuration.py"
+
+
+def test_no_machine_paths_in_the_documentation() -> None:
+    for page in [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "benchmarks/RESULTS.md"]:
+        assert not re.search(r"/(work|home|root|tmp|Users)/", (ROOT / page).read_text("utf-8")), page
+
+
+def test_the_blocks_are_found() -> None:
+    assert {language for language, _ in blocks("README.md")} == {"bash", "python"}
+    assert sum("data2vec2" in text for page in PAGES for _, text in blocks(page)) >= 8

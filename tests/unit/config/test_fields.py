@@ -1,0 +1,100 @@
+"""Values that can't be are refused by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from data2vec2.config import (
+    DataConfig,
+    DecoderConfig,
+    EmaConfig,
+    EncoderConfig,
+    ImageConfig,
+    LossConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TargetConfig,
+    TrainConfig,
+)
+
+# Configuration, field as the message names it, impossible values
+WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
+    (ImageConfig, "model.modality.patch_size", (0, -4)),
+    (ImageConfig, "model.modality.image_size", (0, 8, 225)),
+    (ImageConfig, "model.modality.num_channels", (0, 2, 4)),
+    (EncoderConfig, "model.encoder.num_heads", (0, -1, 7)),
+    (EncoderConfig, "model.encoder.depth", (0,)),
+    (EncoderConfig, "model.encoder.prenet_depth", (-1,)),
+    (EncoderConfig, "model.encoder.norm_eps", (0.0,)),
+    (EncoderConfig, "model.encoder.dropout", (-0.1, 1.0)),
+    (EncoderConfig, "model.encoder.attention_dropout", (-0.1, 1.0, float("nan"))),
+    (MaskConfig, "model.masks.num_masks", (0,)),
+    (MaskConfig, "model.masks.mask_ratio", (0.0, 1.0, -1.0, float("nan"))),
+    (MaskConfig, "model.masks.adjust", (-0.1, 1.0)),
+    (MaskConfig, "model.masks.block_length", (0,)),
+    (DecoderConfig, "model.decoder.depth", (0,)),
+    (DecoderConfig, "model.decoder.kernel", (0, 2, -1)),
+    (DecoderConfig, "model.decoder.groups", (0, 7)),
+    (DecoderConfig, "model.decoder.projection_depth", (0, 3)),
+    (DecoderConfig, "model.decoder.input_dropout", (1.0,)),
+    (DecoderConfig, "model.decoder.noise_std", (-0.01,)),
+    (TargetConfig, "model.targets.average_layers", (0,)),
+    (LossConfig, "model.loss.scale", (0.0, -1.0)),
+    (LossConfig, "model.loss.beta", (-1.0,)),
+    (LossConfig, "model.loss.cls_loss_weight", (-1.0,)),
+    (OptimConfig, "optim.lr", (0.0, -1e-3, float("nan"))),
+    (OptimConfig, "optim.lr_batch", (0,)),
+    (OptimConfig, "optim.warmup_updates", (-1,)),
+    (OptimConfig, "optim.beta1", (1.0, -0.1)),
+    (OptimConfig, "optim.beta2", (1.0,)),
+    (OptimConfig, "optim.eps", (0.0,)),
+    (OptimConfig, "optim.weight_decay", (-0.1,)),
+    (OptimConfig, "optim.clip_norm", (0.0,)),
+    (EmaConfig, "ema.start", (-0.1, 1.1)),
+    (EmaConfig, "ema.end", (-0.1, 1.1)),
+    (EmaConfig, "ema.anneal_updates", (-1,)),
+    (DataConfig, "data.min_crop", (0.0, 1.1)),
+    (DataConfig, "data.eval_crop", (0.0, 1.1)),
+    (DataConfig, "data.std", ((0.5,),)),
+    (DataConfig, "data.val_fraction", (1.0, -0.1)),
+    (DataConfig, "data.max_bad", (-0.1, 1.1)),
+    (DataConfig, "data.workers", (-1,)),
+    (TrainConfig, "train.updates", (0, -1)),
+    (TrainConfig, "train.batch_size", (0,)),
+    (TrainConfig, "train.micro_batch", (0, 3, 512)),
+    (TrainConfig, "train.seed", (-1,)),
+    (TrainConfig, "train.log_every", (0,)),
+    (TrainConfig, "train.eval_every", (-1,)),
+    (TrainConfig, "train.save_every", (0,)),
+    (TrainConfig, "train.keep", (0,)),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "values"), WRONG, ids=[field for _, field, _ in WRONG])
+def test_a_wrong_value_is_refused_with_field_and_value(kind: type, field: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        with pytest.raises(ValueError) as caught:
+            kind(**{field.split(".")[-1]: value})
+        message = str(caught.value)
+        assert message.startswith(f"{field} is {value!r}; it must be "), message
+
+
+def test_parts_that_do_not_fit_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model\.targets\.average_layers is 5; it must be at most .* \(4\)"):
+        ModelConfig(encoder=EncoderConfig(depth=4), targets=TargetConfig(average_layers=5))
+    with pytest.raises(ValueError, match=r"model\.decoder\.groups is 16; it must be a divisor of .* \(60\)"):
+        ModelConfig(encoder=EncoderConfig(embed_dim=60), decoder=DecoderConfig(groups=16))
+
+
+def test_a_configuration_can_not_be_changed_by_accident() -> None:
+    with pytest.raises(AttributeError):
+        RunConfig().train.updates = 3  # type: ignore[misc]
+
+
+def test_grid() -> None:
+    assert ImageConfig(image_size=224, patch_size=16).grid == (14, 14)
+    assert ImageConfig(image_size=28, patch_size=28).grid == (1, 1)

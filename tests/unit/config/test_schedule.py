@@ -1,0 +1,68 @@
+"""A shorter run gets a shorter schedule, except where its user said otherwise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from data2vec2.config import RunConfig, fit_schedule
+from data2vec2.recipes import RECIPES, get_recipe
+
+
+def shortened(recipe: RunConfig, updates: int) -> RunConfig:
+    return replace(recipe, train=replace(recipe.train, updates=updates))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("factor", [1, 2])
+def test_a_run_of_full_length_or_longer_is_left_alone(name: str, factor: int) -> None:
+    recipe = get_recipe(name)
+    config = shortened(recipe, recipe.train.updates * factor)
+    assert fit_schedule(config, recipe) == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("share", [2, 10, 100])
+def test_warmup_and_annealing_keep_their_share_of_the_run(name: str, share: int) -> None:
+    recipe = get_recipe(name)
+    fitted = fit_schedule(shortened(recipe, recipe.train.updates // share), recipe)
+    assert fitted.optim.warmup_updates == pytest.approx(recipe.optim.warmup_updates / share, abs=0.6)
+    assert fitted.ema.anneal_updates == pytest.approx(recipe.ema.anneal_updates / share, abs=0.6)
+    for before, after in ((recipe.ema.start, fitted.ema.start), (recipe.ema.end, fitted.ema.end)):
+        assert min(before, 0.9) <= after <= before
+        if before < 1 and after > 0.9:
+            assert 1 / (1 - after) == pytest.approx(1 / (1 - before) / share)  # the averaging time
+
+
+def test_a_short_teacher_is_no_longer_its_initialisation() -> None:
+    recipe = get_recipe("image_base")
+    assert recipe.ema.start**2_000 > 0.6
+    fitted = fit_schedule(shortened(recipe, 2_000), recipe)
+    assert fitted.ema.end**2_000 < 0.1
+
+
+def test_what_the_user_set_is_left_alone() -> None:
+    recipe = get_recipe("image_base")
+    config = shortened(recipe, 1_000)
+    config = replace(
+        config, optim=replace(config.optim, warmup_updates=77), ema=replace(config.ema, start=0.5, anneal_updates=88)
+    )
+    fitted = fit_schedule(config, recipe)
+    assert (fitted.optim.warmup_updates, fitted.ema.start, fitted.ema.anneal_updates) == (77, 0.5, 88)
+    assert fitted.ema.end < recipe.ema.end  # this one was not set
+
+
+def test_a_decay_of_one_stays_one() -> None:
+    recipe = get_recipe("image_huge14")
+    assert recipe.ema.end == 1
+    assert fit_schedule(shortened(recipe, 100), recipe).ema.end == 1
+
+
+@pytest.mark.parametrize("updates", [1, 10, 1_000])
+def test_fitting_twice_is_fitting_once(updates: int) -> None:
+    """`config.yaml` of a run holds the fitted schedule, and can be run again."""
+    for name in RECIPES:
+        recipe = get_recipe(name)
+        fitted = fit_schedule(shortened(recipe, updates), recipe)
+        assert fit_schedule(fitted, recipe) == fitted

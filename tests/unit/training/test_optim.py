@@ -1,0 +1,104 @@
+"""The optimiser's groups and the learning rate."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from data2vec2.config import OptimConfig
+from data2vec2.models import Data2Vec2
+from data2vec2.recipes import get_recipe
+from data2vec2.training.optim import (
+    build_optimizer,
+    learning_rate,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    peak_lr,
+)
+
+
+@pytest.fixture(scope="module")
+def model() -> Data2Vec2:
+    torch.manual_seed(0)
+    return Data2Vec2(get_recipe("image_tiny").model)
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_every_trained_parameter_is_in_one_group_and_the_right_one(model: Data2Vec2, decay_all: bool) -> None:
+    optimizer = build_optimizer(model, OptimConfig(weight_decay=0.05, decay_all=decay_all))
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    listed = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert len(listed) == len(set(listed))
+    names = dict(model.named_parameters())
+    assert set(listed) == {id(p) for name, p in names.items() if not name.startswith("teacher.")}
+    for name, parameter in names.items():
+        if name.startswith("teacher."):
+            continue
+        exempt = name.endswith(".bias") or ".norm" in name
+        assert decay[id(parameter)] == (0.05 if decay_all or not exempt else 0), name
+
+
+def test_decay_shrinks_weights_but_not_biases_and_norms(model: Data2Vec2) -> None:
+    torch.manual_seed(0)
+    model = Data2Vec2(get_recipe("image_tiny").model)
+    optimizer = build_optimizer(model, OptimConfig(lr=0.1, weight_decay=0.5))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        shrunk = not name.startswith("teacher.") and before[name].ndim > 1
+        expected = before[name] * (0.95 if shrunk else 1)
+        assert torch.allclose(parameter, expected, rtol=1e-6, atol=0), name
+
+
+def test_the_rate_starts_at_zero_peaks_after_warmup_and_ends_at_zero() -> None:
+    rates = [learning_rate(step, peak=2.0, warmup=10, updates=110) for step in range(111)]
+    assert rates[0] == 0
+    assert rates[5] == 1.0
+    assert max(rates) == rates[10] == 2.0
+    assert rates[60] == pytest.approx(1.0)
+    assert rates[110] == pytest.approx(0, abs=1e-12)
+    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
+    assert all(a > b for a, b in zip(rates[10:110], rates[11:], strict=True))
+
+
+def test_odd_lengths_of_warmup() -> None:
+    assert learning_rate(0, peak=1.0, warmup=0, updates=10) == 1.0
+    assert learning_rate(9, peak=1.0, warmup=100, updates=10) == pytest.approx(0.09)
+    assert learning_rate(10, peak=1.0, warmup=10, updates=10) == 1.0
+
+
+def test_rules_for_the_global_batch() -> None:
+    def rate(rule: str, batch: int) -> float:
+        return peak_lr(OptimConfig(lr=1e-3, lr_rule=rule, lr_batch=256), batch)  # type: ignore[arg-type]
+
+    assert rate("none", 64) == rate("none", 4096) == 1e-3
+    assert rate("linear", 64) == pytest.approx(2.5e-4)
+    assert rate("sqrt", 64) == pytest.approx(5e-4)
+    assert all(rate(rule, 256) == 1e-3 for rule in ("none", "linear", "sqrt"))
+    assert math.isclose(rate("linear", 512), 2e-3)
+
+
+def test_state_survives_a_round_trip(model: Data2Vec2) -> None:
+    def step(optimizer: torch.optim.Optimizer, of: Data2Vec2, seed: int) -> None:
+        torch.manual_seed(seed)
+        for parameter in of.parameters():
+            parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
+        optimizer.step()
+
+    config, recipe = OptimConfig(), get_recipe("image_tiny").model
+    first, second = Data2Vec2(recipe), Data2Vec2(recipe)
+    optimizer = build_optimizer(first, config)
+    step(optimizer, first, 1)
+    second.load_state_dict(first.state_dict())
+    other = build_optimizer(second, config)
+    load_optimizer_tensors(second, other, optimizer_tensors(first, optimizer))
+    step(optimizer, first, 2)
+    step(other, second, 2)
+    for (name, a), b in zip(first.named_parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    with pytest.raises(ValueError, match="'nobody'"):
+        load_optimizer_tensors(second, other, {"exp_avg.nobody": torch.zeros(1)})

@@ -1,0 +1,116 @@
+"""The order of samples, the batches read in it, and the count of those that can't be read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from data2vec2.config import DataConfig, ImageConfig, MaskConfig
+from data2vec2.data.image import Bad, ImageReader
+from data2vec2.data.loader import MaskedBatch, MaskedBatches, iterate
+from data2vec2.data.records import open_data
+from data2vec2.data.sampler import GlobalBatches
+from data2vec2.data.samples import fashion_mnist
+from data2vec2.data.skipped import Skipped
+from data2vec2.errors import UserError
+
+
+@pytest.mark.parametrize(("num_samples", "batch_size"), [(100, 32), (32, 32), (7, 32), (1, 4), (64, 16), (33, 1)])
+def test_every_epoch_is_a_permutation(num_samples: int, batch_size: int) -> None:
+    order = GlobalBatches(num_samples, batch_size, seed=0)
+    batches = [order(step) for step in range(-(-5 * num_samples // batch_size))]
+    assert all(len(epochs) == len(samples) == batch_size for epochs, samples in batches)
+    epochs, samples = (np.concatenate(part)[: 5 * num_samples].reshape(5, num_samples) for part in zip(*batches))
+    assert (epochs == np.arange(5)[:, None]).all()
+    assert (np.sort(samples, axis=1) == np.arange(num_samples)).all()
+    if num_samples > 6:
+        assert len(np.unique(samples, axis=0)) == 5
+
+
+def test_a_batch_is_a_function_of_its_step() -> None:
+    ahead, behind = GlobalBatches(50, 16, seed=3), GlobalBatches(50, 16, seed=3)
+    forwards = [ahead(step) for step in range(12)]
+    for step in reversed(range(12)):
+        for a, b in zip(forwards[step], behind(step), strict=True):
+            assert np.array_equal(a, b)
+    assert not np.array_equal(forwards[0][1], GlobalBatches(50, 16, seed=4)(0)[1])
+
+
+def test_the_batch_size_only_cuts_the_same_order() -> None:
+    small = np.concatenate([GlobalBatches(50, 8, seed=0)(step)[1] for step in range(8)])
+    large = np.concatenate([GlobalBatches(50, 32, seed=0)(step)[1] for step in range(2)])
+    assert np.array_equal(small, large)
+
+
+def test_nothing_to_train_on() -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        GlobalBatches(0, 4, seed=0)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> MaskedBatches:
+    records = open_data(fashion_mnist()).train.select(range(40))
+    config = ImageConfig(image_size=28, patch_size=4, num_channels=1)
+    reader = ImageReader(records, config, DataConfig(), 0)
+    return MaskedBatches(reader, GlobalBatches(40, 12, seed=0), MaskConfig(num_masks=3, mask_ratio=0.6), config.grid)
+
+
+def same(a: MaskedBatch, b: MaskedBatch) -> bool:
+    return torch.equal(a.inputs, b.inputs) and torch.equal(a.keep_ids_NK, b.keep_ids_NK)
+
+
+def test_workers_change_nothing(dataset: MaskedBatches) -> None:
+    here = list(iterate(dataset, 2, 8, workers=0))
+    assert len(here) == 6
+    assert all(same(batch, dataset[step]) for step, batch in zip(range(2, 8), here, strict=True))
+    there = list(iterate(dataset, 2, 8, workers=2))
+    assert all(same(a, b) for a, b in zip(here, there, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 4, 6, 12])
+def test_micro_batches_are_slices(dataset: MaskedBatches, size: int) -> None:
+    batch = dataset[3]
+    assert len(batch) == 12
+    assert batch.keep_ids_NK.shape == (36, 19)
+    parts = list(batch.split(size))
+    assert [len(part) for part in parts] == [size] * (12 // size)
+    assert torch.equal(torch.cat([part.inputs for part in parts]), batch.inputs)
+    assert torch.equal(torch.cat([part.keep_ids_NK for part in parts]), batch.keep_ids_NK)
+
+
+def test_a_sample_brings_its_masks_to_any_batch(dataset: MaskedBatches) -> None:
+    """Rows `b * M` to `b * M + M - 1` of a batch belong to sample b: the same as in a batch of one."""
+    alone = MaskedBatches(dataset.reader, GlobalBatches(40, 1, seed=0), dataset.masks, dataset.grid)
+    batch = dataset[0]
+    for place, part in enumerate(batch.split(1)):
+        assert same(part, alone[place])
+
+
+def test_skipped_samples_are_counted_once() -> None:
+    skipped = Skipped(100, max_bad=0.05)
+    assert skipped.add([Bad("a", "truncated"), Bad("b", "empty file")]) == [
+        Bad("a", "truncated"),
+        Bad("b", "empty file"),
+    ]
+    assert skipped.add([Bad("a", "truncated"), Bad("c", "truncated")]) == [Bad("c", "truncated")]
+    assert skipped.add([Bad("a", "truncated")]) == []
+    assert skipped.summary() == "2 truncated, 1 empty file"
+
+
+def test_too_many_skipped_samples_are_an_error_that_lists_them() -> None:
+    skipped = Skipped(100, max_bad=0.05)
+    skipped.add([Bad(f"file{i}", "truncated") for i in range(5)])
+    with pytest.raises(UserError) as caught:
+        skipped.add([Bad("last", "not an image")])
+    message = str(caught.value)
+    for part in ("6 of 100", "--data.max-bad 0.05", "5 truncated, 1 not an image", "file0: truncated", "last: not an"):
+        assert part in message
+    with pytest.raises(UserError, match="and 20 more"):
+        Skipped(1_000, 0.0).add([Bad(str(i), "damaged") for i in range(120)])
+
+
+def test_a_share_is_of_what_was_looked_at() -> None:
+    with pytest.raises(UserError, match="2 of 20"):
+        Skipped(1_000, 0.05).add([Bad("a", "x"), Bad("b", "x")], checked=20)
+    assert Skipped(1_000, 0.05).add([Bad("a", "x")], checked=20)
