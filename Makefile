@@ -1,7 +1,7 @@
 # Everything runs in .venv, which is made from bare Python 3.11+ on first use and kept while pyproject.toml stays as it is.
 #
 #   PYTHON  the interpreter to start from:               make demo PYTHON=python3.12
-#   TORCH   what to install as PyTorch (first use only): make demo TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+#   TORCH   what to install as PyTorch, on first use:    make demo TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 #   ARGS    more arguments for the command behind it:    make demo ARGS="--train.updates 300"
 #
 # `make clean` deletes .venv, for another choice of PYTHON or TORCH.
@@ -43,14 +43,17 @@ gpu-check:
 clean:
 	rm -rf $(VENV)
 
+# PyTorch as TORCH says; without TORCH, what is already there is kept, else the registry's plain one is installed.
+install_torch = $(if $(TORCH),,$(BIN)/pip show --quiet torch 2>/dev/null ||) $(BIN)/pip install $(or $(TORCH),$(1))
+
 # Stamps: the package alone, and with all that its development needs.
 $(VENV)/.package: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/pip install $(or $(TORCH),torch)
+	$(call install_torch,torch)
 	$(BIN)/pip install --editable .
 	@touch $@
 
 $(VENV)/.development: pyproject.toml | $(VENV)/bin/pip
-	$(BIN)/pip install $(or $(TORCH),torch torchvision)
+	$(call install_torch,torch torchvision)
 	$(BIN)/pip install --editable ".[dev,track]"
 	@touch $@ $(VENV)/.package
 

@@ -37,21 +37,11 @@ ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-4
 
 
-def source_of(case: GoldenCase) -> torch.Tensor:
-    """A case's pictures; the full-size case stores only samples of them, all come from this generator."""
-    stored = case.tensors["source"]
-    if stored.ndim == 4:
-        return stored
-    whole = torch.from_numpy(np.random.default_rng(1).standard_normal((1, 3, 224, 224)).astype("float32"))
-    assert relative_error(subsample(whole), stored) < 1e-6
-    return whole
-
-
 def golden_errors(name: str, device: torch.device) -> dict[str, float]:
     """Relative error of every quantity of a golden image case, computed on a device."""
     case = GoldenCase(name)
     golden, info = case.tensors, case.info
-    source = source_of(case).to(device)
+    source = case.full_source().to(device)
     model, keep_ids = case.model.to(device), case.keep_ids().to(device)
 
     with torch.no_grad():

@@ -40,9 +40,9 @@ Flags = Annotated[Overrides, tyro.conf.arg(name="")]
 class Pretrain:
     """Pre-train on your own data."""
 
-    recipe: tyro.conf.Positional[str]
+    recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
     """A recipe (image_tiny, image_base, image_large, image_huge14) or the config.yaml of a run."""
-    data: tyro.conf.Positional[Path]
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
     """A folder of images, a folder or file of IDX arrays, or a .npz file."""
     out: Path
     """Run folder to write; a new one."""
@@ -74,9 +74,9 @@ class Demo:
 class Evaluate:
     """Score a model's frozen features beside random initialisation, raw pixels and the majority class."""
 
-    model: tyro.conf.Positional[Path]
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """A run folder or an exported model."""
-    data: tyro.conf.Positional[Path]
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
     """Data with labels."""
     test: Path | None = None
     """Data to score on; none: DATA's own test or validation part, or a fifth of it."""

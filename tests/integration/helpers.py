@@ -21,10 +21,24 @@ from safetensors.torch import load_file
 from data2vec2.cli import main
 from data2vec2.data.samples import fashion_mnist
 
-SMALL = (
-    "--model.encoder.embed-dim 16 --model.encoder.num-heads 2 --model.encoder.depth 2 --model.targets.average-layers 2 "
-    "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu"
-).split()
+SMALL = [
+    "--model.encoder.embed-dim",
+    "16",
+    "--model.encoder.num-heads",
+    "2",
+    "--model.encoder.depth",
+    "2",
+    "--model.targets.average-layers",
+    "2",
+    "--model.decoder.dim",
+    "16",
+    "--model.decoder.depth",
+    "2",
+    "--train.precision",
+    "float32",
+    "--train.device",
+    "cpu",
+]
 """Flags of a model that takes a few milliseconds a step."""
 
 # Importing takes seconds; children forked from a server that has imported everything start at once.

@@ -55,6 +55,16 @@ class GoldenCase:
         self.model = Data2Vec2(self.config)
         self.model.load_state_dict(fairseq.state_dict(self.config, self.original_student, self.original_teacher))
 
+    def full_source(self) -> torch.Tensor:
+        """The input; the full-size case stores every 18th value, and all come from this generator."""
+        stored = self.tensors["source"]
+        if stored.ndim == 4:
+            return stored
+        shape = (1, 3, 224, 224)
+        source = torch.from_numpy(np.random.default_rng(1).standard_normal(shape).astype("float32"))
+        assert relative_error(subsample(source), stored) < 1e-6
+        return source
+
     def keep_ids(self) -> torch.Tensor:
         mask_NT = self.tensors["mask"]
         kept = int((mask_NT[0] == 0).sum())

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -23,14 +22,6 @@ def tiny() -> GoldenCase:
 @pytest.fixture(scope="module")
 def base() -> GoldenCase:
     return GoldenCase("image_base_full")
-
-
-def full_source(case: GoldenCase) -> torch.Tensor:
-    """The base case stores every 18th value of its source; all come from this generator."""
-    shape = (1, 3, 224, 224)
-    source = torch.from_numpy(np.random.default_rng(1).standard_normal(shape).astype("float32"))
-    assert relative_error(subsample(source), case.tensors["source"]) < 1e-6
-    return source
 
 
 def test_against_golden_features(tiny: GoldenCase) -> None:
@@ -99,7 +90,7 @@ def test_against_golden_teacher_after_one_step() -> None:
 
 
 def test_against_golden_base_size(base: GoldenCase) -> None:
-    source, model = full_source(base), base.model
+    source, model = base.full_source(), base.model
     with torch.no_grad():
         features = model.student.eval()(source).features_NTD
     assert relative_error(subsample(features), base.tensors["features"]) < TOLERANCE

@@ -92,7 +92,7 @@ def random_config(seed: int) -> ModelConfig:
             scale=choose.choice([None, 0.3]), beta=choose.choice([0.0, 0.7]), cls_loss_weight=choose.choice([0.0, 1.5])
         ),
     )
-    assert 0 < num_kept(config.masks, int(np.prod(modality.grid)))
+    assert num_kept(config.masks, int(np.prod(modality.grid))) > 0
     return config
 
 

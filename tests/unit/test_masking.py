@@ -92,11 +92,14 @@ def test_blocks_are_visible(inverse: bool) -> None:
     grid = (14, 14)
 
     def agreement(block_length: int) -> float:
-        config = MaskConfig(num_masks=16, mask_ratio=0.8 if inverse else 0.2, block_length=block_length, inverse=inverse)
+        config = MaskConfig(
+            num_masks=16, mask_ratio=0.8 if inverse else 0.2, block_length=block_length, inverse=inverse
+        )
         chosen = kept_maps(config, grid, 20) == inverse
-        pairs = np.logical_and(chosen[:, 1:], chosen[:, :-1]).sum() + np.logical_and(
-            chosen[:, :, 1:], chosen[:, :, :-1]
-        ).sum()
+        pairs = (
+            np.logical_and(chosen[:, 1:], chosen[:, :-1]).sum()
+            + np.logical_and(chosen[:, :, 1:], chosen[:, :, :-1]).sum()
+        )
         return float(pairs / chosen.sum())
 
     assert agreement(3) > 2.5 * agreement(1)

@@ -41,7 +41,11 @@ def test_draws_are_uniform(numbers: np.ndarray) -> None:
 def test_streams_seeds_counters_and_places_are_independent() -> None:
     series = [draws(0, np.arange(10_000), stream=stream).ravel() for stream in Stream]
     series += [draws(1, np.arange(10_000)).ravel(), draws(np.arange(10_000), 0).ravel()]
-    series += [draws(0, 5, count=10_000).ravel(), draws(0, 6, count=10_000).ravel(), draws(0, np.arange(1, 10_001)).ravel()]
+    series += [
+        draws(0, 5, count=10_000).ravel(),
+        draws(0, 6, count=10_000).ravel(),
+        draws(0, np.arange(1, 10_001)).ravel(),
+    ]
     correlation = np.corrcoef(series) - np.eye(len(series))
     assert np.abs(correlation).max() < 5 / np.sqrt(10_000)
     neighbours = np.corrcoef(series[0][1:], series[0][:-1])[0, 1]

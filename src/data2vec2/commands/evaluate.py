@@ -66,6 +66,7 @@ def evaluate(
         Normalise(info.mean, info.std, torch_device),
         torch_device,
         part,
+        say,
     )
     if is_run:
         RunFolder(model).write_json("scores.json", scores.to_dict())

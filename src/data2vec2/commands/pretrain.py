@@ -87,7 +87,7 @@ def _train(
     task = PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, skipped_path)
     with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
         log = run.logger(bar.line)
-        checkpoint = _checkpoint(run, log) if resume else None
+        checkpoint = _checkpoint(run, config.train.updates, log) if resume else None
         if not checkpoint:
             run.cut_metrics(-1)
         _write_start(run, config, data)
@@ -124,12 +124,17 @@ def _train(
     return outcome
 
 
-def _checkpoint(run: RunFolder, log: Log) -> Checkpoint | None:
+def _checkpoint(run: RunFolder, updates: int, log: Log) -> Checkpoint | None:
     """The newest checkpoint that can be used, saying what was found."""
     checkpoint, damaged = load_newest(run.checkpoints)
     for message in damaged:
         log(f"damaged checkpoint passed over: {message}")
-    log(f"going on from update {checkpoint.step}" if checkpoint else "no usable checkpoint: starting over")
+    if checkpoint is None:
+        log("no usable checkpoint: starting over")
+    elif checkpoint.step == updates:
+        log(f"the run has all its {updates} updates already: only export and report are written again")
+    else:
+        log(f"going on from update {checkpoint.step}")
     return checkpoint
 
 

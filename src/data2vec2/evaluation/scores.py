@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,13 +48,15 @@ def score(
     normalise: Normalise,
     device: torch.device,
     part: str,
+    log: Callable[[str], None] = lambda _: None,
 ) -> Scores:
     """KNN and linear probe of a model, the same network untrained, raw pixels, and the majority class.
 
-    `train` and `test` are a reader and which of its samples; all must have labels.
+    `train` and `test` are a reader and which of its samples; all must have labels. `log` hears what is being scored.
     """
 
     def both(name: str, parts: tuple[Part, Part]) -> Row:
+        log(f"scoring {name}")
         return Row(name, knn_accuracy(*parts), linear_accuracy(*parts))
 
     def encoded(model: Encoder) -> tuple[Part, Part]:

@@ -92,9 +92,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "bit in model": lambda step: flip(step / "model.safetensors", -3),
     "bit in header": lambda step: flip(step / "model.safetensors", 20),
     "bit in optimiser": lambda step: flip(step / "optimizer.safetensors", -1),
-    "truncated": lambda step: (step / "model.safetensors").write_bytes(
-        (step / "model.safetensors").read_bytes()[:-10]
-    ),
+    "truncated": lambda step: (step / "model.safetensors").write_bytes((step / "model.safetensors").read_bytes()[:-10]),
     "empty": lambda step: (step / "optimizer.safetensors").write_bytes(b""),
     "missing": lambda step: (step / "model.safetensors").unlink(),
     "no state": lambda step: (step / "state.json").unlink(),

@@ -60,7 +60,14 @@ def test_activations_grow_with_the_batch() -> None:
 
 @pytest.mark.parametrize(
     ("batch", "each", "free", "expected"),
-    [(32, 100, 10**9, 32), (32, 100, 6_400, 32), (32, 100, 6_399, 16), (30, 100, 2_500, 10), (7, 100, 1_300, 1), (1, 1, 2, 1)],
+    [
+        (32, 100, 10**9, 32),
+        (32, 100, 6_400, 32),
+        (32, 100, 6_399, 16),
+        (30, 100, 2_500, 10),
+        (7, 100, 1_300, 1),
+        (1, 1, 2, 1),
+    ],
 )
 def test_the_largest_divisor_that_fits_half_of_the_memory(batch: int, each: int, free: int, expected: int) -> None:
     assert fit_micro_batch(batch, each, free) == expected

@@ -93,7 +93,10 @@ def test_a_second_process_is_refused_and_a_killed_one_is_not_waited_for(run: Run
         assert holder.stdout
         orphan = int(holder.stdout.readline())
         try:
-            with pytest.raises(UserError, match=f"in use by process {holder.pid}; wait for it or stop it"), run.locked():
+            with (
+                pytest.raises(UserError, match=f"in use by process {holder.pid}; wait for it or stop it"),
+                run.locked(),
+            ):
                 pass
             holder.kill()
             holder.wait()
