@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -21,24 +21,16 @@ from safetensors.torch import load_file
 from data2vec2.cli import main
 from data2vec2.data.samples import fashion_mnist
 
-SMALL = [
-    "--model.encoder.embed-dim",
-    "16",
-    "--model.encoder.num-heads",
-    "2",
-    "--model.encoder.depth",
-    "2",
-    "--model.targets.average-layers",
-    "2",
-    "--model.decoder.dim",
-    "16",
-    "--model.decoder.depth",
-    "2",
-    "--train.precision",
-    "float32",
-    "--train.device",
-    "cpu",
-]
+
+def words(text: str) -> tuple[str, ...]:
+    """The words of a command line."""
+    return tuple(text.split())
+
+
+SMALL = words(
+    "--model.encoder.embed-dim 16 --model.encoder.num-heads 2 --model.encoder.depth 2 --model.targets.average-layers 2 "
+    "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu"
+)
 """Flags of a model that takes a few milliseconds a step."""
 
 # Importing takes seconds; children forked from a server that has imported everything start at once.
@@ -68,7 +60,7 @@ def jpeg_folder(path: Path, count: int = 100) -> Path:
     return path
 
 
-def run_here(arguments: list[object]) -> int:
+def run_here(arguments: Sequence[object]) -> int:
     """Exit code of a command line that runs in this process."""
     try:
         return main([str(argument) for argument in arguments])
@@ -79,7 +71,7 @@ def run_here(arguments: list[object]) -> int:
 class Child:
     """A command line in a process of its own; `output` is what it has written to stdout and stderr together."""
 
-    def __init__(self, arguments: list[object], log: Path) -> None:
+    def __init__(self, arguments: Sequence[object], log: Path) -> None:
         self.log = log
         self.process: ForkServerProcess = _SERVER.Process(
             target=_child, args=([str(argument) for argument in arguments], log)
@@ -119,7 +111,7 @@ def _child(arguments: list[str], log: Path) -> None:
     sys.stdout = os.fdopen(1, "w", buffering=1)
     sys.stderr = os.fdopen(2, "w", buffering=1)
     torch.set_num_threads(1)
-    sys.exit(run_here(list(arguments)))
+    sys.exit(run_here(arguments))
 
 
 def metrics(run: Path) -> list[dict[str, Any]]:

@@ -82,8 +82,8 @@ def test_too_many_bad_files_are_refused_with_the_list(
 def test_allowed_bad_files_are_left_out_counted_and_named(
     place: Path, capsys: pytest.CaptureFixture[str], data: Path
 ) -> None:
-    words = ["pretrain", "image_tiny", data, "--out", "run", *FLAGS]
-    assert run_here([*words, "--data.max-bad", "0.2"]) == 0
+    command = ["pretrain", "image_tiny", data, "--out", "run", *FLAGS]
+    assert run_here([*command, "--data.max-bad", "0.2"]) == 0
     _, err = capsys.readouterr()
     run = Path("run")
     skipped = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
@@ -101,11 +101,11 @@ def test_allowed_bad_files_are_left_out_counted_and_named(
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
 
     before = {path: (run / path).read_bytes() for path in files(run) if (run / path).is_file()}
-    assert run_here([*words, "--data.max-bad", "0.2"]) == 1
+    assert run_here([*command, "--data.max-bad", "0.2"]) == 1
     assert "run already holds a run; --resume goes on with it, --overwrite deletes it" in capsys.readouterr().err
     assert {path: (run / path).read_bytes() for path in files(run) if (run / path).is_file()} == before
 
-    assert run_here([*words, "--resume"]) == 0
+    assert run_here([*command, "--resume"]) == 0
     assert "finished at update 12" in capsys.readouterr().err
     for name in ("metrics.jsonl", "exported/model.safetensors", "skipped.jsonl", "config.yaml"):
         assert (run / name).read_bytes() == before[name], name
@@ -120,7 +120,7 @@ def test_files_that_go_bad_while_it_trains(place: Path) -> None:
         *SMALL,
         *["--train.updates", "100000", "--train.log-every", "1", "--data.val-fraction", "0", "--data.workers", "0"],
     ]
-    child = Child(["pretrain", "image_tiny", root, "--out", run, *flags], place / "output")
+    child = Child(["pretrain", "image_tiny", root, "--out", run, *SMALL, *flags], place / "output")
     child.until(lambda: last_step(run) >= 3)
     for number in range(10):
         (root / f"{number:02}.png").write_bytes((root / f"{number:02}.png").read_bytes()[:50])

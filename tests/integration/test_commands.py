@@ -18,10 +18,10 @@ import data2vec2
 from data2vec2.config import from_dict, to_dict
 from data2vec2.config.run import RunConfig
 from data2vec2.recipes import get_recipe
-from tests.integration.helpers import SMALL, assert_same_run, files, metrics, run_here, small_npz
+from tests.integration.helpers import SMALL, assert_same_run, files, metrics, run_here, small_npz, words
 
 UPDATES = 12
-FLAGS = [*SMALL, *f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 5 --train.batch-size 16".split()]
+FLAGS = (*SMALL, *words(f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 5 --train.batch-size 16"))
 
 
 @pytest.fixture(scope="module")
@@ -67,13 +67,13 @@ def test_mistakes_in_words(place: Path, capsys: pytest.CaptureFixture[str], data
     )
     refused(capsys, 2, "unknown demo 'audio'; there is: image", "demo", "audio")
     refused(capsys, 2, "A run folder or an exported model", "evaluate")
-    for verb, *words in (
+    for verb, *rest in (
         ("pretrain", "image_tiny", data, "--out", "run"),
         ("demo",),
         ("evaluate", "m", data),
         ("doctor",),
     ):
-        refused(capsys, 2, "--flog", verb, *words, "--flog", "3")
+        refused(capsys, 2, "--flog", verb, *rest, "--flog", "3")
 
 
 WRONG_VALUES = [
@@ -144,8 +144,8 @@ def test_data_that_are_not_there(place: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_out_that_can_not_be_used(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
-    def pretrain(says: str, *words: str) -> None:
-        refused(capsys, 1, says, "pretrain", "image_tiny", data, *SMALL, *words)
+    def pretrain(says: str, *flags: str) -> None:
+        refused(capsys, 1, says, "pretrain", "image_tiny", data, *SMALL, *flags)
 
     Path("file").write_text("x")
     Path("mine").mkdir()
@@ -165,8 +165,8 @@ def test_out_that_can_not_be_used(place: Path, capsys: pytest.CaptureFixture[str
 def test_changes_on_resume(place: Path, capsys: pytest.CaptureFixture[str], data: Path, run: Path) -> None:
     before = {path: (run / path).read_bytes() for path in files(run) if (run / path).is_file()}
 
-    def resume(says: str, *words: str, recipe: str = "image_tiny") -> None:
-        refused(capsys, 1, says, "pretrain", recipe, data, "--out", run, "--resume", *words)
+    def resume(says: str, *flags: str, recipe: str = "image_tiny") -> None:
+        refused(capsys, 1, says, "pretrain", recipe, data, "--out", run, "--resume", *flags)
 
     resume("--optim.lr 0.1 can't change on --resume: the run was started with 0.005", "--optim.lr", "0.1")
     resume("--train.seed 3 can't change on --resume: the run was started with 0", "--train.seed", "3")
@@ -210,8 +210,8 @@ def test_mistakes_in_a_configuration_file(place: Path, capsys: pytest.CaptureFix
 
 
 def test_mistakes_of_evaluate(place: Path, capsys: pytest.CaptureFixture[str], data: Path, run: Path) -> None:
-    def evaluate(code: int, says: str, *words: object) -> None:
-        refused(capsys, code, says, "evaluate", *words)
+    def evaluate(code: int, says: str, *more: object) -> None:
+        refused(capsys, code, says, "evaluate", *more)
 
     Path("unfinished").mkdir()
     Path("unfinished/config.yaml").write_bytes((run / "config.yaml").read_bytes())
@@ -269,11 +269,11 @@ def test_a_runs_configuration_can_be_run_again(
 
 
 def test_overwrite_starts_anew(place: Path, data: Path, run: Path) -> None:
-    words = ["pretrain", "image_tiny", data, "--out", "run", *FLAGS]
-    assert run_here([*words, "--train.seed", "1"]) == 0
+    command = ["pretrain", "image_tiny", data, "--out", "run", *FLAGS]
+    assert run_here([*command, "--train.seed", "1"]) == 0
     assert metrics(Path("run")) != metrics(run)
     Path("run/scores.json").write_text("of the old run")
-    assert run_here([*words, "--overwrite"]) == 0
+    assert run_here([*command, "--overwrite"]) == 0
     assert_same_run(Path("run"), run, UPDATES)
     assert not Path("run/scores.json").exists()
 
@@ -339,8 +339,8 @@ def test_flags_before_the_recipe(place: Path, capsys: pytest.CaptureFixture[str]
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_here(["--version"]) == 0
     assert capsys.readouterr().out == f"data2vec2 {data2vec2.__version__}\n"
-    for words in (["--help"], ["pretrain", "--help"], ["demo", "--help"], ["evaluate", "--help"], ["doctor", "--help"]):
-        assert run_here(words) == 0
+    for asked in (["--help"], ["pretrain", "--help"], ["demo", "--help"], ["evaluate", "--help"], ["doctor", "--help"]):
+        assert run_here(asked) == 0
         out, err = capsys.readouterr()
         assert "usage" in out.lower()
         assert err == ""
@@ -348,13 +348,15 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_real_process_keeps_stdout_for_data(place: Path, data: Path) -> None:
     """Torch and its friends write to file descriptors that a test in this process would not see."""
-    words = [sys.executable, "-m", "data2vec2.cli", "pretrain", "image_tiny", str(data), "--out", "run", *FLAGS]
+    command = [sys.executable, "-m", "data2vec2.cli", "pretrain", "image_tiny", str(data), "--out", "run", *FLAGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-    done = subprocess.run([*words, "--dry-run", "--json"], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(
+        [*command, "--dry-run", "--json"], capture_output=True, text=True, env=environment, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["state"] == "planned"
     assert "\x1b[" not in done.stderr
-    refused = subprocess.run([*words, "--resume"], capture_output=True, text=True, env=environment, check=False)
+    refused = subprocess.run([*command, "--resume"], capture_output=True, text=True, env=environment, check=False)
     assert refused.returncode == 1
     assert refused.stdout == ""
     assert refused.stderr.strip() == (

@@ -32,7 +32,9 @@ def step(config: ModelConfig, state: State, pixels: Tensor, masked: Tensor) -> S
     width = config.encoder.embed_dim
     scale = config.loss.scale or 1 / math.sqrt(width)
     weight = config.loss.cls_loss_weight
-    regression, cls, all_targets = [], [], []
+    regression: list[Tensor] = []
+    cls: list[Tensor] = []
+    all_targets: list[Tensor] = []
     for picture, masks in zip(pixels, masked, strict=True):
         with torch.no_grad():
             target = targets(config, state, picture)
@@ -41,7 +43,7 @@ def step(config: ModelConfig, state: State, pixels: Tensor, masked: Tensor) -> S
             visible = encode(config, state, "student", picture, ~mask)[-1][0]
             predicted = decode(config, state, visible[1:], ~mask)
             errors = [distance(config, predicted[t], target[t]) for t in range(len(mask)) if mask[t]]
-            regression.append(scale * sum(errors) / len(errors))
+            regression.append(scale * torch.stack(errors).mean())
             cls.append(scale * distance(config, visible[0], target.mean(0)))
     mean_regression, mean_cls = torch.stack(regression).mean(), torch.stack(cls).mean()
     return Step(mean_regression + weight * mean_cls, mean_regression, mean_cls, torch.stack(all_targets))
@@ -118,7 +120,7 @@ def attention(config: ModelConfig, part: State, x: Tensor) -> Tensor:
     """Self-attention of one row, head by head."""
     width = config.encoder.embed_dim // config.encoder.num_heads
     qkv = x @ part["attn.qkv.weight"].T + part["attn.qkv.bias"]
-    q, k, v = qkv.split(config.encoder.embed_dim, dim=1)
+    q, k, v = qkv.tensor_split(3, dim=1)
     heads = []
     for head in range(config.encoder.num_heads):
         at = slice(head * width, (head + 1) * width)

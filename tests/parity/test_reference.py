@@ -103,7 +103,7 @@ def test_the_fast_version_against_the_slow_one(seed: int) -> None:
     model = Data2Vec2(config).train()
     with torch.no_grad():
         for parameter in model.parameters():  # away from the initialisation, where biases are 0 and teacher = student
-            parameter += 0.1 * torch.randn_like(parameter)
+            parameter.add_(0.1 * torch.randn_like(parameter))
     samples = np.arange(3)
     keep_ids = torch.from_numpy(draw_keep_ids(config.masks, config.modality.grid, seed, samples * 0, samples))
     size = config.modality.image_size

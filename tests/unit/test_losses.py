@@ -10,7 +10,8 @@ from data2vec2.losses import regression
 
 def slow(prediction: torch.Tensor, target: torch.Tensor, scale: float, beta: float) -> float:
     total = 0.0
-    for p_row, t_row in zip(prediction.reshape(-1, prediction.shape[-1]), target.reshape(-1, target.shape[-1])):
+    width = target.shape[-1]
+    for p_row, t_row in zip(prediction.reshape(-1, width), target.reshape(-1, width), strict=True):
         for p, t in zip(p_row.tolist(), t_row.tolist(), strict=True):
             difference = abs(p - t)
             if beta == 0:

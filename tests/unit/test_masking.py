@@ -123,7 +123,7 @@ def test_blocks_of_length_one_choose_every_token_equally_often() -> None:
     ids=["base", "large", "tiny", "sequence", "even blocks"],
 )
 def test_against_a_slow_version(config: MaskConfig, grid: tuple[int, ...]) -> None:
-    """The distribution is that of the obvious per-row code: how often each token, and each pair of neighbours, is kept."""
+    """The distribution is that of the obvious per-row code: how often a token, or a pair of neighbours, is kept."""
     rows, ours = 3_200, kept_maps(config, grid, 200)
     generator = np.random.default_rng(5)
     slow = np.stack([slow_mask(config, grid, generator) for _ in range(rows)])

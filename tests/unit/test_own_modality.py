@@ -200,7 +200,7 @@ def test_gradients_reach_every_part(kind: type[Modality]) -> None:
 def test_the_teacher_owns_what_it_says_and_the_average_covers_just_that(kind: type[Modality]) -> None:
     model = model_of(kind)
     names = {name for name, _ in model.student.named_parameters()}
-    left_out = {Sensors: ("modality.stem.",), Symbols: ("modality.",)}[kind]  # type: ignore[index]
+    left_out = {Sensors: ("modality.stem.",), Symbols: ("modality.",)}[kind]
     expected = {name for name in names if not name.startswith(left_out)}
     teacher = dict(model.teacher.named_parameters())
     assert teacher.keys() == expected
@@ -209,7 +209,7 @@ def test_the_teacher_owns_what_it_says_and_the_average_covers_just_that(kind: ty
         assert {"modality.positions.weight", "modality.alibi_scale_H", "norm.weight"} <= expected
     with torch.no_grad():
         for parameter in model.student.parameters():
-            parameter += 1
+            parameter.add_(1)
     before = {name: parameter.clone() for name, parameter in teacher.items()}
     Ema(model.teacher, model.student, start=0.5, end=0.5, anneal_updates=0).update(1)
     for name, parameter in teacher.items():
@@ -225,7 +225,7 @@ def test_the_teacher_starts_from_the_students_tokens_without_gradient(kind: type
     assert stem is not None
     with torch.no_grad():
         for parameter in stem.parameters():
-            parameter += torch.randn_like(parameter)
+            parameter.add_(torch.randn_like(parameter))
     assert not torch.allclose(model(x, keep_ids(0)).targets_BTD, before, atol=1e-2)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -56,7 +58,11 @@ def test_targets_with_padding_are_those_of_the_unpadded() -> None:
 @pytest.mark.parametrize("norm", ["instance", "layer"])
 @pytest.mark.parametrize("final", ["none", "instance", "layer"])
 def test_targets_are_the_formula(average_layers: int, norm: str, final: str) -> None:
-    norms = {"instance": instance_norm, "layer": layer_norm, "none": lambda x: x}
+    norms: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "instance": instance_norm,
+        "layer": layer_norm,
+        "none": lambda x: x,
+    }
     config = TargetConfig(average_layers=average_layers, layer_norm=norm, final_norm=final)  # type: ignore[arg-type]
     x = layers()
     expected = norms[final](torch.stack([norms[norm](layer) for layer in x[4 - average_layers :]]).mean(0))
@@ -70,7 +76,7 @@ def test_layers_before_the_last_k_do_not_matter() -> None:
     assert torch.equal(build_targets(config, x), before)
     x[2] = x[2] * torch.rand(12)
     assert torch.allclose(build_targets(config, x), before, atol=1e-3)  # scale and shift of a layer do not matter
-    x[3] = x[3].roll(1, dims=1)
+    x[3] = torch.roll(x[3], 1, dims=1)
     assert not torch.allclose(build_targets(config, x), before, atol=1e-1)
 
 

@@ -28,6 +28,7 @@ from data2vec2.training.device import (
     activation_bytes,
     choose_device,
     choose_precision,
+    cpu_threads,
     fit_micro_batch,
     free_memory,
 )
@@ -64,17 +65,18 @@ def pretrain(
     config = _saved_config(run, config) if resume else _fitted(config, data, say)
     prepared = open_training_data(config, data, Path(val) if val else None, say)
     device = choose_device(config.train.device)
-    torch.manual_seed(config.train.seed)
-    config, model = _build(prepared.config, device)
-    _explain(config, model, say)
-    if dry_run:
-        _show_first_batch(config, prepared, say)
-        return Outcome("planned", 0)
-    with run.locked():
-        run.check(resume=resume, overwrite=overwrite)
-        if not resume:
-            run.clear()
-        return _train(run, config, model, prepared, device, resume)
+    with cpu_threads(config.train.threads):
+        torch.manual_seed(config.train.seed)
+        config, model = _build(prepared.config, device)
+        _explain(config, model, say)
+        if dry_run:
+            _show_first_batch(config, prepared, say)
+            return Outcome("planned", 0)
+        with run.locked():
+            run.check(resume=resume, overwrite=overwrite)
+            if not resume:
+                run.clear()
+            return _train(run, config, model, prepared, device, resume)
 
 
 def _train(
@@ -215,7 +217,13 @@ def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec
         micro_batch = fit_micro_batch(config.train.batch_size, needed, free)
     precision = choose_precision(config.train.precision, loss_of_one, device)
     model.zero_grad()
-    settled = replace(config.train, device=str(device), precision=precision, micro_batch=micro_batch)
+    settled = replace(
+        config.train,
+        device=str(device),
+        precision=precision,
+        micro_batch=micro_batch,
+        threads=torch.get_num_threads(),
+    )
     return replace(config, train=settled), model
 
 

@@ -107,6 +107,8 @@ class TrainConfig:
     """Decides initialisation, order, crops, masks, noise and the validation split."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
+    threads: int | None = None
+    """Processor threads of one operation; none: one for every core. Small models are faster or as fast with one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; auto: bfloat16 where a short measurement shows that it is faster."""
     compile: bool = False
@@ -125,6 +127,7 @@ class TrainConfig:
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         require(self.eval_every >= 0, "train.eval_every", self.eval_every, "0 or more")
         require(self.seed >= 0, "train.seed", self.seed, "0 or more")
+        require(self.threads is None or self.threads >= 1, "train.threads", self.threads, "at least 1, or none")
         micro = self.micro_batch
         require(
             micro is None or (micro >= 1 and self.batch_size % micro == 0),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,18 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"train.device is {name!r}, which this machine or this build of torch has not") from error
     return device
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Let an operation on the processor use `number` threads (none: as many as before) inside the block."""
+    before = torch.get_num_threads()
+    if number is not None:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def bfloat16_speedup(loss: Callable[[], Tensor], device: torch.device, repeats: int = 3) -> float:

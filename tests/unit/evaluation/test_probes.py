@@ -47,7 +47,7 @@ def test_knn_is_the_weighted_vote_of_the_nearest_by_angle() -> None:
 
 def test_scale_of_features_does_not_matter() -> None:
     train, test = clusters(80, 0, spread=1.0), clusters(80, 1, spread=1.0)
-    scaled = [Part(part.x * np.float32(1e3), part.y) for part in (train, test)]
+    scaled = Part(train.x * np.float32(1e3), train.y), Part(test.x * np.float32(1e3), test.y)
     assert knn_accuracy(*scaled) == pytest.approx(knn_accuracy(train, test))
     assert linear_accuracy(*scaled) == pytest.approx(linear_accuracy(train, test), abs=0.03)
 

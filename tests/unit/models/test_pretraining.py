@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ B, M, T = 3, CONFIG.masks.num_masks, 49
 WAITING = ("_local_scalar_dense", "item", "is_nonzero", "nonzero", "masked_select", "unique", "equal", "bincount")
 
 
-class NoWaiting(TorchDispatchMode):
+class _NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Fails at an operation that waits for the device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -37,6 +38,11 @@ class NoWaiting(TorchDispatchMode):
             raise AssertionError(f"{func} with booleans waits for the device")
         assert not (name == "repeat_interleave" and "output_size" not in (kwargs or {})), f"{func} waits"
         return func(*args, **(kwargs or {}))
+
+
+def no_waiting() -> AbstractContextManager[object]:
+    """A context in which an operation that waits for the device fails."""
+    return _NoWaiting()  # type: ignore[no-untyped-call]
 
 
 def batch(config: ModelConfig = CONFIG, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -70,8 +76,7 @@ def test_a_masked_patch_does_not_reach_the_student(model: Data2Vec2) -> None:
     before = model.student(pixels, keep_ids_NK=keep_ids)
     masked = complement(keep_ids, T)
     changed = pixels.clone()
-    for row in range(M):  # of sample 0, what all of its masks remove
-        common = set(masked[row].tolist()) if row == 0 else common & set(masked[row].tolist())
+    common = set.intersection(*(set(row.tolist()) for row in masked[:M]))  # what all masks of sample 0 remove
     assert common
     for token in common:
         y, x = divmod(token, 7)
@@ -134,11 +139,11 @@ def test_dropout_does_not_reach_the_teacher() -> None:
 
 def test_a_step_never_waits_for_the_device(model: Data2Vec2) -> None:
     inputs = batch()
-    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+    with pytest.raises(AssertionError, match="waits"), no_waiting():
         inputs[0].sum().item()
-    with pytest.raises(AssertionError, match="waits"), NoWaiting():
+    with pytest.raises(AssertionError, match="waits"), no_waiting():
         inputs[0][inputs[0] > 0]
-    with NoWaiting():
+    with no_waiting():
         model.train()(*inputs).loss.backward()
 
 
@@ -186,8 +191,8 @@ def test_initialisation() -> None:
         elif "blocks" in name:
             expected = 0.02 if parameter.ndim > 1 else 0
             assert parameter.std().item() == pytest.approx(expected, rel=0.05), name
-    bound = model.decoder.proj.in_features**-0.5  # PyTorch's default
-    assert model.decoder.proj.weight.abs().max().item() == pytest.approx(bound, rel=0.02)
+    bound = config.decoder.dim**-0.5  # PyTorch's default
+    assert model.get_parameter("decoder.proj.weight").abs().max().item() == pytest.approx(bound, rel=0.02)
 
 
 def test_the_same_seed_gives_the_same_model() -> None:

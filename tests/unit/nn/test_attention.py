@@ -24,7 +24,7 @@ def attention() -> Attention:
 
 def slow(attention: Attention, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
     """Row by row and head by head; `bias` is `NHLL`."""
-    q, k, v = (x @ attention.qkv.weight.T + attention.qkv.bias).split(D, dim=-1)
+    q, k, v = (x @ attention.qkv.weight.T + attention.qkv.bias).tensor_split(3, dim=-1)
     rows = []
     for row in range(len(x)):
         heads = []

@@ -88,6 +88,11 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(content)
 
 
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "bit in model": lambda step: flip(step / "model.safetensors", -3),
     "bit in header": lambda step: flip(step / "model.safetensors", 20),
@@ -100,7 +105,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "not UTF-8": lambda step: (step / "state.json").write_bytes(b"\xff\xfe\xfd"),
     "a list": lambda step: (step / "state.json").write_text("[1]"),
     "other keys": lambda step: (step / "state.json").write_text('{"format": 1}'),
-    "all gone": lambda step: [path.unlink() for path in step.iterdir()],
+    "all gone": empty,
 }
 
 

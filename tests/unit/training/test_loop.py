@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data2vec2.config import RunConfig
+from data2vec2.config import EmaConfig, RunConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
@@ -23,7 +23,7 @@ from data2vec2.training.checkpoint import Checkpoint
 from data2vec2.training.loop import Outcome, _Trainer, train
 from data2vec2.training.progress import TrainingBar
 from data2vec2.training.run import RunFolder
-from tests.unit.models.test_pretraining import NoWaiting
+from tests.unit.models.test_pretraining import no_waiting
 
 CPU = torch.device("cpu")
 
@@ -79,7 +79,7 @@ def test_a_step_of_the_loop_never_waits_for_the_device(tmp_path: Path) -> None:
     trainer = trainer_of(config_of(16), tmp_path)
     batches = list(trainer.task.batches(0, 2))
     trainer.update(0, batches[0])
-    with NoWaiting():
+    with no_waiting():
         trainer.update(1, batches[1])
 
 
@@ -96,14 +96,14 @@ def test_the_first_update_has_rate_zero_and_moves_nothing(tmp_path: Path) -> Non
 
 
 def test_the_teacher_follows_every_update(tmp_path: Path) -> None:
-    trainer = trainer_of(config_of(), tmp_path)
-    assert trainer.task.ema is not None
+    config = replace(config_of(), ema=EmaConfig(start=0.0, end=0.9, anneal_updates=9))
+    trainer = trainer_of(config, tmp_path)
     for step, batch in enumerate(trainer.task.batches(0, 3)):
-        before = {name: p.clone() for name, p in trainer.model.teacher.named_parameters()}
+        before = {name: p.clone() for name, p in trainer.task.model.get_submodule("teacher").named_parameters()}
         trainer.update(step, batch)
-        decay = trainer.task.ema.decay(step + 1)
-        student = dict(trainer.model.student.named_parameters())
-        for name, parameter in trainer.model.teacher.named_parameters():
+        decay = 0.1 * (step + 1)  # the number of the update, counted from 1
+        student = dict(trainer.task.model.get_submodule("student").named_parameters())
+        for name, parameter in trainer.task.model.get_submodule("teacher").named_parameters():
             expected = decay * before[name] + (1 - decay) * student[name]
             assert torch.allclose(parameter, expected, atol=1e-6), name
 

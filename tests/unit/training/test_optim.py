@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -61,8 +62,8 @@ def test_the_rate_starts_at_zero_peaks_after_warmup_and_ends_at_zero() -> None:
     assert max(rates) == rates[10] == 2.0
     assert rates[60] == pytest.approx(1.0)
     assert rates[110] == pytest.approx(0, abs=1e-12)
-    assert all(a < b for a, b in zip(rates[:10], rates[1:11], strict=True))
-    assert all(a > b for a, b in zip(rates[10:110], rates[11:], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(rates[:11]))
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
 
 
 def test_odd_lengths_of_warmup() -> None:

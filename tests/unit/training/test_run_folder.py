@@ -122,7 +122,12 @@ def test_a_line_that_was_cut_short_is_left_out(run: RunFolder) -> None:
 
 def test_cutting_metrics_drops_what_a_resumed_run_writes_again(run: RunFolder) -> None:
     run.path.mkdir()
-    lines = [{"step": 10, "loss": float("inf")}, {"step": 20, "loss": 0.1}, {"step": 20, "val_knn": 0.5}, {"step": 30}]
+    lines: list[dict[str, float]] = [
+        {"step": 10, "loss": float("inf")},
+        {"step": 20, "loss": 0.1},
+        {"step": 20, "val_knn": 0.5},
+        {"step": 30},
+    ]
     for line in lines:
         run.append_metrics(line)
     with run.metrics_path.open("a") as file:

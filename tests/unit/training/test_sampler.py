@@ -21,7 +21,9 @@ def test_every_epoch_is_a_permutation(num_samples: int, batch_size: int) -> None
     order = GlobalBatches(num_samples, batch_size, seed=0)
     batches = [order(step) for step in range(-(-5 * num_samples // batch_size))]
     assert all(len(epochs) == len(samples) == batch_size for epochs, samples in batches)
-    epochs, samples = (np.concatenate(part)[: 5 * num_samples].reshape(5, num_samples) for part in zip(*batches))
+    epochs, samples = (
+        np.concatenate(part)[: 5 * num_samples].reshape(5, num_samples) for part in zip(*batches, strict=True)
+    )
     assert (epochs == np.arange(5)[:, None]).all()
     assert (np.sort(samples, axis=1) == np.arange(num_samples)).all()
     if num_samples > 6:
