@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -127,10 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pretrain(rest: list[str]) -> int:
-    default = _first_config(rest) or get_recipe("image_base")
+    default = _first_config(rest)
     args = _parse(Pretrain, "pretrain", rest, default)
-    from data2vec2.commands.pretrain import pretrain
+    from data2vec2.commands.pretrain import pretrain, saved_config
 
+    if args.resume and (args.out / "config.yaml").is_file():  # what is not given stays as the run has it
+        default = replace(saved_config(args.out), recipe=default.recipe)
+        args = _parse(Pretrain, "pretrain", rest, default)
     outcome = pretrain(
         _configured(default, args.config),
         args.data,
@@ -206,10 +209,12 @@ def _usage() -> str:
     )
 
 
-def _first_config(rest: list[str]) -> RunConfig | None:
-    """The configuration that the first word names: a recipe, or a file that holds one."""
+def _first_config(rest: list[str]) -> RunConfig:
+    """The configuration that the first word names, a recipe or a file that holds one: flags default to its values."""
+    if {"-h", "--help"} & set(rest) and (not rest or rest[0].startswith("-")):
+        return get_recipe("image_base")
     if not rest or rest[0].startswith("-"):
-        return None
+        raise ValueError("the recipe comes first: data2vec2 pretrain RECIPE DATA --out RUN [...]")
     name = rest[0]
     if name not in RECIPES and name.endswith((".yaml", ".yml")):
         try:

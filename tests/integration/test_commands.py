@@ -61,7 +61,7 @@ def test_mistakes_in_words(place: Path, capsys: pytest.CaptureFixture[str], data
     refused(capsys, 2, "usage: data2vec2 COMMAND")
     refused(capsys, 2, "--out", "pretrain", "image_tiny", data)
     refused(capsys, 2, "A folder of images", "pretrain", "image_tiny", "--out", "run")
-    refused(capsys, 2, "A recipe", "pretrain")
+    refused(capsys, 2, "the recipe comes first", "pretrain")
     refused(
         capsys, 2, "no recipe 'image_tinny'; did you mean 'image_tiny'?", "pretrain", "image_tinny", data, "--out", "r"
     )
@@ -80,7 +80,7 @@ WRONG_VALUES = [
     ("--model.modality.image-size", "30", "model.modality.image_size is 30; it must be a multiple of patch_size (4)"),
     ("--model.modality.patch-size", "0", "model.modality.patch_size is 0; it must be at least 1"),
     ("--model.modality.num-channels", "2", "model.modality.num_channels is 2; it must be 1 or 3"),
-    ("--model.encoder.num-heads", "5", "model.encoder.num_heads is 5; it must be a divisor of embed_dim (64)"),
+    ("--model.encoder.num-heads", "5", "model.encoder.num_heads is 5; it must be a divisor of embed_dim (96)"),
     ("--model.encoder.depth", "0", "model.encoder.depth is 0; it must be at least 1"),
     ("--model.encoder.dropout", "1", "model.encoder.dropout is 1.0; it must be from 0 to below 1"),
     ("--model.masks.mask-ratio", "1", "model.masks.mask_ratio is 1.0; it must be between 0 and 1"),
@@ -98,7 +98,7 @@ WRONG_VALUES = [
     ("--data.mean", "0.5", "data.std is None; it must be given together with data.mean"),
     ("--train.updates", "0", "train.updates is 0; it must be at least 1"),
     ("--train.updates", "many", "--train.updates"),
-    ("--train.micro-batch", "5", "train.micro_batch is 5; it must be a divisor of train.batch_size (32)"),
+    ("--train.micro-batch", "5", "train.micro_batch is 5; it must be a divisor of train.batch_size (8)"),
     ("--train.seed", "-1", "train.seed is -1; it must be 0 or more"),
     ("--train.precision", "float16", "--train.precision"),
 ]
@@ -168,15 +168,14 @@ def test_changes_on_resume(place: Path, capsys: pytest.CaptureFixture[str], data
     def resume(says: str, *flags: str, recipe: str = "image_tiny") -> None:
         refused(capsys, 1, says, "pretrain", recipe, data, "--out", run, "--resume", *flags)
 
-    resume("--optim.lr 0.1 can't change on --resume: the run was started with 0.005", "--optim.lr", "0.1")
+    resume("--optim.lr 0.1 can't change on --resume: the run was started with 0.004", "--optim.lr", "0.1")
     resume("--train.seed 3 can't change on --resume: the run was started with 0", "--train.seed", "3")
     resume("--train.batch-size 64 can't change", "--train.batch-size", "64")
     resume("--model.encoder.depth 3 can't change", "--model.encoder.depth", "3", "--model.targets.average-layers", "3")
-    resume(f"{run} holds a run of image_tiny, not of image_base", recipe="image_base")
+    resume("the folder holds a run of image_tiny, not of image_base", recipe="image_base")
     assert {path: (run / path).read_bytes() for path in before} == before
 
 
-@pytest.mark.xfail(strict=True, reason="a value that is also the recipe's own is taken for one that was not given")
 def test_a_change_to_the_recipes_own_value_on_resume(
     place: Path, capsys: pytest.CaptureFixture[str], data: Path, run: Path
 ) -> None:
@@ -186,7 +185,6 @@ def test_a_change_to_the_recipes_own_value_on_resume(
     )
 
 
-@pytest.mark.xfail(strict=True, reason="--overwrite is ignored beside --resume")
 def test_resume_and_overwrite_exclude_each_other(
     place: Path, capsys: pytest.CaptureFixture[str], data: Path, run: Path
 ) -> None:
@@ -330,10 +328,8 @@ def test_the_order_of_words_and_flags(place: Path, capsys: pytest.CaptureFixture
     assert "recipe: image_tiny" in capsys.readouterr().err
 
 
-@pytest.mark.xfail(strict=True, reason="only the first word is looked at for the recipe; else it is image_base")
 def test_flags_before_the_recipe(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
-    run_here(["pretrain", "--out", "run", "--dry-run", *FLAGS, "image_tiny", data])
-    assert "recipe: image_base" not in capsys.readouterr().err
+    refused(capsys, 2, "the recipe comes first", "pretrain", "--out", "run", "--dry-run", *FLAGS, "image_tiny", data)
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Golden cases: tensors that the authors' model code produced, on weights rebuilt from their names (golden/README.md)."""
+"""Golden cases: tensors of the authors' model code, on weights rebuilt from their names (golden/README.md)."""
 
 import hashlib
 import json

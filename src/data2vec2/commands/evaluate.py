@@ -41,6 +41,10 @@ def evaluate(
 
     Raises `UserError` if model or data can't be used, or there are no labels.
     """
+    if max_samples < 2:
+        raise ValueError(f"--max-samples is {max_samples}; it must be at least 2")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; it must be 0 or more")
     model, say = Path(model), console().print
     is_run = (model / CONFIG).is_file()
     if is_run and not (model / "exported").is_dir():

@@ -54,15 +54,19 @@ def pretrain(
     """Pre-train on DATA into the run folder `out`; the folder then holds checkpoints, metrics, an export and a report.
 
     `config` is a recipe's name or a complete configuration. `val` names data for validation, else a part of DATA is
-    held out. `resume` goes on with what `out` holds, `overwrite` deletes it. `dry_run` prints what would happen.
+    held out. `resume` goes on with what `out` holds (with its own configuration, if `config` is a name), `overwrite`
+    deletes it. `dry_run` prints what would happen.
 
     Returns how the run ended. Raises `UserError` (data or folder can't be used) or `ValueError` (configuration).
     """
-    if isinstance(config, str):
-        config = get_recipe(config)
+    if resume and overwrite:
+        raise ValueError("--resume goes on with a run and --overwrite deletes it; give one of them")
     run, data, say = RunFolder(Path(out)), Path(data), console().print
     run.check(resume=resume, overwrite=overwrite)
-    config = _saved_config(run, config) if resume else _fitted(config, data, say)
+    if resume:
+        config = _resumed(saved_config(run.path), config)
+    else:
+        config = _fitted(get_recipe(config) if isinstance(config, str) else config, data, say)
     prepared = open_training_data(config, data, Path(val) if val else None, say)
     device = choose_device(config.train.device)
     with cpu_threads(config.train.threads):
@@ -89,10 +93,10 @@ def _train(
     task = PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, skipped_path)
     with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
         log = run.logger(bar.line)
+        _write_start(run, config, data)
         checkpoint = _checkpoint(run, config.train.updates, log) if resume else None
         if not checkpoint:
             run.cut_metrics(-1)
-        _write_start(run, config, data)
         fingerprint = data.train.records.fingerprint
         try:
             outcome = train(
@@ -107,7 +111,8 @@ def _train(
                 asked_to_stop=asked_to_stop,
             )
         except UserError as error:
-            _write_end(run, config, Outcome("failed", 0, str(error)))
+            lines = run.read_metrics()
+            _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
             raise
         if data.skipped.reasons:
             log(f"{len(data.skipped.reasons)} samples could not be used: {data.skipped.summary()} (skipped.jsonl)")
@@ -174,16 +179,26 @@ FREE_ON_RESUME = (
 )
 
 
-def _saved_config(run: RunFolder, asked: RunConfig) -> RunConfig:
-    """The run's own configuration, with what `asked` may change; `UserError` for any other change."""
-    saved = from_dict(RunConfig, yaml.safe_load((run.path / CONFIG).read_text()))
-    if asked.recipe != saved.recipe:
-        raise UserError(f"{run.path} holds a run of {saved.recipe}, not of {asked.recipe}")
-    recipe = get_recipe(asked.recipe)
+def saved_config(run: Path) -> RunConfig:
+    """The configuration in a run folder; `UserError` if it can't be read."""
+    try:
+        return from_dict(RunConfig, yaml.safe_load((run / CONFIG).read_text()))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{run / CONFIG} can't be read: {error}") from error
+
+
+def _resumed(saved: RunConfig, asked: RunConfig | str) -> RunConfig:
+    """The run's own configuration, with what may change as asked; `UserError` for any other change."""
+    recipe = asked if isinstance(asked, str) else asked.recipe
+    if recipe != saved.recipe:
+        raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
+    if isinstance(asked, str):
+        return saved
+    fitted = fit_schedule(asked, get_recipe(recipe))
     for section in ("model", "optim", "ema", "data", "train"):
-        mine, theirs, default = (_flat(to_dict(getattr(c, section)), section) for c in (asked, saved, recipe))
+        mine, adapted, theirs = (_flat(to_dict(getattr(c, section)), section) for c in (asked, fitted, saved))
         for name, value in mine.items():
-            if value == default[name] or value == theirs[name]:
+            if value in (None, "auto") or theirs[name] in (value, adapted[name]):
                 continue
             if name not in FREE_ON_RESUME:
                 flag = "--" + name.replace("_", "-")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -35,7 +36,7 @@ class OptimConfig:
     """Largest norm of the whole gradient; none: no clipping."""
 
     def __post_init__(self) -> None:
-        require(self.lr > 0, "optim.lr", self.lr, "above 0")
+        require(0 < self.lr < math.inf, "optim.lr", self.lr, "above 0 and finite")
         require(self.lr_batch >= 1, "optim.lr_batch", self.lr_batch, "at least 1")
         require(self.warmup_updates >= 0, "optim.warmup_updates", self.warmup_updates, "0 or more")
         for name in ("beta1", "beta2"):

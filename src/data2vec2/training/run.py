@@ -71,8 +71,8 @@ class RunFolder:
             yield
 
     def clear(self) -> None:
-        """Delete everything but the lock."""
-        for entry in self.path.iterdir():
+        """Delete everything but the lock; the configuration last, so that until then the folder is known as a run's."""
+        for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == CONFIG):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry)
             elif entry.name != LOCK:

@@ -20,6 +20,7 @@ from data2vec2.nn.gather import complement
 from data2vec2.recipes import get_recipe
 
 CONFIG = get_recipe("image_tiny").model
+D = CONFIG.encoder.embed_dim
 B, M, T = 3, CONFIG.masks.num_masks, 49
 
 # What makes the host wait for the device: reading a value, or a result whose shape depends on values.
@@ -63,9 +64,9 @@ def test_shapes(model: Data2Vec2) -> None:
     out = model(*batch())
     kept = batch()[1].shape[1]
     assert out.num_rows == B * M
-    assert out.targets_BTD.shape == (B, T, 64)
-    assert out.predictions_NUD.shape == (B * M, T - kept, 64)
-    assert out.student.x_NLD.shape == (B * M, 1 + kept, 64)
+    assert out.targets_BTD.shape == (B, T, D)
+    assert out.predictions_NUD.shape == (B * M, T - kept, D)
+    assert out.student.x_NLD.shape == (B * M, 1 + kept, D)
     assert out.loss.shape == out.regression.shape == out.cls.shape == ()
     expected = B * M * (out.regression + CONFIG.loss.cls_loss_weight * out.cls)
     assert out.loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -178,7 +179,7 @@ def test_noise_is_fresh_and_follows_the_seed(model: Data2Vec2) -> None:
 
 def test_initialisation() -> None:
     torch.manual_seed(0)
-    config = replace(CONFIG, encoder=replace(CONFIG.encoder, embed_dim=256, prenet_depth=1))
+    config = replace(CONFIG, encoder=replace(CONFIG.encoder, embed_dim=256, num_heads=4, prenet_depth=1))
     model = Data2Vec2(config)
     for name, parameter in model.student.named_parameters():
         leaf = name.split(".")[-2:]
@@ -205,7 +206,7 @@ def test_the_same_seed_gives_the_same_model() -> None:
 
 def test_pooled_features_are_the_mean_without_extra_tokens(model: Data2Vec2) -> None:
     encoded = model.student.eval()(batch()[0])
-    assert encoded.features_NTD.shape == (B, T, 64)
+    assert encoded.features_NTD.shape == (B, T, D)
     assert torch.allclose(encoded.pooled(), encoded.x_NLD[:, 1:].mean(1))
     assert len(encoded.ffn_outputs) == 4
     assert len(model.student.trunk_outputs(encoded)) == 4

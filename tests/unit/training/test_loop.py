@@ -31,7 +31,14 @@ CPU = torch.device("cpu")
 def config_of(micro_batch: int = 32, **train: object) -> RunConfig:
     config = get_recipe("image_tiny")
     model = replace(config.model, decoder=replace(config.model.decoder, noise_std=0.0))
-    settled = {"micro_batch": micro_batch, "precision": "float32", "updates": 4, "log_every": 1, **train}
+    settled = {
+        "batch_size": 32,
+        "micro_batch": micro_batch,
+        "precision": "float32",
+        "updates": 4,
+        "log_every": 1,
+        **train,
+    }
     return replace(
         config,
         model=model,
