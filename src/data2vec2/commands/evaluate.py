@@ -59,7 +59,7 @@ def evaluate(
             f"{data} has no labels to evaluate with; put the pictures of each class into a folder of its own, "
             "or give arrays with labels"
         )
-    say(f"evaluating on {len(test_samples):,} pictures ({part}), with the labels of {len(train_samples):,}")
+    say(f"evaluating on {len(test_samples):,} pictures ({part} part), with the labels of {len(train_samples):,}")
     torch.manual_seed(seed)
     untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval()
     scores = score(
@@ -94,15 +94,15 @@ def _parts(data: Path, test: Path | None, seed: int) -> tuple[Records, Records, 
         records = held.test or held.val or held.train
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
-        return parts.train, records, str(test)
+        return parts.train, records, "named test"
     if parts.test is not None:
-        return parts.train, parts.test, "test part"
+        return parts.train, parts.test, "test"
     if parts.val is not None:
-        return parts.train, parts.val, "validation part"
+        return parts.train, parts.val, "validation"
     train, split = held_out(parts, None, VAL_FRACTION, seed)
     if split is None:
         raise UserError(f"{data} has {len(train)} pictures, too few to split; name others with --test")
-    return train, split, "a fifth split off"
+    return train, split, "held-out"
 
 
 def _reader(records: Records, info: ExportInfo, seed: int) -> ImageReader:
