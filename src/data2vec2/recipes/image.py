@@ -82,6 +82,6 @@ def image_tiny() -> RunConfig:
         ),
         optim=OptimConfig(lr=4e-3, warmup_updates=250, lr_batch=8),
         ema=EmaConfig(start=0.99, end=0.999, anneal_updates=1_750),
-        data=DataConfig(min_crop=0.5, eval_crop=1.0),
+        data=DataConfig(min_crop=0.7, eval_crop=1.0),
         train=TrainConfig(updates=3_500, batch_size=8, threads=1, log_every=50, eval_every=500, save_every=500),
     )
