@@ -79,7 +79,7 @@ class Evaluate:
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
     """Data with labels."""
     test: Path | None = None
-    """Data to score on; none: DATA's own test or validation part, or a fifth of it."""
+    """Data to score on; none: DATA's own test or validation part, what the run held out of it, or a fifth."""
     max_samples: int = 10_000
     """Samples of each part to use, evenly spread."""
     seed: int = 0

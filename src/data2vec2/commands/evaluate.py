@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
@@ -19,9 +21,11 @@ from data2vec2.models import Encoder
 from data2vec2.report import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
-from data2vec2.training.run import CONFIG, RunFolder
+from data2vec2.training.run import CONFIG, SPLIT, RunFolder
 
 VAL_FRACTION = 0.2
+MIN_HELD_OUT = 100
+"""So many samples must a run have held out of DATA to be scored on them; below, a fifth of DATA is split off."""
 
 
 def evaluate(
@@ -36,8 +40,9 @@ def evaluate(
     """Accuracy of kNN and linear probe on frozen, mean-pooled features, beside three baselines.
 
     `model` is a run folder or an exported model. Probes learn from the labels of DATA's training part and are scored on
-    `test`, or DATA's own test or validation part, or a fifth of it split off by `seed`. At most `max_samples` of each
-    part are used, evenly spread. A run folder gets the scores as scores.json and in its report.
+    `test`, or DATA's own test or validation part, or what the run held out of DATA, or a fifth split off by `seed`. At
+    most `max_samples` of each part are used, evenly spread. A run folder gets the scores as scores.json and in its
+    report.
 
     Raises `UserError` if model or data can't be used, or there are no labels.
     """
@@ -51,7 +56,7 @@ def evaluate(
         raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with pretrain --resume")
     encoder, info = load_encoder(model / "exported" if is_run else model)
     torch_device = choose_device(device)
-    train, held, part = _parts(Path(data), Path(test) if test else None, seed)
+    train, held, part = _parts(Path(data), Path(test) if test else None, seed, model if is_run else None)
     readers = _reader(train, info, seed), _reader(held, info, seed)
     train_samples, test_samples = (labelled(records.labels, max_samples) for records in (train, held))
     if not len(train_samples) or not len(test_samples) or len(train.classes) < 2:
@@ -86,7 +91,7 @@ def format_scores(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def _parts(data: Path, test: Path | None, seed: int) -> tuple[Records, Records, str]:
+def _parts(data: Path, test: Path | None, seed: int, run: Path | None) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
     parts = open_data(data)
     if test is not None:
@@ -99,10 +104,14 @@ def _parts(data: Path, test: Path | None, seed: int) -> tuple[Records, Records, 
         return parts.train, parts.test, "test"
     if parts.val is not None:
         return parts.train, parts.val, "validation"
+    held_out_by_run = np.isin(parts.train.names, json.loads((run / SPLIT).read_text())["validation"] if run else [])
+    if held_out_by_run.sum() >= MIN_HELD_OUT:
+        train, unseen = (parts.train.select(np.flatnonzero(part)) for part in (~held_out_by_run, held_out_by_run))
+        return train, unseen, "held-out"
     train, split = held_out(parts, None, VAL_FRACTION, seed)
     if split is None:
         raise UserError(f"{data} has {len(train)} pictures, too few to split; name others with --test")
-    return train, split, "held-out"
+    return train, split, "split-off"
 
 
 def _reader(records: Records, info: ExportInfo, seed: int) -> ImageReader:

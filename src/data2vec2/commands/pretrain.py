@@ -35,7 +35,7 @@ from data2vec2.training.device import (
 from data2vec2.training.loop import Outcome, train
 from data2vec2.training.optim import peak_lr
 from data2vec2.training.progress import TrainingBar, console
-from data2vec2.training.run import CONFIG, RunFolder, write_text
+from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
 from data2vec2.training.signals import stop_requested
 
 Log = Callable[[str], None]
@@ -273,7 +273,7 @@ def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
     """What the folder says about the run before it begins."""
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
     run.write_json("environment.json", {"data": data.description, **environment()})
-    run.write_json("split.json", {"validation": list(data.val.records.names) if data.val else []})
+    run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
     if data.skipped.reasons:
         data.skipped.write(run.path / "skipped.jsonl")
     reader = data.val or data.train

@@ -21,6 +21,7 @@ else:
 
 LOCK = "lock"
 CONFIG = "config.yaml"
+SPLIT = "split.json"
 
 
 class RunFolder:
