@@ -14,7 +14,7 @@ from tests.integration.helpers import SMALL, run_here, small_npz
 
 def test_a_run_is_scored_on_what_it_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, run = small_npz(tmp_path / "small.npz"), tmp_path / "run"
-    flags = [*SMALL, *"--train.updates 2 --train.eval-every 0 --data.val-fraction 0.5".split()]
+    flags = [*SMALL, *["--train.updates", "2", "--train.eval-every", "0", "--data.val-fraction", "0.5"]]
     assert run_here(["pretrain", "image_tiny", data, "--out", run, *flags]) == 0
     names = json.loads((run / "split.json").read_text())["validation"]
     assert len(names) == 100
