@@ -99,7 +99,7 @@ def test_readme_commands(place: Path) -> None:
             assert (run / name).exists(), f"the README's table of the run folder names {name}"
     printed = (place / "printed.txt").read_text()
     assert "random initialisation" in printed
-    assert "torch.Size([1, 64])" in printed
+    assert "torch.Size([1, 96])" in printed
 
 
 @pytest.mark.parametrize("page", PAGES[1:])
