@@ -54,7 +54,7 @@ def test_features_do_not_depend_on_their_batch(reader: ImageReader) -> None:
     model, normalise = encoder(0), Normalise((0.3,), (0.3,), CPU)
     together = encode(model, reader, np.arange(300), normalise, CPU)  # two batches
     alone = encode(model, reader, np.array([270]), normalise, CPU)
-    assert together.x.shape == (300, 64)
+    assert together.x.shape == (300, get_recipe("image_tiny").model.encoder.embed_dim)
     assert np.allclose(together.x[270], alone.x[0], atol=1e-5)
     assert together.y.tolist() == reader.records.labels[:300].tolist()
 
