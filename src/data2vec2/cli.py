@@ -129,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _pretrain(rest: list[str]) -> int:
     default = _first_config(rest)
     args = _parse(Pretrain, "pretrain", rest, default)
-    from data2vec2.commands.pretrain import pretrain, saved_config
+    from data2vec2.commands.plan import saved_config
+    from data2vec2.commands.pretrain import pretrain
 
     if args.resume and (args.out / "config.yaml").is_file():  # what is not given stays as the run has it
         default = replace(saved_config(args.out), recipe=default.recipe)

@@ -64,6 +64,14 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
     return TrainingData(config, train, val_reader, skipped, parts.description)
 
 
+def reopen_training_data(config: RunConfig, path: Path, val: Path | None) -> TrainingData:
+    """What `open_training_data` has opened already, in another process and with the configuration that it returned."""
+    parts = open_data(path)
+    records, _ = held_out(parts, val, config.data.val_fraction, config.train.seed)
+    train = ImageReader(records, config.model.modality, config.data, config.train.seed)
+    return TrainingData(config, train, None, Skipped(len(records), 1.0), parts.description)
+
+
 def with_statistics(config: RunConfig, found: Survey, log: Log) -> RunConfig:
     """The configuration with mean and deviation of the pictures, unless they were given."""
     channels = config.model.modality.num_channels

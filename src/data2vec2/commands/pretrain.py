@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -10,10 +9,10 @@ import numpy as np
 import torch
 import yaml
 
-from data2vec2.commands.data import TrainingData, has_colour, open_training_data
+from data2vec2.commands.data import TrainingData, open_training_data, reopen_training_data
 from data2vec2.commands.environment import environment
-from data2vec2.config import RunConfig, fit_schedule, from_dict, to_dict
-from data2vec2.data.records import open_data
+from data2vec2.commands.plan import Log, fitted_config, resumed_config, saved_config
+from data2vec2.config import RunConfig, from_dict, to_dict
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise
 from data2vec2.interop.card import model_card
@@ -34,11 +33,10 @@ from data2vec2.training.device import (
 )
 from data2vec2.training.loop import Outcome, train
 from data2vec2.training.optim import peak_lr
+from data2vec2.training.parallel import World, enlist, helping, is_helper, local_device, num_processes, recruit
 from data2vec2.training.progress import TrainingBar, console
 from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
 from data2vec2.training.signals import stop_requested
-
-Log = Callable[[str], None]
 
 
 def pretrain(
@@ -59,17 +57,21 @@ def pretrain(
 
     Returns how the run ended. Raises `UserError` (data or folder can't be used) or `ValueError` (configuration).
     """
+    if is_helper():
+        return help_pretrain()
     if resume and overwrite:
         raise ValueError("--resume goes on with a run and --overwrite deletes it; give one of them")
     run, data, say = RunFolder(Path(out)), Path(data), console().print
     run.check(resume=resume, overwrite=overwrite)
     if resume:
-        config = _resumed(saved_config(run.path), config)
+        config = resumed_config(saved_config(run.path), config)
     else:
-        config = _fitted(get_recipe(config) if isinstance(config, str) else config, data, say)
+        config = fitted_config(get_recipe(config) if isinstance(config, str) else config, data, say)
     prepared = open_training_data(config, data, Path(val) if val else None, say)
-    device = choose_device(config.train.device)
-    with cpu_threads(config.train.threads):
+    chosen = choose_device(config.train.device)
+    prepared = replace(prepared, config=_shared(prepared.config, chosen))
+    device = local_device(chosen)
+    with cpu_threads(prepared.config.train.threads):
         torch.manual_seed(config.train.seed)
         config, model = _build(prepared.config, device)
         _explain(config, model, say)
@@ -80,17 +82,20 @@ def pretrain(
             run.check(resume=resume, overwrite=overwrite)
             if not resume:
                 run.clear()
-            return _train(run, config, model, prepared, device, resume)
+            places = {"run": str(run.path.resolve()), "data": str(data), "val": str(val) if val else None}
+            return _train(run, config, model, prepared, device, resume, places)
 
 
 def _train(
-    run: RunFolder, config: RunConfig, model: Data2Vec2, data: TrainingData, device: torch.device, resume: bool
+    run: RunFolder,
+    config: RunConfig,
+    model: Data2Vec2,
+    data: TrainingData,
+    device: torch.device,
+    resume: bool,
+    places: dict[str, str | None],
 ) -> Outcome:
     """Train in a locked folder, and leave status and report behind however it ends, and an export if it finished."""
-    assert config.data.mean is not None and config.data.std is not None
-    normalise = Normalise(config.data.mean, config.data.std, device)
-    skipped_path = run.path / "skipped.jsonl"
-    task = PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, skipped_path)
     with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
         log = run.logger(bar.line)
         _write_start(run, config, data)
@@ -98,18 +103,21 @@ def _train(
         if not checkpoint:
             run.cut_metrics(-1)
         fingerprint = data.train.records.fingerprint
+        job = {**places, "config": to_dict(config), "fingerprint": fingerprint, "resume": checkpoint is not None}
         try:
-            outcome = train(
-                task,
-                config,
-                run,
-                log,
-                bar,
-                device=device,
-                fingerprint=fingerprint,
-                resume=checkpoint,
-                asked_to_stop=asked_to_stop,
-            )
+            with recruit(config.train.processes or 1, device, job, HELPER) as world:
+                outcome = train(
+                    _task(model, config, data, device, run, world),
+                    config,
+                    run,
+                    log,
+                    bar,
+                    device=device,
+                    fingerprint=fingerprint,
+                    resume=checkpoint,
+                    asked_to_stop=asked_to_stop,
+                    world=world,
+                )
         except UserError as error:
             lines = run.read_metrics()
             _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
@@ -118,6 +126,7 @@ def _train(
             log(f"{len(data.skipped.reasons)} samples could not be used: {data.skipped.summary()} (skipped.jsonl)")
         log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
     if outcome.state == "finished":
+        assert config.data.mean is not None and config.data.std is not None
         export_image(
             model.student,
             config.model,
@@ -129,6 +138,51 @@ def _train(
         )
     _write_end(run, config, outcome)
     return outcome
+
+
+HELPER = "from data2vec2.commands.pretrain import help_pretrain; help_pretrain()"
+
+
+def help_pretrain() -> Outcome:
+    """Compute a share of the gradients of another process's run (training/parallel.py)."""
+    store, job = enlist()
+    config, run = from_dict(RunConfig, job["config"]), RunFolder(Path(job["run"]))
+    device = local_device(torch.device(config.train.device))
+    data = reopen_training_data(config, Path(job["data"]), Path(job["val"]) if job["val"] else None)
+    torch.set_num_threads(config.train.threads or 1)
+    model = Data2Vec2(config.model).to(device)
+    if data.train.records.fingerprint != job["fingerprint"]:
+        raise UserError(f"process 0 sees other data in {job['data']} than this one")
+    with helping(store, device) as world, stop_requested():
+        return train(
+            _task(model, config, data, device, run, world),
+            config,
+            run,
+            lambda _: None,
+            TrainingBar(config.train.updates),
+            device=device,
+            fingerprint=job["fingerprint"],
+            resume=load_newest(run.checkpoints)[0] if job["resume"] else None,
+            asked_to_stop=lambda: False,
+            world=world,
+        )
+
+
+def _task(
+    model: Data2Vec2, config: RunConfig, data: TrainingData, device: torch.device, run: RunFolder, world: World
+) -> PretrainTask:
+    assert config.data.mean is not None and config.data.std is not None
+    normalise = Normalise(config.data.mean, config.data.std, device)
+    path = run.path / "skipped.jsonl"
+    return PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, path, world)
+
+
+def _shared(config: RunConfig, device: torch.device) -> RunConfig:
+    """The configuration with the number of processes, and of threads for each, filled in."""
+    processes = num_processes(config.train.processes, device)
+    threads = config.train.threads or max(1, torch.get_num_threads() // processes)
+    train_config = replace(config.train, device=str(device), processes=processes, threads=threads)
+    return replace(config, train=train_config)
 
 
 def _checkpoint(run: RunFolder, updates: int, log: Log) -> Checkpoint | None:
@@ -151,70 +205,6 @@ def _write_end(run: RunFolder, config: RunConfig, outcome: Outcome) -> None:
     write_report(run.path)
 
 
-def _fitted(config: RunConfig, data: Path, say: Log) -> RunConfig:
-    """The configuration with schedules that fit the number of updates and channels that fit the pictures."""
-    recipe = get_recipe(config.recipe)
-    fitted = fit_schedule(config, recipe)
-    if fitted != config:
-        say(
-            f"schedule: {config.train.updates:,} updates instead of {recipe.train.updates:,}: "
-            f"warm-up {fitted.optim.warmup_updates:,}, EMA {fitted.ema.start:.6g} to {fitted.ema.end:.6g} "
-            f"over {fitted.ema.anneal_updates:,} updates"
-        )
-    modality = fitted.model.modality
-    if modality.num_channels == 1 and modality == recipe.model.modality and has_colour(open_data(data).train):
-        say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
-        fitted = replace(fitted, model=replace(fitted.model, modality=replace(modality, num_channels=3)))
-    return fitted
-
-
-# What may differ between a run and its resumption: nothing of this changes the numbers.
-FREE_ON_RESUME = (
-    "train.log_every",
-    "train.eval_every",
-    "train.save_every",
-    "train.keep",
-    "data.max_bad",
-    "data.workers",
-)
-
-
-def saved_config(run: Path) -> RunConfig:
-    """The configuration in a run folder; `UserError` if it can't be read."""
-    try:
-        return from_dict(RunConfig, yaml.safe_load((run / CONFIG).read_text()))
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{run / CONFIG} can't be read: {error}") from error
-
-
-def _resumed(saved: RunConfig, asked: RunConfig | str) -> RunConfig:
-    """The run's own configuration, with what may change as asked; `UserError` for any other change."""
-    recipe = asked if isinstance(asked, str) else asked.recipe
-    if recipe != saved.recipe:
-        raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
-    if isinstance(asked, str):
-        return saved
-    fitted = fit_schedule(asked, get_recipe(recipe))
-    for section in ("model", "optim", "ema", "data", "train"):
-        mine, adapted, theirs = (_flat(to_dict(getattr(c, section)), section) for c in (asked, fitted, saved))
-        for name, value in mine.items():
-            if value in (None, "auto") or theirs[name] in (value, adapted[name]):
-                continue
-            if name not in FREE_ON_RESUME:
-                flag = "--" + name.replace("_", "-")
-                raise UserError(f"{flag} {value} can't change on --resume: the run was started with {theirs[name]}")
-            saved = replace(saved, **{section: replace(getattr(saved, section), **{name.split(".")[1]: value})})
-    return saved
-
-
-def _flat(tree: dict[str, object], prefix: str) -> dict[str, object]:
-    """Nested keys as dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value})
-    return flat
-
-
 def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec2]:
     """The model on its device, and the configuration with precision and micro-batch filled in."""
     modality, zero = config.model.modality, np.zeros(1, dtype=np.int64)
@@ -228,18 +218,13 @@ def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec
 
     micro_batch = config.train.micro_batch
     if micro_batch is None:
+        processes = config.train.processes or 1
         needed, free = activation_bytes(loss_of_one), free_memory(device)
-        micro_batch = fit_micro_batch(config.train.batch_size, needed, free)
+        shared_memory = processes if device.type == "cpu" else 1
+        micro_batch = fit_micro_batch(config.train.batch_size // processes, needed, free // shared_memory)
     precision = choose_precision(config.train.precision, loss_of_one, device)
     model.zero_grad()
-    settled = replace(
-        config.train,
-        device=str(device),
-        precision=precision,
-        micro_batch=micro_batch,
-        threads=torch.get_num_threads(),
-    )
-    return replace(config, train=settled), model
+    return replace(config, train=replace(config.train, precision=precision, micro_batch=micro_batch)), model
 
 
 def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
@@ -251,9 +236,10 @@ def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
         f"model: {trained:,} parameters to train; {tokens} tokens a picture, of which each of {masks.num_masks} masks "
         f"keeps {num_kept(masks, tokens)}"
     )
+    processes = f" by each of {train_config.processes} processes" if train_config.processes != 1 else ""
     say(
         f"plan: {train_config.updates:,} updates of {train_config.batch_size} pictures ({train_config.micro_batch} at "
-        f"once) on {train_config.device} in {train_config.precision}; peak learning rate "
+        f"once{processes}) on {train_config.device} in {train_config.precision}; peak learning rate "
         f"{peak_lr(optim, train_config.batch_size):g} after {optim.warmup_updates:,} updates"
     )
 

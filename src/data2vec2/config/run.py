@@ -103,13 +103,15 @@ class TrainConfig:
     batch_size: int = 256
     """Samples in an optimiser step, over all processes (each has `num_masks` student rows)."""
     micro_batch: int | None = None
-    """Samples that go through the model at once; none: as many as fit the memory."""
+    """Samples that go through the model at once in each process; none: as many as fit the memory."""
+    processes: int | None = None
+    """Processes of this machine that share every batch; none: one for each GPU, or one. Ignored under torchrun."""
     seed: int = 0
     """Decides initialisation, order, crops, masks, noise and the validation split."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     threads: int | None = None
-    """Processor threads of one operation; none: one for every core. Small models are faster or as fast with one."""
+    """Processor threads of one operation in each process; none: the cores divided by the processes."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of matrix products; auto: bfloat16 where a short measurement shows that it is faster."""
     compile: bool = False
@@ -129,13 +131,13 @@ class TrainConfig:
         require(self.eval_every >= 0, "train.eval_every", self.eval_every, "0 or more")
         require(self.seed >= 0, "train.seed", self.seed, "0 or more")
         require(self.threads is None or self.threads >= 1, "train.threads", self.threads, "at least 1, or none")
-        micro = self.micro_batch
-        require(
-            micro is None or (micro >= 1 and self.batch_size % micro == 0),
-            "train.micro_batch",
-            micro,
-            f"a divisor of train.batch_size ({self.batch_size})",
-        )
+        share, of_batch = self.batch_size, f"train.batch_size ({self.batch_size})"
+        if self.processes is not None:
+            divides = self.processes >= 1 and share % self.processes == 0
+            require(divides, "train.processes", self.processes, f"a divisor of {of_batch}")
+            share, of_batch = share // self.processes, f"{of_batch} over train.processes ({self.processes})"
+        divides = self.micro_batch is None or (self.micro_batch >= 1 and share % self.micro_batch == 0)
+        require(divides, "train.micro_batch", self.micro_batch, f"a divisor of {of_batch}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -54,7 +54,7 @@ class MaskedBatch:
 
 
 class MaskedBatches(Dataset[MaskedBatch]):
-    """Item `step` is the batch of that step; it depends on nothing but the seed and the step."""
+    """Item `step` is this process's part of that step's batch; it depends on nothing but the seed and the step."""
 
     def __init__(
         self,
@@ -62,11 +62,13 @@ class MaskedBatches(Dataset[MaskedBatch]):
         order: GlobalBatches,
         masks: MaskConfig,
         grid: tuple[int, ...],
+        part: slice = slice(None),
     ) -> None:
-        self.reader, self.order, self.masks, self.grid = reader, order, masks, grid
+        """`part` is what this process takes of every global batch."""
+        self.reader, self.order, self.masks, self.grid, self.part = reader, order, masks, grid, part
 
     def __getitem__(self, step: int) -> MaskedBatch:
-        epochs, samples = self.order(step)
+        epochs, samples = (of_batch[self.part] for of_batch in self.order(step))
         images = self.reader.train_batch(epochs, samples)
         keep_ids = draw_keep_ids(self.masks, self.grid, self.order.seed, epochs, samples)
         return MaskedBatch(torch.from_numpy(images.pixels_BCHW), torch.from_numpy(keep_ids), images.bad)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2.config import RunConfig
-from data2vec2.data.image import ImageReader
+from data2vec2.data.image import Bad, ImageReader
 from data2vec2.data.loader import MaskedBatch, MaskedBatches, iterate
 from data2vec2.data.sampler import GlobalBatches
 from data2vec2.data.skipped import Skipped
@@ -20,6 +20,7 @@ from data2vec2.evaluation.rank import effective_rank, mean_std
 from data2vec2.models import Data2Vec2, Pretrained
 from data2vec2.training.ema import Ema
 from data2vec2.training.loop import Sums
+from data2vec2.training.parallel import ALONE, World
 
 MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
 
@@ -37,23 +38,25 @@ class PretrainTask:
         device: torch.device,
         skipped: Skipped,
         skipped_path: Path,
+        world: World = ALONE,
     ) -> None:
         """`val` (never trained on) is for the kNN score, which needs labels in both parts."""
         self.model = model
         self.config, self.train, self.val, self.normalise, self.device = config, train, val, normalise, device
-        self.skipped, self.skipped_path = skipped, skipped_path
+        self.skipped, self.skipped_path, self.world = skipped, skipped_path, world
         ema = config.ema
         self.ema = Ema(model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates)
         order = GlobalBatches(len(train.records), config.train.batch_size, config.train.seed)
-        self.dataset = MaskedBatches(train, order, config.model.masks, config.model.modality.grid)
+        part = world.slice(config.train.batch_size)
+        self.dataset = MaskedBatches(train, order, config.model.masks, config.model.modality.grid, part)
+        self._bad: list[Bad] = []
         self._last: dict[str, Tensor] = {}
 
     def batches(self, start: int, stop: int) -> Iterator[MaskedBatch]:
         """Batches of the given steps; notes what could not be read."""
         workers = self.config.data.workers or 0
         for batch in iterate(self.dataset, start, stop, workers=workers, pin_memory=self.device.type == "cuda"):
-            if batch.bad and self.skipped.add(batch.bad):
-                self.skipped.write(self.skipped_path)
+            self._bad += batch.bad
             yield batch
 
     def loss(self, model: nn.Module, batch: MaskedBatch) -> Sums:
@@ -69,8 +72,14 @@ class PretrainTask:
         }
         return Sums(out.loss.float(), out.num_rows)
 
-    def figures(self) -> dict[str, float]:
-        """Parts of the loss, spread and effective rank, from the last micro-batch."""
+    def figures(self, step: int) -> dict[str, float]:
+        """Parts of the loss, spread and effective rank, from the last micro-batch; also counts bad samples."""
+        bad = self.world.collect(f"bad-{step}", [(item.name, item.reason) for item in self._bad])
+        self._bad.clear()
+        if self.skipped.add(Bad(name, reason) for part in bad for name, reason in part):
+            self.skipped.write(self.skipped_path)
+        if self.world.rank:
+            return {}
         last = self._last
         return {
             **{name: last[name].item() for name in ("regression", "cls")},

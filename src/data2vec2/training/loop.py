@@ -24,6 +24,7 @@ from data2vec2.training.optim import (
     optimizer_tensors,
     peak_lr,
 )
+from data2vec2.training.parallel import ALONE, World, without_averaging
 from data2vec2.training.progress import TrainingBar
 from data2vec2.training.run import RunFolder
 from data2vec2.training.tracking import Tracker
@@ -62,8 +63,8 @@ class Task(Protocol):
     def loss(self, model: nn.Module, batch: Any) -> Sums:
         """The loss of a micro-batch; never waits for the device."""
 
-    def figures(self) -> dict[str, float]:
-        """What else to log, from the last micro-batch; only called at log points, so it may wait."""
+    def figures(self, step: int) -> dict[str, float]:
+        """What else to log, from the last micro-batch; called by all processes at log points only, so it may wait."""
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Scores on the validation part."""
@@ -90,13 +91,14 @@ def train(
     fingerprint: str,
     resume: Checkpoint | None,
     asked_to_stop: Callable[[], bool],
+    world: World = ALONE,
 ) -> Outcome:
-    """Train from step 0 or from a checkpoint to `config.train.updates`, in a folder whose lock the caller holds.
+    """Train from step 0 or from a checkpoint to `config.train.updates`, in a folder whose lock process 0 holds.
 
     The same configuration and data give the same numbers, interrupted or not: everything random depends on (seed,
-    step), and a checkpoint holds everything else.
+    step, process), and a checkpoint holds everything else.
     """
-    trainer = _Trainer(task, config, run, log, device, fingerprint)
+    trainer = _Trainer(task, config, run, log, device, fingerprint, world)
     step = trainer.restore(resume) if resume else 0
     updates, every = config.train.updates, config.train
     try:
@@ -104,16 +106,19 @@ def train(
             trainer.update(step, batch)
             step += 1
             last = step == updates
-            if step % every.log_every == 0 or last:
-                bar.advance(step, trainer.log_metrics(step))
-                if bar.plain:
-                    log(trainer.note)
+            noted = step % every.log_every == 0 or last
+            if noted:
+                trainer.log_metrics(step)
+            if world.rank:
+                continue  # the rest is for process 0, which ends its helpers when it stops
+            bar.advance(step, trainer.note)
+            if noted and bar.plain:
+                log(trainer.note)
             if every.eval_every and (step % every.eval_every == 0 or last):
                 trainer.evaluate(step)
             stop = asked_to_stop()
             if step % every.save_every == 0 or last or stop:
                 trainer.save(step)
-            bar.advance(step)
             if stop and not last:
                 return Outcome("interrupted", step, f"saved at update {step} of {updates}; --resume goes on from here")
     except Alarm as alarm:
@@ -124,7 +129,7 @@ def train(
         advice = f"--train.micro-batch {smaller}" if smaller else "fewer masks (--model.masks.num-masks)"
         raise UserError(f"out of memory on {device} with {micro} samples at once; try {advice}") from error
     finally:
-        trainer.tracker.close()
+        trainer.close()
     return Outcome("finished", step)
 
 
@@ -139,18 +144,19 @@ class _Trainer:
         log: Callable[[str], None],
         device: torch.device,
         fingerprint: str,
+        world: World,
     ) -> None:
         self.task, self.config, self.run, self.log, self.device = task, config, run, log, device
-        self.fingerprint = fingerprint
+        self.fingerprint, self.world = fingerprint, world
         self.model = task.model
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = build_optimizer(self.model, config.optim)
         self.peak = peak_lr(config.optim, config.train.batch_size)
-        self.micro_batch = config.train.micro_batch or config.train.batch_size
+        self.micro_batch = config.train.micro_batch or config.train.batch_size // world.size
         half = config.train.precision == "bfloat16"
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
         self.alarms = Alarms()
-        self.tracker = Tracker(run.path / "tb")
+        self.tracker = None if world.rank else Tracker(run.path / "tb")
         self.window: list[Tensor] = []
         self.grad_norm = torch.zeros(())
         self.lr = 0.0
@@ -159,6 +165,7 @@ class _Trainer:
         self.model.train()
         if config.train.compile:
             self.model.compile()
+        self.shared = world.wrap(self.model)
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Put back model, optimiser and the loop's state; returns the step to go on from."""
@@ -170,6 +177,8 @@ class _Trainer:
         self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
         self.earlier_s = state["elapsed_s"]
         self.mark = (checkpoint.step, time.perf_counter())
+        if self.world.rank:
+            return checkpoint.step
         for line in self.run.cut_metrics(checkpoint.step):
             self.alarms.check(line["step"], line)
         return checkpoint.step
@@ -182,13 +191,18 @@ class _Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr
         total = torch.zeros((), device=self.device)
+        seen = 0
         for index, micro in enumerate(batch.split(self.micro_batch)):
-            torch.manual_seed(rng.seed_of(rng.keys(rng.Stream.STEP, self.config.train.seed, step, 0, index)))
-            with self.autocast:
-                sums = self.task.loss(self.model, micro.to(self.device))
-            loss = sums.loss / sums.count * (len(micro) / len(batch))
-            loss.backward()  # type: ignore[no-untyped-call]
+            seed = rng.keys(rng.Stream.STEP, self.config.train.seed, step, self.world.rank, index)
+            torch.manual_seed(rng.seed_of(seed))
+            seen += len(micro)
+            with nullcontext() if seen == len(batch) else without_averaging(self.shared):
+                with self.autocast:
+                    sums = self.task.loss(self.shared, micro.to(self.device))
+                loss = sums.loss / sums.count * (len(micro) / len(batch))
+                loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+        self.world.average(total)
         clip = self.config.optim.clip_norm
         self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, float("inf") if clip is None else clip)
         self.optimizer.step()
@@ -201,23 +215,26 @@ class _Trainer:
         """Seconds of training, earlier parts of a resumed run counted in."""
         return self.earlier_s + time.perf_counter() - self.started
 
-    def log_metrics(self, step: int) -> str:
+    def log_metrics(self, step: int) -> None:
         """Write a line of metrics for the updates since the last one and let the alarms look at it."""
+        figures = self.task.figures(step)
+        loss = torch.stack(self.window).mean().item()
+        self.window.clear()
+        if self.world.rank:
+            return
         (since, then), now = self.mark, time.perf_counter()
         rate = (step - since) * self.config.train.batch_size / max(now - then, 1e-9)
         line = {
-            "loss": torch.stack(self.window).mean().item(),
+            "loss": loss,
             "lr": self.lr,
             "grad_norm": self.grad_norm.item(),
             **({"ema_decay": self.task.ema.decay(step)} if self.task.ema else {}),
-            **self.task.figures(),
+            **figures,
         }
-        self.window.clear()
         self.mark = (step, now)
         self.write(step, {**line, "samples_per_s": rate})
         self.note = f"update {step}/{self.config.train.updates}  loss {line['loss']:.4f}  {rate:.0f} samples/s"
         self.alarms.check(step, line)
-        return self.note
 
     def evaluate(self, step: int) -> None:
         """Score on the validation part and write the scores."""
@@ -235,7 +252,13 @@ class _Trainer:
         """One line of metrics.jsonl, and the same to TensorBoard where it is installed."""
         where = {"step": step, "samples": step * self.config.train.batch_size, "elapsed_s": round(self.elapsed(), 3)}
         self.run.append_metrics({**where, **figures})
-        self.tracker.add(step, figures)
+        if self.tracker:
+            self.tracker.add(step, figures)
+
+    def close(self) -> None:
+        """Flush what trackers hold."""
+        if self.tracker:
+            self.tracker.close()
 
     def save(self, step: int) -> None:
         """Write a checkpoint; never one of a model that has diverged."""

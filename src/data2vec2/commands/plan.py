@@ -1,0 +1,88 @@
+"""The configuration that a run starts or goes on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from data2vec2.commands.data import has_colour
+from data2vec2.config import RunConfig, fit_schedule, from_dict, to_dict
+from data2vec2.data.records import open_data
+from data2vec2.errors import UserError
+from data2vec2.recipes import get_recipe
+from data2vec2.training.run import CONFIG
+
+Log = Callable[[str], None]
+
+
+def fitted_config(config: RunConfig, data: Path, say: Log) -> RunConfig:
+    """The configuration with schedules that fit the number of updates and channels that fit the pictures."""
+    recipe = get_recipe(config.recipe)
+    fitted = fit_schedule(config, recipe)
+    if fitted != config:
+        say(
+            f"schedule: {config.train.updates:,} updates instead of {recipe.train.updates:,}: "
+            f"warm-up {fitted.optim.warmup_updates:,}, EMA {fitted.ema.start:.6g} to {fitted.ema.end:.6g} "
+            f"over {fitted.ema.anneal_updates:,} updates"
+        )
+    modality = fitted.model.modality
+    if modality.num_channels == 1 and modality == recipe.model.modality and has_colour(open_data(data).train):
+        say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
+        fitted = replace(fitted, model=replace(fitted.model, modality=replace(modality, num_channels=3)))
+    return fitted
+
+
+# What may differ between a run and its resumption: where and how the sums are made, not what they are.
+FREE_ON_RESUME = (
+    "train.processes",
+    "train.device",
+    "train.threads",
+    "train.precision",
+    "train.micro_batch",
+    "train.compile",
+    "train.log_every",
+    "train.eval_every",
+    "train.save_every",
+    "train.keep",
+    "data.max_bad",
+    "data.workers",
+)
+
+
+def saved_config(run: Path) -> RunConfig:
+    """The configuration in a run folder; `UserError` if it can't be read."""
+    try:
+        return from_dict(RunConfig, yaml.safe_load((run / CONFIG).read_text()))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{run / CONFIG} can't be read: {error}") from error
+
+
+def resumed_config(saved: RunConfig, asked: RunConfig | str) -> RunConfig:
+    """The run's own configuration, with what may change as asked; `UserError` for any other change."""
+    recipe = asked if isinstance(asked, str) else asked.recipe
+    if recipe != saved.recipe:
+        raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
+    if isinstance(asked, str):
+        return saved
+    fitted = fit_schedule(asked, get_recipe(recipe))
+    for section in ("model", "optim", "ema", "data", "train"):
+        mine, adapted, theirs = (_flat(to_dict(getattr(c, section)), section) for c in (asked, fitted, saved))
+        for name, value in mine.items():
+            if value in (None, "auto") or theirs[name] in (value, adapted[name]):
+                continue
+            if name not in FREE_ON_RESUME:
+                flag = "--" + name.replace("_", "-")
+                raise UserError(f"{flag} {value} can't change on --resume: the run was started with {theirs[name]}")
+            saved = replace(saved, **{section: replace(getattr(saved, section), **{name.split(".")[1]: value})})
+    return saved
+
+
+def _flat(tree: dict[str, object], prefix: str) -> dict[str, object]:
+    """Nested keys as dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value})
+    return flat

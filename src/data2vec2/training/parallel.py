@@ -1,0 +1,191 @@
+"""Several processes on one global batch (data parallel), through torch.distributed.
+
+Process 0 is the run: it decides, scores and writes. The others are helpers: they compute the gradients of their slice
+of every batch and hold nothing that is not in process 0 too, so that it may end them at any time. Helpers are either
+started here (`recruit`, processes of this machine) or by `torchrun` (on any number of machines); both read the job from
+process 0's key-value store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
+
+from data2vec2.errors import UserError
+
+TIMEOUT = timedelta(hours=1)
+"""How long a helper waits while process 0 scores or saves."""
+JOB = "job"
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of the processes that share a run this is."""
+
+    rank: int = 0
+    size: int = 1
+    store: Store | None = None
+
+    def slice(self, length: int) -> slice:
+        """The part of `length` samples that falls to this process; `length` must be a multiple of `size`."""
+        part = length // self.size
+        return slice(self.rank * part, (self.rank + 1) * part)
+
+    def collect(self, key: str, value: Any) -> list[Any]:
+        """Process 0 gets every process's `value` (JSON), in order; a helper gives its own and gets nothing.
+
+        All processes call it with the same `key`, which is used once.
+        """
+        if self.store is None:
+            return [value]
+        if self.rank:
+            self.store.set(f"{key}/{self.rank}", json.dumps(value))
+            return []
+        keys = [f"{key}/{rank}" for rank in range(1, self.size)]
+        values = [json.loads(self.store.get(key)) for key in keys]
+        for key in keys:
+            self.store.delete_key(key)
+        return [value, *values]
+
+    def average(self, tensor: torch.Tensor) -> None:
+        """Replace a tensor by its mean over all processes."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+            tensor /= self.size
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model, which averages its gradients over all processes after every backward pass if there are several."""
+        if self.size == 1:
+            return model
+        # A patch stem's gradient has one channel in another memory order than its bucket; that costs nothing here.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the option's new name is not in torch 2.9
+            return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+ALONE = World()
+
+
+def without_averaging(model: nn.Module) -> AbstractContextManager[None]:
+    """A block in which a wrapped model only adds to its gradients: all micro-batches but a batch's last."""
+    return model.no_sync() if isinstance(model, DistributedDataParallel) else nullcontext()
+
+
+def is_helper() -> bool:
+    """Whether whoever started this process wants it to help another."""
+    return int(os.environ.get("RANK", "0")) > 0
+
+
+def local_device(device: torch.device) -> torch.device:
+    """The GPU of this process, where each process of a machine has its own."""
+    if device != torch.device("cuda"):
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def num_processes(asked: int | None, device: torch.device) -> int:
+    """Processes for a run: as `torchrun` has started, or as asked, but at most one for each GPU.
+
+    None asked: one for each GPU if the device is "cuda" without a number, else one.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    if device.type == "cpu":
+        return asked or 1
+    if device != torch.device("cuda"):
+        return 1
+    return min(asked or torch.cuda.device_count(), torch.cuda.device_count())
+
+
+@contextmanager
+def recruit(size: int, device: torch.device, job: dict[str, Any], helper: str) -> Iterator[World]:
+    """Process 0's side: a world of `size` processes for the block.
+
+    A helper that this function starts runs the Python statement `helper`, which should call `enlist`; `job` (JSON) is
+    handed to every helper. `UserError` if a helper ends before its time.
+    """
+    if size == 1:
+        yield ALONE
+        return
+    if "WORLD_SIZE" in os.environ:
+        store, _, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+        children = []
+    else:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+        store = TCPStore("127.0.0.1", 0, size, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+        children = [_start(rank, size, store.port, helper) for rank in range(1, size)]
+    try:
+        store.set(JOB, json.dumps(job))
+        yield _connect(store, 0, size, device)
+    except RuntimeError as error:
+        codes = [child.wait(10) for child in children if child.poll() is not None]
+        if not codes:
+            raise
+        raise UserError(
+            f"a helper process ended with {codes[0]}, so the run can't go on; --resume goes on from its last "
+            f"checkpoint, with --train.processes 1 without helpers ({str(error).splitlines()[0]})"
+        ) from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def enlist() -> tuple[Store, dict[str, Any]]:
+    """A helper's side: process 0's store, and the job."""
+    store, _, _ = next(iter(rendezvous("env://", timeout=TIMEOUT)))
+    return store, json.loads(store.get(JOB))
+
+
+@contextmanager
+def helping(store: Store, device: torch.device) -> Iterator[World]:
+    """A helper's world for the block."""
+    try:
+        yield _connect(store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _connect(store: Store, rank: int, size: int, device: torch.device) -> World:
+    """Join the process group: NCCL between GPUs, gloo elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=size, timeout=TIMEOUT)
+    return World(rank, size, store)
+
+
+def _start(rank: int, size: int, port: int, helper: str) -> subprocess.Popen[bytes]:
+    environment = {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    # A session of its own: Ctrl-C on the terminal reaches process 0 only, which saves first.
+    return subprocess.Popen(
+        [sys.executable, "-c", helper], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
