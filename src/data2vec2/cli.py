@@ -19,7 +19,7 @@ from data2vec2.recipes import RECIPES, get_recipe
 from data2vec2.version import __version__
 
 FAILED, USAGE, ALARM, INTERRUPTED, ABORTED = 1, 2, 3, 75, 130
-STATES = {"finished": 0, "planned": 0, "diverged": ALARM, "collapsed": ALARM, "interrupted": INTERRUPTED}
+STATES = {"finished": 0, "planned": 0, "helped": 0, "diverged": ALARM, "collapsed": ALARM, "interrupted": INTERRUPTED}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -154,7 +154,7 @@ def help_pretrain() -> Outcome:
     if data.train.records.fingerprint != job["fingerprint"]:
         raise UserError(f"process 0 sees other data in {job['data']} than this one")
     with helping(store, device) as world, stop_requested():
-        return train(
+        outcome = train(
             _task(model, config, data, device, run, world),
             config,
             run,
@@ -166,6 +166,7 @@ def help_pretrain() -> Outcome:
             asked_to_stop=lambda: False,
             world=world,
         )
+    return Outcome("helped", outcome.step)
 
 
 def _task(

@@ -75,7 +75,7 @@ class Outcome:
     """How a run ended."""
 
     state: str
-    """finished, interrupted, diverged or collapsed."""
+    """finished, interrupted, diverged, collapsed; planned (a dry run) or helped (a process that is not the first)."""
     step: int
     message: str = ""
 

@@ -32,6 +32,7 @@ from data2vec2.errors import UserError
 TIMEOUT = timedelta(hours=1)
 """How long a helper waits while process 0 scores or saves."""
 JOB = "job"
+PARENT = "DATA2VEC2_PARENT"
 
 
 @dataclass(frozen=True)
@@ -135,19 +136,18 @@ def recruit(size: int, device: torch.device, job: dict[str, Any], helper: str) -
         store.set(JOB, json.dumps(job))
         yield _connect(store, 0, size, device)
     except RuntimeError as error:
-        codes = [child.wait(10) for child in children if child.poll() is not None]
-        if not codes:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
-            f"a helper process ended with {codes[0]}, so the run can't go on; --resume goes on from its last "
-            f"checkpoint, with --train.processes 1 without helpers ({str(error).splitlines()[0]})"
+            "a helper process has ended (out of memory, or killed?), so the run can't go on; --resume goes on from "
+            "the last checkpoint, and with --train.processes 1 without helpers"
         ) from error
     finally:
-        if dist.is_initialized():
-            dist.destroy_process_group()
-        for child in children:
+        for child in children:  # before the connections close, of which they would complain
             child.kill()
             child.wait()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def enlist() -> tuple[Store, dict[str, Any]]:
@@ -161,6 +161,10 @@ def helping(store: Store, device: torch.device) -> Iterator[World]:
     """A helper's world for the block."""
     try:
         yield _connect(store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
+    except RuntimeError:
+        if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+            raise SystemExit(1) from None  # process 0 was killed; a helper has nothing to add
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -177,6 +181,7 @@ def _connect(store: Store, rank: int, size: int, device: torch.device) -> World:
 def _start(rank: int, size: int, port: int, helper: str) -> subprocess.Popen[bytes]:
     environment = {
         **os.environ,
+        PARENT: str(os.getpid()),
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(size),
