@@ -29,7 +29,7 @@ def words(text: str) -> tuple[str, ...]:
 
 SMALL = words(
     "--model.encoder.embed-dim 16 --model.encoder.num-heads 2 --model.encoder.depth 2 --model.targets.average-layers 2 "
-    "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu"
+    "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu --train.processes 1"
 )
 """Flags of a model that takes a few milliseconds a step."""
 

@@ -22,6 +22,7 @@ from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import Checkpoint
 from data2vec2.training.loop import Outcome, _Trainer, train
 from data2vec2.training.progress import TrainingBar
+from data2vec2.training.parallel import ALONE
 from data2vec2.training.run import RunFolder
 from tests.unit.models.test_pretraining import no_waiting
 
@@ -33,6 +34,7 @@ def config_of(micro_batch: int = 32, **train: object) -> RunConfig:
     model = replace(config.model, decoder=replace(config.model.decoder, noise_std=0.0))
     settled = {
         "batch_size": 32,
+        "processes": 1,
         "micro_batch": micro_batch,
         "precision": "float32",
         "updates": 4,
@@ -58,7 +60,7 @@ def task_of(config: RunConfig, folder: Path) -> PretrainTask:
 
 def trainer_of(config: RunConfig, folder: Path) -> _Trainer:
     folder.mkdir(exist_ok=True)
-    return _Trainer(task_of(config, folder), config, RunFolder(folder), print, CPU, "fingerprint")
+    return _Trainer(task_of(config, folder), config, RunFolder(folder), print, CPU, "fingerprint", ALONE)
 
 
 def first_gradient(micro_batch: int, folder: Path) -> dict[str, Tensor]:
