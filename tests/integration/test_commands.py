@@ -344,7 +344,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_real_process_keeps_stdout_for_data(place: Path, data: Path) -> None:
     """Torch and its friends write to file descriptors that a test in this process would not see."""
-    command = [sys.executable, "-m", "data2vec2.cli", "pretrain", "image_tiny", str(data), "--out", "run", *FLAGS]
+    command = [sys.executable, "-m", "data2vec2", "pretrain", "image_tiny", str(data), "--out", "run", *FLAGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     done = subprocess.run(
         [*command, "--dry-run", "--json"], capture_output=True, text=True, env=environment, check=False

@@ -114,7 +114,7 @@ def test_a_helper_that_dies_stops_the_run_with_a_message(tmp_path: Path, data: P
 def test_under_torchrun(tmp_path: Path, data: Path, whole: Path) -> None:
     run = tmp_path / "run"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "data2vec2.cli", "pretrain", "image_tiny", str(data), "--out", str(run), *FLAGS]
+    command = [*torchrun, "-m", "data2vec2", "pretrain", "image_tiny", str(data), "--out", str(run), *FLAGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

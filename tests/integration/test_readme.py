@@ -28,7 +28,7 @@ case "$1 $*" in
   *--train.updates*) ;;
   pretrain*) set -- "$@" --train.updates {UPDATES} ;;
 esac
-exec "{sys.executable}" -m data2vec2.cli "$@"
+exec "{sys.executable}" -m data2vec2 "$@"
 """
 
 

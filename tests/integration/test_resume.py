@@ -188,9 +188,9 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path: Path, data: Path, who
 
 
 def test_sigterm_to_the_command_itself(tmp_path: Path, data: Path, whole: Path) -> None:
-    """With `python -m data2vec2.cli`, as a user or a batch system starts it."""
+    """With `python -m data2vec2`, as a user or a batch system starts it."""
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "data2vec2.cli", "pretrain", "image_tiny", str(data), "--out", str(run), *FLAGS]
+    command = [sys.executable, "-m", "data2vec2", "pretrain", "image_tiny", str(data), "--out", str(run), *FLAGS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and last_step(run) < 20:

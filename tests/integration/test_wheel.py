@@ -48,7 +48,7 @@ def test_the_installed_wheel_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
     where = run([sys.executable, "-c", "import data2vec2; print(data2vec2.__file__)"], tmp_path, PYTHONPATH=str(site))
     assert Path(where.strip()).is_relative_to(site), "the installed copy must be used, not the source tree"
 
-    demo = [sys.executable, "-m", "data2vec2.cli", "demo", "--out", "run"]
+    demo = [sys.executable, "-m", "data2vec2", "demo", "--out", "run"]
     printed = run([*demo, "--train.updates", "30", "--train.eval-every", "0"], tmp_path, PYTHONPATH=str(site))
     assert "data2vec2 " in printed
     assert "random initialisation" in printed

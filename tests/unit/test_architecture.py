@@ -31,6 +31,7 @@ LAYERS = {
     "interop": 7, "report": 7,
     "commands": 8,
     "cli": 9,
+    "__main__": 10,
 }  # fmt: skip
 PAGES = {"masking", "targets", "losses", "rng"}
 """The single files of layer 1, which stand in one folder."""

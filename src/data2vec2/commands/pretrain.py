@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,31 +14,27 @@ import yaml
 from data2vec2.commands.data import TrainingData, open_training_data, reopen_training_data
 from data2vec2.commands.environment import environment
 from data2vec2.commands.plan import Log, fitted_config, resumed_config, saved_config
+from data2vec2.commands.running import help_task, placed, run_task
 from data2vec2.config import RunConfig, from_dict, to_dict
-from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise
 from data2vec2.interop.card import model_card
 from data2vec2.interop.export import export_image
 from data2vec2.masking import draw_keep_ids, num_kept
 from data2vec2.models import Data2Vec2
 from data2vec2.recipes import get_recipe
-from data2vec2.report import write_report
 from data2vec2.tasks.pretrain import PretrainTask
-from data2vec2.training.checkpoint import Checkpoint, load_newest
 from data2vec2.training.device import (
     activation_bytes,
-    choose_device,
     choose_precision,
     cpu_threads,
     fit_micro_batch,
     free_memory,
 )
-from data2vec2.training.loop import Outcome, train
+from data2vec2.training.loop import Outcome
 from data2vec2.training.optim import peak_lr
-from data2vec2.training.parallel import World, enlist, helping, is_helper, local_device, num_processes, recruit
-from data2vec2.training.progress import TrainingBar, console
+from data2vec2.training.parallel import World, is_helper, local_device
+from data2vec2.training.progress import console
 from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
-from data2vec2.training.signals import stop_requested
 
 
 def pretrain(
@@ -68,9 +66,8 @@ def pretrain(
     else:
         config = fitted_config(get_recipe(config) if isinstance(config, str) else config, data, say)
     prepared = open_training_data(config, data, Path(val) if val else None, say)
-    chosen = choose_device(config.train.device)
-    prepared = replace(prepared, config=_shared(prepared.config, chosen))
-    device = local_device(chosen)
+    prepared = replace(prepared, config=replace(prepared.config, train=placed(prepared.config.train)))
+    device = local_device(torch.device(prepared.config.train.device))
     with cpu_threads(prepared.config.train.threads):
         torch.manual_seed(config.train.seed)
         config, model = _build(prepared.config, device)
@@ -82,91 +79,45 @@ def pretrain(
             run.check(resume=resume, overwrite=overwrite)
             if not resume:
                 run.clear()
-            places = {"run": str(run.path.resolve()), "data": str(data), "val": str(val) if val else None}
-            return _train(run, config, model, prepared, device, resume, places)
-
-
-def _train(
-    run: RunFolder,
-    config: RunConfig,
-    model: Data2Vec2,
-    data: TrainingData,
-    device: torch.device,
-    resume: bool,
-    places: dict[str, str | None],
-) -> Outcome:
-    """Train in a locked folder, and leave status and report behind however it ends, and an export if it finished."""
-    with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
-        log = run.logger(bar.line)
-        _write_start(run, config, data)
-        checkpoint = _checkpoint(run, config.train.updates, log) if resume else None
-        if not checkpoint:
-            run.cut_metrics(-1)
-        fingerprint = data.train.records.fingerprint
-        job = {**places, "config": to_dict(config), "fingerprint": fingerprint, "resume": checkpoint is not None}
-        try:
-            with recruit(config.train.processes or 1, device, job, HELPER) as world:
-                outcome = train(
-                    _task(model, config, data, device, run, world),
-                    config,
-                    run,
-                    log,
-                    bar,
-                    device=device,
-                    fingerprint=fingerprint,
-                    resume=checkpoint,
-                    asked_to_stop=asked_to_stop,
-                    world=world,
-                )
-        except UserError as error:
-            lines = run.read_metrics()
-            _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
-            raise
-        if data.skipped.reasons:
-            log(f"{len(data.skipped.reasons)} samples could not be used: {data.skipped.summary()} (skipped.jsonl)")
-        log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
-    if outcome.state == "finished":
-        assert config.data.mean is not None and config.data.std is not None
-        export_image(
-            model.student,
-            config.model,
-            run.path / "exported",
-            mean=config.data.mean,
-            std=config.data.std,
-            eval_crop=config.data.eval_crop,
-            card=model_card(config, data.description),
-        )
-    _write_end(run, config, outcome)
-    return outcome
+            _write_start(run, config, prepared)
+            return run_task(
+                run,
+                config,
+                lambda world: _task(model, config, prepared, device, run, world),
+                job=_job(run, config, data, Path(val) if val else None),
+                helper=HELPER,
+                fingerprint=prepared.train.records.fingerprint,
+                resume=resume,
+                skipped=prepared.skipped,
+                finish=lambda log: _export(run, config, model, prepared),
+            )
 
 
 HELPER = "from data2vec2.commands.pretrain import help_pretrain; help_pretrain()"
 
 
+def _job(run: RunFolder, config: RunConfig, data: Path, val: Path | None) -> dict[str, Any]:
+    """What a helper needs to know."""
+    return {
+        "run": str(run.path.resolve()),
+        "config": to_dict(config),
+        "device": config.train.device,
+        "threads": config.train.threads,
+        "data": str(data),
+        "val": str(val) if val else None,
+    }
+
+
 def help_pretrain() -> Outcome:
-    """Compute a share of the gradients of another process's run (training/parallel.py)."""
-    store, job = enlist()
-    config, run = from_dict(RunConfig, job["config"]), RunFolder(Path(job["run"]))
-    device = local_device(torch.device(config.train.device))
-    data = reopen_training_data(config, Path(job["data"]), Path(job["val"]) if job["val"] else None)
-    torch.set_num_threads(config.train.threads or 1)
-    model = Data2Vec2(config.model).to(device)
-    if data.train.records.fingerprint != job["fingerprint"]:
-        raise UserError(f"process 0 sees other data in {job['data']} than this one")
-    with helping(store, device) as world, stop_requested():
-        outcome = train(
-            _task(model, config, data, device, run, world),
-            config,
-            run,
-            lambda _: None,
-            TrainingBar(config.train.updates),
-            device=device,
-            fingerprint=job["fingerprint"],
-            resume=load_newest(run.checkpoints)[0] if job["resume"] else None,
-            asked_to_stop=lambda: False,
-            world=world,
-        )
-    return Outcome("helped", outcome.step)
+    """Compute a share of the gradients of another process's run."""
+
+    def build(job: dict[str, Any], device: torch.device) -> tuple[RunConfig, str, Callable[[World], PretrainTask]]:
+        config, run = from_dict(RunConfig, job["config"]), RunFolder(Path(job["run"]))
+        data = reopen_training_data(config, Path(job["data"]), Path(job["val"]) if job["val"] else None)
+        model = Data2Vec2(config.model).to(device)
+        return config, data.train.records.fingerprint, lambda world: _task(model, config, data, device, run, world)
+
+    return help_task(build)
 
 
 def _task(
@@ -178,32 +129,18 @@ def _task(
     return PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, path, world)
 
 
-def _shared(config: RunConfig, device: torch.device) -> RunConfig:
-    """The configuration with the number of processes, and of threads for each, filled in."""
-    processes = num_processes(config.train.processes, device)
-    threads = config.train.threads or max(1, torch.get_num_threads() // processes)
-    train_config = replace(config.train, device=str(device), processes=processes, threads=threads)
-    return replace(config, train=train_config)
-
-
-def _checkpoint(run: RunFolder, updates: int, log: Log) -> Checkpoint | None:
-    """The newest checkpoint that can be used, saying what was found."""
-    checkpoint, damaged = load_newest(run.checkpoints)
-    for message in damaged:
-        log(f"damaged checkpoint passed over: {message}")
-    if checkpoint is None:
-        log("no usable checkpoint: starting over")
-    elif checkpoint.step == updates:
-        log(f"the run has all its {updates} updates already: only export and report are written again")
-    else:
-        log(f"going on from update {checkpoint.step}")
-    return checkpoint
-
-
-def _write_end(run: RunFolder, config: RunConfig, outcome: Outcome) -> None:
-    """What the folder says about the run when it ends."""
-    run.write_json("status.json", {**asdict(outcome), "updates": config.train.updates})
-    write_report(run.path)
+def _export(run: RunFolder, config: RunConfig, model: Data2Vec2, data: TrainingData) -> None:
+    """Write the student's encoder as `run`/exported."""
+    assert config.data.mean is not None and config.data.std is not None
+    export_image(
+        model.student,
+        config.model,
+        run.path / "exported",
+        mean=config.data.mean,
+        std=config.data.std,
+        eval_crop=config.data.eval_crop,
+        card=model_card(config, data.description),
+    )
 
 
 def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec2]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2 import rng
-from data2vec2.config import RunConfig
+from data2vec2.config import OptimConfig, TrainConfig
 from data2vec2.errors import UserError
 from data2vec2.training.alarms import DIVERGED, Alarm, Alarms
 from data2vec2.training.checkpoint import Checkpoint, save_checkpoint
@@ -44,6 +44,18 @@ class Batch(Protocol):
     def __len__(self) -> int: ...
     def split(self, size: int) -> Iterable[Any]:
         """Micro-batches of `size` samples."""
+
+
+class TaskConfig(Protocol):
+    """What the loop needs of a run's configuration."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """The optimiser."""
+
+    @property
+    def train(self) -> TrainConfig:
+        """Updates, batch, seed and the rest of the loop's own."""
 
 
 class Task(Protocol):
@@ -82,7 +94,7 @@ class Outcome:
 
 def train(
     task: Task,
-    config: RunConfig,
+    config: TaskConfig,
     run: RunFolder,
     log: Callable[[str], None],
     bar: TrainingBar,
@@ -139,7 +151,7 @@ class _Trainer:
     def __init__(
         self,
         task: Task,
-        config: RunConfig,
+        config: TaskConfig,
         run: RunFolder,
         log: Callable[[str], None],
         device: torch.device,

@@ -21,8 +21,8 @@ from data2vec2.recipes import get_recipe
 from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import Checkpoint
 from data2vec2.training.loop import Outcome, _Trainer, train
-from data2vec2.training.progress import TrainingBar
 from data2vec2.training.parallel import ALONE
+from data2vec2.training.progress import TrainingBar
 from data2vec2.training.run import RunFolder
 from tests.unit.models.test_pretraining import no_waiting
 

@@ -1,0 +1,55 @@
+"""The command line: verb to command. Only parsing happens here, so that `--help` needs no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from data2vec2.cli import train, use
+from data2vec2.cli.common import ABORTED, FAILED, USAGE, fail
+from data2vec2.errors import UserError
+from data2vec2.version import __version__
+
+VERBS = {
+    "demo": (train.run_demo, train.Demo),
+    "pretrain": (train.run_pretrain, train.Pretrain),
+    "evaluate": (use.run_evaluate, use.Evaluate),
+    "doctor": (use.run_doctor, use.Doctor),
+}
+"""Each verb's function, and the class whose docstring says what it does."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code (0 done, 1 failed, 2 usage, 3 alarm, 75 interrupted, 130 Ctrl-C)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage(), file=sys.stdout if arguments else sys.stderr)
+        return 0 if arguments else USAGE
+    if arguments[0] == "--version":
+        print(f"data2vec2 {__version__}")
+        return 0
+    verb, rest = arguments[0], arguments[1:]
+    if verb not in VERBS:
+        return fail(f"unknown command {verb!r}; there are {', '.join(VERBS)}", USAGE)
+    try:
+        return VERBS[verb][0](rest)
+    except UserError as error:
+        return fail(str(error), FAILED)
+    except ValueError as error:
+        if os.environ.get("DATA2VEC2_TRACEBACK"):
+            raise
+        return fail(str(error), USAGE)
+    except BrokenPipeError:
+        return FAILED
+    except KeyboardInterrupt:
+        return fail("stopped", ABORTED)
+
+
+def _usage() -> str:
+    lines = [f"  {verb:<10} {(kind.__doc__ or '').strip()}" for verb, (_, kind) in VERBS.items()]
+    return (
+        "usage: data2vec2 COMMAND [...]\n\n"
+        + "\n".join(lines)
+        + ("\n\n  data2vec2 COMMAND --help shows a command's arguments; data2vec2 --version the version\n")
+    )

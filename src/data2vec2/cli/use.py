@@ -1,0 +1,63 @@
+"""Verbs that use a model, and doctor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(kw_only=True)
+class Evaluate:
+    """Score a model's frozen features beside random initialisation, raw pixels and the majority class."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """A run folder or an exported model."""
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
+    """Data with labels."""
+    test: Path | None = None
+    """Data to score on; none: DATA's own test or validation part, what the run held out of it, or a fifth."""
+    max_samples: int = 10_000
+    """Samples of each part to use, evenly spread."""
+    seed: int = 0
+    """Decides the split and the random initialisation."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    json: bool = False
+    """Print the scores as JSON."""
+
+
+@dataclass(kw_only=True)
+class Doctor:
+    """Say what this machine can do."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    json: bool = False
+    """Print JSON."""
+
+
+def run_evaluate(rest: list[str]) -> int:
+    """Parse and run `evaluate`; returns the exit code."""
+    args = tyro.cli(Evaluate, args=rest, prog="data2vec2 evaluate")
+    from data2vec2.commands.evaluate import evaluate, format_scores
+
+    scores = evaluate(
+        args.model, args.data, test=args.test, max_samples=args.max_samples, seed=args.seed, device=args.device
+    )
+    print(json.dumps(scores.to_dict()) if args.json else format_scores(scores))
+    return 0
+
+
+def run_doctor(rest: list[str]) -> int:
+    """Parse and run `doctor`; returns the exit code."""
+    args = tyro.cli(Doctor, args=rest, prog="data2vec2 doctor")
+    from data2vec2.commands.doctor import doctor
+
+    found = doctor(args.device)
+    width = max(map(len, found))
+    print(json.dumps(found) if args.json else "\n".join(f"{name:<{width}}  {value}" for name, value in found.items()))
+    return 0
