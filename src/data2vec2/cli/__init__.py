@@ -6,16 +6,17 @@ import os
 import sys
 from collections.abc import Sequence
 
-from data2vec2.cli import train, use
 from data2vec2.cli.common import ABORTED, FAILED, USAGE, fail
+from data2vec2.cli.train import Demo, Pretrain, run_demo, run_pretrain
+from data2vec2.cli.use import Doctor, Evaluate, run_doctor, run_evaluate
 from data2vec2.errors import UserError
 from data2vec2.version import __version__
 
 VERBS = {
-    "demo": (train.run_demo, train.Demo),
-    "pretrain": (train.run_pretrain, train.Pretrain),
-    "evaluate": (use.run_evaluate, use.Evaluate),
-    "doctor": (use.run_doctor, use.Doctor),
+    "demo": (run_demo, Demo),
+    "pretrain": (run_pretrain, Pretrain),
+    "evaluate": (run_evaluate, Evaluate),
+    "doctor": (run_doctor, Doctor),
 }
 """Each verb's function, and the class whose docstring says what it does."""
 
