@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,6 +25,8 @@ class Overrides:
     ema: EmaConfig
     data: DataConfig
     train: TrainConfig
+    init_from: str | None
+    """Weights to start from: a run, an exported model, or a .pt checkpoint of the original; none: random ones."""
 
 
 Flags = Annotated[Overrides, tyro.conf.arg(name="")]
@@ -128,7 +130,7 @@ def _first_config(rest: list[str]) -> RunConfig:
 
 def _parse(kind: type[Any], verb: str, rest: list[str], config: RunConfig) -> Any:
     """Arguments of a verb whose flags default to a configuration."""
-    flags = Overrides(model=config.model, optim=config.optim, ema=config.ema, data=config.data, train=config.train)
+    flags = Overrides(**{field.name: getattr(config, field.name) for field in fields(Overrides)})
     arguments: dict[str, Any] = {"config": flags}
     if kind is Pretrain:
         arguments.update(recipe=tyro.MISSING, data=tyro.MISSING, out=tyro.MISSING)
@@ -136,11 +138,4 @@ def _parse(kind: type[Any], verb: str, rest: list[str], config: RunConfig) -> An
 
 
 def _configured(default: RunConfig, flags: Overrides) -> RunConfig:
-    return RunConfig(
-        recipe=default.recipe,
-        model=flags.model,
-        optim=flags.optim,
-        ema=flags.ema,
-        data=flags.data,
-        train=flags.train,
-    )
+    return RunConfig(recipe=default.recipe, **{field.name: getattr(flags, field.name) for field in fields(Overrides)})

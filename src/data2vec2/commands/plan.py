@@ -68,6 +68,8 @@ def resumed_config(saved: RunConfig, asked: RunConfig | str) -> RunConfig:
     if isinstance(asked, str):
         return saved
     fitted = fit_schedule(asked, get_recipe(recipe))
+    if asked.init_from not in (None, saved.init_from):
+        raise UserError(f"--init-from {asked.init_from} can't change on --resume: the run began with {saved.init_from}")
     for section in ("model", "optim", "ema", "data", "train"):
         mine, adapted, theirs = (_flat(to_dict(getattr(c, section)), section) for c in (asked, fitted, saved))
         for name, value in mine.items():

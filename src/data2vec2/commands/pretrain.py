@@ -19,10 +19,12 @@ from data2vec2.config import RunConfig, from_dict, to_dict
 from data2vec2.evaluation.features import Normalise
 from data2vec2.interop.card import model_card
 from data2vec2.interop.export import export_image
+from data2vec2.interop.weights import load_initial
 from data2vec2.masking import draw_keep_ids, num_kept
 from data2vec2.models import Data2Vec2
 from data2vec2.recipes import get_recipe
 from data2vec2.tasks.pretrain import PretrainTask
+from data2vec2.training.checkpoint import list_checkpoints
 from data2vec2.training.device import (
     activation_bytes,
     choose_precision,
@@ -61,6 +63,8 @@ def pretrain(
         raise ValueError("--resume goes on with a run and --overwrite deletes it; give one of them")
     run, data, say = RunFolder(Path(out)), Path(data), console().print
     run.check(resume=resume, overwrite=overwrite)
+    if isinstance(config, RunConfig) and config.init_from:
+        config = replace(config, init_from=str(Path(config.init_from).absolute()))
     if resume:
         config = resumed_config(saved_config(run.path), config)
     else:
@@ -71,6 +75,8 @@ def pretrain(
     with cpu_threads(prepared.config.train.threads):
         torch.manual_seed(config.train.seed)
         config, model = _build(prepared.config, device)
+        if config.init_from and not (resume and list_checkpoints(run.checkpoints)):
+            say(f"weights: from {load_initial(model, Path(config.init_from))}")
         _explain(config, model, say)
         if dry_run:
             _show_first_batch(config, prepared, say)

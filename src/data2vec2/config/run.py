@@ -146,6 +146,8 @@ class RunConfig:
 
     recipe: str = "image_base"
     """The recipe this started from."""
+    init_from: str | None = None
+    """Weights to start from: a run, an exported model, or a .pt checkpoint of the original; none: random ones."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Shape and objective of the model."""
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -6,13 +6,18 @@ file but not parameters of ours: they are checked and dropped.
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data2vec2.config import ModelConfig
+from data2vec2.errors import UserError
 from data2vec2.nn.positions import sincos_2d
 
 POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
@@ -27,6 +32,36 @@ IMAGE_KEYS = (
     (r"modality_encoders\.IMAGE\.decoder\.blocks\.(\d+)\.0\.(.+)", "decoder.convs.{0}.{1}"),
     (r"modality_encoders\.IMAGE\.decoder\.proj\.(.+)",          "decoder.proj.{0}"),
 )  # fmt: skip
+
+
+# What a file may hold beside tensors and plain containers; anything else is refused unread.
+_SCALAR = np.float64(0).__reduce__()[0]
+_ALLOWED = [
+    argparse.Namespace,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqefd"},
+]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of an original `.pt` file, without running what a stranger may have put into it.
+
+    `UserError` if it can't be read, is not a dictionary, or holds objects beyond tensors and plain values.
+    """
+    try:
+        with torch.serialization.safe_globals(_ALLOWED):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a damaged or hostile file makes of the reader
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} can't be read as a checkpoint; files are read only if they hold nothing but tensors and plain "
+            f"values, because others could run a program ({reason})"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not the dictionary of a checkpoint")
+    return content
 
 
 def our_name(original: str, encoder: str, prenet_depth: int) -> str:
