@@ -41,6 +41,8 @@ def build_targets(config: TargetConfig, layers: Sequence[Tensor], padding_BT: Te
     """
 
     def normalise(kind: str, x_BTD: Tensor) -> Tensor:
+        if kind == "none":
+            return x_BTD
         return instance_norm(x_BTD, padding_BT) if kind == "instance" else layer_norm(x_BTD)
 
     last = layers[-config.average_layers :]
@@ -48,4 +50,4 @@ def build_targets(config: TargetConfig, layers: Sequence[Tensor], padding_BT: Te
     for layer_BTD in last[1:]:
         mean_BTD = mean_BTD + normalise(config.layer_norm, layer_BTD.float())
     mean_BTD = mean_BTD / len(last)
-    return mean_BTD if config.final_norm == "none" else normalise(config.final_norm, mean_BTD)
+    return normalise(config.final_norm, mean_BTD)

@@ -80,10 +80,10 @@ def image_tiny() -> RunConfig:
             targets=TargetConfig(average_layers=4),
             loss=LossConfig(cls_loss_weight=0.3),
         ),
-        optim=OptimConfig(lr=4e-3, warmup_updates=250, lr_batch=8),
-        ema=EmaConfig(start=0.99, end=0.999, anneal_updates=1_750),
+        optim=OptimConfig(lr=4e-3, warmup_updates=160, lr_batch=16),
+        ema=EmaConfig(start=0.99, end=0.999, anneal_updates=1_100),
         data=DataConfig(min_crop=0.7, eval_crop=1.0),
         train=TrainConfig(
-            updates=3_500, batch_size=8, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+            updates=2_200, batch_size=16, processes=2, threads=1, log_every=50, eval_every=550, save_every=550
         ),
     )
