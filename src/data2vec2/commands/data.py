@@ -55,7 +55,7 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
         log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
     config = with_statistics(config, found, log)
     if config.data.workers is None:
-        workers = default_workers(in_memory=not isinstance(train_records.source, Path))
+        workers = default_workers(in_memory=train_records.source.in_memory)
         config = replace(config, data=replace(config.data, workers=workers))
     val_reader = None
     if val_records is not None:

@@ -11,13 +11,15 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2.data.source import Found, Part, part_of
 from data2vec2.errors import UserError
 
 _NPZ_NAMES = {
@@ -28,22 +30,26 @@ _NPZ_NAMES = {
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile, NotImplementedError)
 
 
-@dataclass(frozen=True)
-class ArrayPart:
-    """One part: pictures as `NHW` or `NHWC`, their labels as they stand in the file, and the name of the array."""
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """Pictures in memory, `NHW` or `NHWC`."""
 
-    origin: str
-    images: NDArray[np.uint8]
-    labels: NDArray[Any] | None
+    in_memory: ClassVar[bool] = True
+    pictures: NDArray[np.uint8]
 
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """One picture, `HW` or `HWC`."""
+        picture: NDArray[np.uint8] = self.pictures[index]
+        return picture
 
-@dataclass(frozen=True)
-class ArrayData:
-    """What a source holds: its parts ("train", "val", "test"), the class names it gives, and a note for the user."""
+    def select(self, places: NDArray[np.int64]) -> Arrays:
+        """The pictures at `places`."""
+        return Arrays(self.pictures[places])
 
-    parts: dict[str, ArrayPart]
-    classes: tuple[str, ...] | None = None
-    note: str = ""
+    def content(self) -> Iterator[bytes | memoryview]:
+        """Shape and all pixels."""
+        yield repr(self.pictures.shape).encode()
+        yield np.ascontiguousarray(self.pictures).data
 
 
 def is_idx_name(name: str) -> bool:
@@ -52,30 +58,34 @@ def is_idx_name(name: str) -> bool:
     return found is not None
 
 
-def read_idx(paths: list[Path]) -> ArrayData:
+def read_idx(paths: list[Path]) -> Found:
     """IDX pictures (3 dimensions `NHW`, 4 dimensions `NHWC`, unsigned bytes) with the labels that lie beside them.
 
     One path is the train part whatever it is called. Of several, the names tell the parts: t10k or test, val, and
     train for the rest. Raises `UserError` naming the file and what is wrong with it.
     """
-    parts: dict[str, ArrayPart] = {}
+    parts: dict[str, Part] = {}
+    origins: dict[str, str] = {}
     files = {path.name.removesuffix(".gz"): path for path in sorted(paths, reverse=True)}  # the unpacked one wins
     for path in sorted(files.values()):
-        part = "train" if len(files) == 1 else _part_of(path.name)
+        part = "train" if len(files) == 1 else part_of(path.name) or "train"
         if part in parts:
             raise UserError(
-                f"{path.parent} has two {part} parts, {parts[part].origin} and {path.name}; name one of the files"
+                f"{path.parent} has two {part} parts, {origins[part]} and {path.name}; name one of the files"
             )
         images = _as_nhwc(_read_idx_file(path, (3, 4)), str(path))
         labels_path = _labels_of(path)
         labels = None if labels_path is None else _read_idx_file(labels_path, (1,))
         if labels is not None and len(labels) != len(images):
             raise UserError(f"{path} has {len(images)} pictures, but {labels_path} has {len(labels)} labels")
-        parts[part] = ArrayPart(path.name, images, labels)
-    return ArrayData(parts)
+        parts[part], origins[part] = _part(path.name, images, labels), path.name
+    if "train" not in parts:
+        folder = paths[0].parent
+        raise UserError(f"{folder} has IDX files of {' and '.join(parts)}, none to train on; name a file itself")
+    return Found("IDX arrays", parts)
 
 
-def read_npz(path: Path) -> ArrayData:
+def read_npz(path: Path) -> Found:
     """Pictures and labels of a `.npz` file; the names of the arrays tell the parts (see the error for those known).
 
     Pictures are `NHW`, `NHWC` or `NCHW`, of unsigned bytes, 16-bit values (divided by 257) or floats from 0 to 1 or 0
@@ -108,17 +118,22 @@ def read_npz(path: Path) -> ArrayData:
             labels = labels.reshape(-1) if labels.size == len(labels) else labels
             if labels.shape != images[x].shape[:1]:
                 raise UserError(f"{path}: {x} has {len(images[x])} pictures, but {y} has shape {list(labels.shape)}")
-        parts[part] = ArrayPart(x, _as_nhwc(images[x], f"{path}: {x}"), labels)
+        parts[part] = _part(x, _as_nhwc(images[x], f"{path}: {x}"), labels)
     classes = tuple(str(name) for name in arrays["classes"].reshape(-1)) if "classes" in arrays else None
-    return ArrayData(parts, classes, note)
+    return Found("npz arrays", parts, classes, (note,))
 
 
-def _part_of(name: str) -> str:
-    """The part that an IDX file's name tells."""
-    words = re.split(r"[-_.]", name.lower())
-    if "t10k" in words or "test" in words:
-        return "test"
-    return "val" if {"val", "valid", "validation"} & set(words) else "train"
+def _part(origin: str, images: NDArray[np.uint8], labels: NDArray[Any] | None) -> Part:
+    """The part that an array of pictures and one of labels make; `UserError` for labels of a type that is none."""
+    if labels is None:
+        values: list[Any] = [None] * len(images)
+    else:
+        if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):
+            labels = labels.astype(np.int64)
+        if labels.dtype.kind not in "iubU":
+            raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
+        values = labels.tolist()
+    return Part(tuple(f"{origin}[{place}]" for place in range(len(images))), values, Arrays(images))
 
 
 def _labels_of(path: Path) -> Path | None:

@@ -123,6 +123,8 @@ class ImageBatch:
     pixels_BCHW: NDArray[np.uint8]
     labels_B: NDArray[np.int64]
     bad: tuple[Bad, ...]
+    indices_B: NDArray[np.int64]
+    """The records that were read: those asked for, or what stands in for them."""
 
 
 class ImageReader:
@@ -154,16 +156,16 @@ class ImageReader:
         draws_BX = [None] * len(samples_B) if epochs_B is None else self._draws(epochs_B, samples_B).tolist()
         channels, size = self.config.num_channels, self.config.image_size
         pixels_BHWC = np.empty((len(samples_B), size, size, channels), dtype=np.uint8)
-        samples, bad = samples_B.tolist(), []
+        indices_B, bad = samples_B.astype(np.int64), []
         for place, (sample, draws) in enumerate(zip(samples_B.tolist(), draws_BX, strict=True)):
             try:
                 picture = self._picture(sample, draws)
             except BadSample as error:
                 bad.append(Bad(self.records.names[sample], error.reason))
-                picture, samples[place] = self._replacement(sample, None if epochs_B is None else epochs_B[place])
+                picture, indices_B[place] = self._replacement(sample, None if epochs_B is None else epochs_B[place])
             pixels_BHWC[place] = np.frombuffer(picture.tobytes(), np.uint8).reshape(size, size, channels)
         pixels_BCHW = np.ascontiguousarray(pixels_BHWC.transpose(0, 3, 1, 2))
-        return ImageBatch(pixels_BCHW, self.records.labels[np.array(samples, dtype=np.int64)], tuple(bad))
+        return ImageBatch(pixels_BCHW, self.records.labels[indices_B], tuple(bad), indices_B)
 
     def _draws(self, epochs: NDArray[np.int64], samples: int | NDArray[np.int64]) -> NDArray[np.float64]:
         """Uniform numbers that decide the crops, `BX`."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.data.folder import Files
 from data2vec2.data.image import Bad, ImageReader, survey
 from data2vec2.data.records import Records, open_data
 from data2vec2.errors import UserError
@@ -88,6 +89,7 @@ def test_bad_samples_are_replaced_and_labels_follow(half_bad: Records) -> None:
     bad_ids = np.flatnonzero(half_bad.labels == even)
     batch = reader.train_batch(np.full(5, 3), bad_ids)
     assert (batch.labels_B == odd).all()
+    assert (half_bad.labels[batch.indices_B] == batch.labels_B).all()
     assert [bad.name for bad in batch.bad] == [half_bad.names[place] for place in bad_ids]
     assert [bad.reason for bad in batch.bad] == [
         "not an image",
@@ -108,13 +110,16 @@ def test_replacement_is_deterministic_and_listed_each_time(half_bad: Records) ->
     assert len(one.bad) == 3
     assert np.array_equal(one.pixels_BCHW[[1, 0]], two.pixels_BCHW)
     assert np.array_equal(one.pixels_BCHW[0], one.pixels_BCHW[2])
+    assert set(one.indices_B.tolist()) <= set(range(5, 10))
+    assert one.indices_B[0] == one.indices_B[2]
+    assert np.array_equal(reader.train_batch(ids(0), one.indices_B[:1]).pixels_BCHW[0], one.pixels_BCHW[0])
     central = reader.eval_batch(ids(0, 5))
     assert central.bad == (Bad(half_bad.names[0], "not an image"),)
 
 
 def test_a_file_that_vanished_is_replaced(half_bad: Records) -> None:
-    assert isinstance(half_bad.source, Path)
-    (half_bad.source / half_bad.names[9]).unlink()
+    assert isinstance(half_bad.source, Files)
+    (half_bad.source.root / half_bad.names[9]).unlink()
     assert reader_of(half_bad).eval_batch(ids(9)).bad == (Bad(half_bad.names[9], "unreadable"),)
 
 

@@ -70,6 +70,14 @@ def test_sub_folders_are_labels(tmp_path: Path) -> None:
     assert train.labels.tolist() == [-1, 0, 0, 1]
 
 
+def test_numbers_as_folder_names_are_names(tmp_path: Path) -> None:
+    for name in ("-1/1.png", "10/2.png", "2/3.png"):
+        put(tmp_path / name)
+    train = open_data(tmp_path).train
+    assert train.classes == ("-1", "10", "2")
+    assert train.labels.tolist() == [0, 1, 2]
+
+
 def test_one_sub_folder_is_no_label(tmp_path: Path) -> None:
     put(tmp_path / "all" / "1.png")
     train = open_data(tmp_path).train
@@ -253,7 +261,7 @@ def test_npz_label_values(tmp_path: Path) -> None:
     assert train.classes == ("a", "b", "c")
     assert train.labels.tolist() == [2, 0, -1]
     np.savez(tmp_path / "bad.npz", x=PICTURES[:3], y=np.array([2, 0, 3]), classes=np.array(["a", "b", "c"]))
-    refuse(tmp_path / "bad.npz", "labels go up to 3, but the array classes names 3 classes")
+    refuse(tmp_path / "bad.npz", "a label is 3, which is none of the classes that are given")
     np.savez(tmp_path / "half.npz", x=PICTURES[:3], y=np.array([0.5, 0, 1]))
     refuse(tmp_path / "half.npz", "labels of x are of type float64; they must be whole numbers")
 
@@ -285,7 +293,7 @@ def test_npz_types(tmp_path: Path, factor: float, dtype: type, note: str) -> Non
     )
     parts = open_data(tmp_path / "a.npz")
     assert note in parts.description
-    assert np.array_equal(parts.train.source, PICTURES)
+    assert np.array_equal(np.stack([parts.train.read(place) for place in range(12)]), PICTURES)
     assert parts.test is not None
     assert (parts.test.read(0) == 1).all()
 

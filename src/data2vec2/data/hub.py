@@ -1,0 +1,97 @@
+"""hf:NAME: data sets of the Hugging Face hub, or local folders in a form that `datasets` reads (extra `data`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data2vec2.data.columns import choose_columns
+from data2vec2.data.source import BadSample, Found, Part, by_part, part_of
+from data2vec2.errors import UserError
+
+PREFIX = "hf:"
+"""What such names begin with."""
+
+
+@dataclass(frozen=True, eq=False)
+class HubRows:
+    """Rows of a `datasets.Dataset`, whose files are memory-mapped."""
+
+    in_memory: ClassVar[bool] = False
+    dataset: Any
+    column: str
+    rows: NDArray[np.int64]
+
+    def read(self, index: int) -> bytes:
+        """Bytes of one picture, from the table or from the file that it names; raises `BadSample`."""
+        value = self.dataset[int(self.rows[index])][self.column]
+        content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+        if content is not None:
+            return bytes(content)
+        if not path:
+            raise BadSample("no picture in the row")
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise BadSample("unreadable") from error
+
+    def select(self, places: NDArray[np.int64]) -> HubRows:
+        """The rows at `places`."""
+        return HubRows(self.dataset, self.column, self.rows[places])
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """Size of the whole table, and the rows."""
+        yield str(self.dataset.data.nbytes).encode()
+        yield self.rows.tobytes()
+
+
+def read(text: str) -> Found:
+    """The splits of `hf:NAME` or `hf:NAME:CONFIG`; NAME is a data set of the hub or a folder.
+
+    Raises `UserError` if `datasets` is missing or can't load it.
+    """
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{text} needs the library datasets: pip install 'data2vec2[data]'") from error
+    loaded = _load(datasets, text.removeprefix(PREFIX), text)
+    splits: Mapping[str, Any] = loaded if isinstance(loaded, dict) else {"train": loaded}
+    parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
+    for part, names in by_part([name for name in splits if name not in left_out], text).items():
+        if len(names) > 1:
+            raise UserError(
+                f"{text} has several splits for {part}: {', '.join(names)}; save the one you want by itself"
+            )
+        dataset = splits[names[0]]
+        columns = choose_columns(dataset.features.arrow_schema, text)
+        classes = columns.classes
+        count = len(dataset)
+        labels = list(dataset[columns.label]) if columns.label else [None] * count
+        if isinstance(dataset.features[columns.picture], datasets.Image):
+            dataset = dataset.cast_column(columns.picture, datasets.Image(decode=False))
+        rows = HubRows(dataset.select_columns([columns.picture]), columns.picture, np.arange(count))
+        parts[part] = Part(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows)
+    note = f"left out: splits {', '.join(left_out)}" if left_out else ""
+    return Found("Hugging Face data set", parts, classes, (note,))
+
+
+def _load(datasets: Any, name: str, text: str) -> Any:
+    """A data set or a dictionary of them."""
+    folder = Path(name)
+    try:
+        if any((folder / state).is_file() for state in ("state.json", "dataset_dict.json")):
+            return datasets.load_from_disk(str(folder))
+        if folder.is_dir():
+            return datasets.load_dataset(str(folder.resolve()))
+        name, _, config = name.partition(":")
+        return datasets.load_dataset(name, config or None)
+    except Exception as error:  # the list of what it raises is open-ended
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(
+            f"{text} can't be loaded ({type(error).__name__}: {reason}); name a data set or folder"
+        ) from error

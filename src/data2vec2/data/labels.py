@@ -1,0 +1,80 @@
+"""Labels as they stand in the data become indices of classes, or tags where a sample can have several.
+
+Shapes: `N` samples, `C` classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data2vec2.errors import UserError
+
+COLUMNS = ("label", "labels", "class", "classes", "category", "categories", "target", "tag", "tags", "fine_label")
+"""Names under which tables keep labels; the first that is there is taken."""
+
+Encoded = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
+"""Labels `N` (-1: none) and tags `NC`; where there are tags, all labels are -1."""
+
+
+def encode(
+    values: Mapping[str, Sequence[Any]], named: tuple[str, ...] | None, where: str
+) -> tuple[dict[str, Encoded], tuple[str, ...]]:
+    """Labels or tags of each part, and the names of the classes, which all parts share.
+
+    A value is a whole number, a string, or a list of these (then there are tags); None, an empty string and numbers
+    below zero are no label. `named` are given names of classes, which numbers count from 0; without them, the classes
+    are all values there are, numbers first, in order. Fewer than two are no classes; one tag is enough. Raises
+    `UserError` for other values and for numbers or strings that `named` does not have.
+    """
+    several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
+    known: dict[Any, str] | None = (
+        None if named is None else {**dict(enumerate(named)), **{name: name for name in named}}
+    )
+    rows = {part: [_names(value, known, where) for value in given] for part, given in values.items()}
+    classes = named
+    if classes is None:
+        classes = tuple(sorted({name for part in rows.values() for row in part for name in row}, key=_order))
+    if len(classes) < (1 if several else 2):
+        classes = ()
+    index = {name: place for place, name in enumerate(classes)}
+    if not several or not classes:
+        single = {key: [index.get(row[0], -1) if row else -1 for row in part] for key, part in rows.items()}
+        return {key: (np.array(part, dtype=np.int64), None) for key, part in single.items()}, classes
+    encoded: dict[str, Encoded] = {}
+    for key, part in rows.items():
+        tags = np.zeros((len(part), len(classes)), dtype=bool)
+        for place, row in enumerate(part):
+            tags[place, [index[name] for name in row]] = True
+        encoded[key] = np.full(len(part), -1, dtype=np.int64), tags
+    return encoded, classes
+
+
+def _names(value: Any, known: Mapping[Any, str] | None, where: str) -> list[str]:
+    """Names of the classes that a value stands for, as `known` has them, or as they are spelled."""
+    if isinstance(value, list | tuple):
+        return [name for one in value for name in _names(one, known, where)]
+    if value is None or value == "" or value != value:
+        return []
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int | str):
+        raise UserError(f"{where}: a label is {value!r}; labels are whole numbers, strings, or lists of these")
+    if known is not None and value in known:
+        return [known[value]]
+    text = value if isinstance(value, str) else str(int(value))
+    if re.fullmatch(r"-[1-9]\d*", text):
+        return []
+    if known is not None:
+        names = ", ".join(dict.fromkeys(known.values()))
+        raise UserError(f"{where}: a label is {value!r}, which is none of the classes that are given ({names})")
+    return [text]
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """Whole numbers by size, then everything else by spelling."""
+    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name

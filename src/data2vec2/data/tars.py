@@ -1,0 +1,108 @@
+"""WebDataset: pictures in .tar files, which are listed once and then read in place; nothing is unpacked.
+
+The members of a sample share their name up to the first dot: "a/07.jpg" has its label in "a/07.cls" (a number or a
+word) or in "a/07.json" (under `label` or `labels`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data2vec2.data.folder import EXTENSIONS
+from data2vec2.data.labels import COLUMNS
+from data2vec2.data.source import Found, Part, by_part
+from data2vec2.data.spans import Spans
+from data2vec2.errors import UserError
+
+_BLOCK = 512
+_MAX_LABEL_BYTES = 1 << 20
+
+
+def read(root: Path, names: Sequence[str]) -> Found:
+    """The pictures in the .tar files `names` below `root`; file names tell the parts ("train-000000.tar").
+
+    Raises `UserError` for a file that is damaged or cut off, and for members that could lead out of it.
+    """
+    parts = {}
+    for part, files in by_part(names, str(root)).items():
+        sample_names: list[str] = []
+        labels: list[Any] = []
+        spans: list[tuple[int, int, int]] = []
+        for place, name in enumerate(files):
+            pictures, label_of = _index(root / name)
+            sample_names += [f"{name}/{member}" for member in pictures]
+            labels += [label_of.get(_key(member)) for member in pictures]
+            spans += [(place, offset, size) for offset, size in pictures.values()]
+        if not spans:
+            raise UserError(f"no pictures ({', '.join(sorted(EXTENSIONS))}) in {', '.join(files)} of {root}")
+        where, offsets, sizes = np.array(spans, dtype=np.int64).T
+        paths = tuple(root / name for name in files)
+        parts[part] = Part(tuple(sample_names), labels, Spans(paths, where.astype(np.int32), offsets, sizes))
+    return Found("WebDataset tars", parts)
+
+
+def _index(path: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
+    """Offset and size of each picture by the member's name, and labels by the samples' keys."""
+    pictures: dict[str, tuple[int, int]] = {}
+    labels: dict[str, Any] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
+                extension = _checked(member, path)
+                if extension in EXTENSIONS:
+                    pictures[member.name] = member.offset_data, member.size
+                elif extension in (".cls", ".json") and (label := _label(tar, member, path)) is not None:
+                    labels[_key(member.name)] = label
+            end = tar.offset
+        with path.open("rb") as file:
+            file.seek(end)
+            if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes damage after the first member for the end
+                raise UserError(f"{path} is damaged or cut off after {end:,} bytes; fetch or write it again")
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise UserError(f"can't read {path} as a .tar file: {error}; fetch or write it again") from error
+    return pictures, labels
+
+
+def _checked(member: tarfile.TarInfo, path: Path) -> str:
+    """The member's extension after the first dot, in small letters; "" for what is not a sample's.
+
+    Raises `UserError` for links, devices and names that lead out of the archive.
+    """
+    name = member.name.replace("\\", "/")
+    if re.match(r"(/|[A-Za-z]:/)", name) or ".." in name.split("/"):
+        raise UserError(f"{path} has a member {member.name!r}, whose name leads out of the archive; remove it")
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        raise UserError(f"{path} has a member {member.name!r}, which is a link or no plain file; remove it")
+    first, _, extension = name.rpartition("/")[2].partition(".")
+    return "." + extension.lower() if first and member.isreg() else ""
+
+
+def _key(member: str) -> str:
+    """What the members of one sample share: the name up to the first dot of its last part."""
+    folder, slash, name = member.rpartition("/")
+    return folder + slash + name.partition(".")[0]
+
+
+def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Any:
+    """The label in a .cls or .json member; None if it has none."""
+    file = tar.extractfile(member)
+    if file is None or member.size > _MAX_LABEL_BYTES:
+        raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label")
+    try:
+        text = file.read().decode("utf-8")
+        if member.name.lower().endswith(".cls"):
+            return text.strip()
+        described = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: can't read the label in {member.name}: {error}") from error
+    if not isinstance(described, dict):
+        return described
+    return next((described[column] for column in COLUMNS if column in described), None)

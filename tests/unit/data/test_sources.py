@@ -1,0 +1,569 @@
+"""The same real pictures in every kind of source; damage of every kind is named."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import pickle
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.data.image import ImageReader
+from data2vec2.data.records import BadSample, Parts, Records, open_data
+from data2vec2.errors import UserError
+
+from .pictures import clothes, encoded, photo
+
+datasets = pytest.importorskip("datasets")
+
+COUNT = 40
+FILES = [encoded(photo(40 + place, 30), "JPEG" if place % 2 else "PNG") for place in range(COUNT)]
+NAMES = ("shirt", "boot", "bag")
+LABELS = [place % 3 for place in range(COUNT)]
+TAGS = [[tag for tag in range(3) if place >> tag & 1] for place in range(COUNT)]
+READER = ImageConfig(image_size=16, patch_size=4, num_channels=3)
+
+
+def refuse(data: str | Path, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        open_data(data)
+
+
+def as_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def features(label: Any) -> Any:
+    return datasets.Features({"image": datasets.Image(), "label": label})
+
+
+def hugging_face(label: Any, labels: list[Any]) -> Any:
+    rows = {"image": [{"bytes": file, "path": None} for file in FILES], "label": labels}
+    return datasets.Dataset.from_dict(rows, features=features(label))
+
+
+def parquet(root: Path) -> Path:
+    table = pa.table({"name": [str(place) for place in range(COUNT)], "image": FILES, "label": LABELS})
+    pq.write_table(table, root / "data.parquet", row_group_size=7)
+    return root / "data.parquet"
+
+
+def parquet_of_structs(root: Path) -> Path:
+    structs = [{"bytes": file, "path": "a.jpg"} for file in FILES]
+    pq.write_table(pa.table({"anything": structs, "class": [NAMES[i] for i in LABELS]}), root / "a.parquet")
+    return root
+
+
+def parquet_of_hugging_face(root: Path) -> Path:
+    hugging_face(datasets.ClassLabel(names=list(NAMES)), LABELS).to_parquet(root / "a.parquet", batch_size=9)
+    return root / "a.parquet"
+
+
+def tar(root: Path) -> Path:
+    members = []
+    for place, (file, label) in enumerate(zip(FILES, LABELS, strict=True)):
+        members += [(f"{place:03}.cls", f"{label}\n".encode()), (f"{place:03}.jpg", file)]
+    as_tar(root / "shard-000000.tar", members)
+    return root / "shard-000000.tar"
+
+
+def tars_with_json(root: Path) -> Path:
+    for start in (0, 20):
+        members = []
+        for place in range(start, start + 20):
+            described = json.dumps({"label": NAMES[LABELS[place]], "text": "a picture"}).encode()
+            members += [(f"./in/{place:03}.jpg", FILES[place]), (f"./in/{place:03}.json", described)]
+        as_tar(root / f"shard-{start:06}.tar", members)
+    return root
+
+
+def saved(root: Path) -> str:
+    hugging_face(datasets.ClassLabel(names=list(NAMES)), LABELS).save_to_disk(root / "saved")
+    return f"hf:{root / 'saved'}"
+
+
+def hub_folder(root: Path) -> str:
+    hugging_face(datasets.Value("int64"), LABELS).to_parquet(root / "train-00000-of-00001.parquet")
+    return f"hf:{root}"
+
+
+def metadata_csv(root: Path) -> Path:
+    with (root / "metadata.csv").open("w", newline="") as file:
+        rows = [(f"pictures/{place:03}.jpg", NAMES[label]) for place, label in enumerate(LABELS)]
+        csv.writer(file).writerows([("file_name", "label"), *rows])
+    (root / "pictures").mkdir()
+    for place, content in enumerate(FILES):
+        (root / "pictures" / f"{place:03}.jpg").write_bytes(content)
+    return root
+
+
+def metadata_jsonl(root: Path) -> Path:
+    folder = metadata_csv(root)
+    (folder / "metadata.csv").unlink()
+    rows = [{"file_name": f"./pictures/{place:03}.jpg", "label": label} for place, label in enumerate(LABELS)]
+    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return folder
+
+
+SOURCES: list[Callable[[Path], Path | str]] = [
+    parquet,
+    parquet_of_structs,
+    parquet_of_hugging_face,
+    tar,
+    tars_with_json,
+    saved,
+    hub_folder,
+    metadata_csv,
+    metadata_jsonl,
+]
+
+
+@pytest.mark.parametrize("make", SOURCES)
+def test_every_source_gives_the_same_pictures_and_labels(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
+    data = make(tmp_path)
+    records = open_data(data).train
+    assert len(records) == COUNT
+    assert [records.read(place) for place in range(COUNT)] == FILES
+    assert len(set(records.names)) == COUNT
+    given = [records.classes[label] for label in records.labels]
+    assert given in ([NAMES[label] for label in LABELS], [str(label) for label in LABELS])
+    assert records.tags is None
+
+    order = np.random.default_rng(0).permutation(COUNT)[:25]
+    chosen = pickle.loads(pickle.dumps(records.select(order)))
+    assert [chosen.read(place) for place in range(25)] == [FILES[place] for place in order]
+    assert list(chosen.names) == [records.names[place] for place in order]
+    assert chosen.fingerprint == open_data(Path(data)).train.select(order).fingerprint
+    assert chosen.fingerprint != records.select(order[::-1]).fingerprint
+    pixels = ImageReader(records, READER, DataConfig(), 0).train_batch(np.zeros(9, np.int64), np.arange(9)).pixels_BCHW
+    assert pixels.std() > 10
+
+
+@pytest.mark.parametrize("make", [parquet, tar, saved, metadata_csv])
+def test_pictures_are_read_in_another_process(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
+    """A worker needs nothing but the pickled records."""
+    (tmp_path / "records").write_bytes(pickle.dumps(open_data(make(tmp_path)).train))
+    program = "import pickle, sys; r = pickle.load(open(sys.argv[1], 'rb')); print(len(r.read(31)))"
+    command = [sys.executable, "-c", program, str(tmp_path / "records")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == [str(len(FILES[31]))]
+
+
+def several_in_parquet(root: Path) -> Path:
+    pq.write_table(pa.table({"image": FILES, "labels": TAGS}), root / "a.parquet")
+    return root / "a.parquet"
+
+
+def several_in_hugging_face(root: Path) -> Path:
+    label = datasets.List(datasets.ClassLabel(names=list(NAMES)))
+    hugging_face(label, TAGS).to_parquet(root / "a.parquet")
+    return root / "a.parquet"
+
+
+def several_saved(root: Path) -> str:
+    hugging_face(datasets.List(datasets.ClassLabel(names=list(NAMES))), TAGS).save_to_disk(root / "saved")
+    return f"hf:{root / 'saved'}"
+
+
+def several_in_tar(root: Path) -> Path:
+    members = []
+    for place in range(COUNT):
+        described = json.dumps({"labels": [NAMES[tag] for tag in TAGS[place]]}).encode()
+        members += [(f"{place:03}.jpg", FILES[place]), (f"{place:03}.json", described)]
+    as_tar(root / "a.tar", members)
+    return root / "a.tar"
+
+
+def several_in_csv(root: Path) -> Path:
+    folder = metadata_csv(root)
+    rows = [f"pictures/{place:03}.jpg,{'|'.join(NAMES[tag] for tag in TAGS[place])}" for place in range(COUNT)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "make", [several_in_parquet, several_in_hugging_face, several_saved, several_in_tar, several_in_csv]
+)
+def test_tags(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
+    parts = open_data(make(tmp_path))
+    records = parts.train
+    assert records.tags is not None
+    assert records.tags.shape == (COUNT, 3)
+    assert (records.labels == -1).all()
+    assert "3 tags, of which a picture can have several" in parts.description
+    for place, row in enumerate(records.tags):
+        found = {records.classes[tag] for tag in np.flatnonzero(row)}
+        assert found in ({NAMES[tag] for tag in TAGS[place]}, {str(tag) for tag in TAGS[place]})
+    chosen = records.select([5, 2])
+    assert chosen.tags is not None
+    assert np.array_equal(chosen.tags, records.tags[[5, 2]])
+    changed = Records(records.kind, records.names, records.labels, records.classes, {}, records.source, ~records.tags)
+    assert changed.fingerprint != records.fingerprint
+
+
+# Parts
+
+
+def tables_of_parts(root: Path) -> Path:
+    for name, count in (("train-0", 10), ("train-1", 5), ("validation-0", 4), ("test-0", 3)):
+        pq.write_table(pa.table({"image": FILES[:count], "label": LABELS[:count]}), root / f"{name}.parquet")
+    (root / "README.md").write_text("text")
+    return root
+
+
+def tars_of_parts(root: Path) -> Path:
+    for name, count in (("train/0", 10), ("train/1", 5), ("val/0", 4), ("test/0", 3)):
+        members = [(f"{i}.jpg", FILES[i]) for i in range(count)] + [(f"{i}.cls", b"%d" % (i % 3)) for i in range(count)]
+        as_tar(root / f"{name}.tar", members)
+    (root / "README.md").write_text("text")
+    return root
+
+
+def splits(root: Path) -> str:
+    tables_of_parts(root)
+    return f"hf:{root}"
+
+
+def metadata_in_each_part(root: Path) -> Path:
+    for part, count in (("train", 15), ("valid", 4), ("test", 3)):
+        (root / part).mkdir()
+        rows = [json.dumps({"file_name": f"{i}.png", "label": i % 3}) for i in range(count)]
+        (root / part / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+        for place in range(count):
+            (root / part / f"{place}.png").write_bytes(FILES[place])
+    (root / "README.md").write_text("text")
+    return root
+
+
+@pytest.mark.parametrize("make", [tables_of_parts, tars_of_parts, splits, metadata_in_each_part])
+def test_parts(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
+    parts: Parts = open_data(make(tmp_path))
+    assert parts.val is not None
+    assert parts.test is not None
+    assert [len(part) for part in (parts.train, parts.val, parts.test)] == [15, 4, 3]
+    assert "15 train, 4 val, 3 test, 3 classes" in parts.description
+    assert sorted(parts.test.labels.tolist()) == [0, 1, 2]
+    assert parts.test.read(2) == FILES[2]
+    assert parts.train.classes == parts.val.classes == parts.test.classes == ("0", "1", "2")
+    assert make is splits or "left out: .md (1)" in parts.description
+
+
+def test_one_part_alone_is_trained_on_and_two_without_train_are_refused(tmp_path: Path) -> None:
+    tables_of_parts(tmp_path)
+    for name in ("train-0", "train-1"):
+        (tmp_path / f"{name}.parquet").unlink()
+    assert len(open_data(tmp_path / "test-0.parquet").train) == 3
+    refuse(tmp_path, "has test and val parts, none to train on")
+    (tmp_path / "validation-0.parquet").unlink()
+    assert len(open_data(tmp_path).train) == 3
+
+
+def test_of_several_kinds_the_one_with_most_files_is_taken(tmp_path: Path) -> None:
+    parquet(tmp_path)
+    (tmp_path / "logo.png").write_bytes(FILES[0])
+    parts = open_data(tmp_path)
+    assert parts.train.kind == "Parquet tables"
+    assert "left out: .png (1)" in parts.description
+    (tmp_path / "photo.png").write_bytes(FILES[0])
+    parts = open_data(tmp_path)
+    assert parts.train.kind == "folder of images"
+    assert "left out: .parquet (1)" in parts.description
+
+
+# Parquet
+
+
+def test_a_table_is_copied_once_and_again_when_it_changes(tmp_path: Path, cache: Path) -> None:
+    path = parquet(tmp_path)
+    open_data(path)
+    copies = {file: file.stat().st_mtime_ns for file in cache.iterdir()}
+    assert sorted(file.suffix for file in copies) == [".npy", ".pictures"]
+    open_data(path)
+    assert {file: file.stat().st_mtime_ns for file in cache.iterdir()} == copies
+    pq.write_table(pa.table({"image": FILES[::-1][:-1]}), path)
+    assert open_data(path).train.read(0) == FILES[-1]
+    for file in cache.glob("*.pictures"):  # what a full disk or a dead machine leaves
+        file.write_bytes(file.read_bytes()[:-1])
+    assert open_data(path).train.read(COUNT - 2) == FILES[1]
+
+
+def test_memory_does_not_grow_with_a_table(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).bytes(100_000)
+    with pq.ParquetWriter(tmp_path / "a.parquet", pa.schema({"image": pa.binary()})) as writer:
+        for _ in range(20):
+            writer.write_table(pa.table({"image": [noise] * 20}))
+    before = pa.total_allocated_bytes()
+    tracemalloc.start()
+    open_data(tmp_path / "a.parquet")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6  # the file has 40 MB
+    assert pa.total_allocated_bytes() - before < 10e6
+
+
+def test_rows_without_a_picture_are_bad_samples(tmp_path: Path) -> None:
+    structs = [{"bytes": FILES[0]}, {"bytes": None}, None, {"bytes": b""}, {"bytes": FILES[1][:50]}]
+    pq.write_table(pa.table({"image": structs}), tmp_path / "a.parquet")
+    records = open_data(tmp_path / "a.parquet").train
+    assert records.read(0) == FILES[0]
+    for place in (1, 2, 3):
+        with pytest.raises(BadSample, match="empty file"):
+            records.read(place)
+    batch = ImageReader(records, READER, DataConfig(), 0).eval_batch(np.arange(5))
+    assert [bad.reason for bad in batch.bad][:3] == ["empty file"] * 3
+    assert batch.indices_B.tolist() == [0] * 5
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, -1])
+def test_cut_parquet(tmp_path: Path, cut: int) -> None:
+    path = parquet(tmp_path)
+    path.write_bytes(path.read_bytes()[:cut])
+    refuse(path, r"can't read .*data\.parquet as Parquet; was a download cut off\?")
+
+
+def test_damaged_row_group(tmp_path: Path, cache: Path) -> None:
+    path = parquet(tmp_path)
+    raw = bytearray(path.read_bytes())
+    raw[100:2000] = bytes(1900)
+    path.write_bytes(raw)
+    refuse(path, r"can't read .*data\.parquet")
+    assert not list(cache.iterdir())  # nothing half-done is left
+
+
+@pytest.mark.parametrize(
+    ("columns", "match"),
+    [
+        ({"a": [1, 2]}, r"has no column of pictures under a known name; it has a \(int64\)"),
+        ({"a": [b"1"], "b": [b"2"]}, r"it has a \(binary\), b \(binary\)"),
+        ({"image": [[1, 2]]}, r"it has image \(list<"),
+        ({"image": pa.array([], pa.binary())}, "has no rows"),
+        ({"image": [b"1", b"2"], "label": [0, 1], "a": [b"3", b"4"]}, ""),
+    ],
+)
+def test_columns(tmp_path: Path, columns: dict[str, Any], match: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    if match:
+        refuse(tmp_path / "a.parquet", match)
+    else:
+        assert open_data(tmp_path / "a.parquet").train.read(1) == b"2"
+
+
+def test_tables_of_other_columns_are_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": FILES[:2], "label": [0, 1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"picture": FILES[:2], "label": [0, 1]}), tmp_path / "b.parquet")
+    refuse(tmp_path, r"b\.parquet has other columns than the files before it")
+
+
+def test_no_room_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    refuse(parquet(tmp_path), "can't copy the pictures of .*data.parquet to .*; XDG_CACHE_HOME names another")
+
+
+# WebDataset
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "match"),
+    [
+        ("../a.jpg", tarfile.REGTYPE, "has a member '../a.jpg', whose name leads out of the archive"),
+        ("b/../../a.jpg", tarfile.REGTYPE, "leads out"),
+        ("b\\..\\a.txt", tarfile.REGTYPE, "leads out"),
+        ("/etc/a.jpg", tarfile.REGTYPE, "'/etc/a.jpg', whose name leads out"),
+        ("C:\\a.jpg", tarfile.REGTYPE, "leads out"),
+        ("a.jpg", tarfile.SYMTYPE, "has a member 'a.jpg', which is a link or no plain file"),
+        ("a.jpg", tarfile.LNKTYPE, "a link"),
+        ("a.txt", tarfile.CHRTYPE, "no plain file"),
+        ("a.jpg", tarfile.BLKTYPE, "no plain file"),
+        ("a.jpg", tarfile.FIFOTYPE, "no plain file"),
+    ],
+)
+def test_members_that_could_lead_out(tmp_path: Path, name: str, kind: bytes, match: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        good = tarfile.TarInfo("0.jpg")
+        good.size = len(FILES[0])
+        archive.addfile(good, io.BytesIO(FILES[0]))
+        bad = tarfile.TarInfo(name)
+        bad.type, bad.linkname = kind, "/etc/passwd"
+        archive.addfile(bad)
+    refuse(tmp_path / "a.tar", match)
+
+
+def test_members_that_are_not_samples(tmp_path: Path) -> None:
+    members = [
+        ("__key__", b""),
+        (".hidden.jpg", b"1"),
+        ("a.seg.png", b"2"),
+        ("a.txt", b"a caption"),
+        ("a.JPG", FILES[0]),
+    ]
+    as_tar(tmp_path / "a.tar", [*members, ("d/b.c/e.jpeg", FILES[1]), ("a.json", b'{"width": 3}'), ("empty.png", b"")])
+    records = open_data(tmp_path / "a.tar").train
+    assert list(records.names) == ["a.tar/a.JPG", "a.tar/d/b.c/e.jpeg", "a.tar/empty.png"]
+    assert records.read(1) == FILES[1]
+    assert records.classes == ()
+    with pytest.raises(BadSample, match="empty file"):
+        records.read(2)
+
+
+def test_a_label_beside_a_description(tmp_path: Path) -> None:
+    members = [(f"{i}.{end}", content) for i in range(2) for end, content in (("jpg", FILES[i]), ("cls", b"%d" % i))]
+    as_tar(tmp_path / "a.tar", [*members, ("0.json", b'{"width": 3}'), ("1.json", b'{"width": 3}')])
+    assert open_data(tmp_path / "a.tar").train.labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[" * 100_000])
+def test_damaged_labels(tmp_path: Path, content: bytes) -> None:
+    as_tar(tmp_path / "a.tar", [("0.jpg", FILES[0]), ("0.json", content)])
+    refuse(tmp_path / "a.tar", "can't read the label in 0.json")
+
+
+def test_cut_tar(tmp_path: Path) -> None:
+    whole = tar(tmp_path).read_bytes()
+    with tarfile.open(tmp_path / "shard-000000.tar") as archive:
+        starts = [member.offset for member in archive]
+    path = tmp_path / "cut.tar"
+    for cut in (0, 100, starts[1], starts[5], starts[5] + 512, starts[5] + 700, starts[-1] + 513):
+        path.write_bytes(whole[:cut])
+        refuse(path, "cut.tar")
+    raw = bytearray(whole)
+    raw[starts[8] : starts[8] + 512] = b"\xa5" * 512
+    path.write_bytes(raw)
+    refuse(path, r"cut\.tar is damaged or cut off after .* bytes; fetch or write it again")
+
+
+def test_a_tar_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    path = tar(tmp_path)
+    records = open_data(path).train
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(BadSample, match="truncated"):
+        records.read(COUNT - 1)
+    path.unlink()
+    with pytest.raises(BadSample, match="unreadable"):
+        records.read(0)
+
+
+def test_tars_without_pictures_and_packed_ones(tmp_path: Path) -> None:
+    as_tar(tmp_path / "a.tar", [("a.txt", b"text")])
+    refuse(tmp_path / "a.tar", "no pictures .* in a.tar")
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
+        pass
+    refuse(tmp_path / "a.tar.gz", "is compressed.*; unpack it to a plain .tar")
+    (tmp_path / "a.tar.gz").rename(tmp_path / "b.tar")
+    refuse(tmp_path / "b.tar", "can't read .*b.tar as a .tar file")
+
+
+# hf:NAME
+
+
+def test_pictures_that_lie_beside_a_hugging_face_table(tmp_path: Path) -> None:
+    folder = metadata_csv(tmp_path)
+    records = open_data(f"hf:{folder}").train  # datasets calls it an imagefolder
+    assert sorted(records.read(place) for place in range(COUNT)) == sorted(FILES)
+    assert records.classes == tuple(sorted(NAMES))
+    (folder / "pictures" / "000.jpg").unlink()
+    with pytest.raises(BadSample, match="unreadable"):
+        records.read(0)
+
+
+def test_hugging_face_of_nothing(tmp_path: Path) -> None:
+    refuse(f"hf:{tmp_path}", "can't be loaded .*; name a data set or folder")
+    (tmp_path / "dataset_dict.json").write_text("{")
+    refuse(f"hf:{tmp_path}", "can't be loaded")
+
+
+def test_splits_of_no_part_are_left_out(tmp_path: Path) -> None:
+    whole = hugging_face(datasets.Value("int64"), LABELS)
+    splits_of = datasets.DatasetDict(train=whole.select(range(9)), test=whole.select(range(5)), unlabelled=whole)
+    splits_of.save_to_disk(tmp_path / "saved")
+    parts = open_data(f"hf:{tmp_path / 'saved'}")
+    assert parts.test is not None
+    assert (len(parts.train), len(parts.test)) == (9, 5)
+    assert parts.train.read(8) == FILES[8]
+    assert "left out: splits unlabelled" in parts.description
+    datasets.DatasetDict(a=whole, b=whole).save_to_disk(tmp_path / "two")
+    refuse(f"hf:{tmp_path / 'two'}", "has several splits for train: a, b")
+
+
+def test_a_saved_folder_without_hf(tmp_path: Path) -> None:
+    saved(tmp_path)
+    refuse(tmp_path / "saved", r"if it was saved by datasets, name it as hf:.*saved")
+
+
+def test_missing_library(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['datasets'] = None\n"
+        "from data2vec2.data.records import open_data\n"
+        "try: open_data('hf:x')\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "UserError hf:x needs the library datasets: pip install 'data2vec2[data]'"
+
+
+# Metadata
+
+
+def test_metadata_and_what_it_leaves_out(tmp_path: Path) -> None:
+    folder = metadata_csv(tmp_path)
+    text = (folder / "metadata.csv").read_text().replace("pictures/001.jpg", "pictures/gone.jpg")
+    (folder / "metadata.csv").write_text("\ufeff" + text)
+    (folder / "pictures" / "noext").write_bytes(FILES[0])
+    parts = open_data(folder)
+    labels = dict(zip(parts.train.names, parts.train.labels.tolist(), strict=True))
+    assert labels["pictures/001.jpg"] == -1  # not in the table
+    with pytest.raises(BadSample, match="unreadable"):
+        parts.train.read(list(parts.train.names).index("pictures/gone.jpg"))
+    assert "left out: no extension (1); labels from metadata.csv" in parts.description
+
+
+def test_metadata_without_labels_leaves_those_of_the_folders(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_bytes(FILES[0])
+    (tmp_path / "metadata.csv").write_text("file_name,caption\na/1.jpg,text\n")
+    assert open_data(tmp_path).train.classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "match"),
+    [
+        ("metadata.csv", "name,label\na.jpg,1\n", "row 1 has no file_name; it has name, label"),
+        ("metadata.csv", "file_name,label\n../a.jpg,1\n", r"row 1 names \.\./a\.jpg, which is not below"),
+        ("metadata.csv", "file_name,label\n/a.jpg,1\n", "row 1 names /a.jpg"),
+        ("metadata.jsonl", '{"file_name": 3}', "row 1 has no file_name"),
+        ("metadata.jsonl", '{"file_name": ', "can't read .*metadata.jsonl as JSON lines"),
+        ("metadata.jsonl", "[1]", "line 1 is .*, not an object"),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "label": 0.5}', "a label is 0.5"),
+    ],
+)
+def test_bad_metadata(tmp_path: Path, name: str, text: str, match: str) -> None:
+    (tmp_path / "a.jpg").write_bytes(FILES[0])
+    (tmp_path / name).write_text(text)
+    refuse(tmp_path, match)
+
+
+def test_bundled_pictures_as_a_table(tmp_path: Path) -> None:
+    """Real data through a Parquet file are the arrays they came from."""
+    files = [encoded(ImageReader(clothes(), READER, DataConfig(), 0).central_square(i), "PNG") for i in range(20)]
+    pq.write_table(pa.table({"image": files, "label": clothes().labels[:20]}), tmp_path / "a.parquet")
+    config, data = READER, DataConfig(eval_crop=1.0)
+    batch = ImageReader(open_data(tmp_path / "a.parquet").train, config, data, 0).eval_batch(np.arange(20))
+    plain = ImageReader(clothes(), config, DataConfig(), 0).eval_batch(np.arange(20))
+    assert np.array_equal(batch.pixels_BCHW, plain.pixels_BCHW)
