@@ -23,21 +23,27 @@ class ImageConfig:
     """Height and width of a patch in pixels; one patch is one token."""
     num_channels: int = 3
     """3 for colour, 1 for grey pictures."""
+    position_size: int | None = None
+    """Height and width in pixels of the pictures that the positions are made for; none: `image_size`. Set to the size
+    of pre-training where fine-tuning sees larger pictures: the positions of another size are interpolated."""
 
     def __post_init__(self) -> None:
         require(self.patch_size >= 1, "model.modality.patch_size", self.patch_size, "at least 1")
-        require(
-            self.image_size >= self.patch_size and self.image_size % self.patch_size == 0,
-            "model.modality.image_size",
-            self.image_size,
-            f"a multiple of patch_size ({self.patch_size})",
-        )
+        for name, size in (("image_size", self.image_size), ("position_size", self.position_size)):
+            is_multiple = size is None or (size >= self.patch_size and size % self.patch_size == 0)
+            require(is_multiple, f"model.modality.{name}", size, f"a multiple of patch_size ({self.patch_size})")
         require(self.num_channels in (1, 3), "model.modality.num_channels", self.num_channels, "1 or 3")
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of patches; T is their product."""
         side = self.image_size // self.patch_size
+        return side, side
+
+    @property
+    def position_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches that the positions are made for."""
+        side = (self.position_size or self.image_size) // self.patch_size
         return side, side
 
 
@@ -140,8 +146,8 @@ class TargetConfig:
 
     average_layers: int = 10
     """How many of the trunk's last layers are averaged [K_top]."""
-    layer_norm: Literal["instance", "layer"] = "instance"
-    """Normalisation of each layer's output before the mean: over time, or over channels."""
+    layer_norm: Literal["none", "instance", "layer"] = "instance"
+    """Normalisation of each layer's output before the mean: none (prone to collapse), over time, or over channels."""
     final_norm: Literal["none", "instance", "layer"] = "layer"
     """Normalisation of the mean."""
 

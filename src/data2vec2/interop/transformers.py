@@ -77,6 +77,8 @@ class Data2Vec2ImageConfig(Data2Vec2Config):  # type: ignore[no-untyped-call]
     """Height and width of a patch in pixels."""
     num_channels: int = 3
     """3 for colour, 1 for grey pictures."""
+    position_size: int | None = None
+    """Height and width in pixels of the pictures that the positions are made for; none: `image_size`."""
 
 
 class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -140,7 +142,10 @@ class Data2Vec2ImageModel(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-
     def forward(
         self, pixel_values: Tensor, output_hidden_states: bool | None = None, return_dict: bool | None = None
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
-        """Encode normalised pictures `(N, channels, image_size, image_size)`; `ValueError` for another shape.
+        """Encode normalised pictures `(N, channels, height, width)`.
+
+        The model was trained at `image_size`; any multiples of the patch size are accepted, with interpolated positions
+        (`ValueError` for other shapes).
 
         `last_hidden_state` (`NLD`) is the last block's output: the CLS token, then the patches row by row.
         `pooler_output` (`ND`) is the mean over the patches **without** the CLS token, which is what this project's

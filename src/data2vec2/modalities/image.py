@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from data2vec2.config import ImageConfig
 from data2vec2.modalities.base import Modality, Rows, Tokens
 from data2vec2.nn.gather import take
-from data2vec2.nn.positions import sincos_2d
+from data2vec2.nn.positions import resize_positions, sincos_2d
 from data2vec2.nn.stems import PatchEmbed
 
 
@@ -30,20 +30,31 @@ class ImageModality(Modality):
         self.config = config
         self.stem = PatchEmbed(config.num_channels, config.patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.register_buffer("positions_TD", sincos_2d(embed_dim, config.grid), persistent=False)
+        self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
 
     def tokens(self, inputs: Tensor) -> Tokens:
-        """Patches of normalised pictures `BCHW`; `ValueError` for another size or number of channels."""
-        size, channels = self.config.image_size, self.config.num_channels
-        if inputs.shape[1:] != (channels, size, size):
-            expected = f"(batch, {channels}, {size}, {size})"
+        """Patches of normalised pictures `BCHW` of any H and W that are multiples of the patch size.
+
+        `ValueError` for others and for another number of channels.
+        """
+        patch, channels = self.config.patch_size, self.config.num_channels
+        height, width = inputs.shape[-2:]
+        if inputs.ndim != 4 or inputs.shape[1] != channels or height % patch or width % patch or not height * width:
+            expected = f"(batch, {channels}, height, width), height and width multiples of {patch}"
             raise ValueError(f"pictures of shape {tuple(inputs.shape)} for a model of {expected}")
         assert self.stem is not None
-        return Tokens(self.stem(inputs), self.config.grid)
+        return Tokens(self.stem(inputs), (height // patch, width // patch))
 
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
-        """Add positions, take the kept patches, put the CLS token in front."""
-        x = tokens.tokens_BTD + self.positions_TD.to(tokens.tokens_BTD.dtype)
+        """Add positions, take the kept patches, put the CLS token in front.
+
+        Whole pictures may have any size; masks are made for the configured one (`ValueError` for another).
+        """
+        rows, columns = tokens.grid
+        if keep_ids_NK is not None and (rows, columns) != self.config.grid:
+            raise ValueError(f"masks for {self.config.grid} patches and pictures of {(rows, columns)}")
+        positions_TD = resize_positions(self.positions_TD, self.config.position_grid, (rows, columns))
+        x = tokens.tokens_BTD + positions_TD.to(tokens.tokens_BTD.dtype)
         x_NKD = x if keep_ids_NK is None else take(x, keep_ids_NK)
         cls_N1D = self.cls_token.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1)
         return Rows(torch.cat([cls_N1D, x_NKD], dim=1))
@@ -57,4 +68,4 @@ class ImageModality(Modality):
             nn.init.uniform_(self.stem.weight, -bound, bound)
         nn.init.normal_(self.cls_token)
         with torch.no_grad():
-            self.positions_TD.copy_(sincos_2d(self.positions_TD.shape[-1], self.config.grid))
+            self.positions_TD.copy_(sincos_2d(self.positions_TD.shape[-1], self.config.position_grid))

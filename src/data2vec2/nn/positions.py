@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -22,3 +23,15 @@ def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
 
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     return torch.cat([one_axis(columns.flatten()), one_axis(rows.flatten())], dim=1).float()
+
+
+def resize_positions(positions_TD: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
+    """Positions made for `grid`, row by row, for another grid: the bicubic interpolation of every channel.
+
+    Patches keep their share of the picture: the centre of the first patch of a grid twice as fine lies a quarter of an
+    old patch from the edge. On the same grid the positions themselves are returned.
+    """
+    if grid == new_grid:
+        return positions_TD
+    table_1Dhw = positions_TD.float().view(1, *grid, -1).permute(0, 3, 1, 2)
+    return F.interpolate(table_1Dhw, size=new_grid, mode="bicubic", align_corners=False).flatten(2)[0].T

@@ -222,7 +222,13 @@ def test_prenet_blocks_are_not_targets() -> None:
     assert torch.equal(trunk[0], encoded.ffn_outputs[2][:, 1:])
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 32, 32), (2, 1, 28, 24)])
-def test_pictures_of_another_shape_are_refused(model: Data2Vec2, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"for a model of \(batch, 1, 28, 28\)"):
+@pytest.mark.parametrize("shape", [(2, 3, 28, 28), (2, 1, 30, 28), (2, 1, 28, 27), (2, 1, 0, 28), (1, 28, 28)])
+def test_pictures_that_can_not_be_cut_into_patches_are_refused(model: Data2Vec2, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"for a model of \(batch, 1, height, width\), .* multiples of 4"):
         model.student(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(B, 1, 32, 32), (B, 1, 28, 24)])
+def test_pre_training_keeps_to_its_grid(model: Data2Vec2, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"masks for \(7, 7\) patches"):
+        model(torch.zeros(shape), batch()[1])

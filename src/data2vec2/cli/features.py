@@ -1,0 +1,104 @@
+"""Verbs that turn pictures into features and classes: embed, predict."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from dataclasses import asdict, dataclass
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from data2vec2.cli.common import FAILED
+
+
+@dataclass(kw_only=True)
+class Embed:
+    """Write the features of pictures to a Parquet file."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """A run folder or an exported model."""
+    data: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DATA")]
+    """A data set (folder, arrays, .parquet, .tar, hf:NAME), or picture files and folders."""
+    out: Path
+    """Parquet file to write."""
+    layer: int | None = None
+    """Block whose output is taken, from 1; 0: the patch embeddings; none: the last."""
+    pool: Literal["mean", "none", "cls"] = "mean"
+    """Mean over patches, none (a vector for each patch), or the CLS token."""
+    part: Literal["train", "val", "test", "all"] = "all"
+    """Which part of a data set."""
+    size: int | None = None
+    """Side of the model's input in pixels, a multiple of the patch size; none: the model's own."""
+    keep_aspect: bool = False
+    """Cut nothing off: shorter side to the size, longer side in proportion, both rounded to whole patches."""
+    batch: int = 64
+    """Pictures that go through the model at once."""
+    dtype: Literal["float32", "float16"] = "float32"
+    """Numbers in the file."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    overwrite: bool = False
+    """Replace an existing file."""
+    json: bool = False
+    """Print the outcome as JSON."""
+
+
+@dataclass(kw_only=True)
+class Predict:
+    """Name the classes of pictures with a fine-tuned model."""
+
+    model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
+    """A run folder of finetune, or its exported model."""
+    files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILES")]
+    """Picture files and folders."""
+    top: int | None = None
+    """Classes for each file, most probable first; none: 1, or all above the threshold where there can be several."""
+    threshold: float = 0.5
+    """Smallest probability to show, for models of pictures that have several classes."""
+    batch: int = 64
+    """Pictures that go through the model at once."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    json: bool = False
+    """Print one JSON object a line."""
+
+
+def run_embed(rest: list[str]) -> int:
+    """Parse and run `embed`; returns the exit code."""
+    args = tyro.cli(Embed, args=rest, prog="data2vec2 embed")
+    from data2vec2.commands.embed import embed
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: without the unfinished file
+    options = {name: value for name, value in vars(args).items() if name != "json"}
+    result = embed(**options)
+    if args.json:
+        print(json.dumps({**asdict(result), "out": str(result.out)}))
+    else:
+        each = "a patch" if args.pool == "none" else "each"
+        print(f"features: {result.out} ({result.rows:,} pictures, {result.dim} numbers {each})")
+    return 0
+
+
+def run_predict(rest: list[str]) -> int:
+    """Parse and run `predict`; returns the exit code, which is 1 if a file could not be read."""
+    args = tyro.cli(Predict, args=rest, prog="data2vec2 predict")
+    from data2vec2.commands.predict import predict
+
+    options = {name: value for name, value in vars(args).items() if name != "json"}
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names as they are, even where they are no text
+    code = 0
+    for prediction in predict(**options):
+        if prediction.error:
+            print(f"data2vec2: {prediction.name}: {prediction.error}", file=sys.stderr)
+            code = FAILED
+        elif args.json:
+            print(json.dumps(asdict(prediction)))
+        else:
+            found = [f"{name}\t{probability:.4f}" for name, probability in prediction.classes.items()]
+            print("\n".join(f"{prediction.name}\t{one}" for one in found or ["\t"]))
+    return code

@@ -1,0 +1,95 @@
+"""predict MODEL FILES."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data2vec2.commands.embed import encode_all, export_of, picture_files
+from data2vec2.config import DataConfig
+from data2vec2.data.image import ImageReader
+from data2vec2.data.records import Records
+from data2vec2.data.stream import stream
+from data2vec2.evaluation.features import Normalise
+from data2vec2.interop.export import ExportInfo, load_classifier
+from data2vec2.training.device import choose_device
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one file."""
+
+    name: str
+    """The file, as named or as found in a folder."""
+    classes: dict[str, float] = field(default_factory=dict)
+    """Probability of each class, most probable first; may be empty where pictures can have several classes."""
+    error: str | None = None
+    """Why the file could not be read."""
+
+
+def predict(
+    model: str | Path,
+    files: str | Path | Sequence[str | Path],
+    *,
+    top: int | None = None,
+    threshold: float = 0.5,
+    batch: int = 64,
+    device: str = "auto",
+) -> Iterator[Prediction]:
+    """Classes of picture files, and of those below folders, by a fine-tuned model; one prediction a file, in order.
+
+    `model` is a run folder of fine-tuning or its export. The `top` classes are given (none: one). Where a picture can
+    have several classes, these are all whose probability is at least `threshold`, or the `top` of them.
+
+    Raises, before the first file is read, `UserError` (no classifier, an empty folder) or `ValueError` (an option).
+    """
+    if top is not None and top < 1:
+        raise ValueError(f"--top is {top}; it must be at least 1")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"--threshold is {threshold}; it must be from 0 to 1")
+    if batch < 1:
+        raise ValueError(f"--batch is {batch}; it must be at least 1")
+    paths = [files] if isinstance(files, str | Path) else list(files)
+    if not paths:
+        raise ValueError("there are no FILES; name pictures or folders of pictures")
+    classifier, info = load_classifier(export_of(Path(model)))
+    torch_device = choose_device(device)
+    classifier.to(torch_device)
+
+    def probabilities(inputs: Tensor) -> Tensor:
+        logits_BC: Tensor = classifier(inputs)
+        return logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=1)
+
+    def chosen(probabilities_C: NDArray[np.float32]) -> dict[str, float]:
+        order = np.argsort(-probabilities_C, kind="stable")[: top or (None if info.multi_label else 1)]
+        values = {info.classes[place]: float(probabilities_C[place]) for place in order.tolist()}
+        return {name: value for name, value in values.items() if value >= threshold or not info.multi_label}
+
+    return _predictions(picture_files(paths), info, probabilities, chosen, batch, torch_device)
+
+
+def _predictions(
+    records: Records,
+    info: ExportInfo,
+    probabilities: Callable[[Tensor], Tensor],
+    chosen: Callable[[NDArray[np.float32]], dict[str, float]],
+    batch: int,
+    device: torch.device,
+) -> Iterator[Prediction]:
+    """One prediction a record, in order."""
+    reader = ImageReader(records, info.model.modality, DataConfig(eval_crop=info.eval_crop), seed=0)
+    normalise = Normalise(info.mean, info.std, device)
+    for chunk in stream(records, reader.central_square, batch):
+        found = encode_all(list(chunk.good.values()), probabilities, normalise, device)
+        rows = dict(zip(chunk.good, found, strict=True))
+        for index in sorted((*chunk.good, *chunk.bad)):
+            if index in rows:
+                yield Prediction(records.names[index], chosen(rows[index]))
+            else:
+                yield Prediction(records.names[index], error=chunk.bad[index].reason)

@@ -1,0 +1,135 @@
+"""Features as a Parquet file.
+
+Columns: `name` (string), `part` (string), `label` (string or null; a list of strings where samples can have several),
+`features`, and for dense features `grid` (int32, rows and columns of patches). Pooled features are a list of the fixed
+length `dim`. Dense ones are one flat list a picture, patch after patch, row by row:
+`features.reshape(*grid, dim)`. The schema's metadata hold a JSON object under "data2vec2" that says what they are.
+
+Shapes: `D` width, `T` patches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from data2vec2.errors import UserError
+
+ROW_GROUP_BYTES = 16 << 20
+METADATA_KEY = b"data2vec2"
+
+
+class FeatureTable:
+    """Rows on their way to a file: kept until they fill a row group, then written. A context: leaving it is the end."""
+
+    def __init__(self, file: Any, dim: int, dtype: str, *, dense: bool, tagged: bool, about: dict[str, Any]) -> None:
+        """`file` is open for writing; `dtype`: float32 or float16; `tagged`: labels are lists; `about`: metadata."""
+        self._value = {"float32": pa.float32(), "float16": pa.float16()}[dtype]
+        self.largest = float(np.finfo(dtype).max)
+        self._dim, self._dense = dim, dense
+        fields = [
+            pa.field("name", pa.string(), nullable=False),
+            pa.field("part", pa.string(), nullable=False),
+            pa.field("label", pa.list_(pa.string()) if tagged else pa.string()),
+            pa.field("features", pa.list_(self._value) if dense else pa.list_(self._value, dim), nullable=False),
+        ]
+        if dense:
+            fields.append(pa.field("grid", pa.list_(pa.int32(), 2), nullable=False))
+        self.schema = pa.schema(fields, metadata={METADATA_KEY: json.dumps(about)})
+        repeated = ["part", "label.list.element" if tagged else "label"]  # floats gain nothing from a dictionary
+        self._writer = pq.ParquetWriter(file, self.schema, use_dictionary=repeated)
+        self._pending: list[pa.RecordBatch] = []
+        self.num_rows = 0
+
+    def add(
+        self,
+        part: str,
+        names: Sequence[str],
+        labels: Sequence[Any],
+        features: Sequence[NDArray[np.floating[Any]]],
+        grids: Sequence[tuple[int, int]],
+    ) -> None:
+        """Append rows of one part; each row's features are `D`, or `TD` for a dense table."""
+        values = np.concatenate([row.ravel() for row in features]).astype(self._value.to_pandas_dtype(), copy=False)
+        flat = pa.array(values, self._value)
+        columns = [
+            pa.array([_text(name) for name in names], pa.string()),
+            pa.array([part] * len(names), pa.string()),
+            pa.array(labels, self.schema.field("label").type),
+        ]
+        if self._dense:
+            ends = np.cumsum([0, *(row.size for row in features)])
+            columns.append(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat))
+            columns.append(pa.array(grids, self.schema.field("grid").type))
+        else:
+            columns.append(pa.FixedSizeListArray.from_arrays(flat, self._dim))
+        self._pending.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+        self.num_rows += len(names)
+        if sum(batch.nbytes for batch in self._pending) >= ROW_GROUP_BYTES:
+            self._write()
+
+    def __enter__(self) -> FeatureTable:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._pending:
+            self._write()
+        self._writer.close()
+
+    def _write(self) -> None:
+        """One row group."""
+        table = pa.Table.from_batches(self._pending)
+        self._writer.write_table(table, row_group_size=table.num_rows)
+        self._pending = []
+
+
+def check_out(path: Path, overwrite: bool) -> None:
+    """`UserError` for a path that must not be written."""
+    if path.is_dir():
+        raise UserError(f"--out {path} is a folder; give a file, such as {path / 'features.parquet'}")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists; --overwrite replaces it")
+
+
+@contextmanager
+def written_whole(path: Path, overwrite: bool) -> Iterator[Any]:
+    """A file open for writing under a temporary name beside `path`, whose name it takes if the block succeeds.
+
+    If the block fails, `path` is as before and the temporary file is gone. One that a killed process left, or that
+    another process is writing, is refused unless `overwrite`.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    if temporary.exists() and not overwrite:
+        raise UserError(
+            f"{temporary} exists: another process is writing {path}, or was killed while it did; "
+            "if no one is, --overwrite replaces it"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = temporary.open("wb" if overwrite else "xb")
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror}") from error
+    try:
+        with file:
+            yield file
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"can't write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _text(name: str) -> str:
+    """A file's name as UTF-8; what is no text in it becomes a question mark."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
