@@ -1,4 +1,4 @@
-"""The regression loss."""
+"""The losses: regression in pre-training, classification in fine-tuning."""
 
 from __future__ import annotations
 
@@ -16,3 +16,14 @@ def regression(prediction: Tensor, target: Tensor, scale: float, beta: float = 0
     if beta == 0:
         return F.mse_loss(prediction, target, reduction="sum") * scale
     return F.smooth_l1_loss(prediction, target, reduction="sum", beta=beta) * scale
+
+
+def classification(logits_BC: Tensor, targets_BC: Tensor, multi_label: bool) -> Tensor:
+    """Cross-entropy with soft targets, summed over samples; float32 scalar.
+
+    With several labels a sample: binary cross-entropy, mean over the classes.
+    """
+    logits_BC = logits_BC.float()
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / logits_BC.shape[1]
+    return F.cross_entropy(logits_BC, targets_BC, reduction="sum")

@@ -23,6 +23,9 @@ class Stream(enum.IntEnum):
     STEP = 4
     SPLIT = 5
     REPLACEMENT = 6
+    AUGMENT = 7
+    MIX = 8
+    LABELS = 9
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

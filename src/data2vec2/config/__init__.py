@@ -1,5 +1,12 @@
 """The configuration of a run: frozen dataclasses, standard library only."""
 
+from data2vec2.config.finetune import (
+    AugmentConfig,
+    FinetuneConfig,
+    FinetuneDataConfig,
+    FinetuneModelConfig,
+    FinetuneOptimConfig,
+)
 from data2vec2.config.model import (
     DecoderConfig,
     EncoderConfig,
@@ -14,10 +21,15 @@ from data2vec2.config.schedule import fit_schedule
 from data2vec2.config.tree import from_dict, to_dict
 
 __all__ = [
+    "AugmentConfig",
     "DataConfig",
     "DecoderConfig",
     "EmaConfig",
     "EncoderConfig",
+    "FinetuneConfig",
+    "FinetuneDataConfig",
+    "FinetuneModelConfig",
+    "FinetuneOptimConfig",
     "ImageConfig",
     "LossConfig",
     "MaskConfig",

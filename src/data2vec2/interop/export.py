@@ -1,7 +1,7 @@
 """The exported model: a folder that Hugging Face Transformers reads, and this package without it.
 
     config.json               shape of the encoder, in Hugging Face's names
-    model.safetensors         the encoder's weights, each name after "encoder."
+    model.safetensors         the encoder's weights, each name after "encoder." (and a head's: "norm.", "classifier.")
     preprocessor_config.json  size, mean and deviation for the image processor; `eval_crop` for our own commands
     README.md                 the model card
 
@@ -21,13 +21,16 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ModelConfig, TargetConfig, from_dict, to_dict
 from data2vec2.errors import UserError
 from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
+from data2vec2.models import Classifier, Encoder
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
+PROBLEM_TYPES = {False: "single_label_classification", True: "multi_label_classification"}
+"""Whether a picture can have several classes, to Transformers' name for it."""
 MODALITIES = {"data2vec2-image": ImageConfig}
 """Model type in `config.json` to the modality's configuration, whose fields keep their names there."""
 
@@ -56,6 +59,10 @@ class ExportInfo:
     """Standard deviation of each channel."""
     eval_crop: float
     """Side of the central square that pictures are cut to, as a share of the shorter side."""
+    classes: tuple[str, ...] = ()
+    """Names of a classifier's classes, in the order of its outputs; none for an encoder without head."""
+    multi_label: bool = False
+    """Whether a picture can have several of the classes."""
 
 
 def field_names(model_type: str) -> list[str]:
@@ -81,6 +88,7 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
     """
     model_type = str(fields.get("model_type"))
     names = field_names(model_type)
+    names = [name for name in names if name in fields or name != "position_size"]  # older exports have none
     if missing := [name for name in names if name not in fields]:
         raise ValueError(f"{', '.join(missing)} missing")
     if fields["hidden_act"] != "gelu":
@@ -111,36 +119,83 @@ def export_image(
     `mean` and `std` are per channel in units of 0 to 1; `card` is the README's text. An earlier export at `folder` is
     replaced; `UserError` if something else is there or the folder can't be written.
     """
-    modality = model_config.modality
-    if not len(mean) == len(std) == modality.num_channels:
-        raise ValueError(f"mean {tuple(mean)} and std {tuple(std)} for pictures of {modality.num_channels} channels")
-    weights = {f"encoder.{name}": tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    dtype = str(next(encoder.parameters()).dtype).removeprefix("torch.")
-    config = {"architectures": ["Data2Vec2ImageModel"], "dtype": dtype, **to_fields(model_config)}
+    info = ExportInfo(model=model_config, mean=tuple(mean), std=tuple(std), eval_crop=eval_crop)
+    weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
+    _write(weights, {"architectures": ["Data2Vec2ImageModel"]}, info, folder, card)
+
+
+def export_classifier(classifier: Classifier, info: ExportInfo, folder: Path, card: str) -> None:
+    """Write a fine-tuned classifier as a folder, as `export_image` writes an encoder; `info` names its classes."""
+    if len(info.classes) != classifier.head.out_features:
+        raise ValueError(f"{len(info.classes)} names of classes for {classifier.head.out_features} outputs")
+    weights = {
+        "classifier." + name.removeprefix("head.") if name.startswith("head.") else name: tensor
+        for name, tensor in classifier.state_dict().items()
+    }
+    head = {
+        "architectures": ["Data2Vec2ImageForImageClassification"],
+        "id2label": dict(enumerate(info.classes)),
+        "label2id": {name: index for index, name in enumerate(info.classes)},
+        "problem_type": PROBLEM_TYPES[info.multi_label],
+    }
+    _write(weights, head, info, folder, card)
+
+
+def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
+    """Load the encoder of an exported folder, in eval mode on the CPU in float32, and what belongs to it.
+
+    The head of a classifier is left out. `UserError` if the folder is not an export, or is one of another model type
+    or with damaged files.
+    """
+    info, weights = _read(folder)
+    encoder = Encoder(info.model.encoder, build_modality(info.model))
+    own = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
+    _load_weights(encoder, own, folder)
+    return encoder.eval(), info
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, ExportInfo]:
+    """Load a fine-tuned classifier as `load_encoder` loads an encoder; `UserError` also if the model has no head."""
+    info, weights = _read(folder)
+    if not info.classes:
+        raise UserError(f"{folder} holds an encoder without a head; make a classifier of it with data2vec2 finetune")
+    classifier = Classifier(Encoder(info.model.encoder, build_modality(info.model)), len(info.classes))
+    own = {"head." + n.removeprefix("classifier.") if n.startswith("classifier.") else n: w for n, w in weights.items()}
+    _load_weights(classifier, own, folder)
+    return classifier.eval(), info
+
+
+def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportInfo, folder: Path, card: str) -> None:
+    """Write an export's four files to a new folder, which then takes the place of `folder`."""
+    modality = info.model.modality
+    if not len(info.mean) == len(info.std) == modality.num_channels:
+        raise ValueError(f"mean {info.mean} and std {info.std} for pictures of {modality.num_channels} channels")
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     processor = {
         # Transformers takes this class, or its Pillow sibling where torchvision is not installed.
         "image_processor_type": "ViTImageProcessor",
         "do_convert_rgb": modality.num_channels == 3,
         "do_resize": True,
         # The central square, as `evaluate` cuts it: the shorter side scaled so that the square is the input's size.
-        "size": {"shortest_edge": round(modality.image_size / eval_crop)},
+        "size": {"shortest_edge": round(modality.image_size / info.eval_crop)},
         "do_center_crop": True,
         "crop_size": {"height": modality.image_size, "width": modality.image_size},
         "resample": 3,  # Pillow's number for bicubic
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(mean),
-        "image_std": list(std),
-        "eval_crop": eval_crop,
+        "image_mean": list(info.mean),
+        "image_std": list(info.std),
+        "eval_crop": info.eval_crop,
     }
     folder = folder.resolve()
     _check_replaceable(folder)
     new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     try:
         new.mkdir(parents=True)
-        _write_json(new / "config.json", config)
-        save_file(weights, new / "model.safetensors", metadata={"format": "pt"})
+        _write_json(new / "config.json", {**head, "dtype": dtype, **to_fields(info.model)})
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         _write_json(new / "preprocessor_config.json", processor)
         (new / "README.md").write_text(card, encoding="utf-8")
         _swap_in(new, folder)
@@ -150,11 +205,8 @@ def export_image(
         shutil.rmtree(new, ignore_errors=True)
 
 
-def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
-    """Load the encoder of an exported folder, in eval mode on the CPU in float32, and what belongs to it.
-
-    `UserError` if the folder is not an export, or is one of another model type or with damaged files.
-    """
+def _read(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
+    """What an exported folder says, and its weights as named in the file."""
     for name in FILES[:3]:
         if not (folder / name).is_file():
             inner = folder / "exported"
@@ -162,8 +214,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
             raise UserError(f"{folder} is not an exported model: {name} is missing{hint}")
     fields, processor = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
     try:
-        model = from_fields(fields)
-        encoder = Encoder(model.encoder, build_modality(model))
+        model, classes = from_fields(fields), _classes(fields)
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is not of a model that can be loaded here: {error}") from error
     try:
@@ -172,19 +223,35 @@ def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
             mean=tuple(map(float, processor["image_mean"])),
             std=tuple(map(float, processor["image_std"])),
             eval_crop=float(processor["eval_crop"]),
+            classes=classes,
+            multi_label=fields.get("problem_type") == PROBLEM_TYPES[True],
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{folder / 'preprocessor_config.json'} needs image_mean, image_std and eval_crop; export the model again"
         ) from error
     try:
-        weights = load_file(folder / "model.safetensors")
-        # A model with a head that Transformers saved has the same names; the head is left out.
-        own = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
-        encoder.load_state_dict(own)
-    except (SafetensorError, RuntimeError) as error:
+        return info, load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise UserError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
+
+
+def _classes(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, if the model has a head; `ValueError` where they are not numbered from 0."""
+    if not fields.get("problem_type"):  # Transformers may write id2label for a model without a head
+        return ()
+    names = fields.get("id2label")
+    if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
+        raise ValueError("id2label must name the classes from 0 on")
+    return tuple(str(names[str(index)]) for index in range(len(names)))
+
+
+def _load_weights(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Put weights into a module, all of them; `UserError` if they don't fit."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
         raise UserError(f"{folder / 'model.safetensors'} does not hold what config.json describes: {error}") from error
-    return encoder.eval(), info
 
 
 def _check_replaceable(folder: Path) -> None:

@@ -36,7 +36,7 @@ IMAGE_KEYS = (
 
 # What a file may hold beside tensors and plain containers; anything else is refused unread.
 _SCALAR = np.float64(0).__reduce__()[0]
-_ALLOWED = [
+_ALLOWED: list[Any] = [
     argparse.Namespace,
     (_SCALAR, "numpy.core.multiarray.scalar"),
     (_SCALAR, "numpy._core.multiarray.scalar"),

@@ -1,6 +1,7 @@
-"""The encoder and what is pre-trained with it."""
+"""The encoder, what is pre-trained with it, and what is fine-tuned from it."""
 
+from data2vec2.models.classifier import Classifier
 from data2vec2.models.encoder import Encoded, Encoder
 from data2vec2.models.pretraining import Data2Vec2, Pretrained
 
-__all__ = ["Data2Vec2", "Encoded", "Encoder", "Pretrained"]
+__all__ = ["Classifier", "Data2Vec2", "Encoded", "Encoder", "Pretrained"]

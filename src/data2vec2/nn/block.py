@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from data2vec2.nn.attention import Attention, AttentionBias
@@ -35,8 +36,24 @@ class MLP(nn.Module):
         return self.fc2(self.act(self.fc1(x_NLD)))  # type: ignore[no-any-return]
 
 
+class DropPath(nn.Module):
+    """In training, leave a residual branch out of some rows (stochastic depth, Huang et al., ECCV 2016)."""
+
+    def __init__(self, rate: float = 0.0) -> None:
+        """`rate` is the share of rows left out; the others are scaled by `1 / (1 - rate)`. It may be changed later."""
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x_NLD: Tensor) -> Tensor:
+        """`NLD` to `NLD`."""
+        if not self.training or self.rate == 0:
+            return x_NLD
+        kept_N11 = torch.empty(len(x_NLD), 1, 1, dtype=x_NLD.dtype, device=x_NLD.device).bernoulli_(1 - self.rate)
+        return x_NLD * kept_N11 / (1 - self.rate)
+
+
 class Block(nn.Module):
-    """`x = norm1(x + attention(x)); x = norm2(x + mlp(x))`."""
+    """`x = norm1(x + attention(x)); x = norm2(x + mlp(x))`; only fine-tuning sets `drop_path.rate`."""
 
     def __init__(
         self,
@@ -54,9 +71,10 @@ class Block(nn.Module):
         self.mlp = MLP(dim, int(dim * mlp_ratio))
         self.dropout = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.drop_path = DropPath()
 
     def forward(self, x_NLD: Tensor, bias: AttentionBias | None = None) -> BlockOutput:
         """`NLD` to `NLD`, with the feed-forward output beside it."""
-        x_NLD = self.norm1(x_NLD + self.attn(x_NLD, bias))
+        x_NLD = self.norm1(x_NLD + self.drop_path(self.attn(x_NLD, bias)))
         ffn_NLD = self.mlp(x_NLD)
-        return BlockOutput(self.norm2(x_NLD + self.dropout(ffn_NLD)), ffn_NLD)
+        return BlockOutput(self.norm2(x_NLD + self.drop_path(self.dropout(ffn_NLD))), ffn_NLD)

@@ -28,6 +28,8 @@ MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
 class PretrainTask:
     """Student, teacher and decoder on pictures."""
 
+    monitor = None
+
     def __init__(
         self,
         model: Data2Vec2,

@@ -15,6 +15,7 @@ from data2vec2 import rng
 from data2vec2.config import OptimConfig, TrainConfig
 from data2vec2.errors import UserError
 from data2vec2.training.alarms import DIVERGED, Alarm, Alarms
+from data2vec2.training.best import Best
 from data2vec2.training.checkpoint import Checkpoint, save_checkpoint
 from data2vec2.training.ema import Ema
 from data2vec2.training.optim import (
@@ -23,6 +24,7 @@ from data2vec2.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
     peak_lr,
+    set_learning_rate,
 )
 from data2vec2.training.parallel import ALONE, World, without_averaging
 from data2vec2.training.progress import TrainingBar
@@ -68,6 +70,10 @@ class Task(Protocol):
     @property
     def ema(self) -> Ema | None:
         """The teacher's average; none in fine-tuning."""
+
+    @property
+    def monitor(self) -> str | None:
+        """The score (the higher the better) whose best model is kept beside the last ones; none: only those are."""
 
     def batches(self, start: int, stop: int) -> Iterable[Any]:
         """Global batches of the given steps."""
@@ -169,6 +175,7 @@ class _Trainer:
         self.autocast = torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
         self.alarms = Alarms()
         self.tracker = None if world.rank else Tracker(run.path / "tb")
+        self.best = None if world.rank or task.monitor is None else Best(run.path)
         self.window: list[Tensor] = []
         self.grad_norm = torch.zeros(())
         self.lr = 0.0
@@ -200,8 +207,7 @@ class _Trainer:
         self.lr = learning_rate(
             step, peak=self.peak, warmup=self.config.optim.warmup_updates, updates=self.config.train.updates
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.lr
+        set_learning_rate(self.optimizer, self.lr)
         total = torch.zeros((), device=self.device)
         seen = 0
         for index, micro in enumerate(batch.split(self.micro_batch)):
@@ -256,7 +262,12 @@ class _Trainer:
         self.model.train()
         if scores:
             self.write(step, scores)
-            self.log(f"update {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+            best = ""
+            if self.best and self.task.monitor in scores and self.best.is_best(scores[self.task.monitor]):
+                self.check_finite(step)
+                self.best.save(step, scores[self.task.monitor], self.model)
+                best = "  (best so far)"
+            self.log(f"update {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()) + best)
         since, then = self.mark
         self.mark = (since, then + time.perf_counter() - started)  # the rate counts training alone
 
@@ -275,11 +286,15 @@ class _Trainer:
     def save(self, step: int) -> None:
         """Write a checkpoint; never one of a model that has diverged."""
         window = [loss.item() for loss in self.window]
-        if not all(torch.isfinite(p).all() for p in self.parameters):
-            raise Alarm(DIVERGED, f"parameters are not finite at update {step}: training diverged. Lower --optim.lr")
+        self.check_finite(step)
         groups = {
             "model": self.model.state_dict(),
             "optimizer": optimizer_tensors(self.model, self.optimizer),
         }
         state = {"window": window, "elapsed_s": self.elapsed(), "fingerprint": self.fingerprint}
         save_checkpoint(self.run.checkpoints, step, groups, state, keep=self.config.train.keep)
+
+    def check_finite(self, step: int) -> None:
+        """Raise the alarm if the model has diverged."""
+        if not all(torch.isfinite(p).all() for p in self.parameters):
+            raise Alarm(DIVERGED, f"parameters are not finite at update {step}: training diverged. Lower --optim.lr")

@@ -3,30 +3,52 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
-from data2vec2.config import OptimConfig
+from data2vec2.config import FinetuneOptimConfig, OptimConfig
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters: one group with weight decay, one without.
+    """AdamW over the model's trainable parameters, in groups by weight decay and by `lr_scale`.
 
-    Tensors with fewer than two axes (biases, norms, ALiBi scales) are exempt from decay unless `decay_all`.
+    Tensors with fewer than two axes (biases, norms, ALiBi scales) are exempt from decay unless `decay_all`. A group's
+    rate is the schedule's times its `lr_scale` (`set_learning_rate`), which is 1 without layer decay.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trainable if config.decay_all or p.ndim > 1]
-    exempt = [p for p in trainable if not config.decay_all and p.ndim <= 1]
-    assert sorted(map(id, trainable)) == sorted(map(id, decayed + exempt)), "each parameter in exactly one group"
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": exempt, "weight_decay": 0.0}]
+    named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    scales = _layer_scales(named, config.layer_decay if isinstance(config, FinetuneOptimConfig) else 1.0)
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in named.items():
+        weight_decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+        empty = {"params": [], "weight_decay": weight_decay, "lr_scale": scales[name]}
+        groups.setdefault((weight_decay, scales[name]), empty)["params"].append(parameter)
+    trainable = list(named.values())
+    grouped = [parameter for group in groups.values() for parameter in group["params"]]
+    assert sorted(map(id, trainable)) == sorted(map(id, grouped)), "each parameter in exactly one group"
     return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
+        list(groups.values()),
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
         fused=trainable[0].device.type in ("cpu", "cuda"),
     )
+
+
+def _layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
+    """Factor of each parameter's rate: decay ** (n + 1 - i) in block i of n (from 1), prenet first; 1 elsewhere."""
+    found = {name: re.search(r"(?:^|\.)blocks\.(\d+)\.", name) for name in names}
+    count = 1 + max((int(match[1]) for match in found.values() if match), default=-1)
+    return {name: decay ** (count - int(match[1])) if match else 1.0 for name, match in found.items()}
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its share of the schedule's rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["lr_scale"]
 
 
 def peak_lr(config: OptimConfig, batch_size: int) -> float:

@@ -116,11 +116,18 @@ class RunFolder:
         return log
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that it is never half there."""
+def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
+    """Write a UTF-8 file under a temporary name and rename it, so that it is never half there.
+
+    `errors`: what becomes of characters that can't be encoded, as `str.encode` has it.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    try:
+        temporary.write_text(text, encoding="utf-8", errors=errors)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _try_lock(file: TextIO) -> bool:

@@ -8,8 +8,9 @@ import math
 import pytest
 import torch
 
-from data2vec2.config import OptimConfig
-from data2vec2.models import Data2Vec2
+from data2vec2.config import EncoderConfig, FinetuneOptimConfig, ImageConfig, OptimConfig
+from data2vec2.modalities import ImageModality
+from data2vec2.models import Classifier, Data2Vec2, Encoder
 from data2vec2.recipes import get_recipe
 from data2vec2.training.optim import (
     build_optimizer,
@@ -17,6 +18,7 @@ from data2vec2.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
     peak_lr,
+    set_learning_rate,
 )
 
 
@@ -103,3 +105,43 @@ def test_state_survives_a_round_trip(model: Data2Vec2) -> None:
         assert torch.equal(a, b), name
     with pytest.raises(ValueError, match="'nobody'"):
         load_optimizer_tensors(second, other, {"exp_avg.nobody": torch.zeros(1)})
+
+
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_layer_decay_of_every_parameter(decay_all: bool) -> None:
+    """Block i of n (prenet first, from 1) has decay ** (n + 1 - i); stem, norms outside blocks and head 1."""
+    config = EncoderConfig(embed_dim=8, num_heads=2, prenet_depth=1, depth=3)
+    encoder = Encoder(config, ImageModality(ImageConfig(image_size=8, patch_size=4, num_channels=1), 8))
+    classifier = Classifier(encoder, 3)
+    optimizer = build_optimizer(
+        classifier, FinetuneOptimConfig(layer_decay=0.5, weight_decay=0.05, decay_all=decay_all)
+    )
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    named = dict(classifier.named_parameters())
+    assert set(groups) == {id(p) for p in named.values()}
+    expected = {"encoder.blocks.0.": 0.5**4, "encoder.blocks.1.": 0.5**3, "encoder.blocks.2.": 0.5**2}
+    expected = {
+        **expected,
+        "encoder.blocks.3.": 0.5,
+        "encoder.modality.": 1,
+        "encoder.norm.": 1,
+        "norm.": 1,
+        "head.": 1,
+    }
+    set_learning_rate(optimizer, 0.01)
+    seen = set()
+    for name, parameter in named.items():
+        prefix = next(prefix for prefix in expected if name.startswith(prefix))
+        seen.add(prefix)
+        group = groups[id(parameter)]
+        assert group["lr"] == pytest.approx(0.01 * expected[prefix]), name
+        assert group["weight_decay"] == (0.05 if decay_all or parameter.ndim > 1 else 0), name
+    assert seen == set(expected)
+
+
+def test_without_layer_decay_every_rate_is_the_same(model: Data2Vec2) -> None:
+    for config in (OptimConfig(), FinetuneOptimConfig()):
+        optimizer = build_optimizer(model, config)
+        assert len(optimizer.param_groups) == 2
+        set_learning_rate(optimizer, 0.01)
+        assert {group["lr"] for group in optimizer.param_groups} == {0.01}

@@ -1,0 +1,82 @@
+"""What fine-tuning does with its DATA argument."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data2vec2.commands.data import Log, held_out
+from data2vec2.config import FinetuneConfig, ImageConfig
+from data2vec2.data.image import ImageReader, survey
+from data2vec2.data.labelled import labelled_records
+from data2vec2.data.records import Records, open_data
+from data2vec2.data.skipped import Skipped
+from data2vec2.errors import UserError
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """Labelled samples of each part; the test part is only looked at when the run has ended."""
+
+    train: ImageReader
+    val: ImageReader | None
+    test: ImageReader | None
+    description: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes."""
+        return self.train.records.classes
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sample can have several of them."""
+        return self.train.records.tags is not None
+
+
+def open_labelled_data(config: FinetuneConfig, modality: ImageConfig, path: Path, val: Path | None) -> LabelledData:
+    """Open a data set with labels and split it.
+
+    Raises `UserError` if nothing usable is there, or there are too few classes, or those of `val` are others.
+    """
+    parts, seed = open_data(path), config.train.seed
+    train, held = held_out(parts, val, config.data.val_fraction, seed)
+    few = len(train.classes) < (2 if train.tags is None else 1)
+    train = labelled_records(train, config.data.labels_per_class, seed)
+    if few or not len(train):
+        raise UserError(
+            f"{path} has no labels to learn from ({parts.description}); put the pictures of each class into a folder "
+            "of its own, or give arrays or a table with labels"
+        )
+    if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
+        raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
+
+    def reader(records: Records | None) -> ImageReader | None:
+        records = labelled_records(records) if records else None
+        return ImageReader(records, modality, config.data, seed) if records else None
+
+    return LabelledData(
+        ImageReader(train, modality, config.data, seed), reader(held), reader(parts.test), parts.description
+    )
+
+
+def look_at(data: LabelledData, max_bad: float, log: Log) -> Skipped:
+    """Say what there is; read some of it and note what can't be (`UserError` if too much of it)."""
+    train = data.train.records
+    held = [
+        f"{len(part.records):,} {name}"
+        for name, part in (("for validation", data.val), ("to test on", data.test))
+        if part
+    ]
+    kind = "several labels a picture" if data.multi_label else "one label a picture"
+    log(f"data: {len(train):,} to train on, {', '.join(held) or 'none held out'}; {len(data.classes)} classes, {kind}")
+    skipped = Skipped(len(train), max_bad)
+    found = survey(data.train)
+    if skipped.add(found.bad, found.checked):
+        log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+    return skipped
+
+
+def _few(records: Records, shown: int = 10) -> str:
+    """The first names of classes, for a message."""
+    return ", ".join(records.classes[:shown]) + (", ..." if len(records.classes) > shown else "") or "none"

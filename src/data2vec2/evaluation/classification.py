@@ -1,0 +1,135 @@
+"""How well a classifier does: loss, accuracy or average precision, confusion, classes, and its worst mistakes.
+
+Shapes: `N` samples, `C` classes, `H` and `W` pixels.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
+
+from data2vec2.data.image import ImageBatch, ImageReader
+from data2vec2.data.labelled import targets_of
+from data2vec2.evaluation.features import BATCH, Normalise
+from data2vec2.losses import classification
+from data2vec2.models import Classifier
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of labelled samples; those that could not be read are not among them."""
+
+    logits_NC: NDArray[np.float32]
+    truth_NC: NDArray[np.bool_]
+    """The classes that each sample has."""
+    samples_N: NDArray[np.int64]
+    """Places in the records."""
+    multi_label: bool
+    """Whether a sample can have several classes."""
+
+    @property
+    def probabilities_NC(self) -> NDArray[np.float32]:
+        """Softmax over the classes, or with several labels each class's own."""
+        logits = torch.from_numpy(self.logits_NC)
+        return (logits.sigmoid() if self.multi_label else logits.softmax(dim=1)).numpy()
+
+    @property
+    def decided_NC(self) -> NDArray[np.bool_]:
+        """The most probable class, or with several labels all above one half."""
+        if self.multi_label:
+            return self.logits_NC > 0
+        decided: NDArray[np.bool_] = self.logits_NC.argmax(axis=1)[:, None] == np.arange(self.logits_NC.shape[1])
+        return decided
+
+
+@torch.no_grad()
+def predict(classifier: Classifier, reader: ImageReader, normalise: Normalise, device: torch.device) -> Predictions:
+    """Classify the central squares of all samples. The classifier should be in eval mode."""
+    logits, samples = [], []
+    for asked, batch in _batches(reader):
+        read = batch.indices_B == asked  # others stand in for samples that can't be read
+        pixels_BCHW = torch.from_numpy(batch.pixels_BCHW).to(device)
+        logits.append(classifier(normalise(pixels_BCHW)).float().cpu().numpy()[read])
+        samples.append(asked[read])
+    samples_N = np.concatenate(samples)
+    truth_NC = targets_of(reader.records, samples_N) > 0
+    return Predictions(np.concatenate(logits), truth_NC, samples_N, reader.records.tags is not None)
+
+
+def _batches(reader: ImageReader) -> Iterator[tuple[NDArray[np.int64], ImageBatch]]:
+    """Central squares of all samples, with the places asked for; threads read some batches ahead."""
+    total, threads = len(reader.records), min(8, os.cpu_count() or 1)
+    starts = range(0, total, BATCH)
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(starts), threads):
+            asked = [np.arange(start, min(start + BATCH, total)) for start in starts[first : first + threads]]
+            yield from zip(asked, pool.map(reader.eval_batch, asked), strict=True)
+
+
+def headline(predictions: Predictions) -> dict[str, float]:
+    """The mean loss, and the accuracy, or with several labels the mean average precision of the classes that occur."""
+    logits, truth = torch.from_numpy(predictions.logits_NC), torch.from_numpy(predictions.truth_NC).float()
+    loss = classification(logits, truth, predictions.multi_label).item() / max(1, len(logits))
+    if predictions.multi_label:
+        precisions = [value for value in _average_precisions(predictions) if value is not None]
+        return {"loss": loss, "map": float(np.mean(precisions)) if precisions else 0.0}
+    correct = int((predictions.decided_NC & predictions.truth_NC).sum())
+    return {"loss": loss, "accuracy": correct / max(1, len(logits))}
+
+
+def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
+    """Scores of each class, and (with one label a sample) the confusion matrix: rows truth, columns prediction.
+
+    With several labels, `ap` is a class's average precision, None where no sample has it.
+    """
+    truth_NC, decided_NC = predictions.truth_NC, predictions.decided_NC
+    scores = precision_recall_fscore_support(truth_NC, decided_NC, average=None, zero_division=0.0)
+    names = ("precision", "recall", "f1", "count")
+    rows: list[dict[str, Any]] = [
+        {"name": name, **dict(zip(names, values, strict=True))}
+        for name, *values in zip(classes, *(score.tolist() for score in scores), strict=True)
+    ]
+    if predictions.multi_label:
+        for row, precision in zip(rows, _average_precisions(predictions), strict=True):
+            row["ap"] = precision
+        return {"per_class": rows}
+    labels = np.arange(len(classes))
+    matrix = confusion_matrix(truth_NC.argmax(axis=1), decided_NC.argmax(axis=1), labels=labels)
+    return {"confusion": matrix.tolist(), "per_class": rows}
+
+
+def mistakes(predictions: Predictions, reader: ImageReader, limit: int = 24) -> dict[str, NDArray[Any]]:
+    """The wrong predictions that the classifier was surest of, worst first.
+
+    `pictures` (`NHWC` uint8), `predicted` (the most probable class that a sample has not), its `probability`, `truth`
+    (its own class; of several the least probable, of none -1), `names`.
+    """
+    probabilities_NC = predictions.probabilities_NC
+    wrong_NC = np.where(predictions.truth_NC, -1.0, probabilities_NC)
+    predicted_N, wrong_N = wrong_NC.argmax(axis=1), wrong_NC.max(axis=1)
+    mistaken_N = predictions.decided_NC[np.arange(len(predicted_N)), predicted_N]
+    worst = np.argsort(np.where(mistaken_N, -wrong_N, 1.0), kind="stable")[: min(limit, int(mistaken_N.sum()))]
+    truth_N = np.where(predictions.truth_NC, probabilities_NC, np.inf).argmin(axis=1)
+    truth_N[~predictions.truth_NC.any(axis=1)] = -1
+    samples = predictions.samples_N[worst]
+    return {
+        "pictures": reader.eval_batch(samples).pixels_BCHW.transpose(0, 2, 3, 1),
+        "truth": truth_N[worst],
+        "predicted": predicted_N[worst],
+        "probability": wrong_N[worst].astype(np.float32),
+        "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
+    }
+
+
+def _average_precisions(predictions: Predictions) -> list[float | None]:
+    """Average precision of each class, None where no sample has it."""
+    columns = zip(predictions.truth_NC.T, predictions.logits_NC.T, strict=True)
+    return [float(average_precision_score(truth, logits)) if truth.any() else None for truth, logits in columns]

@@ -1,0 +1,77 @@
+"""Recipes for fine-tuning on labelled images: the released ones (REFERENCES.md) and one for small pictures on a CPU."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import replace
+
+from data2vec2.config import (
+    AugmentConfig,
+    FinetuneConfig,
+    FinetuneDataConfig,
+    FinetuneModelConfig,
+    FinetuneOptimConfig,
+    TrainConfig,
+)
+
+
+def image_finetune_base() -> FinetuneConfig:
+    """ViT-B/16 as released: 100 epochs of ImageNet-1K at 512 pictures a step."""
+    return FinetuneConfig(
+        recipe="image_finetune_base",
+        model=FinetuneModelConfig(drop_path=0.1),
+        augment=AugmentConfig(
+            rand_augment="rand-m9-mstd0.5-inc1",
+            erasing=0.25,
+            mixup=0.7,
+            cutmix=1.0,
+            mix_share=0.9,
+            cutmix_share=0.5,
+            label_smoothing=0.1,
+        ),
+        optim=FinetuneOptimConfig(lr=1e-3, lr_batch=512, warmup_updates=16_000, clip_norm=None, layer_decay=0.65),
+        data=FinetuneDataConfig(min_crop=0.08),
+        train=TrainConfig(updates=250_200, batch_size=512, eval_every=2_502, save_every=2_502),
+    )
+
+
+def image_finetune_large() -> FinetuneConfig:
+    """ViT-L/16 and ViT-H/14 as released: 50 epochs of ImageNet-1K at 512 pictures a step."""
+    base = image_finetune_base()
+    return replace(
+        base,
+        recipe="image_finetune_large",
+        model=FinetuneModelConfig(drop_path=0.2),
+        optim=replace(base.optim, lr=5e-4, clip_norm=4.0, layer_decay=0.75),
+        train=replace(base.train, updates=125_100),
+    )
+
+
+def image_finetune_tiny() -> FinetuneConfig:
+    """Small pictures on a CPU, with about 10,000 labels: about two minutes. LOG.md says how it was found.
+
+    At equal time, many small batches learn more than few large ones here, as in pre-training.
+    """
+    return FinetuneConfig(
+        recipe="image_finetune_tiny",
+        augment=AugmentConfig(label_smoothing=0.1),
+        optim=FinetuneOptimConfig(lr=2e-3, lr_batch=8, warmup_updates=250, clip_norm=4.0, layer_decay=0.75),
+        data=FinetuneDataConfig(min_crop=0.8, eval_crop=1.0),
+        train=TrainConfig(
+            updates=5_000, batch_size=8, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+        ),
+    )
+
+
+FINETUNE_RECIPES = {
+    recipe.__name__: recipe for recipe in (image_finetune_tiny, image_finetune_base, image_finetune_large)
+}
+
+
+def get_finetune_recipe(name: str) -> FinetuneConfig:
+    """The configuration of a recipe; `ValueError` with the nearest name if there is none of this name."""
+    if name not in FINETUNE_RECIPES:
+        near = difflib.get_close_matches(name, FINETUNE_RECIPES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FINETUNE_RECIPES)}"
+        raise ValueError(f"no fine-tuning recipe {name!r}; {hint}")
+    return FINETUNE_RECIPES[name]()

@@ -1,0 +1,452 @@
+"""finetune on real files: what a run leaves behind, every option, mistakes, resume and several processes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from data2vec2.config import (
+    DecoderConfig,
+    EncoderConfig,
+    FinetuneConfig,
+    ImageConfig,
+    ModelConfig,
+    TargetConfig,
+    from_dict,
+    to_dict,
+)
+from data2vec2.data.samples import fashion_mnist
+from data2vec2.interop.export import export_image, load_classifier, load_encoder
+from data2vec2.modalities import build_modality
+from data2vec2.models import Encoder
+from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
+from tests.integration.helpers import (
+    Child,
+    assert_same_run,
+    assert_same_tensors,
+    files,
+    jpeg_folder,
+    last_step,
+    metrics,
+    run_here,
+    words,
+)
+
+
+def timm_works() -> bool:
+    """Whether timm, and the torchvision that it needs, can be imported here."""
+    try:
+        import timm.data
+    except Exception:
+        return False
+    return bool(timm.data)
+
+
+FLAGS = words(
+    "--train.updates 30 --train.batch-size 16 --train.log-every 1 --train.eval-every 10 --train.save-every 7 "
+    "--train.precision float32 --train.device cpu --train.processes 1 --data.val-fraction 0.2"
+)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported encoder that takes a few milliseconds a step."""
+    torch.manual_seed(7)
+    folder = tmp_path_factory.mktemp("model") / "exported"
+    shape = ModelConfig(
+        modality=ImageConfig(image_size=28, patch_size=7, num_channels=1),
+        encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=1, depth=2),
+        decoder=DecoderConfig(dim=16, groups=4),
+        targets=TargetConfig(average_layers=2),
+    )
+    encoder = Encoder(shape.encoder, build_modality(shape))
+    export_image(encoder, shape, folder, mean=(0.29,), std=(0.35,), eval_crop=1.0, card="")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """200 pictures to train on and 100 to test on, in equal parts of every class."""
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    arrays = {}
+    with np.load(fashion_mnist()) as whole:
+        for part, count in (("train", 200), ("test", 100)):
+            y = whole[f"y_{part}"]
+            chosen = np.sort(np.concatenate([np.flatnonzero(y == label)[: count // 10] for label in range(10)]))
+            arrays.update({f"x_{part}": whole[f"x_{part}"][chosen], f"y_{part}": y[chosen]})
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Path) -> Path:
+    """An uninterrupted run."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    child = start(run, model, data)
+    assert child.wait() == 0, child.output
+    return run
+
+
+def start(run: Path, model: Path, data: Path, *flags: object) -> Child:
+    return Child(["finetune", "classify", model, data, "--out", run, *FLAGS, *flags], run.with_suffix(".out"))
+
+
+def here(model: object, data: object, run: Path, *flags: object) -> int:
+    return run_here(["finetune", "classify", model, data, "--out", run, *FLAGS, *flags])
+
+
+def scores(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    return found
+
+
+def tag_folder(path: Path, count: int = 80) -> Path:
+    """JPEG files with metadata.csv: each has a tag for its class being even, and one for being above 4, or none."""
+    path.mkdir()
+    lines = ["file_name,labels"]
+    with np.load(fashion_mnist()) as arrays:
+        for place, (pixels, label) in enumerate(zip(arrays["x_train"][:count], arrays["y_train"], strict=False)):
+            Image.fromarray(pixels).save(path / f"{place:03}.jpg", quality=95)
+            tags = [name for name, has in (("even", label % 2 == 0), ("high", label > 4)) if has]
+            lines.append(f"{place:03}.jpg,{'|'.join(tags)}")
+    (path / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_what_a_run_leaves_behind(whole: Path, data: Path) -> None:
+    left = {"config.yaml", "environment.json", "split.json", "metrics.jsonl", "train.log", "status.json", "scores.json"}
+    assert left | {"mistakes.npz", "report.html", "exported/model.safetensors"} <= files(whole)
+    assert {path.name for path in (whole / "checkpoints").iterdir()} == {"step-28", "step-30"}
+    found = scores(whole)
+    assert (found["kind"], found["part"], found["samples"], found["labels"]) == ("classify", "test", 100, 160)
+    confusion = np.array(found["confusion"])
+    assert confusion.sum() == 100
+    assert found["accuracy"] == pytest.approx(np.trace(confusion) / 100)
+    assert [row["count"] for row in found["per_class"]] == [10] * 10 == confusion.sum(axis=1).tolist()
+    assert [row["name"] for row in found["per_class"]] == found["classes"]
+    with np.load(whole / "mistakes.npz", allow_pickle=False) as mistakes:
+        assert mistakes["pictures"].shape == (len(mistakes["names"]), 28, 28, 1)
+        assert (mistakes["truth"] != mistakes["predicted"]).all()
+        assert (np.diff(mistakes["probability"]) <= 0).all()
+    assert json.loads((whole / "split.json").read_text())["validation"]
+    assert "accuracy" in (whole / "exported" / "README.md").read_text()
+
+
+def test_the_best_model_by_validation_is_kept_and_exported(whole: Path, data: Path) -> None:
+    validation = {line["step"]: line["val_accuracy"] for line in metrics(whole) if "val_accuracy" in line}
+    assert sorted(validation) == [10, 20, 30]
+    best = max(validation, key=lambda step: (validation[step], -step))
+    assert [path.name for path in (whole / "best").iterdir()] == [f"step-{best}"]
+    assert scores(whole)["update"] == best
+    assert "(best so far)" in (whole / "train.log").read_text()
+    classifier, info = load_classifier(whole / "exported")
+    assert info.classes == tuple(scores(whole)["classes"])
+    with np.load(data) as arrays, torch.no_grad():
+        pixels = torch.from_numpy(arrays["x_test"]).float().unsqueeze(1) / 255
+        said = classifier((pixels - 0.29) / 0.35).argmax(dim=1).numpy()
+        assert scores(whole)["accuracy"] == pytest.approx((said == arrays["y_test"]).mean())
+
+
+def test_it_learns_and_starts_from_the_model(whole: Path, model: Path) -> None:
+    losses = [line["loss"] for line in metrics(whole) if "loss" in line]
+    assert np.mean(losses[-5:]) < np.mean(losses[:3]) - 0.02
+    before, after = (load_encoder(path)[0].state_dict() for path in (model, whole / "exported"))
+    name = "blocks.0.attn.qkv.weight"
+    assert torch.corrcoef(torch.stack((before[name].flatten(), after[name].flatten())))[0, 1] > 0.9
+
+
+def test_from_scratch_takes_the_shape_only(tmp_path: Path, model: Path, data: Path) -> None:
+    assert here(model, data, tmp_path / "run", "--from-scratch", "--train.updates", 2) == 0
+    encoder, info = load_encoder(tmp_path / "run" / "exported")
+    pretrained, expected = load_encoder(model)
+    assert info.model.encoder == expected.model.encoder
+    name = "blocks.0.attn.qkv.weight"
+    both = torch.stack((encoder.state_dict()[name].flatten(), pretrained.state_dict()[name].flatten()))
+    assert torch.corrcoef(both)[0, 1].abs() < 0.3
+    assert scores(tmp_path / "run")["from_scratch"] is True
+
+
+def test_kills_and_resume_end_with_the_same_bits(tmp_path: Path, model: Path, data: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    for number, aim in enumerate((5, 12, 23)):  # before and after the first best model
+        child = start(run, model, data, *(["--resume"] if number else []))
+        child.until(lambda: last_step(run) >= aim)  # noqa: B023
+        child.signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL, child.output
+    child = start(run, model, data, "--resume")
+    child.until(lambda: last_step(run) >= 26)
+    child.signal(signal.SIGTERM)
+    assert child.wait() == 75, child.output
+    assert run_here(["finetune", "classify", model, data, "--out", run, "--resume"]) == 0  # the run's own flags
+    assert_same_run(run, whole, 30)
+    best = next((whole / "best").iterdir()).name
+    assert_same_tensors(run / "best" / best / "model.safetensors", whole / "best" / best / "model.safetensors")
+    assert scores(run) == scores(whole)
+    assert (run / "mistakes.npz").exists()
+
+
+def test_accumulation_and_drop_path_resume(tmp_path: Path, model: Path, data: Path) -> None:
+    flags = words("--train.micro-batch 4 --model.drop-path 0.3 --optim.layer-decay 0.5 --optim.clip-norm 1")
+    child = start(tmp_path / "whole", model, data, *flags)
+    assert child.wait() == 0, child.output
+    child = start(tmp_path / "run", model, data, *flags)
+    child.until(lambda: last_step(tmp_path / "run") >= 16)
+    child.signal(signal.SIGKILL)
+    child.wait()
+    child = start(tmp_path / "run", model, data, *flags, "--resume")
+    assert child.wait() == 0, child.output
+    assert_same_run(tmp_path / "run", tmp_path / "whole", 30)
+
+
+def test_two_processes_learn_as_one(tmp_path: Path, model: Path, data: Path, whole: Path) -> None:
+    """Without drop path, whose draws differ from process to process, only the order of sums is another."""
+    runs = []
+    for processes in ("1", "2"):
+        run = tmp_path / processes
+        child = start(run, model, data, "--model.drop-path", "0", "--train.processes", processes)
+        assert child.wait() == 0, child.output
+        runs.append([line["loss"] for line in metrics(run) if "loss" in line])
+    assert runs[0] != runs[1]  # there really were two
+    assert runs[1] == pytest.approx(runs[0], rel=1e-4)
+
+
+def test_several_labels_a_picture(tmp_path: Path, model: Path) -> None:
+    run = tmp_path / "run"
+    folder = tag_folder(tmp_path / "tagged")
+    flags = words("--augment.label-smoothing 0 --data.workers 1")
+    assert here(model, folder, run, *flags) == 0
+    found = scores(run)
+    assert (found["part"], found["classes"]) == ("validation", ["even", "high"])
+    assert found["map"] == pytest.approx(np.mean([row["ap"] for row in found["per_class"]]))
+    assert "confusion" not in found
+    assert {"val_map", "val_loss"} <= set().union(*metrics(run))
+    assert load_classifier(run / "exported")[1].multi_label
+
+
+def test_a_run_is_a_model_too(tmp_path: Path, whole: Path, data: Path) -> None:
+    """Fine-tuning goes on from a fine-tuned encoder, with a new head."""
+    assert here(whole, data, tmp_path / "again", "--train.updates", 2) == 0
+    assert here(whole / "exported", data, tmp_path / "export", "--train.updates", 2) == 0
+    assert_same_tensors(*(tmp_path / name / "exported" / "model.safetensors" for name in ("again", "export")))
+
+
+def test_another_image_size_interpolates_positions(tmp_path: Path, model: Path, data: Path) -> None:
+    run = tmp_path / "run"
+    assert here(model, data, run, "--model.image-size", 42, "--train.updates", 2) == 0
+    modality = load_classifier(run / "exported")[1].model.modality
+    assert (modality.image_size, modality.position_size) == (42, 28)
+    assert here(run, data, tmp_path / "again", "--model.image-size", 14, "--train.updates", 2) == 0
+    modality = load_classifier(tmp_path / "again" / "exported")[1].model.modality
+    assert (modality.image_size, modality.position_size) == (14, 28)
+
+
+def test_few_labels_a_class(tmp_path: Path, model: Path, data: Path) -> None:
+    assert here(model, data, tmp_path / "run", "--data.labels-per-class", 3, "--train.updates", 2) == 0
+    assert scores(tmp_path / "run")["labels"] == 30
+
+
+def test_a_validation_part_of_its_own(tmp_path: Path, model: Path, data: Path) -> None:
+    folder = jpeg_folder(tmp_path / "jpegs")
+    held = jpeg_folder(tmp_path / "held", 60)
+    assert here(model, folder, tmp_path / "run", "--val", held, "--train.updates", 2, "--data.workers", 0) == 0
+    found = scores(tmp_path / "run")
+    assert (found["part"], found["samples"], found["labels"]) == ("validation", 60, 100)
+    config = ("--resume", "--val", held)
+    assert here(model, folder, tmp_path / "run", *config, "--train.updates", 2) == 0  # nothing left to do but the end
+
+
+def test_without_validation_the_last_model_is_exported(tmp_path: Path, model: Path) -> None:
+    folder = jpeg_folder(tmp_path / "jpegs", 40)
+    run = tmp_path / "run"
+    assert here(model, folder, run, "--data.val-fraction", 0, "--train.updates", 2, "--data.workers", 0) == 0
+    assert not (run / "scores.json").exists()
+    assert not (run / "best").exists()
+    assert load_classifier(run / "exported")
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here(model, data, tmp_path / "run", "--dry-run", "--recipe", "image_finetune_tiny") == 0
+    printed = capsys.readouterr().err
+    assert "layer decay" in printed
+    assert "first batch: pictures (16, 1, 28, 28)" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_json_says_how_it_ended(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert here(model, data, run, "--json", "--train.updates", 2) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["state"], printed["step"], printed["run"]) == ("finished", 2, str(run))
+    assert printed["scores"] == scores(run)
+    assert here(model, data, run, "--overwrite", "--train.updates", 3) == 0
+    assert last_step(run) == 3
+
+
+def test_the_configuration_of_a_run_is_a_recipe(tmp_path: Path, model: Path, data: Path, whole: Path) -> None:
+    recipe = whole / "config.yaml"
+    assert run_here(["finetune", "classify", model, data, "--out", tmp_path / "run", "--recipe", recipe]) == 0
+    assert_same_run(tmp_path / "run", whole, 30)
+
+
+def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) -> None:
+    flags = words(
+        "--optim.lr 1e-3 --optim.lr-rule sqrt --optim.lr-batch 64 --optim.warmup-updates 1 --optim.beta1 0.8 "
+        "--optim.beta2 0.9 --optim.eps 1e-7 --optim.weight-decay 0.1 --optim.decay-all --optim.clip-norm None "
+        "--optim.layer-decay 0.9 --model.drop-path 0.2 --data.min-crop 0.9 --data.no-flip --data.eval-crop 0.9 "
+        "--data.mean 0.3 --data.std 0.4 --data.max-bad 0.1 --data.workers 0 --train.seed 3 --train.keep 1 "
+        "--train.threads 1 --train.micro-batch 8 --train.updates 3 --augment.label-smoothing 0.2"
+    )
+    run = tmp_path / "run"
+    assert here(model, data, run, *flags) == 0
+    config = from_dict(FinetuneConfig, yaml.safe_load((run / "config.yaml").read_text()))
+    assert (config.optim.lr, config.optim.clip_norm, config.optim.layer_decay) == (1e-3, None, 0.9)
+    assert (config.data.mean, config.data.flip, config.train.seed) == ((0.3,), False, 3)
+    assert load_classifier(run / "exported")[1].mean == (0.3,)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--recipe", "image_finetune_tini"], 2, "did you mean 'image_finetune_tiny'"),
+        (["--recipe", "missing.yaml"], 1, "missing.yaml can't be read"),
+        (["--model.drop-path", "1"], 2, "model.drop_path is 1.0"),
+        (["--model.image-size", "30"], 2, "a multiple of 7, the patch size"),
+        (["--model.image-size", "0"], 2, "model.image_size is 0"),
+        (["--optim.layer-decay", "0"], 2, "optim.layer_decay is 0"),
+        (["--optim.lr", "-1"], 2, "optim.lr is -1"),
+        (["--augment.label-smoothing", "1"], 2, "augment.label_smoothing is 1"),
+        (["--augment.mixup", "-1"], 2, "augment.mixup is -1"),
+        (["--augment.erasing", "2"], 2, "augment.erasing is 2"),
+        (["--augment.mixup", "1", "--train.batch-size", "15"], 2, "mixed in pairs"),
+        (["--data.labels-per-class", "0"], 2, "data.labels_per_class is 0"),
+        (["--data.mean", "0.1", "0.2", "0.3", "--data.std", "1", "1", "1"], 2, "the model has 1 channels"),
+        (["--train.device", "cuda:99"], 2, "cuda:99"),
+        (["--val", "missing"], 1, "missing does not exist"),
+        (["--resume"], 1, "nothing to resume"),
+        (["--resume", "--overwrite"], 2, "give one of them"),
+    ],
+)
+def test_mistakes_in_flags_are_said(
+    tmp_path: Path,
+    model: Path,
+    data: Path,
+    flags: list[str],
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert here(model, data, tmp_path / "run", *flags) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_mistakes_in_model_and_data_are_said(
+    tmp_path: Path, model: Path, data: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+
+    def error(*arguments: object) -> str:
+        assert run_here(arguments) in (1, 2)
+        assert not run.exists()
+        return capsys.readouterr().err
+
+    unlabelled = tmp_path / "unlabelled.npz"
+    np.savez(unlabelled, x_train=np.zeros((40, 28, 28), dtype=np.uint8))
+    other = jpeg_folder(tmp_path / "other", 12)
+    assert "is not an exported model" in error("finetune", "classify", tmp_path, data, "--out", run)
+    assert "does not exist" in error("finetune", "classify", model, tmp_path / "no", "--out", run)
+    assert "has no labels to learn from" in error("finetune", "classify", model, unlabelled, "--out", run)
+    assert "must be the same" in error("finetune", "classify", model, data, "--out", run, "--val", other)
+    assert "the task comes first, not 'detect'" in error("finetune", "detect", model, data, "--out", run)
+    assert "the task comes first" in error("finetune")
+    assert "already holds a run" in error_of_existing(capsys, model, data, whole)
+
+
+def error_of_existing(capsys: pytest.CaptureFixture[str], model: Path, data: Path, run: Path) -> str:
+    assert here(model, data, run) == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--optim.lr", "0.5"], "--optim.lr 0.5 can't change on --resume"),
+        (["--from-scratch"], "--from-scratch can't change"),
+        (["--recipe", "image_finetune_base"], "a run of image_finetune_tiny, not of image_finetune_base"),
+    ],
+)
+def test_what_can_not_change_on_resume(
+    whole: Path, model: Path, data: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(["finetune", "classify", model, data, "--out", whole, "--resume", *flags]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_another_model_or_other_data_are_refused_on_resume(
+    tmp_path: Path, whole: Path, data: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(["finetune", "classify", whole, data, "--out", whole, "--resume"]) == 1
+    assert "not the one that the run was started from" in capsys.readouterr().err
+    assert run_here(["finetune", "classify", model, fashion_mnist(), "--out", whole, "--resume"]) == 1
+    assert "data has changed" in capsys.readouterr().err
+
+
+def test_files_that_can_not_be_read_are_counted_and_too_many_stop_it(tmp_path: Path, model: Path) -> None:
+    folder = jpeg_folder(tmp_path / "jpegs", 60)
+    broken = sorted(folder.rglob("*.jpg"))[:3]
+    for path in broken:
+        path.write_bytes(b"\xff\xd8\xff")
+    quick = ("--train.updates", 4, "--data.workers", 0)
+    assert here(model, folder, tmp_path / "strict", *quick, "--data.max-bad", 0.01) == 1
+    assert here(model, folder, tmp_path / "run", *quick, "--data.max-bad", 0.2) == 0
+    listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    named = {path.relative_to(folder).as_posix() for path in broken}
+    assert {item["name"] for item in listed} <= named
+    assert {item["reason"] for item in listed} == {"damaged"}
+
+
+@pytest.mark.parametrize("name", FINETUNE_RECIPES)
+def test_every_recipe_round_trips(name: str) -> None:
+    config = get_finetune_recipe(name)
+    assert config.recipe == name
+    assert from_dict(FinetuneConfig, yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+
+
+@pytest.mark.skipif(not timm_works(), reason="timm can't be imported")
+def test_with_all_augmentation_resume_and_workers_change_nothing(tmp_path: Path, model: Path) -> None:
+    """The recipe of the base model, with the fields that are for its size made small."""
+    folder = jpeg_folder(tmp_path / "jpegs")
+    flags = words("--recipe image_finetune_base --optim.warmup-updates 3 --train.micro-batch 8")
+    child = start(tmp_path / "whole", model, folder, *flags, "--data.workers", 0)
+    assert child.wait() == 0, child.output
+    run = tmp_path / "run"
+    child = start(run, model, folder, *flags, "--data.workers", 1)
+    child.until(lambda: last_step(run) >= 16)
+    child.signal(signal.SIGKILL)
+    child.wait()
+    child = start(run, model, folder, *flags, "--data.workers", 2, "--resume")
+    assert child.wait() == 0, child.output
+    assert_same_run(run, tmp_path / "whole", 30)
+
+
+def test_augmentation_without_timm_names_the_extra(
+    tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm.data", None)
+    assert here(model, data, tmp_path / "run", "--recipe", "image_finetune_base") == 1
+    assert "pip install 'data2vec2[vision]'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
