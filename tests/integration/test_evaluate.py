@@ -1,21 +1,45 @@
-"""What a run held out is what it is scored on."""
+"""What a run held out is what it is scored on; every option of `evaluate` on real files."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data2vec2.data.records import open_data
-from tests.integration.helpers import SMALL, run_here, small_npz
+from data2vec2.data.samples import fashion_mnist
+from tests.integration.helpers import SMALL, files, jpeg_folder, run_here, small_npz
 
 
-def test_a_run_is_scored_on_what_it_held_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, run = small_npz(tmp_path / "small.npz"), tmp_path / "run"
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred pictures without parts."""
+    return small_npz(tmp_path_factory.mktemp("data") / "small.npz")
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two hundred pictures, and a hundred to test on."""
+    path = tmp_path_factory.mktemp("tested") / "small.npz"
+    with np.load(small_npz(path)) as train, np.load(fashion_mnist()) as whole:
+        test = {"x_test": whole["x_test"][:100], "y_test": whole["y_test"][:100]}
+        np.savez(path, **train, **test)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """Two updates of a small model, which held out half of the data."""
+    path = tmp_path_factory.mktemp("runs") / "run"
     flags = [*SMALL, *["--train.updates", "2", "--train.eval-every", "0", "--data.val-fraction", "0.5"]]
-    assert run_here(["pretrain", "image_tiny", data, "--out", run, *flags]) == 0
+    assert run_here(["pretrain", "image_tiny", data, "--out", path, *flags]) == 0
+    return path
+
+
+def test_a_run_is_scored_on_what_it_held_out(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = json.loads((run / "split.json").read_text())["validation"]
     assert len(names) == 100
     capsys.readouterr()
@@ -30,6 +54,103 @@ def test_a_run_is_scored_on_what_it_held_out(tmp_path: Path, capsys: pytest.Capt
     train_labels, test_labels = records.labels[~held_out], records.labels[held_out]
     majority = (test_labels == np.bincount(train_labels).argmax()).mean()
     assert scores["rows"][-1] == {"features": "majority class", "knn": majority, "linear": majority}
+    assert json.loads((run / "scores.json").read_text()) == scores
+    assert {"gallery.npz", "report.html"} <= files(run)
 
     assert run_here(["evaluate", run / "exported", data, "--json"]) == 0  # an export does not know
     assert "split-off part" in capsys.readouterr().err
+
+
+def test_probes_curves_and_fine_tuning(
+    run: Path, tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = ["--train.updates", "2", "--train.processes", "1", "--train.device", "cpu", "--train.precision", "float32"]
+    assert run_here(["finetune", "classify", run, tested, "--out", tmp_path / "tuned", *recipe]) == 0
+    capsys.readouterr()
+    flags = [
+        *["--probes", "attentive,knn", "--labels", "1,5", "--seeds", "2", "--max-samples", "150", "--device", "cpu"],
+        *["--finetune", tmp_path / "tuned" / "config.yaml", "--seed", "3"],
+    ]
+    before = files(tmp_path)
+    assert run_here(["evaluate", run / "exported", tested, *flags]) == 0
+    out, err = capsys.readouterr()
+    assert "evaluating on 100 pictures (test part), with the labels of 150" in err
+    table, curves = out.split("\n\n")
+    assert table.splitlines()[0].split() == ["features", "attentive", "kNN"]
+    assert re.search(r"raw pixels +n/a +\d+\.\d", table)
+    lines = curves.splitlines()
+    assert lines[0].split() == ["labels", "a", "class", "1", "5"]
+    assert [line.split("  ")[0] for line in lines[1:]].count("data2vec2") == 3
+    assert sum(" finetune " in line for line in lines) == 2
+    assert all(re.search(r"\d\.\d ±\d+\.\d +\d+\.\d ±\d+\.\d$", line) for line in lines[1:])
+    assert files(tmp_path) == before
+
+
+def test_another_test_part(run: Path, tested: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["evaluate", run / "exported", tested, "--test", tested, "--probes", "knn", "--json"]
+    assert run_here(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "named test part" in err
+    assert [list(row) for row in json.loads(out)["rows"]] == [["features", "knn"]] * 4
+
+
+def test_files_that_can_not_be_read_are_listed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = jpeg_folder(tmp_path / "pictures", 120)
+    broken = sorted(path for path in folder.rglob("*.jpg"))[::5]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:200])
+    capsys.readouterr()
+    assert run_here(["evaluate", run / "exported", folder, "--probes", "knn", "--json"]) == 0
+    out, err = capsys.readouterr()
+    scores = json.loads(out)
+    assert sum(scores["skipped"].values()) == len(broken)
+    assert scores["train_samples"] + scores["test_samples"] == 120 - len(broken)
+    assert f"{len(broken)} pictures could not be read and are left out: " in err
+    listed = re.findall(r"^  (class\S+\.jpg): \S+", err, flags=re.MULTILINE)
+    assert len(listed) == 20
+    assert {folder / name for name in listed} <= set(broken)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--max-samples", "1"], 2, "--max-samples is 1"),
+        (["--seed", "-1"], 2, "--seed is -1"),
+        (["--seeds", "0"], 2, "--seeds is 0"),
+        (["--probes", "knn,best"], 2, "some of knn,linear,attentive"),
+        (["--probes", ""], 2, "some of knn,linear,attentive"),
+        (["--labels", "ten"], 2, "whole numbers with commas"),
+        (["--labels", "10,5"], 2, "each larger"),
+        (["--labels", "0"], 2, "numbers above 0"),
+        (["--labels", "1000"], 1, "no class has more than"),
+        (["--finetune", "image_finetune_tiny"], 2, "give --labels with it"),
+        (["--labels", "1", "--finetune", "image_finetune_tin"], 2, "did you mean 'image_finetune_tiny'?"),
+        (["--labels", "1", "--finetune", "nowhere.yaml"], 1, "nowhere.yaml can't be read"),
+        (["--labels", "1", "--finetune", "image_finetune_tiny"], 1, "test part of DATA"),
+        (["--device", "tpu9"], 2, "tpu9"),
+        (["--test", "nowhere"], 1, "nowhere does not exist"),
+    ],
+)
+def test_mistakes(
+    flags: list[str], code: int, message: str, run: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert run_here(["evaluate", run / "exported", data, *flags]) == code
+    out, err = capsys.readouterr()
+    assert message in err
+    assert "Traceback" not in err
+    assert not out
+
+
+def test_pictures_without_labels_or_with_several(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.load(fashion_mnist()) as arrays:
+        np.savez(tmp_path / "bare.npz", x_train=arrays["x_train"][:50])
+    assert run_here(["evaluate", run / "exported", tmp_path / "bare.npz"]) == 1
+    assert "has no labels to evaluate with" in capsys.readouterr().err
+    folder = jpeg_folder(tmp_path / "pictures", 40)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+    tags = [["dark"], ["dark", "large"]]
+    rows = [json.dumps({"file_name": name, "labels": tags[place % 2]}) for place, name in enumerate(names)]
+    (folder / "metadata.jsonl").write_text("\n".join(rows))
+    assert run_here(["evaluate", run / "exported", folder]) == 1
+    assert "can have several labels, which probes can't learn" in capsys.readouterr().err

@@ -22,6 +22,14 @@ class Evaluate:
     """Data to score on; none: DATA's own test or validation part, what the run held out of it, or a fifth."""
     max_samples: int = 10_000
     """Samples of each part to use, evenly spread."""
+    probes: str = "knn,linear"
+    """Which of knn, linear and attentive to use, with commas."""
+    labels: str = ""
+    """Labels a class of low-label curves, with commas, as in 10,100,1000; empty: no curves."""
+    seeds: int = 3
+    """Draws of labels for each point of the curves."""
+    finetune: str | None = None
+    """Add curves of fine-tuning by this recipe (image_finetune_tiny, ...) or config.yaml of a fine-tuning run."""
     seed: int = 0
     """Decides the split and the random initialisation."""
     device: str = "auto"
@@ -43,10 +51,23 @@ class Doctor:
 def run_evaluate(rest: list[str]) -> int:
     """Parse and run `evaluate`; returns the exit code."""
     args = tyro.cli(Evaluate, args=rest, prog="data2vec2 evaluate")
+    try:
+        labels = tuple(int(count) for count in args.labels.split(",") if args.labels)
+    except ValueError:
+        raise ValueError(f"--labels is {args.labels!r}; it must be whole numbers with commas, as in 10,100") from None
     from data2vec2.commands.evaluate import evaluate, format_scores
 
     scores = evaluate(
-        args.model, args.data, test=args.test, max_samples=args.max_samples, seed=args.seed, device=args.device
+        args.model,
+        args.data,
+        test=args.test,
+        max_samples=args.max_samples,
+        probes=args.probes.split(","),
+        labels=labels,
+        seeds=args.seeds,
+        finetune=args.finetune,
+        seed=args.seed,
+        device=args.device,
     )
     print(json.dumps(scores.to_dict()) if args.json else format_scores(scores))
     return 0

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
-from data2vec2.config import DataConfig
+from data2vec2.commands.low_labels import finetune_config, finetune_curves
+from data2vec2.config import DataConfig, FinetuneConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
+from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise, labelled
-from data2vec2.evaluation.scores import Scores, score
+from data2vec2.evaluation.gallery import write_gallery
+from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
 from data2vec2.interop.export import ExportInfo, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
-from data2vec2.report import write_report
+from data2vec2.reporting import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 from data2vec2.training.run import CONFIG, SPLIT, RunFolder
@@ -26,6 +32,8 @@ from data2vec2.training.run import CONFIG, SPLIT, RunFolder
 VAL_FRACTION = 0.2
 MIN_HELD_OUT = 100
 """So many samples must a run have held out of DATA to be scored on them; below, a fifth of DATA is split off."""
+NAMED = 20
+"""At most so many samples that can't be read are named."""
 
 
 def evaluate(
@@ -34,61 +42,141 @@ def evaluate(
     *,
     test: str | Path | None = None,
     max_samples: int = 10_000,
+    probes: Sequence[str] = PROBES[:2],
+    labels: Sequence[int] = (),
+    seeds: int = 3,
+    finetune: FinetuneConfig | str | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> Scores:
-    """Accuracy of kNN and linear probe on frozen, mean-pooled features, beside three baselines.
+    """Accuracy of kNN, linear and attentive probes on frozen features, beside three baselines.
 
     `model` is a run folder or an exported model. Probes learn from the labels of DATA's training part and are scored on
     `test`, or DATA's own test or validation part, or what the run held out of DATA, or a fifth split off by `seed`. At
-    most `max_samples` of each part are used, evenly spread. A run folder gets the scores as scores.json and in its
-    report.
+    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed.
 
-    Raises `UserError` if model or data can't be used, or there are no labels.
+    `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
+    training part `seeds` times. `finetune` (a recipe, the config.yaml of a fine-tuning run, or a configuration) adds
+    curves of fine-tuning from the model and from scratch, on DATA's test part.
+
+    A run folder gets the scores as scores.json, pictures of what the features know as gallery.npz, and both in its
+    report. Raises `UserError` if model or data can't be used, or there are no labels.
     """
-    if max_samples < 2:
-        raise ValueError(f"--max-samples is {max_samples}; it must be at least 2")
-    if seed < 0:
-        raise ValueError(f"--seed is {seed}; it must be 0 or more")
-    model, say = Path(model), console().print
-    is_run = (model / CONFIG).is_file()
-    if is_run and not (model / "exported").is_dir():
-        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with pretrain --resume")
-    encoder, info = load_encoder(model / "exported" if is_run else model)
+    _check(max_samples, probes, labels, seeds, finetune, seed)
+    finetune = finetune_config(finetune) if isinstance(finetune, str) else finetune
+    model, data, say = Path(model), Path(data), console().print
+    run = model if (model / CONFIG).is_file() else None
+    if run and not (run / "exported").is_dir():
+        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it with --resume")
+    encoder, info = load_encoder(run / "exported" if run else model)
     torch_device = choose_device(device)
-    train, held, part = _parts(Path(data), Path(test) if test else None, seed, model if is_run else None)
-    readers = _reader(train, info, seed), _reader(held, info, seed)
-    train_samples, test_samples = (labelled(records.labels, max_samples) for records in (train, held))
-    if not len(train_samples) or not len(test_samples) or len(train.classes) < 2:
-        raise UserError(
-            f"{data} has no labels to evaluate with; put the pictures of each class into a folder of its own, "
-            "or give arrays with labels"
-        )
-    say(f"evaluating on {len(test_samples):,} pictures ({part} part), with the labels of {len(train_samples):,}")
+    train, held, part = _parts(data, Path(test) if test else None, seed, run)
+    if finetune is not None and part != "test":
+        raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
+    used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
+    _check_labels(data, used[0], used[1], labels)
+    say(f"evaluating on {len(used[1][1]):,} pictures ({part} part), with the labels of {len(used[0][1]):,}")
     torch.manual_seed(seed)
     untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval()
+    encoder, normalise = encoder.to(torch_device), Normalise(info.mean, info.std, torch_device)
+    skipped = Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
     scores = score(
-        encoder.to(torch_device),
+        encoder,
         untrained,
-        (readers[0], train_samples),
-        (readers[1], test_samples),
-        Normalise(info.mean, info.std, torch_device),
+        *used,
+        normalise,
         torch_device,
         part,
-        say,
+        probes=probes,
+        labels=labels,
+        seeds=seeds,
+        seed=seed,
+        log=say,
+        note=skipped.add,
     )
-    if is_run:
-        RunFolder(model).write_json("scores.json", scores.to_dict())
-        write_report(model)
+    if skipped.reasons:
+        scores = replace(scores, skipped=_listed(skipped, say))
+    if finetune is not None:
+        tuned = finetune_curves(model, data, finetune, labels, seeds, device, say)
+        scores = replace(scores, curves=(*scores.curves, *tuned))
+    if run:
+        write_gallery(run, encoder, *used[1], normalise, torch_device)
+        RunFolder(run).write_json("scores.json", scores.to_dict())
+        write_report(run)
     return scores
 
 
 def format_scores(scores: Scores) -> str:
-    """The table of scores as plain text, accuracies in percent."""
+    """Scores as plain text, in percent; of low-label curves the mean and half of the 95 % interval."""
+
+    def percent(value: float | None, width: int) -> str:
+        return f"{'n/a' if value is None else f'{100 * value:.1f}':>{width}}"
+
     width = max(len(row.features) for row in scores.rows)
-    lines = [f"{'features':<{width}}    kNN  linear"]
-    lines += [f"{row.features:<{width}}  {100 * row.knn:5.1f}  {100 * row.linear:6.1f}" for row in scores.rows]
+    titles = {"knn": "kNN", "linear": "linear", "attentive": "attentive"}
+    columns = [(probe, max(5, len(titles[probe]))) for probe in scores.probes]
+    lines = ["  ".join([f"{'features':<{width}}", *(f"{titles[probe]:>{size}}" for probe, size in columns)])]
+    lines += [
+        "  ".join([f"{row.features:<{width}}", *(percent(getattr(row, probe), size) for probe, size in columns)])
+        for row in scores.rows
+    ]
+    if scores.curves:
+        lines += ["", "  ".join([f"{'labels a class':<{width + 10}}", *(f"{n:>12,}" for n in scores.curves[0].labels)])]
+    for curve in scores.curves:
+        cells = [
+            f"{100 * mean:.1f} ±{50 * (high - low):.1f}"
+            for mean, low, high in zip(curve.mean, curve.low, curve.high, strict=True)
+        ]
+        lines += ["  ".join([f"{curve.features:<{width}} {curve.probe:>9}", *(f"{cell:>12}" for cell in cells)])]
     return "\n".join(lines)
+
+
+def _check(
+    max_samples: int,
+    probes: Sequence[str],
+    labels: Sequence[int],
+    seeds: int,
+    finetune: FinetuneConfig | str | None,
+    seed: int,
+) -> None:
+    """`ValueError` for arguments that can't be."""
+    if max_samples < 2:
+        raise ValueError(f"--max-samples is {max_samples}; it must be at least 2")
+    if not probes or set(probes) - set(PROBES):
+        raise ValueError(f"--probes is {','.join(probes)!r}; it must be some of {','.join(PROBES)}")
+    if any(count < 1 for count in labels) or list(labels) != sorted(set(labels)):
+        raise ValueError(f"--labels is {','.join(map(str, labels))}; it must be numbers above 0, each larger")
+    if seeds < 1:
+        raise ValueError(f"--seeds is {seeds}; it must be at least 1")
+    if finetune is not None and not labels:
+        raise ValueError("--finetune adds to the low-label curves; give --labels with it, as in --labels 10,100,1000")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}; it must be 0 or more")
+
+
+def _listed(skipped: Skipped, say: Callable[[str], None]) -> dict[str, int]:
+    """Say what could not be read; returns how much of it, by reason."""
+    say(f"{len(skipped.reasons)} pictures could not be read and are left out: {skipped.summary()}")
+    for name, reason in list(skipped.reasons.items())[:NAMED]:
+        say(f"  {name}: {reason}")
+    return dict(Counter(skipped.reasons.values()).most_common())
+
+
+def _check_labels(data: Path, train: Samples, test: Samples, labels: Sequence[int]) -> None:
+    """`UserError` if there are too few labels for what was asked."""
+    if train[0].records.tags is not None:
+        raise UserError(f"pictures of {data} can have several labels, which probes can't learn; use finetune classify")
+    counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
+    if np.count_nonzero(counts) < 2 or not len(test[1]):
+        raise UserError(
+            f"{data} has no labels to evaluate with; put the pictures of each class into a folder of its own, "
+            "or give arrays with labels"
+        )
+    if labels and max(labels) > counts.max():
+        raise UserError(
+            f"--labels asks for {max(labels):,} labels a class, but no class has more than {counts.max():,} in the "
+            "training part; ask for fewer, or use more of it (--max-samples)"
+        )
 
 
 def _parts(data: Path, test: Path | None, seed: int, run: Path | None) -> tuple[Records, Records, str]:
@@ -114,6 +202,7 @@ def _parts(data: Path, test: Path | None, seed: int, run: Path | None) -> tuple[
     return train, split, "split-off"
 
 
-def _reader(records: Records, info: ExportInfo, seed: int) -> ImageReader:
-    """A reader that crops and sizes pictures as the model was trained to see them."""
-    return ImageReader(records, info.model.modality, DataConfig(eval_crop=info.eval_crop), seed)
+def _samples(records: Records, info: ExportInfo, limit: int, seed: int) -> Samples:
+    """A reader that crops and sizes pictures as the model was trained to see them, and which of them have labels."""
+    reader = ImageReader(records, info.model.modality, DataConfig(eval_crop=info.eval_crop), seed)
+    return reader, labelled(records.labels, limit)

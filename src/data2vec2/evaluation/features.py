@@ -1,16 +1,25 @@
-"""Frozen features of many samples."""
+"""Frozen features of many samples.
+
+Shapes: `B` samples of a batch, `T` tokens, `D` width, `C` channels, `H` and `W` pixels.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data2vec2.data.image import ImageReader
+from data2vec2.data.image import Bad, ImageReader
+from data2vec2.errors import UserError
 from data2vec2.evaluation.probes import Part
 from data2vec2.models.encoder import Encoder, pooled_features
 
 BATCH = 250
+
+Note = Callable[[Iterable[Bad]], object]
+"""Hears of samples that could not be read; they are left out."""
 
 
 class Normalise:
@@ -33,31 +42,50 @@ def labelled(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
 
 
 def encode(
-    encoder: Encoder, reader: ImageReader, samples: NDArray[np.int64], normalise: Normalise, device: torch.device
+    encoder: Encoder,
+    reader: ImageReader,
+    samples: NDArray[np.int64],
+    normalise: Normalise,
+    device: torch.device,
+    note: Note = lambda _: None,
 ) -> Part:
     """Mean-pooled features of the samples' central squares, with the labels. The encoder should be in eval mode."""
-    features, labels = [], []
-    for start in range(0, len(samples), BATCH):
-        batch = reader.eval_batch(samples[start : start + BATCH])
-        pixels = normalise(torch.from_numpy(batch.pixels_BCHW).to(device))
-        features.append(pooled_features(encoder, pixels).cpu().numpy())
-        labels.append(batch.labels_B)
-    return _known(np.concatenate(features), np.concatenate(labels))
+
+    def pooled(pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        return pooled_features(encoder, normalise(pixels_BCHW.to(device))).cpu()
+
+    return _features(pooled, reader, samples, note)
 
 
-def raw_pixels(reader: ImageReader, samples: NDArray[np.int64], side: int = 32) -> Part:
+def raw_pixels(reader: ImageReader, samples: NDArray[np.int64], side: int = 32, note: Note = lambda _: None) -> Part:
     """The pictures themselves as features, larger ones averaged down to at most `side` pixels."""
-    features, labels = [], []
-    for start in range(0, len(samples), BATCH):
-        batch = reader.eval_batch(samples[start : start + BATCH])
-        pixels = torch.from_numpy(batch.pixels_BCHW).float() / 255
+
+    def flat(pixels_BCHW: torch.Tensor) -> torch.Tensor:
+        pixels = pixels_BCHW.float() / 255
         if pixels.shape[-1] > side:
             pixels = torch.nn.functional.adaptive_avg_pool2d(pixels, side)
-        features.append(pixels.flatten(1).numpy())
-        labels.append(batch.labels_B)
-    return _known(np.concatenate(features), np.concatenate(labels))
+        return pixels.flatten(1)
+
+    return _features(flat, reader, samples, note)
 
 
-def _known(x: NDArray[np.float32], y: NDArray[np.int64]) -> Part:
-    """Without the samples that a replacement without a label stands in for."""
-    return Part(x[y >= 0], y[y >= 0])
+def readable_batches(
+    reader: ImageReader, samples: NDArray[np.int64], note: Note = lambda _: None, size: int = BATCH
+) -> Iterator[tuple[torch.Tensor, NDArray[np.int64]]]:
+    """Central squares `BCHW` (uint8) and labels of the samples in order, without those that can't be read."""
+    for start in range(0, len(samples), size):
+        asked = samples[start : start + size]
+        batch = reader.eval_batch(asked)
+        note(batch.bad)
+        read = batch.indices_B == asked  # elsewhere another sample stands in
+        if read.any():
+            yield torch.from_numpy(batch.pixels_BCHW[read]), batch.labels_B[read]
+
+
+def _features(
+    features: Callable[[torch.Tensor], torch.Tensor], reader: ImageReader, samples: NDArray[np.int64], note: Note
+) -> Part:
+    found = [(features(pixels).numpy(), labels) for pixels, labels in readable_batches(reader, samples, note)]
+    if not found:
+        raise UserError(f"none of {len(samples)} pictures of the {reader.records.kind} can be read")
+    return Part(np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found]))

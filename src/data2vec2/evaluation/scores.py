@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,28 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2.data.image import ImageReader
-from data2vec2.evaluation.features import Normalise, encode, raw_pixels
+from data2vec2.evaluation.attentive import Patches, attentive_accuracy
+from data2vec2.evaluation.features import Normalise, Note, encode, raw_pixels
+from data2vec2.evaluation.low_labels import Curve, draw_labels, low_label_curve
 from data2vec2.evaluation.probes import Part, knn_accuracy, linear_accuracy, majority_accuracy
 from data2vec2.models.encoder import Encoder
+
+PROBES = ("knn", "linear", "attentive")
+MODEL, RANDOM, PIXELS = "data2vec2", "random initialisation", "raw pixels"
+"""What the features of a row or curve are made of."""
+
+Samples = tuple[ImageReader, NDArray[np.int64]]
+"""A reader and which of its samples; all must have labels."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """Accuracies, 0 to 1, of two frozen-feature classifiers."""
+    """Accuracies, 0 to 1, of frozen-feature classifiers; none where one was not asked for or can't be."""
 
     features: str
-    knn: float
-    linear: float
+    knn: float | None = None
+    linear: float | None = None
+    attentive: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,41 +44,73 @@ class Scores:
     train_samples: int
     test_samples: int
     classes: tuple[str, ...]
+    probes: tuple[str, ...]
     rows: tuple[Row, ...]
+    curves: tuple[Curve, ...] = ()
+    skipped: dict[str, int] = field(default_factory=dict)
+    """How many samples could not be read, by reason; they are left out."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON; a row has only the probes that were asked for."""
+        asked = ("features", *self.probes)
+        rows = [{name: value for name, value in asdict(row).items() if name in asked} for row in self.rows]
+        return {"kind": "probes", **asdict(self), "rows": rows}
 
 
 def score(
     encoder: Encoder,
     untrained: Encoder,
-    train: tuple[ImageReader, NDArray[np.int64]],
-    test: tuple[ImageReader, NDArray[np.int64]],
+    train: Samples,
+    test: Samples,
     normalise: Normalise,
     device: torch.device,
     part: str,
+    *,
+    probes: Sequence[str] = PROBES[:2],
+    labels: Sequence[int] = (),
+    seeds: int = 3,
+    seed: int = 0,
     log: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
 ) -> Scores:
-    """KNN and linear probe of a model, the same network untrained, raw pixels, and the majority class.
+    """The `probes` on features of a model, of the same network untrained and of raw pixels, and the majority class.
 
-    `train` and `test` are a reader and which of its samples; all must have labels. `log` hears what is being scored.
+    With `labels` (a class) also low-label curves of kNN and linear probe over `seeds` draws of them. `log` hears what
+    is being scored, `note` of samples that can't be read.
     """
-
-    def both(name: str, parts: tuple[Part, Part]) -> Row:
+    rows, curves = [], []
+    for name, model in ((MODEL, encoder), (RANDOM, untrained), (PIXELS, None)):
         log(f"scoring {name}")
-        return Row(name, knn_accuracy(*parts), linear_accuracy(*parts))
+        known, asked = (
+            raw_pixels(*samples, note=note) if model is None else encode(model, *samples, normalise, device, note)
+            for samples in (train, test)
+        )
+        row: dict[str, float] = {}
+        if "knn" in probes:
+            row["knn"] = knn_accuracy(known, asked)
+        if "linear" in probes:
+            row["linear"] = linear_accuracy(known, asked, seed)
+        if "attentive" in probes and model is not None:
+            learned, scored = (Patches(model, *samples, normalise, device) for samples in (train, test))
+            row["attentive"] = attentive_accuracy(learned, scored, seed)
+        rows.append(Row(name, **row))
+        if labels:
+            log(f"low-label curves of {name}")
+            curves += _curves(name, known, asked, labels, seeds)
+    majority = majority_accuracy(known, asked)
+    rows.append(Row("majority class", **dict.fromkeys(probes, majority)))
+    classes = train[0].records.classes
+    return Scores(part, len(known.y), len(asked.y), classes, tuple(probes), tuple(rows), tuple(curves))
 
-    def encoded(model: Encoder) -> tuple[Part, Part]:
-        return encode(model, *train, normalise, device), encode(model, *test, normalise, device)
 
-    pixels = raw_pixels(*train), raw_pixels(*test)
-    majority = majority_accuracy(*pixels)
-    rows = (
-        both("data2vec2", encoded(encoder)),
-        both("random initialisation", encoded(untrained)),
-        both("raw pixels", pixels),
-        Row("majority class", majority, majority),
-    )
-    return Scores(part, len(pixels[0].y), len(pixels[1].y), train[0].records.classes, rows)
+def _curves(name: str, known: Part, asked: Part, labels: Sequence[int], seeds: int) -> list[Curve]:
+    """The low-label curves of one kind of features."""
+
+    def knn(count: int, seed: int) -> float:
+        return knn_accuracy(draw_labels(known, count, seed), asked)
+
+    def linear(count: int, seed: int) -> float:
+        return linear_accuracy(draw_labels(known, count, seed), asked, seed)
+
+    curve = partial(low_label_curve, name, labels=labels, seeds=seeds)
+    return [curve("knn", accuracy=knn), curve("linear", accuracy=linear)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from data2vec2.evaluation.probes import Part, knn_accuracy, linear_accuracy, majority_accuracy
 
@@ -63,3 +65,46 @@ def test_fewer_samples_than_neighbours_and_features_of_zeros() -> None:
 def test_majority_is_that_of_the_training_part() -> None:
     x = np.zeros((4, 1), dtype=np.float32)
     assert majority_accuracy(Part(x, np.array([0, 1, 1, 2])), Part(x, np.array([0, 0, 0, 1]))) == 0.25
+
+
+def test_the_probe_finds_the_strength_that_noise_needs() -> None:
+    """Many channels for few samples: hardly regularised, the probe would learn their noise."""
+    generator = np.random.default_rng(0)
+
+    def noisy(count: int) -> Part:
+        y = generator.integers(0, 2, count)
+        x = generator.standard_normal((count, 200))
+        x[:, :20] += 0.4 * y[:, None]
+        return Part(x.astype(np.float32), y)
+
+    train, test = noisy(400), noisy(2_000)
+    weak = LogisticRegression(C=100, max_iter=1_000).fit(train.x, train.y).score(test.x, test.y)
+    assert linear_accuracy(train, test) > weak + 0.02
+
+
+def test_the_probe_reads_directions_that_are_nearly_lost() -> None:
+    """As in an untrained network: a common signal a thousand times larger than what tells the classes apart."""
+    generator = np.random.default_rng(0)
+
+    def common(count: int) -> Part:
+        y = generator.integers(0, 4, count)
+        inner = np.eye(4)[y] * 2 + generator.standard_normal((count, 4))
+        x = inner @ mixing + 300 * generator.standard_normal((count, 1))
+        return Part(x.astype(np.float32), y)
+
+    mixing = generator.standard_normal((4, 16))
+    train, test = common(1_000), common(1_000)
+    scaled = StandardScaler().fit(train.x)
+    plain = LogisticRegression(max_iter=100).fit(scaled.transform(train.x), train.y)
+    assert linear_accuracy(train, test) > plain.score(scaled.transform(test.x), test.y) + 0.1
+
+
+def test_the_probe_repeats_itself() -> None:
+    train, test = clusters(300, 0, spread=3.0), clusters(300, 1, spread=3.0)
+    assert linear_accuracy(train, test) == linear_accuracy(train, test)
+
+
+def test_a_channel_without_variation_changes_nothing() -> None:
+    train, test = clusters(200, 0, spread=2.0), clusters(200, 1, spread=2.0)
+    wider = [Part(np.hstack([part.x, np.full((200, 1), 7, np.float32)]), part.y) for part in (train, test)]
+    assert linear_accuracy(*wider) == pytest.approx(linear_accuracy(train, test), abs=0.02)

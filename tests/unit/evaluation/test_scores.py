@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data2vec2.config import DataConfig
-from data2vec2.data.image import ImageReader
+from data2vec2.data.image import Bad, ImageReader
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
+from data2vec2.errors import UserError
+from data2vec2.evaluation import attentive
 from data2vec2.evaluation.features import Normalise, encode, labelled, raw_pixels
 from data2vec2.evaluation.scores import score
 from data2vec2.modalities import build_modality
@@ -81,4 +85,58 @@ def test_the_table(reader: ImageReader) -> None:
     assert rows["majority class"].knn == (labels[test] == np.bincount(labels[train]).argmax()).mean()
     assert rows["raw pixels"].knn > 0.6  # as is known of Fashion-MNIST
     assert rows["raw pixels"].linear > 0.6
-    assert json.loads(json.dumps(scores.to_dict()))["rows"][2]["knn"] == rows["raw pixels"].knn
+    as_json = json.loads(json.dumps(scores.to_dict()))
+    assert as_json["kind"] == "probes"
+    assert as_json["curves"] == []
+    assert as_json["rows"][2] == {
+        "features": "raw pixels",
+        "knn": rows["raw pixels"].knn,
+        "linear": rows["raw pixels"].linear,
+    }
+
+
+def test_probes_and_curves_that_are_asked_for(reader: ImageReader, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attentive, "EPOCHS", 2)
+    train, test = (reader, np.arange(300)), (reader, np.arange(400, 500))
+    normalise = Normalise((0.3,), (0.3,), CPU)
+    heard: list[str] = []
+    scores = score(
+        *(encoder(0), encoder(1), train, test, normalise, CPU, "test"),
+        probes=("knn", "attentive"),
+        labels=(1, 15),
+        seeds=2,
+        log=heard.append,
+    )
+    rows = scores.to_dict()["rows"]
+    assert [list(row) for row in rows] == [["features", "knn", "attentive"]] * 4
+    assert rows[2]["attentive"] is None  # pixels have no patch features
+    assert all(0 < row["attentive"] <= 1 for row in (rows[0], rows[1], rows[3]))
+    names = [(curve.features, curve.probe) for curve in scores.curves]
+    kinds = ("data2vec2", "random initialisation", "raw pixels")
+    assert names == [(features, probe) for features in kinds for probe in ("knn", "linear")]
+    for curve in scores.curves:
+        assert curve.labels == (1, 15)
+        assert all(
+            0 <= low <= mean <= high <= 1 for low, mean, high in zip(curve.low, curve.mean, curve.high, strict=True)
+        )
+    assert scores.curves[4].mean[1] > scores.curves[4].mean[0]  # more labels, more known
+    assert heard[:2] == ["scoring data2vec2", "low-label curves of data2vec2"]
+
+
+def test_what_can_not_be_read_is_left_out(tmp_path: Path) -> None:
+    for place in range(6):
+        pixels = np.full((28, 28), 40 * place, np.uint8)
+        (tmp_path / f"class{place % 2}").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / f"class{place % 2}" / f"{place}.png")
+    (tmp_path / "class0" / "2.png").write_bytes(b"")
+    records = open_data(tmp_path).train
+    pictures = ImageReader(records, CONFIG.modality, DataConfig(eval_crop=1.0), 0)
+    bad: list[Bad] = []
+    part = raw_pixels(pictures, np.arange(6), note=bad.extend)
+    assert [(item.name, item.reason) for item in bad] == [("class0/2.png", "empty file")]
+    expected = [(place, label) for place, label in enumerate(records.labels) if records.names[place] != "class0/2.png"]
+    assert part.y.tolist() == [label for _, label in expected]
+    assert sorted(part.x[:, 0]) == pytest.approx([0, 40 / 255, 120 / 255, 160 / 255, 200 / 255])
+    only = np.flatnonzero(np.array(records.names) == "class0/2.png")
+    with pytest.raises(UserError, match="none of 1 pictures of the folder of images can be read"):
+        raw_pixels(pictures, only)

@@ -1,0 +1,97 @@
+"""data2vec 2.0 beside a masked autoencoder, random initialisation and raw pixels: `compare_images.py DATA RUN...`.
+
+Each RUN is a finished data2vec2 run of another seed. For each, a masked autoencoder of the same encoder and seed is
+trained on the same pictures for as long (a run of several processes: for their seconds together). Both are scored on
+DATA's test part by `data2vec2 evaluate`, with low-label curves; the random initialisation has the run's seed, the
+labels drawn are the same for all. Prints a Markdown table: mean over the runs and half of its 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+from masked_autoencoder import pretrain
+
+from data2vec2.commands.evaluate import evaluate
+from data2vec2.commands.plan import saved_config
+from data2vec2.errors import UserError
+from data2vec2.evaluation.low_labels import interval
+from data2vec2.evaluation.scores import MODEL, Scores
+
+AUTOENCODER = "masked autoencoder"
+Key = tuple[str, str]
+"""Features, and what was measured of them."""
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path, help="data with a test part")
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders of data2vec2 pretrain, one for each seed")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the masked autoencoders")
+    parser.add_argument("--labels", default="10,100,1000", help="labels a class of the low-label curves")
+    parser.add_argument("--seeds", type=int, default=3, help="draws of labels for each point and run")
+    parser.add_argument("--max-samples", type=int, default=10_000, help="samples of each part to score with")
+    parser.add_argument("--finetune", help="recipe: add curves of fine-tuning (and so from scratch)")
+    args = parser.parse_args()
+    labels = [int(count) for count in args.labels.split(",")]
+    options = {"labels": labels, "seeds": args.seeds, "max_samples": args.max_samples, "finetune": args.finetune}
+    found: dict[Key, list[float]] = {}
+    for run in args.runs:
+        config, folder = saved_config(run), args.out / run.name
+        seconds = wall_clock(run) * (config.train.processes or 1)
+        print(f"{run}: {AUTOENCODER} for {seconds:.0f} s", file=sys.stderr)
+        updates = pretrain(config, args.data, folder, seconds=seconds, say=lambda text: print(text, file=sys.stderr))
+        print(f"{run}: {updates:,} updates", file=sys.stderr)
+        for name, model in ((MODEL, run / "exported"), (AUTOENCODER, folder)):
+            scores = evaluate(model, args.data, seed=config.train.seed, **options)
+            if scores.part != "test":
+                raise UserError(f"{args.data} has no test part; a run would be scored on what it was trained on")
+            for (features, measure), value in measured(scores):
+                if features == MODEL or name == MODEL:  # the baselines once
+                    found.setdefault((name if features == MODEL else features, measure), []).append(value)
+    print(table(found))
+
+
+def wall_clock(run: Path) -> float:
+    """Seconds that a finished run took to train."""
+    status = json.loads((run / "status.json").read_text())
+    if status["state"] != "finished":
+        raise UserError(f"{run} has not finished: {status['state']}")
+    return float(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["elapsed_s"])
+
+
+def measured(scores: Scores) -> list[tuple[Key, float]]:
+    """Every figure of an evaluation."""
+    rows = [((row.features, probe), getattr(row, probe)) for row in scores.rows for probe in scores.probes]
+    points = [
+        ((curve.features, f"{curve.probe}, {count:,} a class"), mean)
+        for curve in scores.curves
+        for count, mean in zip(curve.labels, curve.mean, strict=True)
+    ]
+    return [(key, value) for key, value in rows + points if value is not None]
+
+
+def table(found: dict[Key, Sequence[float]]) -> str:
+    """A row for each measure, a column for each kind of features, in percent."""
+    names = list(dict.fromkeys(features for features, _ in found))
+    names.sort(key=[MODEL, AUTOENCODER].__contains__, reverse=True)
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    for measure in dict.fromkeys(measure for _, measure in found):
+        cells = []
+        for name in names:
+            values = found.get((name, measure))
+            mean, low, high = interval(values) if values else (0.0, 0.0, 0.0)
+            cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}" if values else "n/a")
+        lines.append(f"| {measure} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
