@@ -16,8 +16,12 @@ from data2vec2.version import __version__
 if TYPE_CHECKING:
     from data2vec2.commands.demo import demo
     from data2vec2.commands.doctor import doctor
+    from data2vec2.commands.embed import embed
     from data2vec2.commands.evaluate import evaluate
+    from data2vec2.commands.finetune import finetune
+    from data2vec2.commands.predict import predict
     from data2vec2.commands.pretrain import pretrain
+    from data2vec2.commands.report import report
     from data2vec2.interop.transformers import Data2Vec2ImageConfig, Data2Vec2ImageModel
 
 __all__ = [
@@ -26,8 +30,12 @@ __all__ = [
     "__version__",
     "demo",
     "doctor",
+    "embed",
     "evaluate",
+    "finetune",
+    "predict",
     "pretrain",
+    "report",
 ]
 
 _HOME = {
@@ -35,8 +43,12 @@ _HOME = {
     "Data2Vec2ImageModel": "data2vec2.interop.transformers",
     "demo": "data2vec2.commands.demo",
     "doctor": "data2vec2.commands.doctor",
+    "embed": "data2vec2.commands.embed",
     "evaluate": "data2vec2.commands.evaluate",
+    "predict": "data2vec2.commands.predict",
+    "finetune": "data2vec2.commands.finetune",
     "pretrain": "data2vec2.commands.pretrain",
+    "report": "data2vec2.commands.report",
 }
 """Where a lazily imported name lives."""
 

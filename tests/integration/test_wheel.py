@@ -34,7 +34,7 @@ def test_the_wheel_holds_everything_and_no_more(wheel: Path) -> None:
     ours = {path.relative_to(source).as_posix() for path in (source / "data2vec2").rglob("*") if path.is_file()}
     ours = {name for name in ours if "__pycache__" not in name}
     assert {name for name in names if name.startswith("data2vec2/")} == ours
-    assert "data2vec2/report/template.html.j2" in names
+    assert "data2vec2/reporting/templates/run.html.j2" in names
     assert "data2vec2/data/bundled/fashion_mnist/fashion_mnist.npz" in names
     licences = {name.split(".dist-info/licenses/")[1] for name in names if ".dist-info/licenses/" in name}
     assert licences == {"LICENSE", "src/data2vec2/data/bundled/fashion_mnist/LICENSE"}

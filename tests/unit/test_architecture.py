@@ -12,6 +12,7 @@ import torch
 import yaml
 
 import data2vec2
+from data2vec2.cli import VERBS
 from data2vec2.config import RunConfig, from_dict, to_dict
 from data2vec2.models import Data2Vec2
 from data2vec2.recipes import RECIPES, get_recipe
@@ -28,7 +29,7 @@ LAYERS = {
     "models": 4,
     "evaluation": 5,
     "tasks": 6,
-    "interop": 7, "report": 7,
+    "interop": 7, "reporting": 7,
     "commands": 8,
     "cli": 9,
     "__main__": 10,
@@ -154,7 +155,14 @@ def test_files_and_functions_are_short(module: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["import pickle", "from pickle import loads", "eval('1')", "x = torch.load(f)", "torch.load(f, weights_only=False)", "np.load(f, allow_pickle=True)"],
+    [
+        "import pickle",
+        "from pickle import loads",
+        "eval('1')",
+        "x = torch.load(f)",
+        "torch.load(f, weights_only=False)",
+        "np.load(f, allow_pickle=True)",
+    ],
 )
 def test_the_checks_see_what_is_forbidden(text: str) -> None:
     assert dangers(ast.parse(text))
@@ -168,7 +176,7 @@ def test_the_checks_allow_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], *([verb, "--help"] for verb in ("demo", "pretrain", "evaluate", "doctor"))]
+    "arguments", [["--help"], *([verb, "--help"] for verb in VERBS)]
 )
 def test_help_needs_no_torch(arguments: list[str]) -> None:
     program = (

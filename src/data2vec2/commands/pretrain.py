@@ -14,7 +14,7 @@ import yaml
 from data2vec2.commands.data import TrainingData, open_training_data, reopen_training_data
 from data2vec2.commands.environment import environment
 from data2vec2.commands.plan import Log, fitted_config, resumed_config, saved_config
-from data2vec2.commands.running import help_task, placed, run_task
+from data2vec2.commands.running import fitted, help_task, placed, run_task
 from data2vec2.config import RunConfig, from_dict, to_dict
 from data2vec2.evaluation.features import Normalise
 from data2vec2.interop.card import model_card
@@ -25,13 +25,7 @@ from data2vec2.models import Data2Vec2
 from data2vec2.recipes import get_recipe
 from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import list_checkpoints
-from data2vec2.training.device import (
-    activation_bytes,
-    choose_precision,
-    cpu_threads,
-    fit_micro_batch,
-    free_memory,
-)
+from data2vec2.training.device import cpu_threads
 from data2vec2.training.loop import Outcome
 from data2vec2.training.optim import peak_lr
 from data2vec2.training.parallel import World, is_helper, local_device
@@ -160,15 +154,9 @@ def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec
         loss: torch.Tensor = model(picture, keep_ids).loss
         return loss
 
-    micro_batch = config.train.micro_batch
-    if micro_batch is None:
-        processes = config.train.processes or 1
-        needed, free = activation_bytes(loss_of_one), free_memory(device)
-        shared_memory = processes if device.type == "cpu" else 1
-        micro_batch = fit_micro_batch(config.train.batch_size // processes, needed, free // shared_memory)
-    precision = choose_precision(config.train.precision, loss_of_one, device)
+    config = replace(config, train=fitted(config.train, loss_of_one, device))
     model.zero_grad()
-    return replace(config, train=replace(config.train, precision=precision, micro_batch=micro_batch)), model
+    return config, model
 
 
 def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
@@ -207,12 +195,13 @@ def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
     if data.skipped.reasons:
         data.skipped.write(run.path / "skipped.jsonl")
     reader = data.val or data.train
-    zero = np.zeros(1, dtype=np.int64)
-    pixels_CHW = reader.eval_batch(zero).pixels_BCHW[0]
-    modality = config.model.modality
+    samples = np.arange(min(4, len(reader.records)))
+    pixels_NCHW = reader.eval_batch(samples).pixels_BCHW
+    masks, modality = config.model.masks, config.model.modality
+    keep_ids = draw_keep_ids(masks, modality.grid, config.train.seed, np.zeros_like(samples), samples)
     np.savez_compressed(
         run.path / "masks.npz",
-        image=pixels_CHW.transpose(1, 2, 0),
-        keep_ids=draw_keep_ids(config.model.masks, modality.grid, config.train.seed, zero, zero),
+        images=pixels_NCHW.transpose(0, 2, 3, 1),
+        keep_ids=keep_ids.reshape(len(samples), masks.num_masks, -1),
         patch_size=modality.patch_size,
     )

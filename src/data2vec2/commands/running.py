@@ -12,9 +12,15 @@ import torch
 from data2vec2.config import TrainConfig
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
-from data2vec2.report import write_report
+from data2vec2.reporting import write_report
 from data2vec2.training.checkpoint import Checkpoint, load_newest
-from data2vec2.training.device import choose_device
+from data2vec2.training.device import (
+    activation_bytes,
+    choose_device,
+    choose_precision,
+    fit_micro_batch,
+    free_memory,
+)
 from data2vec2.training.loop import Outcome, Task, TaskConfig, train
 from data2vec2.training.parallel import World, enlist, helping, local_device, num_processes, recruit
 from data2vec2.training.progress import TrainingBar
@@ -31,6 +37,17 @@ def placed(config: TrainConfig) -> TrainConfig:
     processes = num_processes(config.processes, device)
     threads = config.threads or max(1, torch.get_num_threads() // processes)
     return replace(config, device=str(device), processes=processes, threads=threads)
+
+
+def fitted(config: TrainConfig, loss_of_one: Callable[[], torch.Tensor], device: torch.device) -> TrainConfig:
+    """The configuration with precision and micro-batch filled in, from a measurement of one sample's loss."""
+    micro_batch = config.micro_batch
+    if micro_batch is None:
+        processes = config.processes or 1
+        needed, free = activation_bytes(loss_of_one), free_memory(device)
+        shared_memory = processes if device.type == "cpu" else 1
+        micro_batch = fit_micro_batch(config.batch_size // processes, needed, free // shared_memory)
+    return replace(config, precision=choose_precision(config.precision, loss_of_one, device), micro_batch=micro_batch)
 
 
 def run_task(

@@ -1,0 +1,226 @@
+"""The figures of `metrics.jsonl` as charts: of one run, or of several over each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeGuard
+
+import numpy as np
+from markupsafe import Markup
+
+from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
+from data2vec2.training.alarms import FLOORS
+
+Rows = list[dict[str, Any]]
+
+
+class Spec(NamedTuple):
+    """What one chart shows."""
+
+    title: str
+    unit: str
+    """Label of the y axis."""
+    series: dict[str, str]
+    """Key in `metrics.jsonl` -> name in the legend."""
+    note: str = ""
+    percent: bool = False
+    """Values are shares from 0 to 1."""
+    from_zero: bool = False
+    """The y axis begins at 0, because it matters how far from 0 the values are."""
+
+
+SPECS = (
+    Spec(
+        "Loss",
+        "loss",
+        {"loss": "training", "regression": "masked patches", "cls": "CLS token", "val_loss": "validation"},
+    ),
+    Spec(
+        "Validation scores",
+        "score (%)",
+        {
+            "val_knn": "k-NN accuracy",
+            "val_linear": "linear probe accuracy",
+            "val_accuracy": "accuracy",
+            "val_map": "mean average precision",
+        },
+        "On samples held out from training.",
+        percent=True,
+    ),
+    Spec(
+        "Standard deviations",
+        "standard deviation",
+        {"target_std": "targets", "prediction_std": "predictions"},
+        "Near zero: the model says the same of every sample (collapse).",
+        from_zero=True,
+    ),
+    Spec(
+        "Effective ranks",
+        "effective rank (dimensions)",
+        {"rank_stem": "stem", "rank_encoder": "encoder", "rank_target": "targets"},
+        "How many dimensions the features really use; a fall towards one is a collapse.",
+        from_zero=True,
+    ),
+    Spec("Learning rate", "learning rate", {"lr": "learning rate"}),
+    Spec("EMA decay", "EMA decay", {"ema_decay": "EMA decay"}, "The share of the teacher that an update keeps."),
+    Spec("Gradient norm", "gradient norm", {"grad_norm": "gradient norm"}),
+    Spec("Throughput", "samples per second", {"samples_per_s": "samples per second"}, from_zero=True),
+)
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart, drawn over steps and over time (None where no line has a time)."""
+
+    title: str
+    note: str
+    text: str
+    """What it shows, in words."""
+    by_step: Markup
+    by_time: Markup | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """All curves of a run, and how far it came."""
+
+    step: int = 0
+    seconds: float | None = None
+    samples: int | None = None
+    charts: list[Chart] = field(default_factory=list)
+
+
+class Series(NamedTuple):
+    """The values of one key, with steps and seconds (NaN where unknown), and how many values can't be drawn."""
+
+    steps: Points
+    seconds: Points
+    values: Points
+    left_out: int
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value from a JSON file can be drawn: a finite number of sane size, and no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def read_rows(path: Path) -> Rows:
+    """Return the lines of a `metrics.jsonl` that have a step. OSError if it can't be read.
+
+    A line that was cut short is left out. Steps that a resumed run wrote again replace the old ones.
+    """
+    rows: Rows = []
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and is_number(row.get("step")):
+            while rows and rows[-1]["step"] > row["step"]:
+                rows.pop()
+            rows.append(row)
+    return rows
+
+
+def read_curves(path: Path) -> Curves:
+    """Every numeric key of a `metrics.jsonl`, in known charts or in one of its own. OSError if it can't be read."""
+    rows = read_rows(path)
+    if not rows:
+        return Curves()
+    samples = [row["samples"] for row in rows if is_number(row.get("samples"))]
+    charts = []
+    for spec in specs_of(rows):
+        lines = {name: _series(rows, key) for key, name in spec.series.items()}
+        floors = {name: FLOORS[key] for key, name in spec.series.items() if key in FLOORS}
+        charts.append(_chart(spec, lines, floors))
+    return Curves(int(last_step(rows)), last_second(rows), int(samples[-1]) if samples else None, charts)
+
+
+def compare_curves(runs: Mapping[str, Rows]) -> list[Chart]:
+    """One chart for every numeric key that a run has: a line for each run. Keys of `runs` are the runs' names."""
+    charts = []
+    for spec in specs_of(row for rows in runs.values() for row in rows):
+        for key, name in spec.series.items():
+            lines = {run: _series(rows, key) for run, rows in runs.items()}
+            title = spec.title if len(spec.series) == 1 else f"{spec.title}: {name}"
+            floors = {name: FLOORS[key]} if key in FLOORS else {}
+            charts.append(_chart(spec._replace(title=title), lines, floors))
+    return charts
+
+
+def last_step(rows: Rows) -> float:
+    """The last update that a run wrote down; 0 for none."""
+    return max((row["step"] for row in rows), default=0)
+
+
+def last_second(rows: Rows) -> float | None:
+    """Seconds of training at the end, if they are known."""
+    return max((row["elapsed_s"] for row in rows if is_number(row.get("elapsed_s"))), default=None)
+
+
+def specs_of(rows: Iterable[dict[str, Any]]) -> list[Spec]:
+    """Known charts that have at least one key here, with these keys; then one chart for every other numeric key."""
+    found = dict.fromkeys(
+        key for row in rows for key, value in row.items() if is_number(value) or isinstance(value, float)
+    )
+    known = {"step", "elapsed_s", "samples"}.union(*(spec.series for spec in SPECS))
+    specs = []
+    for spec in SPECS:
+        series = {key: name for key, name in spec.series.items() if key in found}
+        if series:
+            specs.append(spec._replace(series=series))
+    return specs + [Spec(key, key, {key: key}) for key in found if key not in known]
+
+
+def _series(rows: Rows, key: str) -> Series:
+    points, left_out = [], 0
+    for row in rows:
+        value, second = row.get(key), row.get("elapsed_s")
+        if is_number(value):
+            points.append((row["step"], second if is_number(second) else np.nan, value))
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            left_out += 1
+    steps, seconds, values = np.array(points, dtype=np.float64).reshape(-1, 3).T
+    return Series(steps, seconds, values, left_out)
+
+
+def _chart(spec: Spec, lines: Mapping[str, Series], floors: Mapping[str, float]) -> Chart:
+    """A chart of named lines; `floors` are the alarm's thresholds, by what they are for."""
+    notes = [spec.note] if spec.note else []
+    if floors:
+        heights = dict.fromkeys(floors.values())
+        said = [f"{height:g}" for height in heights]
+        if len(heights) > 1:
+            said = [f"{name} {floor:g}" for name, floor in floors.items()]
+        notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(said)}).")
+    left_out = sum(series.left_out for series in lines.values())
+    if left_out:
+        notes.append(f"Values left out because they are not finite or beyond 1e30: {left_out}.")
+    ends = [series.steps[-1] for series in lines.values() if len(series.steps)]
+    plot = Plot(
+        title=spec.title,
+        y_label=spec.unit,
+        x_label="step (updates)",
+        x_end=max(ends, default=1),
+        whole=True,
+        percent=spec.percent,
+        from_zero=spec.from_zero,
+        limits=tuple(floors.values()),
+    )
+    by_step = [Line(name, series.steps, series.values) for name, series in lines.items()]
+    text = in_words(by_step, spec.percent)
+    return Chart(spec.title, " ".join(notes), text, draw(plot, by_step), _by_time(plot, lines))
+
+
+def _by_time(plot: Plot, lines: Mapping[str, Series]) -> Markup | None:
+    """The same over wall-clock time; none if no time is known."""
+    timed = {name: series for name, series in lines.items() if np.isfinite(series.seconds).any()}
+    if not timed:
+        return None
+    end = max(np.nanmax(series.seconds) for series in timed.values())
+    size, unit = (3600, "h") if end > 3 * 3600 else (60, "min") if end > 3 * 60 else (1, "s")
+    lines_of_time = [Line(name, series.seconds / size, series.values) for name, series in lines.items()]
+    return draw(replace(plot, x_label=f"wall-clock time ({unit})", x_end=end / size, whole=False), lines_of_time)

@@ -1,0 +1,166 @@
+"""A run's `scores.json` as what the page's template shows: of frozen features, or of a classifier.
+
+Shapes: `T` true classes, `P` predicted classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
+from data2vec2.reporting.curves import is_number
+from data2vec2.reporting.parts import read_mapping
+
+PROBES = {
+    "knn": "k-NN accuracy",
+    "linear": "linear probe accuracy",
+    "attentive": "attentive probe accuracy",
+    "finetune": "fine-tuned accuracy",
+}
+CLASSIFIER = {"accuracy": "accuracy", "map": "mean average precision"}
+EACH_CLASS = {"ap": "average precision", "precision": "precision", "recall": "recall", "f1": "F1"}
+SHARES = PROBES | CLASSIFIER
+"""Scores from 0 to 1: key in the file, and what it is called."""
+MATRIX = 30
+"""Up to so many classes the whole confusion matrix is shown, else only its worst pairs."""
+CONFUSED = 10
+"""Pairs of classes that are named as confused most often."""
+
+
+def read_scores(path: Path) -> dict[str, Any]:
+    """Scores of frozen features (a table, and low-label curves if there are any), or of a classifier.
+
+    What doesn't fit together raises ValueError, KeyError, TypeError or AttributeError.
+    """
+    scores = read_mapping(path)
+    classes = [str(name) for name in scores.get("classes") or []]
+    shown = {
+        "kind": str(scores.get("kind", "probes")),
+        "part": scores.get("part"),
+        "train_samples": _count(scores.get("train_samples")),
+        "test_samples": _count(scores.get("test_samples")),
+        "classes": classes,
+        "note": scores.get("note"),
+        "skipped": [(str(reason), _count(count)) for reason, count in (scores.get("skipped") or {}).items()],
+    }
+    if shown["kind"] == "classify":
+        return shown | _classifier(scores, classes)
+    return shown | _table(scores["rows"]) | {"curves": _low_label_charts(scores.get("curves") or [])}
+
+
+def read_measures(path: Path) -> dict[str, float]:
+    """Every score of a run by what it is ("linear probe accuracy: data2vec2"), for comparisons."""
+    scores = read_mapping(path)
+    if scores.get("kind") == "classify":
+        return {name: scores[key] for key, name in CLASSIFIER.items() if is_number(scores.get(key))}
+    return {
+        f"{SHARES.get(key, key)}: {row.get('features', '?')}": value
+        for row in scores["rows"]
+        for key, value in row.items()
+        if is_number(value)
+    }
+
+
+def said(value: Any, share: bool) -> str:
+    """A score as people read it: 84.4 %, 0.1234, or n/a."""
+    if not is_number(value):
+        return "n/a"
+    return f"{100 * value:.1f} %" if share else f"{value:.4g}"
+
+
+def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Columns, and rows of (features, [(value as text, whether it is the best of its column)])."""
+    keys = list(dict.fromkeys(key for row in rows for key in row if key != "features"))
+    best = {key: max((row[key] for row in rows if is_number(row.get(key))), default=None) for key in keys}
+
+    def cell(row: dict[str, Any], key: str) -> tuple[str, bool]:
+        value = row.get(key)
+        return said(value, key in SHARES), is_number(value) and value == best[key]
+
+    return {
+        "columns": [SHARES.get(key, key) for key in keys],
+        "rows": [(str(row.get("features", "?")), [cell(row, key) for key in keys]) for row in rows],
+    }
+
+
+def _low_label_charts(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A chart for each probe: accuracy over labels a class, a line for each kind of features, with its interval."""
+    charts = []
+    for probe in dict.fromkeys(str(curve["probe"]) for curve in curves):
+        lines = [
+            Line(str(curve["features"]), *(_points(curve[key]) for key in ("labels", "mean", "low", "high")))
+            for curve in curves
+            if str(curve["probe"]) == probe
+        ]
+        title = SHARES.get(probe, probe)
+        ticks = sorted({count for line in lines for count in line.x.tolist()})
+        plot = Plot(
+            title=title, y_label=f"{title} (%)", x_label="labels a class", whole=True, x_ticks=ticks, percent=True
+        )
+        values = [dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) for line in lines]
+        charts.append(
+            {
+                "title": title,
+                "svg": draw(plot, lines),
+                "text": in_words(lines, percent=True),
+                "columns": [_count(count) for count in ticks],
+                "rows": [
+                    (line.name, [said(known.get(count), True) for count in ticks])
+                    for line, known in zip(lines, values, strict=True)
+                ],
+            }
+        )
+    return charts
+
+
+def _points(values: list[float | None]) -> Points:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _classifier(scores: dict[str, Any], classes: list[str]) -> dict[str, Any]:
+    """What is shown of a classifier: the score, scores of each class (worst first), and what it confuses."""
+    rows = scores.get("per_class") or []
+    columns = {key: name for key, name in EACH_CLASS.items() if any(key in row for row in rows)}
+    main = "ap" if "ap" in columns else "f1"
+    worst_first = sorted(rows, key=lambda row: row[main] if is_number(row.get(main)) else 2)
+    counts = {key: _count(scores[key]) for key in ("samples", "labels", "update") if is_number(scores.get(key))}
+    return {
+        "counts": counts,
+        "from_scratch": scores.get("from_scratch") is True,
+        "headline": [(name, said(scores[key], True)) for key, name in CLASSIFIER.items() if is_number(scores.get(key))],
+        "columns": [*columns.values(), "samples"],
+        "rows": [
+            (str(row.get("name", "?")), [*(said(row.get(key), True) for key in columns), _count(row.get("count"))])
+            for row in worst_first
+        ],
+        **_confusion(np.array(scores.get("confusion") or np.zeros((0, 0)), dtype=np.int64), classes),
+    }
+
+
+def _confusion(counts_TP: NDArray[np.int64], classes: list[str]) -> dict[str, Any]:
+    """The matrix as rows of (true class, [(samples, share of the row)]), unless it is large; and its worst pairs."""
+    if not len(counts_TP):
+        return {"matrix": None, "confused": []}
+    if counts_TP.shape != (len(classes), len(classes)):
+        raise ValueError(f"confusion is {counts_TP.shape} for {len(classes)} classes")
+    shares_TP = counts_TP / np.maximum(counts_TP.sum(axis=1, keepdims=True), 1)
+    wrong_TP = np.where(np.eye(len(classes), dtype=bool), 0, counts_TP)
+    worst = np.argsort(-wrong_TP, axis=None, kind="stable")[:CONFUSED]
+    pairs = [divmod(place, len(classes)) for place in worst.tolist()]
+    rows = zip(classes, counts_TP.tolist(), shares_TP.tolist(), strict=True)
+    return {
+        "matrix": [(name, list(zip(*row, strict=True))) for name, *row in rows] if len(classes) <= MATRIX else None,
+        "confused": [
+            (classes[truth], classes[taken], int(wrong_TP[truth, taken]), said(float(shares_TP[truth, taken]), True))
+            for truth, taken in pairs
+            if wrong_TP[truth, taken]
+        ],
+    }
+
+
+def _count(value: Any) -> str:
+    return f"{value:,.0f}" if is_number(value) else "an unknown number of"

@@ -1,0 +1,84 @@
+"""`report` on folders that the commands themselves have written."""
+
+from pathlib import Path
+
+import pytest
+
+from data2vec2.commands.report import report
+from tests.integration.helpers import SMALL, run_here, small_npz, words
+from tests.unit.reporting.pages import read_page
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two pre-training runs, a (which is scored) and b, and c, which is fine-tuned from a."""
+    path = tmp_path_factory.mktemp("runs")
+    data = small_npz(path / "data.npz")
+    for name, rate in (("a", "0.001"), ("b", "0.002")):
+        flags = [*SMALL, *words("--train.updates 4 --train.log-every 1 --train.eval-every 2 --optim.lr"), rate]
+        assert run_here(["pretrain", "image_tiny", data, "--out", path / name, *flags]) == 0
+    assert run_here(["evaluate", path / "a", data]) == 0
+    flags = words("--train.updates 2 --train.device cpu --train.processes 1 --train.precision float32")
+    assert run_here(["finetune", "classify", path / "a", data, "--out", path / "c", *flags]) == 0
+    return path
+
+
+def test_the_report_of_a_scored_run_has_everything(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page_path = folder / "a" / "report.html"
+    before = read_page(page_path)
+    page_path.unlink()
+    assert run_here(["report", folder / "a"]) == 0
+    assert capsys.readouterr().out.strip() == str(page_path)
+    page = read_page(page_path)
+    assert page.text == before.text, "evaluate has written the same"
+    assert page.errors == page.unnamed == []
+    for heading in ("Scores", "Masks", "Patch features", "Nearest neighbours", "Map of samples", "Effective ranks"):
+        assert heading in page.headings
+    assert "can't be shown" not in page.text
+    assert page_path.stat().st_size < 1_000_000
+
+
+def test_the_report_of_a_fine_tuning_run_has_everything(folder: Path) -> None:
+    page = read_page(report(folder / "c"))
+    assert page.errors == page.unnamed == []
+    for heading in ("Scores", "Confusion matrix", "Worst mistakes", "Validation scores"):
+        assert heading in page.headings
+    assert "Masks" not in page.headings
+    assert "can't be shown" not in page.text
+
+
+def test_several_runs_are_compared(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "page.html"
+    assert run_here(["report", folder / "a", folder / "b", folder / "c", "--out", out]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    page = read_page(out)
+    assert page.errors == page.unnamed == []
+    assert page.headings[0] == "3 runs compared"
+    assert "optim.lr" in page.text
+    assert "linear probe accuracy: data2vec2" in page.text
+    assert "b: scores.json is missing" in page.text
+
+
+def test_a_comparison_goes_to_the_current_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert report(folder / "a", folder / "b") == Path("comparison.html")
+    assert (tmp_path / "comparison.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "name at least one run folder"),
+        (["{data}"], 1, "holds no run"),
+        (["{run}", "{folder}"], 1, "holds no run"),
+        (["{run}", "{run}"], 1, "named twice"),
+        (["{run}", "--out", "{folder}"], 1, "can't write"),
+        (["{run}", "--out", "{folder}/nowhere/page.html"], 1, "can't write"),
+    ],
+)
+def test_mistakes_are_said(
+    folder: Path, arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"data": folder / "data.npz", "run": folder / "a", "folder": folder}
+    assert run_here(["report", *(argument.format(**places) for argument in arguments)]) == code
+    assert message in capsys.readouterr().err
