@@ -2,7 +2,8 @@
 
 Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
 folder `pictures` of real pictures beside it. Two things are changed, so that this takes a minute: `data2vec2 pretrain`
-gets `--train.updates UPDATES` where a block gives none, and `updates=N` in a Python block becomes `updates=UPDATES`.
+and `finetune` get `--train.updates UPDATES` where a block gives none, and `updates=N` in a Python block becomes
+`updates=UPDATES`.
 `make` commands are not run but must name targets of the Makefile; installing is checked, not done.
 """
 
@@ -26,7 +27,7 @@ UPDATES = 6
 SHIM = f"""#!/bin/sh
 case "$1 $*" in
   *--train.updates*) ;;
-  pretrain*) set -- "$@" --train.updates {UPDATES} ;;
+  pretrain*|finetune*) set -- "$@" --train.updates {UPDATES} ;;
 esac
 exec "{sys.executable}" -m data2vec2 "$@"
 """
@@ -74,7 +75,7 @@ def is_checked_only(line: str) -> bool:
         assert line.split()[1] in targets, f"{line}: the Makefile has {targets}"
         return True
     if line.startswith("pip install"):
-        assert re.fullmatch(r"pip install '?\.(\[(track|dev)\])?'?", line), line
+        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision)\])?'?", line), line
         return True
     return False
 
@@ -92,7 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_readme_commands(place: Path) -> None:
-    assert {path.name for path in (place / "runs").iterdir()} == {"first"}, "the dry run must write nothing"
+    assert {path.name for path in (place / "runs").iterdir()} == {"first", "labelled"}, "the dry run must write nothing"
     run = place / "runs" / "first"
     for name in re.findall(r"^\| `([a-z.]+)`", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE):
         if name not in ("skipped.jsonl",):  # only where something was skipped

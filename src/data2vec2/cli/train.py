@@ -39,7 +39,7 @@ class Pretrain:
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
     """A recipe (image_tiny, image_base, image_large, image_huge14) or the config.yaml of a run."""
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """A folder of images, a folder or file of IDX arrays, or a .npz file."""
+    """A folder of images, .parquet or .tar files, IDX arrays, one such file, a .npz file, or hf:NAME."""
     out: Path
     """Run folder to write; a new one."""
     config: Flags

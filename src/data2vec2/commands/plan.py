@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import yaml
 
 from data2vec2.commands.data import has_colour
-from data2vec2.config import RunConfig, fit_schedule, from_dict, to_dict
+from data2vec2.config import FinetuneConfig, RunConfig, fit_schedule, from_dict, to_dict
 from data2vec2.data.records import open_data
 from data2vec2.errors import UserError
 from data2vec2.recipes import get_recipe
 from data2vec2.training.run import CONFIG
 
 Log = Callable[[str], None]
+C = TypeVar("C", RunConfig, FinetuneConfig)
 
 
 def fitted_config(config: RunConfig, data: Path, say: Log) -> RunConfig:
@@ -70,7 +72,15 @@ def resumed_config(saved: RunConfig, asked: RunConfig | str) -> RunConfig:
     fitted = fit_schedule(asked, get_recipe(recipe))
     if asked.init_from not in (None, saved.init_from):
         raise UserError(f"--init-from {asked.init_from} can't change on --resume: the run began with {saved.init_from}")
-    for section in ("model", "optim", "ema", "data", "train"):
+    return keep_started(saved, asked, fitted)
+
+
+def keep_started(saved: C, asked: C, fitted: C) -> C:
+    """`saved` with what `asked` changes of `FREE_ON_RESUME`; `UserError` for any other change.
+
+    `fitted` is `asked` with the schedule that it had got at the start.
+    """
+    for section in (field.name for field in fields(saved) if is_dataclass(getattr(saved, field.name))):
         mine, adapted, theirs = (_flat(to_dict(getattr(c, section)), section) for c in (asked, fitted, saved))
         for name, value in mine.items():
             if value in (None, "auto") or theirs[name] in (value, adapted[name]):
