@@ -59,8 +59,8 @@ def evaluate(
     training part `seeds` times. `finetune` (a recipe, the config.yaml of a fine-tuning run, or a configuration) adds
     curves of fine-tuning from the model and from scratch, on DATA's test part.
 
-    A run folder gets the scores as scores.json, pictures of what the features know as gallery.npz, and both in its
-    report. Raises `UserError` if model or data can't be used, or there are no labels.
+    The folder of a pre-training run gets the scores as scores.json, pictures of what the features know as gallery.npz,
+    and both in its report. Raises `UserError` if model or data can't be used, or there are no labels.
     """
     _check(max_samples, probes, labels, seeds, finetune, seed)
     finetune = finetune_config(finetune) if isinstance(finetune, str) else finetune
@@ -99,7 +99,9 @@ def evaluate(
     if finetune is not None:
         tuned = finetune_curves(model, data, finetune, labels, seeds, device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
-    if run:
+    if run and info.classes:
+        say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
+    elif run:
         write_gallery(run, encoder, *used[1], normalise, torch_device)
         RunFolder(run).write_json("scores.json", scores.to_dict())
         write_report(run)
