@@ -175,9 +175,7 @@ def test_the_checks_allow_what_is_allowed() -> None:
     assert not may_import("data", "training")
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], *([verb, "--help"] for verb in VERBS)]
-)
+@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
 def test_help_needs_no_torch(arguments: list[str]) -> None:
     program = (
         "import sys, atexit\n"
