@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 import data2vec2
+from data2vec2.cli import VERBS
 from data2vec2.config import from_dict, to_dict
 from data2vec2.config.run import RunConfig
 from data2vec2.recipes import get_recipe
@@ -57,7 +58,7 @@ def refused(capsys: pytest.CaptureFixture[str], code: int, says: str, *arguments
 
 
 def test_mistakes_in_words(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
-    refused(capsys, 2, "unknown command 'pretain'; there are demo, pretrain, finetune, evaluate, embed, predict, report, doctor", "pretain")
+    refused(capsys, 2, f"unknown command 'pretain'; there are {', '.join(VERBS)}", "pretain")
     refused(capsys, 2, "usage: data2vec2 COMMAND")
     refused(capsys, 2, "--out", "pretrain", "image_tiny", data)
     refused(capsys, 2, "A folder of images", "pretrain", "image_tiny", "--out", "run")
@@ -98,7 +99,11 @@ WRONG_VALUES = [
     ("--data.mean", "0.5", "data.std is None; it must be given together with data.mean"),
     ("--train.updates", "0", "train.updates is 0; it must be at least 1"),
     ("--train.updates", "many", "--train.updates"),
-    ("--train.micro-batch", "5", "train.micro_batch is 5; it must be a divisor of train.batch_size (16) over train.processes (2)"),
+    (
+        "--train.micro-batch",
+        "5",
+        "train.micro_batch is 5; it must be a divisor of train.batch_size (16) over train.processes (2)",
+    ),
     ("--train.seed", "-1", "train.seed is -1; it must be 0 or more"),
     ("--train.precision", "float16", "--train.precision"),
 ]
