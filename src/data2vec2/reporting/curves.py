@@ -58,6 +58,13 @@ SPECS = (
         from_zero=True,
     ),
     Spec(
+        "Unexplained targets",
+        "share of the targets' variance",
+        {"unexplained": "not predicted"},
+        "Near zero: the targets have become trivial to predict (collapse).",
+        from_zero=True,
+    ),
+    Spec(
         "Effective ranks",
         "effective rank (dimensions)",
         {"rank_stem": "stem", "rank_encoder": "encoder", "rank_target": "targets"},

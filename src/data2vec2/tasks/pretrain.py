@@ -83,9 +83,12 @@ class PretrainTask:
         if self.world.rank:
             return {}
         last = self._last
+        spread = {f"{name}_std": mean_std(last[name]) for name in ("target", "prediction")}
+        error = last["regression"].item() / (self.model.loss_scale * last["target"].shape[-1])  # mean square
         return {
             **{name: last[name].item() for name in ("regression", "cls")},
-            **{f"{name}_std": mean_std(last[name]) for name in ("target", "prediction")},
+            **spread,
+            "unexplained": error / spread["target_std"] ** 2,
             **{f"rank_{name}": effective_rank(last[name]) for name in ("stem", "encoder", "target")},
         }
 
