@@ -51,10 +51,12 @@ def write_gallery(
     `map_method`, and `classes`. Labels are indices into `classes`, or -1. The encoder should be in eval mode.
     """
     samples = samples[np.linspace(0, len(samples) - 1, min(len(samples), SEARCHED)).astype(np.int64)]
-    features, labels = [], []
+    features, labels, sums_TD = [], [], []
     for batch in _batches(reader, samples):
-        features.append(encoder(_inputs(batch, normalise, device)).pooled().float().cpu().numpy())
+        encoded = encoder(_inputs(batch, normalise, device))
+        features.append(encoded.pooled().float().cpu().numpy())
         labels.append(batch.labels_B)
+        sums_TD.append(encoded.features_NTD.float().sum(0).cpu().numpy())
     features_SD, labels_S = np.concatenate(features), np.concatenate(labels)
 
     shown_Q = _shown(labels_S)
@@ -67,7 +69,7 @@ def write_gallery(
     arrays: dict[str, Any] = {
         "pictures": _thumbnails(shown.pixels_BCHW, MAX_SIDE),
         "labels": labels_S[shown_Q],
-        "colours": _colours(encoder, _inputs(shown, normalise, device)),
+        "colours": _colours(encoder, _inputs(shown, normalise, device), np.sum(sums_TD, axis=0) / len(samples)),
         "neighbours": neighbours.reshape(*near_QK.shape, *neighbours.shape[1:]),
         "neighbour_labels": labels_S[near_QK],
         "neighbour_cosines": cosines_QK,
@@ -109,10 +111,13 @@ def _nearest(features_SD: Features, shown_Q: NDArray[np.int64]) -> tuple[NDArray
     return near_QK, np.take_along_axis(cosines_QS, near_QK, axis=1)
 
 
-def _colours(encoder: Encoder, inputs_QCHW: torch.Tensor) -> NDArray[np.uint8]:
-    """Red, green and blue of every patch: the first three principal components of all patches' last-layer features."""
+def _colours(encoder: Encoder, inputs_QCHW: torch.Tensor, mean_TD: Features) -> NDArray[np.uint8]:
+    """Red, green and blue of every patch: the first three principal components of all patches' last-layer features.
+
+    The mean of every place over many samples is taken off first, else the colours only say where a patch is.
+    """
     encoded = encoder(inputs_QCHW)
-    features_QTD = encoded.features_NTD.float().cpu().numpy()
+    features_QTD = encoded.features_NTD.float().cpu().numpy() - mean_TD
     flat = features_QTD.reshape(-1, features_QTD.shape[-1])
     components = np.zeros((len(flat), 3), dtype=np.float32)
     count = min(3, *flat.shape)

@@ -52,6 +52,6 @@ class Alarms:
                 raise Alarm(
                     COLLAPSED,
                     f"{name} is {figures[name]:.3g} at update {step}, below {floor} for {PATIENCE} checks: the "
-                    "outputs hardly depend on the input any more, or are trivial to predict. Lower --optim.lr, bring --ema.start and --ema.end "
-                    "closer to 1, or use a larger --train.batch-size",
+                    "outputs hardly depend on the input any more, or are trivial to predict. Lower --optim.lr, bring "
+                    "--ema.start and --ema.end closer to 1, or use a larger --train.batch-size",
                 )
