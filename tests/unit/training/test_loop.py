@@ -17,6 +17,7 @@ from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise
 from data2vec2.models import Data2Vec2
+from data2vec2.nn.gather import complement, take
 from data2vec2.recipes import get_recipe
 from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import Checkpoint
@@ -157,3 +158,15 @@ def test_other_data_are_refused_on_resume(tmp_path: Path) -> None:
     checkpoint = Checkpoint(2, {}, {"fingerprint": "another", "window": [], "elapsed_s": 0.0}, tmp_path)
     with pytest.raises(UserError, match="the data has changed"):
         run_loop(config_of(), tmp_path, checkpoint)
+
+
+def test_unexplained_is_the_share_of_the_targets_variance_that_is_missed(tmp_path: Path) -> None:
+    task = task_of(config_of(), tmp_path)
+    batch = next(iter(task.batches(0, 1)))
+    out = task.model(task.normalise(batch.inputs), batch.keep_ids_NK)
+    task.loss(task.model, batch)  # noise is off, so the same numbers
+    masked_NU = complement(batch.keep_ids_NK, out.targets_BTD.shape[1])
+    error = (out.predictions_NUD - take(out.targets_BTD, masked_NU)).square().mean()
+    variance = out.targets_BTD.flatten(0, 1).var(0).sqrt().mean() ** 2
+    assert task.figures(0)["unexplained"] == pytest.approx((error / variance).item(), rel=1e-4)
+    assert 0.5 < task.figures(1)["unexplained"] < 3  # an untrained model explains next to nothing
