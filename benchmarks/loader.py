@@ -24,7 +24,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.config import DataConfig
+from data2vec2.config import ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.loader import MaskedBatches, iterate
 from data2vec2.data.records import open_data
@@ -66,7 +66,9 @@ def measure(source: Path, workers: int, steps: int) -> float:
     recipe = get_recipe("image_base")
     records, modality = open_data(source).train, recipe.model.modality
     order = GlobalBatches(len(records), BATCH, 0)
-    batches = MaskedBatches(ImageReader(records, modality, DataConfig(), 0), order, recipe.model.masks, modality.grid)
+    batches = MaskedBatches(
+        ImageReader(records, modality, ImageDataConfig(), 0), order, recipe.model.masks, modality.grid
+    )
     prepared = 1 + 4 * workers  # while the first one was waited for
     iterator = iterate(batches, 0, prepared + steps, workers=workers)
     for _ in range(prepared):

@@ -97,7 +97,7 @@ def pretrain(
     config, reader = prepared.config, prepared.train
     assert config.data.mean is not None and config.data.std is not None
     order = GlobalBatches(len(reader.records), batch_size, config.train.seed)
-    batches = MaskedBatches(reader, order, MASKS, config.model.modality.grid)
+    batches = MaskedBatches(reader, order, MASKS)
     normalise = Normalise(config.data.mean, config.data.std, CPU)
     with cpu_threads(1):
         torch.manual_seed(config.train.seed)

@@ -117,7 +117,7 @@ def test_workers_give_what_one_process_gives(
     records = open_data(make(tmp_path)).train
     reader = ImageReader(records, config.model.modality, config.data, 0)
     order = GlobalBatches(len(records), 64, 0)  # four batches hold every sample
-    batches = MaskedBatches(reader, order, config.model.masks, config.model.modality.grid)
+    batches = MaskedBatches(reader, order, config.model.masks)
     here, there = (list(iterate(batches, 0, 4, workers=workers)) for workers in (0, 1))
     assert all(torch.equal(one.inputs, two.inputs) for one, two in zip(here, there, strict=True))
     assert [one.bad for one in here] == [two.bad for two in there]

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from data2vec2.config import (
+    AudioConfig,
     DecoderConfig,
     EncoderConfig,
     ImageConfig,
@@ -38,27 +39,33 @@ def golden_weight(name: str, shape: list[int]) -> torch.Tensor:
 
 
 class GoldenCase:
-    """An image case: configuration, stored tensors, and our model with the golden weights in it."""
+    """A case: configuration, stored tensors, and our model with the golden weights in it."""
 
     def __init__(self, name: str) -> None:
         self.info = json.loads((GOLDEN / f"{name}.json").read_text())
         self.tensors = load_file(GOLDEN / f"{name}.safetensors")
         self.config = self._config()
-        positions = sincos_2d(self.config.encoder.embed_dim, self.config.modality.grid)[None]
-
-        def weights(prefix: str, names: dict[str, list[int]]) -> dict[str, torch.Tensor]:
-            return {n: positions if n == fairseq.POSITIONS else golden_weight(prefix + n, s) for n, s in names.items()}
-
         shapes = self.info["student_keys"]
-        self.original_student = weights("", shapes)
-        self.original_teacher = weights("_ema.", {n: s for n, s in shapes.items() if "decoder" not in n})
+        self.original_student = self._weights("", shapes)
+        local = ("decoder", "AUDIO.local_encoder", "AUDIO.project_features")  # what the teacher has not
+        of_teacher = {n: s for n, s in shapes.items() if not any(part in n for part in local)}
+        self.original_teacher = self._weights("_ema.", of_teacher)
         self.model = Data2Vec2(self.config)
         self.model.load_state_dict(fairseq.state_dict(self.config, self.original_student, self.original_teacher))
+
+    def _weights(self, prefix: str, names: dict[str, list[int]]) -> dict[str, torch.Tensor]:
+        weights = {}
+        for name, shape in names.items():
+            if name == fairseq.POSITIONS:
+                weights[name] = sincos_2d(self.config.encoder.embed_dim, self.config.modality.grid)[None]
+            else:
+                weights[name] = golden_weight(prefix + name, shape)
+        return weights
 
     def full_source(self) -> torch.Tensor:
         """The input; the full-size case stores every 18th value, and all come from this generator."""
         stored = self.tensors["source"]
-        if stored.ndim == 4:
+        if stored.ndim > 1:
             return stored
         shape = (1, 3, 224, 224)
         source = torch.from_numpy(np.random.default_rng(1).standard_normal(shape).astype("float32"))
@@ -74,33 +81,45 @@ class GoldenCase:
         return fairseq.our_name(original, encoder, self.config.encoder.prenet_depth)
 
     def _config(self) -> ModelConfig:
-        model, image, decoder = (self.info["config"][k] for k in ("model", "modality_cfg", "decoder"))
-        rows = self.tensors["mask"].shape[0]
+        model, own, decoder = (self.info["config"][k] for k in ("model", "modality_cfg", "decoder"))
+        image = self.info["config"]["modality"] == "image"
+        modality: ImageConfig | AudioConfig
+        if image:
+            modality = ImageConfig(image_size=own["input_size"], patch_size=own["patch_size"])
+        else:
+            spec = own["feature_encoder_spec"].replace(" ", "")
+            modality = AudioConfig(
+                conv_dim=int(spec[2 : spec.index(",")]),
+                position_depth=own["conv_pos_depth"],
+                position_kernel=own["conv_pos_width"] // own["conv_pos_depth"],
+                position_groups=own["conv_pos_groups"],
+            )
         return ModelConfig(
-            modality=ImageConfig(image_size=image["input_size"], patch_size=image["patch_size"]),
+            modality=modality,
             encoder=EncoderConfig(
                 embed_dim=model["embed_dim"],
                 num_heads=model["num_heads"],
                 depth=model["depth"],
-                prenet_depth=image["prenet_depth"],
+                prenet_depth=own["prenet_depth"],
                 norm_eps=model["norm_eps"],
             ),
             masks=MaskConfig(
                 num_masks=model["clone_batch"],
-                mask_ratio=image["mask_prob"],
-                adjust=image["mask_prob_adjust"],
-                block_length=image["mask_length"],
+                mask_ratio=own["mask_prob"],
+                adjust=own.get("mask_prob_adjust", 0.0),
+                block_length=own["mask_length"],
+                inverse=image,
             ),
             decoder=DecoderConfig(
                 dim=decoder["decoder_dim"],
                 groups=decoder["decoder_groups"],
                 kernel=decoder["decoder_kernel"],
                 depth=decoder["decoder_layers"],
-                noise_std=image["mask_noise_std"],
+                noise_std=own["mask_noise_std"],
             ),
-            targets=TargetConfig(average_layers=model["average_top_k_layers"]),
+            targets=TargetConfig(average_layers=model["average_top_k_layers"], final_norm="layer" if image else "none"),
             # The original weighs a sum over the rows of one device; ours weighs their mean.
-            loss=LossConfig(cls_loss_weight=model["cls_loss"] * rows),
+            loss=LossConfig(cls_loss_weight=model.get("cls_loss", 0.0) * len(self.tensors.get("mask", ()))),
         )
 
 

@@ -1,6 +1,7 @@
 """Against tensors of the authors' model."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -14,14 +15,14 @@ from tests.parity.cases import GOLDEN, GoldenCase, relative_error, subsample
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module")
-def tiny() -> GoldenCase:
-    return GoldenCase("image_tiny")
+@pytest.fixture(scope="module", params=["image_tiny", "audio_tiny"])
+def tiny(request: pytest.FixtureRequest) -> GoldenCase:
+    return GoldenCase(request.param)
 
 
-@pytest.fixture(scope="module")
-def base() -> GoldenCase:
-    return GoldenCase("image_base_full")
+@pytest.fixture(scope="module", params=["image_base_full", "audio_base_full"])
+def base(request: pytest.FixtureRequest) -> GoldenCase:
+    return GoldenCase(request.param)
 
 
 def test_against_golden_features(tiny: GoldenCase) -> None:
@@ -44,9 +45,10 @@ def test_against_golden_step(tiny: GoldenCase) -> None:
     assert relative_error(out.targets_BTD, tiny.tensors["targets"]) < TOLERANCE
     rows, info = out.num_rows, tiny.info
     assert (out.loss / rows).item() == pytest.approx(info["loss"], rel=TOLERANCE)
-    assert out.regression.item() == pytest.approx(info["losses"]["IMAGE_regression"], rel=TOLERANCE)
+    regression = info["losses"][f"{info['config']['modality'].upper()}_regression"]
+    assert out.regression.item() == pytest.approx(regression, rel=TOLERANCE)
     weight = tiny.config.loss.cls_loss_weight
-    assert weight * out.cls.item() == pytest.approx(info["losses"]["cls"], rel=TOLERANCE)
+    assert weight * out.cls.item() == pytest.approx(info["losses"].get("cls", 0.0), rel=TOLERANCE)
 
     model.zero_grad()
     (out.loss / rows).backward()
@@ -61,8 +63,9 @@ def test_against_golden_step(tiny: GoldenCase) -> None:
     assert compared == sum(p.requires_grad for p in parameters.values())
 
 
-def test_against_golden_teacher_after_one_step() -> None:
-    case = GoldenCase("image_tiny")
+@pytest.mark.parametrize("name", ["image_tiny", "audio_tiny"])
+def test_against_golden_teacher_after_one_step(name: str) -> None:
+    case = GoldenCase(name)
     model = case.model.train()
     out = model(case.tensors["source"], case.keep_ids())
     (out.loss / out.num_rows).backward()
@@ -109,7 +112,7 @@ def test_against_golden_base_size(base: GoldenCase) -> None:
         assert grad.norm().item() == pytest.approx(norm, rel=TOLERANCE), name
 
 
-@pytest.mark.parametrize("recipe", ["image_base", "image_large", "image_huge14"])
+@pytest.mark.parametrize("recipe", ["image_base", "image_large", "image_huge14", "audio_base", "audio_large"])
 def test_every_released_key_has_a_place(recipe: str) -> None:
     manifest = json.loads((GOLDEN / "manifests" / f"{recipe}.json").read_text())
     config = get_recipe(recipe).model
@@ -120,8 +123,26 @@ def test_every_released_key_has_a_place(recipe: str) -> None:
     for encoder, part in (("student", "state_dict"), ("teacher", "ema")):
         for name, shape in manifest[part].items():
             if name != fairseq.POSITIONS:
-                found[fairseq.our_name(name, encoder, config.encoder.prenet_depth)] = tuple(shape)
+                ours = fairseq.our_name(name, encoder, config.encoder.prenet_depth)
+                found[ours] = (math.prod(shape),) if ours.endswith("alibi_scale_H") else tuple(shape)
     assert found == expected
     positions = sum(shape[1] * shape[2] for name, shape in manifest["state_dict"].items() if name == fairseq.POSITIONS)
     ours = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("teacher."))
     assert ours + positions == manifest["total_parameters"]
+
+
+def test_against_golden_features_of_a_clip_alone_and_in_a_batch() -> None:
+    """The second clip, cut short: alone, and filled up in a batch with the first."""
+    case, short = GoldenCase("audio_tiny"), GoldenCase("audio_tiny_short")
+    student, clip = case.model.student.eval(), short.tensors["source"]
+    golden = short.tensors["features"]
+    with torch.no_grad():
+        assert relative_error(student(clip).features_NTD, golden) < TOLERANCE
+        both = case.tensors["source"].clone()
+        both[1, clip.shape[1] :] = 1e3  # whatever stands there
+        lengths = torch.tensor([both.shape[1], clip.shape[1]])
+        padded = student(both, lengths_B=lengths)
+        alone = student(clip).features_NTD
+        assert relative_error(padded.features_NTD[1:, : golden.shape[1]], golden) < TOLERANCE
+        assert (padded.features_NTD[1:, : golden.shape[1]] - alone).abs().max() < 1e-5
+        assert torch.allclose(padded.pooled()[1], alone.mean(1)[0], atol=1e-5)

@@ -55,7 +55,7 @@ class Sensors(Modality):
         self.alibi_scale_H = nn.Parameter(torch.empty(HEADS))
         self.register_buffer("slopes_H", torch.empty(HEADS), persistent=False)
 
-    def tokens(self, inputs: Tensor) -> Tokens:
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         assert self.stem is not None
         missing_BT = inputs[:, 0, :].isnan().unfold(1, STRIDE, STRIDE).any(-1)
         tokens_BTD = self.stem(inputs.nan_to_num()).transpose(1, 2)
@@ -117,7 +117,7 @@ class Symbols(Modality):
         super().__init__()
         self.stem = SymbolStem()
 
-    def tokens(self, inputs: Tensor) -> Tokens:
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         assert self.stem is not None
         return Tokens(self.stem(inputs), (inputs.shape[1],))
 

@@ -11,7 +11,7 @@ import tyro
 import yaml
 
 from data2vec2.cli.common import STATES, USAGE, fail
-from data2vec2.config import DataConfig, EmaConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, from_dict
+from data2vec2.config import EmaConfig, ImageDataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, from_dict
 from data2vec2.errors import UserError
 from data2vec2.recipes import RECIPES, get_recipe
 
@@ -23,7 +23,7 @@ class Overrides:
     model: ModelConfig
     optim: OptimConfig
     ema: EmaConfig
-    data: DataConfig
+    data: ImageDataConfig
     train: TrainConfig
     init_from: str | None
     """Weights to start from: a run, an exported model, or a .pt checkpoint of the original; none: random ones."""

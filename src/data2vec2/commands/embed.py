@@ -15,7 +15,7 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from data2vec2.config import DataConfig
+from data2vec2.config import ImageDataConfig
 from data2vec2.data import folder
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
@@ -204,7 +204,7 @@ def _picture_function(records: Records, info: ExportInfo, size: int, keep_aspect
     modality = info.model.modality
     if not keep_aspect:
         sized = replace(modality, image_size=size)
-        return ImageReader(records, sized, DataConfig(eval_crop=info.eval_crop), seed=0).central_square
+        return ImageReader(records, sized, ImageDataConfig(eval_crop=info.eval_crop), seed=0).central_square
     return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.num_channels)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from data2vec2.commands.data import held_out
 from data2vec2.commands.low_labels import finetune_config, finetune_curves
-from data2vec2.config import DataConfig, FinetuneConfig
+from data2vec2.config import FinetuneConfig, ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.skipped import Skipped
@@ -206,5 +206,5 @@ def _parts(data: Path, test: Path | None, seed: int, run: Path | None) -> tuple[
 
 def _samples(records: Records, info: ExportInfo, limit: int, seed: int) -> Samples:
     """A reader that crops and sizes pictures as the model was trained to see them, and which of them have labels."""
-    reader = ImageReader(records, info.model.modality, DataConfig(eval_crop=info.eval_crop), seed)
+    reader = ImageReader(records, info.model.modality, ImageDataConfig(eval_crop=info.eval_crop), seed)
     return reader, labelled(records.labels, limit)

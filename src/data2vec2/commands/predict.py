@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec2.commands.embed import encode_all, export_of, picture_files
-from data2vec2.config import DataConfig
+from data2vec2.config import ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records
 from data2vec2.data.stream import stream
@@ -83,7 +83,7 @@ def _predictions(
     device: torch.device,
 ) -> Iterator[Prediction]:
     """One prediction a record, in order."""
-    reader = ImageReader(records, info.model.modality, DataConfig(eval_crop=info.eval_crop), seed=0)
+    reader = ImageReader(records, info.model.modality, ImageDataConfig(eval_crop=info.eval_crop), seed=0)
     normalise = Normalise(info.mean, info.std, device)
     for chunk in stream(records, reader.central_square, batch):
         found = encode_all(list(chunk.good.values()), probabilities, normalise, device)

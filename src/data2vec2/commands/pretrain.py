@@ -179,7 +179,7 @@ def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
 def _show_first_batch(config: RunConfig, data: TrainingData, say: Log) -> None:
     """Print the shapes of the first batch."""
     epochs, samples = np.zeros(1, dtype=np.int64), np.arange(1)
-    pixels = data.train.train_batch(epochs, samples).pixels_BCHW
+    pixels = data.train.train_batch(epochs, samples).inputs
     keep_ids = draw_keep_ids(config.model.masks, config.model.modality.grid, config.train.seed, epochs, samples)
     batch = config.train.batch_size
     say(f"first batch: pictures {(batch, *pixels.shape[1:])} {pixels.dtype}")
@@ -196,7 +196,7 @@ def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
         data.skipped.write(run.path / "skipped.jsonl")
     reader = data.val or data.train
     samples = np.arange(min(4, len(reader.records)))
-    pixels_NCHW = reader.eval_batch(samples).pixels_BCHW
+    pixels_NCHW = reader.eval_batch(samples).inputs
     masks, modality = config.model.masks, config.model.modality
     keep_ids = draw_keep_ids(masks, modality.grid, config.train.seed, np.zeros_like(samples), samples)
     np.savez_compressed(

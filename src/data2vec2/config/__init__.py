@@ -8,6 +8,7 @@ from data2vec2.config.finetune import (
     FinetuneOptimConfig,
 )
 from data2vec2.config.model import (
+    AudioConfig,
     DecoderConfig,
     EncoderConfig,
     ImageConfig,
@@ -16,11 +17,21 @@ from data2vec2.config.model import (
     ModelConfig,
     TargetConfig,
 )
-from data2vec2.config.run import DataConfig, EmaConfig, OptimConfig, RunConfig, TrainConfig
+from data2vec2.config.run import (
+    AudioDataConfig,
+    DataConfig,
+    EmaConfig,
+    ImageDataConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+)
 from data2vec2.config.schedule import fit_schedule
 from data2vec2.config.tree import from_dict, to_dict
 
 __all__ = [
+    "AudioConfig",
+    "AudioDataConfig",
     "AugmentConfig",
     "DataConfig",
     "DecoderConfig",
@@ -31,6 +42,7 @@ __all__ = [
     "FinetuneModelConfig",
     "FinetuneOptimConfig",
     "ImageConfig",
+    "ImageDataConfig",
     "LossConfig",
     "MaskConfig",
     "ModelConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from data2vec2.config.check import require
-from data2vec2.config.run import DataConfig, OptimConfig, TrainConfig
+from data2vec2.config.run import ImageDataConfig, OptimConfig, TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class FinetuneOptimConfig(OptimConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneDataConfig(DataConfig):
+class FinetuneDataConfig(ImageDataConfig):
     """How samples are read, and how many labels are used. Without mean and std, the model's own are."""
 
     labels_per_class: int | None = None

@@ -5,6 +5,7 @@ Symbols in brackets are those of the paper (Baevski et al., 2023) and of this pr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -48,6 +49,78 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """A waveform of one channel, cut into tokens of 20 ms."""
+
+    kind: Literal["audio"] = "audio"
+    """Which modality this is."""
+    sample_rate: int = 16_000
+    """Samples a second; every file is converted to it."""
+    stem: Literal["waveform", "mel"] = "waveform"
+    """waveform: learned convolutions, as published. mel: fixed log-mel spectra and one linear layer, which learns more
+    from little data (LOG.md)."""
+    conv_dim: int = 512
+    """Channels of the waveform stem."""
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    """Kernel of each of its layers."""
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    """Stride of each of its layers."""
+    num_mels: int = 40
+    """Bins of a frame of the mel stem; a frame is 10 ms, two make a token."""
+    position_depth: int = 5
+    """Convolutional layers that make positions."""
+    position_kernel: int = 19
+    """Their kernel in tokens; odd."""
+    position_groups: int = 16
+    """Their groups; divides the encoder's width."""
+
+    def __post_init__(self) -> None:
+        require(self.sample_rate >= 100, "model.modality.sample_rate", self.sample_rate, "at least 100")
+        for name in ("conv_dim", "num_mels", "position_depth", "position_groups"):
+            require(getattr(self, name) >= 1, f"model.modality.{name}", getattr(self, name), "at least 1")
+        for name in ("conv_kernels", "conv_strides"):
+            value = getattr(self, name)
+            fits = bool(value) and min(value) >= 1 and len(value) == len(self.conv_kernels)
+            require(fits, f"model.modality.{name}", value, "numbers of at least 1, as many kernels as strides")
+        odd = self.position_kernel >= 1 and self.position_kernel % 2 == 1
+        require(odd, "model.modality.position_kernel", self.position_kernel, "odd")
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Kernel and stride, in samples or in what the layer before makes, of each step from waveform to tokens."""
+        if self.stem == "waveform":
+            return tuple(zip(self.conv_kernels, self.conv_strides, strict=True))
+        return (self.mel_window, self.mel_hop), (2, 2)
+
+    @property
+    def mel_window(self) -> int:
+        """Samples of a mel frame's window: 25 ms."""
+        return self.sample_rate // 40
+
+    @property
+    def mel_hop(self) -> int:
+        """Samples between mel frames: 10 ms."""
+        return self.sample_rate // 100
+
+    @property
+    def hop(self) -> int:
+        """Samples between the starts of two tokens (320 is 20 ms)."""
+        return math.prod(stride for _, stride in self.layers)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one token sees (400 is 25 ms), and so the shortest input."""
+        field = 1
+        for kernel, stride in reversed(self.layers):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def num_tokens(self, num_samples: int) -> int:
+        """Tokens of a waveform of so many samples: floor((L - kernel) / stride + 1) through all layers."""
+        return max(0, (num_samples - self.receptive_field) // self.hop + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The post-norm Transformer that student and teacher share (paper, section 3)."""
 
@@ -67,6 +140,8 @@ class EncoderConfig:
     """Dropout before the first block, after the attention projection and after the MLP."""
     attention_dropout: float = 0.0
     """Dropout of the attention weights."""
+    layer_drop: float = 0.0
+    """Share of training passes in which a block is left out, drawn for the whole batch; the teacher keeps all."""
 
     def __post_init__(self) -> None:
         require(
@@ -78,7 +153,7 @@ class EncoderConfig:
         require(self.depth >= 1, "model.encoder.depth", self.depth, "at least 1")
         require(self.prenet_depth >= 0, "model.encoder.prenet_depth", self.prenet_depth, "0 or more")
         require(self.norm_eps > 0, "model.encoder.norm_eps", self.norm_eps, "above 0")
-        for name in ("dropout", "attention_dropout"):
+        for name in ("dropout", "attention_dropout", "layer_drop"):
             value = getattr(self, name)
             require(0 <= value < 1, f"model.encoder.{name}", value, "from 0 to below 1")
 
@@ -177,7 +252,7 @@ class LossConfig:
 class ModelConfig:
     """Everything that decides the shape and the objective of the model."""
 
-    modality: ImageConfig = field(default_factory=ImageConfig)
+    modality: ImageConfig | AudioConfig = field(default_factory=ImageConfig)
     """What the inputs are and how they become tokens."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The Transformer."""
@@ -203,3 +278,8 @@ class ModelConfig:
             self.decoder.groups,
             f"a divisor of model.encoder.embed_dim ({self.encoder.embed_dim})",
         )
+        if isinstance(self.modality, AudioConfig):
+            groups = self.modality.position_groups
+            fits = self.encoder.embed_dim % groups == 0
+            expected = f"a divisor of model.encoder.embed_dim ({self.encoder.embed_dim})"
+            require(fits, "model.modality.position_groups", groups, expected)

@@ -65,8 +65,27 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How samples are read."""
+    """How samples of any modality are read."""
 
+    val_fraction: float = 0.05
+    """Share split off for validation where the data name no validation part; at most 2,000 samples."""
+    max_bad: float = 0.05
+    """Largest share of files that can't be read before the run stops."""
+    workers: int | None = None
+    """Processes that read samples; none: chosen from the number of cores and the kind of data."""
+
+    def __post_init__(self) -> None:
+        require(0 <= self.val_fraction < 1, "data.val_fraction", self.val_fraction, "from 0 to below 1")
+        require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "from 0 to 1")
+        require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageDataConfig(DataConfig):
+    """How pictures are read."""
+
+    kind: Literal["image"] = "image"
+    """Which modality this is for."""
     min_crop: float = 0.2
     """Smallest area of a random crop, as a share of the picture."""
     flip: bool = True
@@ -77,21 +96,31 @@ class DataConfig:
     """Mean of each channel, in units of 0 to 1; none: computed from the training part."""
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel; none: computed from the training part."""
-    val_fraction: float = 0.05
-    """Share split off for validation where the data names no validation part; at most 2,000 samples."""
-    max_bad: float = 0.05
-    """Largest share of files that can't be read before the run stops."""
-    workers: int | None = None
-    """Processes that read samples; none: chosen from the number of cores and the kind of data."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require(0 < self.min_crop <= 1, "data.min_crop", self.min_crop, "above 0, up to 1")
         require(0 < self.eval_crop <= 1, "data.eval_crop", self.eval_crop, "above 0, up to 1")
         require((self.mean is None) == (self.std is None), "data.std", self.std, "given together with data.mean")
         require(self.std is None or min(self.std) > 0, "data.std", self.std, "above 0")
-        require(0 <= self.val_fraction < 1, "data.val_fraction", self.val_fraction, "from 0 to below 1")
-        require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "from 0 to 1")
-        require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioDataConfig(DataConfig):
+    """How recordings are read."""
+
+    kind: Literal["audio"] = "audio"
+    """Which modality this is for."""
+    min_seconds: float = 2.0
+    """Shorter recordings are left out."""
+    max_seconds: float = 20.0
+    """Longer recordings are cut at random to this length, and very long ones into several pieces."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.min_seconds < math.inf, "data.min_seconds", self.min_seconds, "above 0")
+        fits = self.min_seconds <= self.max_seconds < math.inf
+        require(fits, "data.max_seconds", self.max_seconds, f"at least data.min_seconds ({self.min_seconds})")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +130,9 @@ class TrainConfig:
     updates: int = 375_300
     """Optimiser steps. Fewer than the recipe's shorten warm-up and EMA with them."""
     batch_size: int = 256
-    """Samples in an optimiser step, over all processes (each has `num_masks` student rows)."""
+    """Samples in an optimiser step, over all processes (each has `num_masks` student rows); of audio: seconds."""
     micro_batch: int | None = None
-    """Samples that go through the model at once in each process; none: as many as fit the memory."""
+    """Samples (seconds) that go through the model at once in each process; none: as many as fit the memory."""
     processes: int | None = None
     """Processes of this machine that share every batch; none: one for each GPU, or one. Ignored under torchrun."""
     seed: int = 0
@@ -154,7 +183,15 @@ class RunConfig:
     """The optimiser."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """The teacher's average."""
-    data: DataConfig = field(default_factory=DataConfig)
+    data: ImageDataConfig | AudioDataConfig = field(default_factory=ImageDataConfig)
     """Reading samples."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The loop."""
+
+    def __post_init__(self) -> None:
+        expected = f"{self.model.modality.kind!r}, as model.modality.kind"
+        require(self.data.kind == self.model.modality.kind, "data.kind", self.data.kind, expected)
+        if isinstance(self.data, AudioDataConfig):
+            longest = math.ceil(self.data.max_seconds) * (self.train.processes or 1)
+            expected = f"at least {longest} seconds, so that every process has a recording of data.max_seconds"
+            require(self.train.batch_size >= longest, "train.batch_size", self.train.batch_size, expected)

@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,15 +43,28 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return kind(**arguments)
 
 
+def _of_kind(options: Sequence[Any], value: Any, path: str) -> Any:
+    """The dataclass among `options` whose default `kind` is the value's; the first if it names none."""
+    kinds = {next(f.default for f in dataclasses.fields(option) if f.name == "kind"): option for option in options}
+    kind = value.get("kind", next(iter(kinds))) if isinstance(value, Mapping) else next(iter(kinds))
+    if kind not in kinds:
+        raise ValueError(f"{path}.kind is {kind!r}; it must be one of {', '.join(kinds)}")
+    return kinds[kind]
+
+
 def _convert(hint: Any, value: Any, path: str) -> Any:
-    """`value` as type `hint`: a dataclass, Literal, tuple[X, ...], X | None, or a plain type."""
+    """`value` as type `hint`.
+
+    That is a dataclass, several told apart by `kind`, a Literal, tuple[X, ...], X | None, or a plain type.
+    """
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, path)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in options:
             return None
-        return _convert(next(option for option in options if option is not type(None)), value, path)
+        kinds = [option for option in options if option is not type(None)]
+        return _convert(kinds[0] if len(kinds) == 1 else _of_kind(kinds, value, path), value, path)
     if origin is typing.Literal:
         if value in options:
             return value

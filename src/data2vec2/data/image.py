@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from data2vec2 import rng
-from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.config import ImageConfig, ImageDataConfig
+from data2vec2.data.reader import Bad, ReadBatch
 from data2vec2.data.records import BadSample, Records
+from data2vec2.data.sampler import GlobalBatches, Plan
 from data2vec2.errors import UserError
 
 MAX_PIXELS = 100_000_000
@@ -108,25 +110,6 @@ def central_box(share: float, width: int, height: int) -> Box:
     return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
 
 
-@dataclass(frozen=True)
-class Bad:
-    """A sample that could not be used, and why."""
-
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Pictures, their labels (-1: none), and the samples that others stand in for (once for each time)."""
-
-    pixels_BCHW: NDArray[np.uint8]
-    labels_B: NDArray[np.int64]
-    bad: tuple[Bad, ...]
-    indices_B: NDArray[np.int64]
-    """The records that were read: those asked for, or what stands in for them."""
-
-
 class ImageReader:
     """Batches of the model's size from records. Can be pickled; the same arguments always give the same batch.
 
@@ -134,17 +117,29 @@ class ImageReader:
     `UserError` if a hundred others are bad too.
     """
 
-    def __init__(self, records: Records, config: ImageConfig, data: DataConfig, seed: int):
+    def __init__(self, records: Records, config: ImageConfig, data: ImageDataConfig, seed: int):
         self.records = records
         self.config = config
         self.data = data
         self.seed = seed
 
-    def train_batch(self, epochs_B: NDArray[np.int64], samples_B: NDArray[np.int64]) -> ImageBatch:
+    def train_batch(self, plan: Plan) -> ReadBatch:
         """Random crops, mirrored half of the time; each depends on (seed, epoch, sample) alone."""
-        return self._batch(np.asarray(samples_B), np.asarray(epochs_B))
+        return self._batch(plan.samples_B, plan.epochs_B)
 
-    def eval_batch(self, samples_B: NDArray[np.int64]) -> ImageBatch:
+    def order(self, batch_size: int) -> GlobalBatches:
+        """Global batches of so many pictures."""
+        return GlobalBatches(len(self.records), batch_size, self.seed)
+
+    def grid(self, plan: Plan) -> tuple[int, ...]:
+        """Rows and columns of patches."""
+        return self.config.grid
+
+    def size(self, plan: Plan) -> float:
+        """A picture counts 1."""
+        return 1.0
+
+    def eval_batch(self, samples_B: NDArray[np.int64]) -> ReadBatch:
         """Central squares."""
         return self._batch(np.asarray(samples_B), None)
 
@@ -152,7 +147,7 @@ class ImageReader:
         """What evaluation sees of one sample; raises `BadSample`."""
         return self._picture(sample, None)
 
-    def _batch(self, samples_B: NDArray[np.int64], epochs_B: NDArray[np.int64] | None) -> ImageBatch:
+    def _batch(self, samples_B: NDArray[np.int64], epochs_B: NDArray[np.int64] | None) -> ReadBatch:
         draws_BX = [None] * len(samples_B) if epochs_B is None else self._draws(epochs_B, samples_B).tolist()
         channels, size = self.config.num_channels, self.config.image_size
         pixels_BHWC = np.empty((len(samples_B), size, size, channels), dtype=np.uint8)
@@ -165,7 +160,7 @@ class ImageReader:
                 picture, indices_B[place] = self._replacement(sample, None if epochs_B is None else epochs_B[place])
             pixels_BHWC[place] = np.frombuffer(picture.tobytes(), np.uint8).reshape(size, size, channels)
         pixels_BCHW = np.ascontiguousarray(pixels_BHWC.transpose(0, 3, 1, 2))
-        return ImageBatch(pixels_BCHW, self.records.labels[indices_B], tuple(bad), indices_B)
+        return ReadBatch(pixels_BCHW, self.records.labels[indices_B], tuple(bad), indices_B)
 
     def _draws(self, epochs: NDArray[np.int64], samples: int | NDArray[np.int64]) -> NDArray[np.float64]:
         """Uniform numbers that decide the crops, `BX`."""

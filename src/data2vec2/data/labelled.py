@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,9 +17,10 @@ from torch.utils.data import Dataset
 
 from data2vec2 import rng
 from data2vec2.data.augment import Augment
-from data2vec2.data.image import Bad, ImageReader
+from data2vec2.data.image import ImageReader
+from data2vec2.data.reader import Bad
 from data2vec2.data.records import Records
-from data2vec2.data.sampler import GlobalBatches
+from data2vec2.data.sampler import Order
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class LabelledBatch:
     """Probability of each class, float32."""
     bad: tuple[Bad, ...] = ()
     """Samples that could not be read and were replaced."""
+    weight: ClassVar[float] = 1.0
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -59,23 +62,23 @@ class LabelledBatches(Dataset[LabelledBatch]):
     def __init__(
         self,
         reader: ImageReader,
-        order: GlobalBatches,
+        order: Order,
         label_smoothing: float,
         augment: Augment | None,
-        part: slice = slice(None),
         rank: int = 0,
+        size: int = 1,
     ) -> None:
-        """`part` is what this process takes of every global batch. Every record must have a label, or tags."""
+        """For process `rank` of `size`. Every record must have a label, or tags."""
         self.reader, self.order, self.label_smoothing, self.augment = reader, order, label_smoothing, augment
-        self.part, self.rank = part, rank
+        self.rank, self.size = rank, size
 
     def __getitem__(self, step: int) -> LabelledBatch:
-        epochs, samples = (of_batch[self.part] for of_batch in self.order(step))
-        images = self.reader.train_batch(epochs, samples)
+        plan = self.order(step).part(self.rank, self.size)
+        images = self.reader.train_batch(plan)
         targets = torch.from_numpy(targets_of(self.reader.records, images.indices_B, self.label_smoothing))
         if self.augment is None:
-            return LabelledBatch(torch.from_numpy(images.pixels_BCHW), targets, images.bad)
-        pictures = self.augment.pictures(images.pixels_BCHW, epochs, samples)
+            return LabelledBatch(torch.from_numpy(images.inputs), targets, images.bad)
+        pictures = self.augment.pictures(images.inputs, plan.epochs_B, plan.samples_B)
         return LabelledBatch(*self.augment.mix(pictures, targets, step, self.rank), images.bad)
 
 

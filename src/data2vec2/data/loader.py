@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data2vec2.config import MaskConfig
-from data2vec2.data.image import Bad, ImageReader
-from data2vec2.data.sampler import GlobalBatches
+from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.sampler import Order
 from data2vec2.masking import draw_keep_ids
 
 
@@ -26,52 +26,51 @@ class MaskedBatch:
     """A pre-training batch: every sample once, with the places that its M student rows keep."""
 
     inputs: Tensor
-    """As read, not yet normalised; images: `BCHW` uint8."""
+    """As read, not yet normalised; images: `BCHW` uint8, audio: `BS` float32."""
     keep_ids_NK: Tensor
     """Row `b * M + m` belongs to sample `b`."""
     bad: tuple[Bad, ...] = ()
     """Samples that could not be read and were replaced."""
+    weight: float = 1.0
+    """Of this process's mean loss in the mean over processes: 1 where all have equally many samples."""
+    size: float = 1.0
+    """What a sample counts in a batch size: 1, of audio its seconds."""
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def split(self, size: int) -> Iterator[MaskedBatch]:
-        """Micro-batches of `size` samples."""
-        num_masks = len(self.keep_ids_NK) // len(self)
-        for start in range(0, len(self), size):
-            rows = slice(start * num_masks, (start + size) * num_masks)
-            yield MaskedBatch(self.inputs[start : start + size], self.keep_ids_NK[rows])
+        """Micro-batches of at most `size` (at least one sample)."""
+        num_masks, count = len(self.keep_ids_NK) // len(self), max(1, int(size / self.size))
+        for start in range(0, len(self), count):
+            rows = slice(start * num_masks, (start + count) * num_masks)
+            yield replace(self, inputs=self.inputs[start : start + count], keep_ids_NK=self.keep_ids_NK[rows], bad=())
 
     def to(self, device: torch.device) -> MaskedBatch:
         """The same batch on a device, copied without waiting."""
-        return MaskedBatch(
-            self.inputs.to(device, non_blocking=True), self.keep_ids_NK.to(device, non_blocking=True), self.bad
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> MaskedBatch:
         """The same batch in page-locked memory."""
-        return MaskedBatch(self.inputs.pin_memory(), self.keep_ids_NK.pin_memory(), self.bad)
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> MaskedBatch:
+        return replace(self, inputs=change(self.inputs), keep_ids_NK=change(self.keep_ids_NK))
 
 
 class MaskedBatches(Dataset[MaskedBatch]):
     """Item `step` is this process's part of that step's batch; it depends on nothing but the seed and the step."""
 
-    def __init__(
-        self,
-        reader: ImageReader,
-        order: GlobalBatches,
-        masks: MaskConfig,
-        grid: tuple[int, ...],
-        part: slice = slice(None),
-    ) -> None:
-        """`part` is what this process takes of every global batch."""
-        self.reader, self.order, self.masks, self.grid, self.part = reader, order, masks, grid, part
+    def __init__(self, reader: Reader, order: Order, masks: MaskConfig, rank: int = 0, size: int = 1) -> None:
+        """For process `rank` of `size`."""
+        self.reader, self.order, self.masks, self.rank, self.size = reader, order, masks, rank, size
 
     def __getitem__(self, step: int) -> MaskedBatch:
-        epochs, samples = (of_batch[self.part] for of_batch in self.order(step))
-        images = self.reader.train_batch(epochs, samples)
-        keep_ids = draw_keep_ids(self.masks, self.grid, self.order.seed, epochs, samples)
-        return MaskedBatch(torch.from_numpy(images.pixels_BCHW), torch.from_numpy(keep_ids), images.bad)
+        plan = self.order(step).part(self.rank, self.size)
+        read, grid = self.reader.train_batch(plan), self.reader.grid(plan)
+        keep_ids = draw_keep_ids(self.masks, grid, self.order.seed, plan.epochs_B, plan.samples_B)
+        inputs, size = torch.from_numpy(read.inputs), self.reader.size(plan)
+        return MaskedBatch(inputs, torch.from_numpy(keep_ids), read.bad, plan.weight, size)
 
 
 def iterate(dataset: Dataset[Any], start: int, stop: int, *, workers: int, pin_memory: bool = False) -> Iterator[Any]:

@@ -1,17 +1,55 @@
-"""The order of samples: a function of the step."""
+"""The order of samples: a function of the step.
+
+Shapes: `B` samples of a global batch.
+"""
 
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
 
+LENGTH_STEP = 0.25
+"""Seconds: recordings whose lengths differ by less are in random order, and cut to the same length."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which samples make a batch, and what they have in common; everything random about them follows from this."""
+
+    epochs_B: NDArray[np.int64]
+    """How often the data had been gone through when the sample's turn came."""
+    samples_B: NDArray[np.int64]
+    """Places in the records."""
+    length: int = 0
+    """Samples of audio that every recording is cut to; 0: not audio."""
+    weight: float = 1.0
+    """Of this part's mean loss in the global batch's, times the number of parts: 1 where all parts are equal."""
+
+    def part(self, rank: int, size: int) -> Plan:
+        """What process `rank` of `size` takes."""
+        total = len(self.samples_B)
+        own = slice(total * rank // size, total * (rank + 1) // size)
+        share = (own.stop - own.start) * size / total
+        return Plan(self.epochs_B[own], self.samples_B[own], self.length, share)
+
+
+class Order(Protocol):
+    """Global batches."""
+
+    seed: int
+
+    def __call__(self, step: int) -> Plan:
+        """The global batch of a step (0 is the first)."""
+
 
 class GlobalBatches:
-    """Global batches as (epoch, sample) pairs; every epoch is a fresh permutation, and a batch may span two epochs.
+    """Global batches of one size; every epoch is a fresh permutation, and a batch may span two epochs.
 
     Place `p = step * batch_size + i` of the endless stream is sample `order(p // n)[p % n]`, so nothing about the past
     needs saving to go on from any step, and ranks and micro-batches simply take slices.
@@ -22,15 +60,61 @@ class GlobalBatches:
             raise ValueError("no samples to train on")
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
 
-    def __call__(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """`epochs_B` and `samples_B` of the global batch of a step (0 is the first)."""
+    def __call__(self, step: int) -> Plan:
+        """The global batch of a step (0 is the first)."""
         places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)
         epochs, within = np.divmod(places, self.num_samples)
         samples = np.empty_like(within)
         for epoch in np.unique(epochs):
             here = epochs == epoch
             samples[here] = _order(self.seed, int(epoch), self.num_samples)[within[here]]
-        return epochs, samples
+        return Plan(epochs, samples)
+
+
+class LengthBatches:
+    """Global batches of recordings of similar length, so many seconds in all; every epoch all of them once.
+
+    Recordings are sorted by length in steps of a quarter of a second, those of one step in an order that is new in
+    every epoch, and dealt out from the shortest on: each batch is cut to its shortest step. The last batch is filled up
+    with recordings of the batch before. Then the batches are shuffled.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_seconds: float, seed: int, sample_rate: int) -> None:
+        """`lengths` in samples, longer ones already limited to what a batch should hold of them."""
+        if not len(lengths):
+            raise ValueError("no recordings to train on")
+        self.seed = seed
+        step = max(1, round(LENGTH_STEP * sample_rate))
+        shortest = int(lengths.min())
+        self.steps = (lengths - shortest) // step
+        cuts = shortest + np.sort(self.steps) * step
+        self.starts: list[int] = []
+        self.stops: list[int] = []
+        start = 0
+        while start < len(cuts):
+            count = max(1, int(batch_seconds * sample_rate // cuts[start]))
+            first = max(0, min(start, len(cuts) - count))
+            self.starts.append(first)
+            self.stops.append(min(first + count, len(cuts)))
+            start += count
+        self.cuts = [int(cuts[first]) for first in self.starts]
+
+    def __call__(self, step: int) -> Plan:
+        """The global batch of a step (0 is the first)."""
+        epoch, within = divmod(step, len(self.starts))
+        samples, batches = self._epoch(epoch)
+        batch = int(batches[within])
+        chosen = samples[self.starts[batch] : self.stops[batch]]
+        return Plan(np.full(len(chosen), epoch), chosen, self.cuts[batch])
+
+    def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Recordings by length with ties in a random order, and the order of the batches."""
+        if getattr(self, "_last", (-1,))[0] != epoch:
+            ties = _order(self.seed, epoch, len(self.steps))
+            samples = ties[np.argsort(self.steps[ties], kind="stable")]
+            key = rng.keys(rng.Stream.ORDER, self.seed, epoch, 1)
+            self._last = (epoch, samples, rng.permutation(key, len(self.starts)))
+        return self._last[1], self._last[2]
 
 
 @functools.lru_cache(maxsize=4)

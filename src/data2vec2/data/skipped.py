@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from data2vec2.data.image import Bad
+from data2vec2.data.reader import Bad
 from data2vec2.errors import UserError
 
 SHOWN = 100

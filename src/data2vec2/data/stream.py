@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from data2vec2.data.image import Bad, Raw, decode
+from data2vec2.data.image import Raw, decode
+from data2vec2.data.reader import Bad
 from data2vec2.data.records import BadSample, Records
 
 MAX_ASPECT = 20

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
-from data2vec2.data.image import ImageBatch, ImageReader
+from data2vec2.data.image import ImageReader
 from data2vec2.data.labelled import targets_of
+from data2vec2.data.reader import ReadBatch
 from data2vec2.evaluation.features import BATCH, Normalise
 from data2vec2.losses import classification
 from data2vec2.models import Classifier
@@ -56,7 +57,7 @@ def predict(classifier: Classifier, reader: ImageReader, normalise: Normalise, d
     logits, samples = [], []
     for asked, batch in _batches(reader):
         read = batch.indices_B == asked  # others stand in for samples that can't be read
-        pixels_BCHW = torch.from_numpy(batch.pixels_BCHW).to(device)
+        pixels_BCHW = torch.from_numpy(batch.inputs).to(device)
         logits.append(classifier(normalise(pixels_BCHW)).float().cpu().numpy()[read])
         samples.append(asked[read])
     samples_N = np.concatenate(samples)
@@ -64,7 +65,7 @@ def predict(classifier: Classifier, reader: ImageReader, normalise: Normalise, d
     return Predictions(np.concatenate(logits), truth_NC, samples_N, reader.records.tags is not None)
 
 
-def _batches(reader: ImageReader) -> Iterator[tuple[NDArray[np.int64], ImageBatch]]:
+def _batches(reader: ImageReader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
     """Central squares of all samples, with the places asked for; threads read some batches ahead."""
     total, threads = len(reader.records), min(8, os.cpu_count() or 1)
     starts = range(0, total, BATCH)
@@ -121,7 +122,7 @@ def mistakes(predictions: Predictions, reader: ImageReader, limit: int = 24) -> 
     truth_N[~predictions.truth_NC.any(axis=1)] = -1
     samples = predictions.samples_N[worst]
     return {
-        "pictures": reader.eval_batch(samples).pixels_BCHW.transpose(0, 2, 3, 1),
+        "pictures": reader.eval_batch(samples).inputs.transpose(0, 2, 3, 1),
         "truth": truth_N[worst],
         "predicted": predicted_N[worst],
         "probability": wrong_N[worst].astype(np.float32),

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data2vec2.data.image import Bad, ImageReader
+from data2vec2.data.image import ImageReader
+from data2vec2.data.reader import Bad
 from data2vec2.errors import UserError
 from data2vec2.evaluation.probes import Part
 from data2vec2.models.encoder import Encoder, pooled_features
@@ -79,7 +80,7 @@ def readable_batches(
         note(batch.bad)
         read = batch.indices_B == asked  # elsewhere another sample stands in
         if read.any():
-            yield torch.from_numpy(batch.pixels_BCHW[read]), batch.labels_B[read]
+            yield torch.from_numpy(batch.inputs[read]), batch.labels_B[read]
 
 
 def _features(

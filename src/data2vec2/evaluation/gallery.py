@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
-from data2vec2.data.image import ImageBatch, ImageReader
+from data2vec2.data.image import ImageReader
+from data2vec2.data.reader import ReadBatch
 from data2vec2.evaluation.features import BATCH, Normalise
 from data2vec2.models.encoder import Encoder
 
@@ -63,11 +64,11 @@ def write_gallery(
     near_QK, cosines_QK = _nearest(features_SD, shown_Q)
     shown = reader.eval_batch(samples[shown_Q])
     near = reader.eval_batch(samples[near_QK.reshape(-1)])
-    neighbours = _thumbnails(near.pixels_BCHW, MAX_NEIGHBOUR_SIDE)
+    neighbours = _thumbnails(near.inputs, MAX_NEIGHBOUR_SIDE)
     mapped = np.linspace(0, len(samples) - 1, min(len(samples), MAPPED)).astype(np.int64)
     map_S2, method = _map(features_SD[mapped])
     arrays: dict[str, Any] = {
-        "pictures": _thumbnails(shown.pixels_BCHW, MAX_SIDE),
+        "pictures": _thumbnails(shown.inputs, MAX_SIDE),
         "labels": labels_S[shown_Q],
         "colours": _colours(encoder, _inputs(shown, normalise, device), np.sum(sums_TD, axis=0) / len(samples)),
         "neighbours": neighbours.reshape(*near_QK.shape, *neighbours.shape[1:]),
@@ -84,13 +85,13 @@ def write_gallery(
     temporary.replace(run_path / FILE)
 
 
-def _batches(reader: ImageReader, samples: NDArray[np.int64]) -> Iterator[ImageBatch]:
+def _batches(reader: ImageReader, samples: NDArray[np.int64]) -> Iterator[ReadBatch]:
     for start in range(0, len(samples), BATCH):
         yield reader.eval_batch(samples[start : start + BATCH])
 
 
-def _inputs(batch: ImageBatch, normalise: Normalise, device: torch.device) -> torch.Tensor:
-    return normalise(torch.from_numpy(batch.pixels_BCHW).to(device))
+def _inputs(batch: ReadBatch, normalise: Normalise, device: torch.device) -> torch.Tensor:
+    return normalise(torch.from_numpy(batch.inputs).to(device))
 
 
 def _shown(labels_S: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -22,15 +22,24 @@ from data2vec2.nn.positions import sincos_2d
 
 POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
 
-# Original name (a regular expression)                          ours
-IMAGE_KEYS = (
-    (r"modality_encoders\.IMAGE\.extra_tokens",                 "{encoder}.modality.cls_token"),
-    (r"modality_encoders\.IMAGE\.local_encoder\.proj\.(.+)",    "{encoder}.modality.stem.{0}"),
-    (r"modality_encoders\.IMAGE\.context_encoder\.norm\.(.+)",  "{encoder}.norm.{0}"),
-    (r"modality_encoders\.IMAGE\.context_encoder\.blocks\.(\d+)\.(.+)", "{encoder}.blocks.{0}.{1}"),
-    (r"blocks\.(\d+)\.(.+)",                                    "{encoder}.blocks.{prenet+0}.{1}"),
-    (r"modality_encoders\.IMAGE\.decoder\.blocks\.(\d+)\.0\.(.+)", "decoder.convs.{0}.{1}"),
-    (r"modality_encoders\.IMAGE\.decoder\.proj\.(.+)",          "decoder.proj.{0}"),
+# Original name (a regular expression; M is "modality_encoders.IMAGE" or another)     ours
+KEYS = (
+    # images
+    (r"M\.extra_tokens",                                     "{encoder}.modality.cls_token"),
+    (r"M\.local_encoder\.proj\.(.+)",                        "{encoder}.modality.stem.{0}"),
+    # audio
+    (r"M\.alibi_scale",                                      "{encoder}.modality.alibi_scale_H"),
+    (r"M\.local_encoder\.conv_layers\.(\d+)\.0\.weight",     "{encoder}.modality.stem.convs.{0}.weight"),
+    (r"M\.local_encoder\.conv_layers\.(\d+)\.2\.1\.(.+)",    "{encoder}.modality.stem.norms.{0}.{1}"),
+    (r"M\.project_features\.1\.(.+)",                        "{encoder}.modality.stem.norm.{0}"),
+    (r"M\.project_features\.2\.(.+)",                        "{encoder}.modality.stem.proj.{0}"),
+    (r"M\.relative_positional_encoder\.(\d+)\.0\.(.+)",      "{encoder}.modality.positions.convs.{0-1}.{1}"),
+    # all
+    (r"M\.context_encoder\.norm\.(.+)",                      "{encoder}.norm.{0}"),
+    (r"M\.context_encoder\.blocks\.(\d+)\.(.+)",            "{encoder}.blocks.{0}.{1}"),
+    (r"blocks\.(\d+)\.(.+)",                                "{encoder}.blocks.{0+prenet}.{1}"),
+    (r"M\.decoder\.blocks\.(\d+)\.0\.(.+)",                 "decoder.convs.{0}.{1}"),
+    (r"M\.decoder\.proj\.(.+)",                              "decoder.proj.{0}"),
 )  # fmt: skip
 
 
@@ -66,12 +75,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def our_name(original: str, encoder: str, prenet_depth: int) -> str:
     """Our name of an original key; `encoder` is "student" or "teacher". `KeyError` if the table has no place for it."""
-    for pattern, ours in IMAGE_KEYS:
-        if match := re.fullmatch(pattern, original):
+    for pattern, ours in KEYS:
+        if match := re.fullmatch(pattern.replace("M", r"modality_encoders\.[A-Z]+"), original):
             groups = list(match.groups())
-            if "{prenet+0}" in ours:
-                groups[0] = str(prenet_depth + int(groups[0]))
-                ours = ours.replace("{prenet+0}", "{0}")
+            for shift, by in (("{0-1}", -1), ("{0+prenet}", prenet_depth)):
+                if shift in ours:
+                    groups[0], ours = str(int(groups[0]) + by), ours.replace(shift, "{0}")
             return ours.format(*groups, encoder=encoder)
     raise KeyError(f"unknown key {original!r} in an original data2vec 2.0 checkpoint")
 
@@ -89,5 +98,6 @@ def state_dict(config: ModelConfig, student: Mapping[str, Tensor], ema: Mapping[
                 if tensor.shape[1:] != expected.shape or not torch.allclose(tensor[0].float(), expected, atol=2e-3):
                     raise ValueError(f"{name} is not the 2-D sine-cosine table for a grid of {config.modality.grid}")
                 continue
-            ours[our_name(name, encoder, config.encoder.prenet_depth)] = tensor
+            ours_name = our_name(name, encoder, config.encoder.prenet_depth)
+            ours[ours_name] = tensor.flatten() if ours_name.endswith("alibi_scale_H") else tensor
     return ours

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from data2vec2.config import ModelConfig
+from data2vec2.config import AudioConfig, ModelConfig
+from data2vec2.modalities.audio import AudioModality
 from data2vec2.modalities.base import Modality, Rows, Tokens
 from data2vec2.modalities.image import ImageModality
 
 
 def build_modality(config: ModelConfig) -> Modality:
     """The modality that a configuration names."""
+    if isinstance(config.modality, AudioConfig):
+        return AudioModality(config.modality, config.encoder.embed_dim, config.encoder.num_heads)
     return ImageModality(config.modality, config.encoder.embed_dim)
 
 
-__all__ = ["ImageModality", "Modality", "Rows", "Tokens", "build_modality"]
+__all__ = ["AudioModality", "ImageModality", "Modality", "Rows", "Tokens", "build_modality"]

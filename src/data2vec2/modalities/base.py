@@ -59,8 +59,8 @@ class Modality(nn.Module):
     stem: nn.Module | None
 
     @abstractmethod
-    def tokens(self, inputs: Tensor) -> Tokens:
-        """Tokens `BTD` of the inputs."""
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
+        """Tokens `BTD` of the inputs, of which only the first `lengths_B` of each are real where these are given."""
 
     @abstractmethod
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:

@@ -32,7 +32,7 @@ class ImageModality(Modality):
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
 
-    def tokens(self, inputs: Tensor) -> Tokens:
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Patches of normalised pictures `BCHW` of any H and W that are multiples of the patch size.
 
         `ValueError` for others and for another number of channels.

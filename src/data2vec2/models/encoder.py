@@ -23,7 +23,7 @@ class Encoded:
     x_NLD: Tensor
     """Output of the last block, extra tokens first."""
     ffn_outputs: list[Tensor]
-    """Every block's feed-forward output `NLD`, prenet first."""
+    """Every block's feed-forward output `NLD`, prenet first (without blocks that layer-drop left out)."""
     tokens: Tokens
     """What the stem made of the inputs."""
     num_extra_tokens: int
@@ -62,19 +62,31 @@ class Encoder(nn.Module):
             )
             for _ in range(config.prenet_depth + config.depth)
         )
+        self.layer_drop = config.layer_drop
         initialise(self)
 
     def forward(
-        self, inputs: Tensor | None = None, *, tokens: Tokens | None = None, keep_ids_NK: Tensor | None = None
+        self,
+        inputs: Tensor | None = None,
+        *,
+        lengths_B: Tensor | None = None,
+        tokens: Tokens | None = None,
+        keep_ids_NK: Tensor | None = None,
     ) -> Encoded:
-        """Encode inputs (or a stem's `tokens`): whole samples, or for each student row only its kept tokens."""
+        """Encode inputs (or a stem's `tokens`): whole samples, or for each student row only its kept tokens.
+
+        `lengths_B` says how much of each input is real where a batch is filled up. In training each block is left out
+        with probability `layer_drop`, for the whole batch.
+        """
         if tokens is None:
             assert inputs is not None, "an encoder needs inputs or tokens"
-            tokens = self.modality.tokens(inputs)
+            tokens = self.modality.tokens(inputs, lengths_B)
         rows = self.modality.arrange(tokens, keep_ids_NK)
         x_NLD = self.dropout(self.norm(rows.rows_NLD))
         ffn_outputs = []
         for block in self.blocks:
+            if self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop:
+                continue
             x_NLD, ffn_NLD = block(x_NLD, rows.bias)
             ffn_outputs.append(ffn_NLD)
         return Encoded(x_NLD, ffn_outputs, tokens, self.modality.num_extra_tokens)
@@ -115,6 +127,6 @@ def initialise(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def pooled_features(encoder: Encoder, inputs: Tensor) -> Tensor:
+def pooled_features(encoder: Encoder, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
     """Mean-pooled features `BD` in float32 of whole samples."""
-    return encoder(inputs).pooled().float()  # type: ignore[no-any-return]
+    return encoder(inputs, lengths_B=lengths_B).pooled().float()  # type: ignore[no-any-return]

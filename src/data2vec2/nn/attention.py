@@ -5,7 +5,7 @@ Shapes: `N` rows, `L` tokens of a row (extra tokens included), `D` width, `H` he
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +24,15 @@ class AttentionBias:
     """Learned factor of each head's slope; negative values count as 0."""
     padding_NL: Tensor | None = None
     """True at padded tokens, which nobody attends to."""
+    _dense: dict[torch.dtype, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The additive bias, broadcastable to `NHLL`."""
+        if dtype not in self._dense:  # the same for all blocks
+            self._dense[dtype] = self._build(dtype)
+        return self._dense[dtype]
+
+    def _build(self, dtype: torch.dtype) -> Tensor:
         bias: Tensor | None = None
         if self.positions_NL is not None and self.slopes_H is not None:
             distance_NLL = (self.positions_NL[:, :, None] - self.positions_NL[:, None, :]).abs()
@@ -38,6 +44,17 @@ class AttentionBias:
         if bias is None:
             raise ValueError("an AttentionBias needs positions and slopes, or padding")
         return bias
+
+
+def alibi_slopes(num_heads: int) -> Tensor:
+    """Slope of each head, positive (Press et al., ICLR 2022): 2^(-8/H), 2^(-16/H), ... for a power of two H.
+
+    Other numbers of heads take those of the next lower power of two, then every other one of the next higher.
+    """
+    power = 2 ** (num_heads.bit_length() - 1)
+    slopes = 2.0 ** (-8 / power * torch.arange(1, power + 1, dtype=torch.float64))
+    between = 2.0 ** (-4 / power * torch.arange(1, 2 * power + 1, 2, dtype=torch.float64))
+    return torch.cat([slopes, between])[:num_heads].float()
 
 
 class Attention(nn.Module):

@@ -1,10 +1,14 @@
 """From raw inputs to tokens.
 
-Shapes: `B` samples, `C` channels, `T` tokens, `D` width.
+Shapes: `B` samples, `C` channels, `T` tokens, `D` width; of audio `S` samples, `F` frames, `E` mel bins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -17,3 +21,92 @@ class PatchEmbed(nn.Conv2d):
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """`BCHW` to `BTD`."""
         return super().forward(pixels_BCHW).flatten(2).transpose(1, 2)
+
+
+class WaveformStem(nn.Module):
+    """Waveforms to tokens: convolutions, each with LayerNorm over channels and GELU, then LayerNorm and Linear.
+
+    A token depends on the samples it sees and on no others, so padding behind a waveform changes none of its tokens.
+    """
+
+    def __init__(self, channels: int, layers: Sequence[tuple[int, int]], dim: int) -> None:
+        """`layers`: kernel and stride of each convolution, from the waveform on."""
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv1d(channels if i else 1, channels, kernel, stride, bias=False)
+            for i, (kernel, stride) in enumerate(layers)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in layers)
+        self.norm = nn.LayerNorm(channels)
+        self.proj = nn.Linear(channels, dim)
+
+    def forward(self, waveforms_BS: Tensor) -> Tensor:
+        """`BS` to `BTD`."""
+        x_BTC = waveforms_BS[..., None]
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            # Channels stay the last axis in memory; the convolution sees a channels-first view of it.
+            x_BTC = F.gelu(norm(conv(x_BTC.transpose(1, 2)).transpose(1, 2)))
+        return self.proj(self.norm(x_BTC))  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Convolutions Kaiming normal, the projection PyTorch's default, norms 1 and 0."""
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv1d)
+            nn.init.kaiming_normal_(conv.weight)
+        for norm in (*self.norms, self.norm):
+            assert isinstance(norm, nn.LayerNorm)
+            norm.reset_parameters()
+        self.proj.reset_parameters()
+
+
+class MelStem(nn.Module):
+    """Waveforms to tokens: log-mel spectra, which are fixed, of two frames; then LayerNorm and Linear.
+
+    Frames are not centred and nothing is padded, so a token depends on the samples it sees and on no others.
+    """
+
+    window_S: Tensor
+    mels_FE: Tensor
+
+    def __init__(self, sample_rate: int, num_mels: int, window: int, hop: int, dim: int) -> None:
+        """`window` and `hop` of a frame in samples."""
+        super().__init__()
+        self.sample_rate, self.num_mels, self.window, self.hop = sample_rate, num_mels, window, hop
+        self.register_buffer("window_S", torch.hann_window(window), persistent=False)
+        self.register_buffer("mels_FE", mel_filters(sample_rate, window, num_mels), persistent=False)
+        self.norm = nn.LayerNorm(2 * num_mels)
+        self.proj = nn.Linear(2 * num_mels, dim)
+
+    def forward(self, waveforms_BS: Tensor) -> Tensor:
+        """`BS` to `BTD`."""
+        return self.proj(self.norm(self.spectra(waveforms_BS)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def spectra(self, waveforms_BS: Tensor) -> Tensor:
+        """Log-mel energies of each token's two frames, one after the other: `B x T x 2E`, float32."""
+        with torch.autocast(waveforms_BS.device.type, enabled=False):
+            frames = waveforms_BS.float().unfold(1, self.window, self.hop) * self.window_S
+            mel_BFE = torch.fft.rfft(frames).abs().square() @ self.mels_FE
+        B, num_frames, E = mel_BFE.shape
+        return (mel_BFE[:, : num_frames // 2 * 2] + 1e-3).log().reshape(B, num_frames // 2, 2 * E)
+
+    def reset_parameters(self) -> None:
+        """The projection PyTorch's default, the norm 1 and 0; the fixed window and filters anew."""
+        self.norm.reset_parameters()
+        self.proj.reset_parameters()
+        with torch.no_grad():
+            self.window_S.copy_(torch.hann_window(self.window))
+            self.mels_FE.copy_(mel_filters(self.sample_rate, self.window, self.num_mels))
+
+
+def mel_filters(sample_rate: int, window: int, num_mels: int) -> Tensor:
+    """Triangles that sum a power spectrum's bins to mel bins, `(window // 2 + 1) x E`.
+
+    They are evenly spaced in mel (2595 log10(1 + f / 700)) from 20 Hz to half the sample rate, each with peak 1.
+    """
+    low, high = (2595 * torch.log10(1 + torch.tensor(f, dtype=torch.float64) / 700) for f in (20.0, sample_rate / 2))
+    edges_hz = 700 * (10 ** (torch.linspace(low.item(), high.item(), num_mels + 2, dtype=torch.float64) / 2595) - 1)
+    bins_hz = torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * sample_rate / window
+    left, centre, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)
+    return torch.minimum(rising, falling).clamp(min=0).float()

@@ -1,4 +1,4 @@
-"""Recipes for fine-tuning on labelled images: the released ones (REFERENCES.md) and one for small pictures on a CPU."""
+"""Recipes for fine-tuning on labelled images: as the authors released them, and one for small pictures on a CPU."""
 
 from __future__ import annotations
 

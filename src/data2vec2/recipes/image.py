@@ -1,15 +1,15 @@
-"""Recipes for images: the released ones (REFERENCES.md) and one for small pictures on a CPU."""
+"""Recipes for images: as the authors released them, and one for small pictures on a CPU."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from data2vec2.config import (
-    DataConfig,
     DecoderConfig,
     EmaConfig,
     EncoderConfig,
     ImageConfig,
+    ImageDataConfig,
     LossConfig,
     MaskConfig,
     ModelConfig,
@@ -19,7 +19,7 @@ from data2vec2.config import (
     TrainConfig,
 )
 
-IMAGENET = DataConfig(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET = ImageDataConfig(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def image_base() -> RunConfig:
@@ -82,7 +82,7 @@ def image_tiny() -> RunConfig:
         ),
         optim=OptimConfig(lr=4e-3, warmup_updates=160, lr_batch=16),
         ema=EmaConfig(start=0.99, end=0.999, anneal_updates=1_100),
-        data=DataConfig(min_crop=0.7, eval_crop=1.0),
+        data=ImageDataConfig(min_crop=0.7, eval_crop=1.0),
         train=TrainConfig(
             updates=2_200, batch_size=16, processes=2, threads=1, log_every=50, eval_every=550, save_every=550
         ),

@@ -10,10 +10,10 @@ from torch import nn
 
 from data2vec2.config import FinetuneConfig
 from data2vec2.data.augment import Augment, needs_timm
-from data2vec2.data.image import Bad, ImageReader
+from data2vec2.data.image import ImageReader
 from data2vec2.data.labelled import LabelledBatch, LabelledBatches
 from data2vec2.data.loader import iterate
-from data2vec2.data.sampler import GlobalBatches
+from data2vec2.data.reader import Bad
 from data2vec2.data.skipped import Skipped
 from data2vec2.evaluation.classification import headline, predict
 from data2vec2.evaluation.features import Normalise
@@ -53,8 +53,8 @@ class ClassifyTask:
         augment = None
         if needs_timm(config.augment):
             augment = Augment(config.augment, train.config.image_size, data.mean, data.std, seed)
-        order, part = GlobalBatches(len(train.records), batch_size, seed), world.slice(batch_size)
-        self.dataset = LabelledBatches(train, order, config.augment.label_smoothing, augment, part, world.rank)
+        order = train.order(batch_size)
+        self.dataset = LabelledBatches(train, order, config.augment.label_smoothing, augment, world.rank, world.size)
         self._bad: list[Bad] = []
 
     def batches(self, start: int, stop: int) -> Iterator[LabelledBatch]:

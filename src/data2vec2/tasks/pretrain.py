@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2.config import RunConfig
-from data2vec2.data.image import Bad, ImageReader
 from data2vec2.data.loader import MaskedBatch, MaskedBatches, iterate
-from data2vec2.data.sampler import GlobalBatches
+from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.skipped import Skipped
-from data2vec2.evaluation.features import Normalise, encode, labelled
+from data2vec2.evaluation.features import encode, labelled
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.evaluation.rank import effective_rank, mean_std
 from data2vec2.models import Data2Vec2, Pretrained
@@ -26,7 +25,7 @@ MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
 
 
 class PretrainTask:
-    """Student, teacher and decoder on pictures."""
+    """Student, teacher and decoder on samples of any modality."""
 
     monitor = None
 
@@ -34,9 +33,9 @@ class PretrainTask:
         self,
         model: Data2Vec2,
         config: RunConfig,
-        train: ImageReader,
-        val: ImageReader | None,
-        normalise: Normalise,
+        train: Reader,
+        val: Reader | None,
+        normalise: Callable[[Tensor], Tensor],
         device: torch.device,
         skipped: Skipped,
         skipped_path: Path,
@@ -48,9 +47,8 @@ class PretrainTask:
         self.skipped, self.skipped_path, self.world = skipped, skipped_path, world
         ema = config.ema
         self.ema = Ema(model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates)
-        order = GlobalBatches(len(train.records), config.train.batch_size, config.train.seed)
-        part = world.slice(config.train.batch_size)
-        self.dataset = MaskedBatches(train, order, config.model.masks, config.model.modality.grid, part)
+        order = train.order(config.train.batch_size)
+        self.dataset = MaskedBatches(train, order, config.model.masks, world.rank, world.size)
         self._bad: list[Bad] = []
         self._last: dict[str, Tensor] = {}
 

@@ -43,9 +43,13 @@ class Sums:
 class Batch(Protocol):
     """What the loop needs of a global batch."""
 
+    @property
+    def weight(self) -> float:
+        """Of this process's mean loss in the mean over processes: 1 where all have equally many samples."""
+
     def __len__(self) -> int: ...
     def split(self, size: int) -> Iterable[Any]:
-        """Micro-batches of `size` samples."""
+        """Micro-batches of `size` samples (of audio: seconds)."""
 
 
 class TaskConfig(Protocol):
@@ -184,7 +188,8 @@ class _Trainer:
         self.model.train()
         if config.train.compile:
             self.model.compile()
-        self.shared = world.wrap(self.model)
+        skips_parts = any(getattr(part, "layer_drop", 0.0) for part in self.model.modules())
+        self.shared = world.wrap(self.model, skips_parts)
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Put back model, optimiser and the loop's state; returns the step to go on from."""
@@ -217,7 +222,7 @@ class _Trainer:
             with nullcontext() if seen == len(batch) else without_averaging(self.shared):
                 with self.autocast:
                     sums = self.task.loss(self.shared, micro.to(self.device))
-                loss = sums.loss / sums.count * (len(micro) / len(batch))
+                loss = sums.loss / sums.count * (batch.weight * len(micro) / len(batch))
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         self.world.average(total)

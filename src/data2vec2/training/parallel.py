@@ -43,11 +43,6 @@ class World:
     size: int = 1
     store: Store | None = None
 
-    def slice(self, length: int) -> slice:
-        """The part of `length` samples that falls to this process; `length` must be a multiple of `size`."""
-        part = length // self.size
-        return slice(self.rank * part, (self.rank + 1) * part)
-
     def collect(self, key: str, value: Any) -> list[Any]:
         """Process 0 gets every process's `value` (JSON), in order; a helper gives its own and gets nothing.
 
@@ -70,15 +65,20 @@ class World:
             dist.all_reduce(tensor)
             tensor /= self.size
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model, which averages its gradients over all processes after every backward pass if there are several."""
+    def wrap(self, model: nn.Module, skips_parts: bool = False) -> nn.Module:
+        """The model, which averages its gradients over all processes after every backward pass if there are several.
+
+        `skips_parts`: whether a pass may leave out trained parts (layer-drop).
+        """
         if self.size == 1:
             return model
         # A patch stem's gradient has one channel in another memory order than its bucket; that costs nothing here.
         warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the option's new name is not in torch 2.9
-            return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
+            return DistributedDataParallel(
+                model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=skips_parts
+            )
 
 
 ALONE = World()

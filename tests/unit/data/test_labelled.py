@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.config import ImageConfig, ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.labelled import LabelledBatches, labelled_records, targets_of
 from data2vec2.data.records import Records
-from data2vec2.data.sampler import GlobalBatches
+from data2vec2.data.sampler import GlobalBatches, Plan
 from tests.unit.data.pictures import clothes
 
 
@@ -24,7 +24,9 @@ def tagged() -> Records:
 
 
 def reader_of(records: Records) -> ImageReader:
-    return ImageReader(records, ImageConfig(image_size=28, patch_size=4, num_channels=1), DataConfig(min_crop=0.7), 0)
+    return ImageReader(
+        records, ImageConfig(image_size=28, patch_size=4, num_channels=1), ImageDataConfig(min_crop=0.7), 0
+    )
 
 
 def test_targets_are_one_hot_or_the_tags() -> None:
@@ -78,7 +80,7 @@ def test_a_batch_has_the_pictures_and_their_targets() -> None:
     batch = LabelledBatches(reader, order, 0.1, None)[5]
     epochs, samples = order(5)
     assert batch.inputs.dtype == torch.uint8
-    assert np.array_equal(batch.inputs.numpy(), reader.train_batch(epochs, samples).pixels_BCHW)
+    assert np.array_equal(batch.inputs.numpy(), reader.train_batch(Plan(epochs, samples)).inputs)
     assert np.array_equal(batch.targets_BC.numpy(), targets_of(clothes(), samples, 0.1))
 
 

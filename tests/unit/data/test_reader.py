@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.config import ImageConfig, ImageDataConfig
 from data2vec2.data.folder import Files
 from data2vec2.data.image import Bad, ImageReader, survey
 from data2vec2.data.records import Records, open_data
+from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
 
 from .pictures import clothes, encoded, photo
@@ -21,7 +22,7 @@ COLOUR = ImageConfig(image_size=32, patch_size=8, num_channels=3)
 
 
 def reader_of(records: Records, seed: int = 0, **data: object) -> ImageReader:
-    return ImageReader(records, GREY, DataConfig(**data), seed)
+    return ImageReader(records, GREY, ImageDataConfig(**data), seed)
 
 
 def ids(*samples: int) -> np.ndarray:
@@ -40,38 +41,38 @@ def half_bad(tmp_path: Path) -> Records:
 
 
 def test_shapes_and_labels() -> None:
-    batch = reader_of(clothes()).train_batch(ids(0, 0, 1), ids(5, 6, 5))
-    assert batch.pixels_BCHW.shape == (3, 1, 28, 28)
-    assert batch.pixels_BCHW.dtype == np.uint8
-    assert batch.pixels_BCHW.flags.writeable
+    batch = reader_of(clothes()).train_batch(Plan(ids(0, 0, 1), ids(5, 6, 5)))
+    assert batch.inputs.shape == (3, 1, 28, 28)
+    assert batch.inputs.dtype == np.uint8
+    assert batch.inputs.flags.writeable
     assert batch.labels_B.tolist() == clothes().labels[[5, 6, 5]].tolist()
-    colour = ImageReader(clothes(), COLOUR, DataConfig(), 0).eval_batch(ids(1, 2))
-    assert colour.pixels_BCHW.shape == (2, 3, 32, 32)
-    assert (colour.pixels_BCHW[:, 0] == colour.pixels_BCHW[:, 2]).all()
+    colour = ImageReader(clothes(), COLOUR, ImageDataConfig(), 0).eval_batch(ids(1, 2))
+    assert colour.inputs.shape == (2, 3, 32, 32)
+    assert (colour.inputs[:, 0] == colour.inputs[:, 2]).all()
 
 
 def test_a_crop_depends_on_seed_epoch_and_sample_alone() -> None:
     reader = reader_of(clothes())
-    many = reader.train_batch(np.zeros(20, np.int64), np.arange(20)).pixels_BCHW
-    assert np.array_equal(many[[7]], reader.train_batch(ids(0), ids(7)).pixels_BCHW)
-    assert np.array_equal(many[::-1], reader.train_batch(np.zeros(20, np.int64), np.arange(20)[::-1]).pixels_BCHW)
-    assert not np.array_equal(many[[7]], reader.train_batch(ids(1), ids(7)).pixels_BCHW)
-    assert not np.array_equal(many[[7]], reader_of(clothes(), seed=1).train_batch(ids(0), ids(7)).pixels_BCHW)
+    many = reader.train_batch(Plan(np.zeros(20, np.int64), np.arange(20))).inputs
+    assert np.array_equal(many[[7]], reader.train_batch(Plan(ids(0), ids(7))).inputs)
+    assert np.array_equal(many[::-1], reader.train_batch(Plan(np.zeros(20, np.int64), np.arange(20)[::-1])).inputs)
+    assert not np.array_equal(many[[7]], reader.train_batch(Plan(ids(1), ids(7))).inputs)
+    assert not np.array_equal(many[[7]], reader_of(clothes(), seed=1).train_batch(Plan(ids(0), ids(7))).inputs)
 
 
 def test_pickled_reader_gives_the_same_batch(half_bad: Records) -> None:
     for records in (clothes(), half_bad):
         reader = reader_of(records)
         again = pickle.loads(pickle.dumps(reader))
-        one, two = reader.train_batch(ids(2, 2), ids(1, 4)), again.train_batch(ids(2, 2), ids(1, 4))
-        assert np.array_equal(one.pixels_BCHW, two.pixels_BCHW)
+        one, two = reader.train_batch(Plan(ids(2, 2), ids(1, 4))), again.train_batch(Plan(ids(2, 2), ids(1, 4)))
+        assert np.array_equal(one.inputs, two.inputs)
         assert one.bad == two.bad
 
 
 def test_flip_mirrors_half_of_the_crops() -> None:
     samples, epochs = np.arange(200), np.zeros(200, np.int64)
-    plain = reader_of(clothes(), flip=False).train_batch(epochs, samples).pixels_BCHW
-    flipped = reader_of(clothes(), flip=True).train_batch(epochs, samples).pixels_BCHW
+    plain = reader_of(clothes(), flip=False).train_batch(Plan(epochs, samples)).inputs
+    flipped = reader_of(clothes(), flip=True).train_batch(Plan(epochs, samples)).inputs
     same = (plain == flipped).all(axis=(1, 2, 3))
     mirrored = (plain[..., ::-1] == flipped).all(axis=(1, 2, 3))
     assert (same | mirrored).all()
@@ -80,14 +81,14 @@ def test_flip_mirrors_half_of_the_crops() -> None:
 
 def test_whole_central_square_of_an_array_is_the_array() -> None:
     batch = reader_of(clothes(), eval_crop=1.0).eval_batch(np.arange(10))
-    assert np.array_equal(batch.pixels_BCHW[:, 0], np.stack([clothes().read(place) for place in range(10)]))
+    assert np.array_equal(batch.inputs[:, 0], np.stack([clothes().read(place) for place in range(10)]))
 
 
 def test_bad_samples_are_replaced_and_labels_follow(half_bad: Records) -> None:
     reader = reader_of(half_bad)
     odd, even = half_bad.classes.index("odd"), half_bad.classes.index("even")
     bad_ids = np.flatnonzero(half_bad.labels == even)
-    batch = reader.train_batch(np.full(5, 3), bad_ids)
+    batch = reader.train_batch(Plan(np.full(5, 3), bad_ids))
     assert (batch.labels_B == odd).all()
     assert (half_bad.labels[batch.indices_B] == batch.labels_B).all()
     assert [bad.name for bad in batch.bad] == [half_bad.names[place] for place in bad_ids]
@@ -98,21 +99,21 @@ def test_bad_samples_are_replaced_and_labels_follow(half_bad: Records) -> None:
         "empty file",
         "not an image",
     ]
-    good = reader.train_batch(np.full(5, 3), np.flatnonzero(half_bad.labels == odd)).pixels_BCHW
-    for picture in batch.pixels_BCHW:  # it is the crop that the other sample has in this epoch
+    good = reader.train_batch(Plan(np.full(5, 3), np.flatnonzero(half_bad.labels == odd))).inputs
+    for picture in batch.inputs:  # it is the crop that the other sample has in this epoch
         assert (picture == good).all(axis=(1, 2, 3)).any()
 
 
 def test_replacement_is_deterministic_and_listed_each_time(half_bad: Records) -> None:
     reader = reader_of(half_bad)
-    one = reader.train_batch(ids(0, 0, 0), ids(0, 1, 0))
-    two = reader.train_batch(ids(0, 0), ids(1, 0))
+    one = reader.train_batch(Plan(ids(0, 0, 0), ids(0, 1, 0)))
+    two = reader.train_batch(Plan(ids(0, 0), ids(1, 0)))
     assert len(one.bad) == 3
-    assert np.array_equal(one.pixels_BCHW[[1, 0]], two.pixels_BCHW)
-    assert np.array_equal(one.pixels_BCHW[0], one.pixels_BCHW[2])
+    assert np.array_equal(one.inputs[[1, 0]], two.inputs)
+    assert np.array_equal(one.inputs[0], one.inputs[2])
     assert set(one.indices_B.tolist()) <= set(range(5, 10))
     assert one.indices_B[0] == one.indices_B[2]
-    assert np.array_equal(reader.train_batch(ids(0), one.indices_B[:1]).pixels_BCHW[0], one.pixels_BCHW[0])
+    assert np.array_equal(reader.train_batch(Plan(ids(0), one.indices_B[:1])).inputs[0], one.inputs[0])
     central = reader.eval_batch(ids(0, 5))
     assert central.bad == (Bad(half_bad.names[0], "not an image"),)
 
@@ -143,7 +144,7 @@ def test_survey_against_numpy() -> None:
 
 def test_survey_of_a_part_and_of_bad_files(half_bad: Records) -> None:
     assert survey(reader_of(clothes()), limit=50).checked == 50
-    found = survey(ImageReader(half_bad, COLOUR, DataConfig(), 0))
+    found = survey(ImageReader(half_bad, COLOUR, ImageDataConfig(), 0))
     assert found.checked == 10
     assert len(found.bad) == 5
     assert len(found.mean) == len(found.std) == 3

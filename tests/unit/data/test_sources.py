@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.config import ImageConfig, ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import BadSample, Parts, Records, open_data
+from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
 
 from .pictures import clothes, encoded, photo
@@ -152,7 +153,9 @@ def test_every_source_gives_the_same_pictures_and_labels(tmp_path: Path, make: C
     assert list(chosen.names) == [records.names[place] for place in order]
     assert chosen.fingerprint == open_data(Path(data)).train.select(order).fingerprint
     assert chosen.fingerprint != records.select(order[::-1]).fingerprint
-    pixels = ImageReader(records, READER, DataConfig(), 0).train_batch(np.zeros(9, np.int64), np.arange(9)).pixels_BCHW
+    pixels = (
+        ImageReader(records, READER, ImageDataConfig(), 0).train_batch(Plan(np.zeros(9, np.int64), np.arange(9))).inputs
+    )
     assert pixels.std() > 10
 
 
@@ -325,7 +328,7 @@ def test_rows_without_a_picture_are_bad_samples(tmp_path: Path) -> None:
     for place in (1, 2, 3):
         with pytest.raises(BadSample, match="empty file"):
             records.read(place)
-    batch = ImageReader(records, READER, DataConfig(), 0).eval_batch(np.arange(5))
+    batch = ImageReader(records, READER, ImageDataConfig(), 0).eval_batch(np.arange(5))
     assert [bad.reason for bad in batch.bad][:3] == ["empty file"] * 3
     assert batch.indices_B.tolist() == [0] * 5
 
@@ -561,9 +564,9 @@ def test_bad_metadata(tmp_path: Path, name: str, text: str, match: str) -> None:
 
 def test_bundled_pictures_as_a_table(tmp_path: Path) -> None:
     """Real data through a Parquet file are the arrays they came from."""
-    files = [encoded(ImageReader(clothes(), READER, DataConfig(), 0).central_square(i), "PNG") for i in range(20)]
+    files = [encoded(ImageReader(clothes(), READER, ImageDataConfig(), 0).central_square(i), "PNG") for i in range(20)]
     pq.write_table(pa.table({"image": files, "label": clothes().labels[:20]}), tmp_path / "a.parquet")
-    config, data = READER, DataConfig(eval_crop=1.0)
+    config, data = READER, ImageDataConfig(eval_crop=1.0)
     batch = ImageReader(open_data(tmp_path / "a.parquet").train, config, data, 0).eval_batch(np.arange(20))
-    plain = ImageReader(clothes(), config, DataConfig(), 0).eval_batch(np.arange(20))
-    assert np.array_equal(batch.pixels_BCHW, plain.pixels_BCHW)
+    plain = ImageReader(clothes(), config, ImageDataConfig(), 0).eval_batch(np.arange(20))
+    assert np.array_equal(batch.inputs, plain.inputs)

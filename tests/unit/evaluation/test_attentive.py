@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from data2vec2.config import DataConfig, EncoderConfig
+from data2vec2.config import EncoderConfig, ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
@@ -29,7 +29,7 @@ CONFIG = replace(
 @pytest.fixture(scope="module")
 def reader() -> ImageReader:
     records = open_data(fashion_mnist()).train.select(range(600))
-    return ImageReader(records, CONFIG.modality, DataConfig(eval_crop=1.0), 0)
+    return ImageReader(records, CONFIG.modality, ImageDataConfig(eval_crop=1.0), 0)
 
 
 def patches(reader: ImageReader, samples: np.ndarray, free: int | None = None) -> Patches:

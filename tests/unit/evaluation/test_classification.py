@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from data2vec2.config import DataConfig, ImageConfig
+from data2vec2.config import ImageConfig, ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
@@ -78,7 +78,9 @@ class Known(nn.Module):
 
 
 def reader(path: Path) -> ImageReader:
-    return ImageReader(open_data(path).train, ImageConfig(image_size=28, patch_size=4, num_channels=1), DataConfig(), 0)
+    return ImageReader(
+        open_data(path).train, ImageConfig(image_size=28, patch_size=4, num_channels=1), ImageDataConfig(), 0
+    )
 
 
 def test_all_samples_are_asked_in_their_order() -> None:
@@ -112,7 +114,7 @@ def test_mistakes_are_the_wrong_ones_surest_first() -> None:
     assert (found["truth"].tolist(), found["predicted"].tolist()) == ([2, 1], [1, 0])
     assert found["probability"].tolist() == pytest.approx([0.9, 0.6])
     assert found["pictures"].shape == (2, 28, 28, 1)
-    expected = pictures.eval_batch(np.array([3, 2])).pixels_BCHW
+    expected = pictures.eval_batch(np.array([3, 2])).inputs
     assert np.array_equal(found["pictures"], expected.transpose(0, 2, 3, 1))
 
 

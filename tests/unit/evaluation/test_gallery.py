@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import DataConfig, EncoderConfig, ImageConfig
+from data2vec2.config import EncoderConfig, ImageConfig, ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import open_data
 from data2vec2.evaluation.features import Normalise
@@ -24,7 +24,7 @@ def gallery(
     """The arrays that a small, untrained encoder of fixed weights leaves."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(embed_dim=16, num_heads=2, depth=1, prenet_depth=0), ImageModality(config, 16))
-    reader = ImageReader(open_data(data).train, config, DataConfig(eval_crop=1.0), 0)
+    reader = ImageReader(open_data(data).train, config, ImageDataConfig(eval_crop=1.0), 0)
     if samples is None:
         samples = np.arange(len(reader.records))
     values = (0.5,) * config.num_channels

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data2vec2.config import DataConfig
+from data2vec2.config import ImageDataConfig
 from data2vec2.data.image import Bad, ImageReader
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
@@ -29,7 +29,7 @@ CONFIG = get_recipe("image_tiny").model
 @pytest.fixture(scope="module")
 def reader() -> ImageReader:
     records = open_data(fashion_mnist()).train.select(range(600))
-    return ImageReader(records, CONFIG.modality, DataConfig(eval_crop=1.0), 0)
+    return ImageReader(records, CONFIG.modality, ImageDataConfig(eval_crop=1.0), 0)
 
 
 def encoder(seed: int) -> Encoder:
@@ -38,7 +38,7 @@ def encoder(seed: int) -> Encoder:
 
 
 def test_normalise_gives_zero_mean_and_unit_variance(reader: ImageReader) -> None:
-    pixels = reader.eval_batch(np.arange(200)).pixels_BCHW
+    pixels = reader.eval_batch(np.arange(200)).inputs
     mean, std = float(pixels.mean()) / 255, float(pixels.std()) / 255
     x = Normalise((mean,), (std,), CPU)(torch.from_numpy(pixels))
     assert x.dtype == torch.float32
@@ -66,7 +66,7 @@ def test_features_do_not_depend_on_their_batch(reader: ImageReader) -> None:
 def test_raw_pixels(reader: ImageReader) -> None:
     part = raw_pixels(reader, np.arange(5))
     assert part.x.shape == (5, 28 * 28)
-    assert np.allclose(part.x * 255, reader.eval_batch(np.arange(5)).pixels_BCHW.reshape(5, -1), atol=1e-3)
+    assert np.allclose(part.x * 255, reader.eval_batch(np.arange(5)).inputs.reshape(5, -1), atol=1e-3)
 
 
 def test_the_table(reader: ImageReader) -> None:
@@ -130,7 +130,7 @@ def test_what_can_not_be_read_is_left_out(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / f"class{place % 2}" / f"{place}.png")
     (tmp_path / "class0" / "2.png").write_bytes(b"")
     records = open_data(tmp_path).train
-    pictures = ImageReader(records, CONFIG.modality, DataConfig(eval_crop=1.0), 0)
+    pictures = ImageReader(records, CONFIG.modality, ImageDataConfig(eval_crop=1.0), 0)
     bad: list[Bad] = []
     part = raw_pixels(pictures, np.arange(6), note=bad.extend)
     assert [(item.name, item.reason) for item in bad] == [("class0/2.png", "empty file")]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import DataConfig, ImageConfig, MaskConfig
+from data2vec2.config import ImageConfig, ImageDataConfig, MaskConfig
 from data2vec2.data.image import Bad, ImageReader
 from data2vec2.data.loader import MaskedBatch, MaskedBatches, iterate
 from data2vec2.data.records import open_data
@@ -54,8 +54,8 @@ def test_nothing_to_train_on() -> None:
 def dataset() -> MaskedBatches:
     records = open_data(fashion_mnist()).train.select(range(40))
     config = ImageConfig(image_size=28, patch_size=4, num_channels=1)
-    reader = ImageReader(records, config, DataConfig(), 0)
-    return MaskedBatches(reader, GlobalBatches(40, 12, seed=0), MaskConfig(num_masks=3, mask_ratio=0.6), config.grid)
+    reader = ImageReader(records, config, ImageDataConfig(), 0)
+    return MaskedBatches(reader, GlobalBatches(40, 12, seed=0), MaskConfig(num_masks=3, mask_ratio=0.6))
 
 
 def same(a: MaskedBatch, b: MaskedBatch) -> bool:
@@ -83,7 +83,7 @@ def test_micro_batches_are_slices(dataset: MaskedBatches, size: int) -> None:
 
 def test_a_sample_brings_its_masks_to_any_batch(dataset: MaskedBatches) -> None:
     """Rows `b * M` to `b * M + M - 1` of a batch belong to sample b: the same as in a batch of one."""
-    alone = MaskedBatches(dataset.reader, GlobalBatches(40, 1, seed=0), dataset.masks, dataset.grid)
+    alone = MaskedBatches(dataset.reader, GlobalBatches(40, 1, seed=0), dataset.masks)
     batch = dataset[0]
     for place, part in enumerate(batch.split(1)):
         assert same(part, alone[place])
