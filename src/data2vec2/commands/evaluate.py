@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -179,7 +180,9 @@ def _check_labels(data: Path, train: Samples, test: Samples, labels: Sequence[in
         )
 
 
-def _parts(data: Path, test: Path | None, seed: int, run: Path | None, kind: str) -> tuple[Records, Records, str]:
+def _parts(
+    data: Path, test: Path | None, seed: int, run: Path | None, kind: Literal["image", "audio"]
+) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
     parts = open_data(data, kind)
     if test is not None:

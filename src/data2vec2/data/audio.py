@@ -60,6 +60,8 @@ class AudioReader:
     `UserError` if a hundred others are bad too.
     """
 
+    eval_size = 16
+
     def __init__(self, records: Records, config: AudioConfig, data: AudioDataConfig, seed: int) -> None:
         self.records = records
         self.config = config
