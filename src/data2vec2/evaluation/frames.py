@@ -1,11 +1,12 @@
 """What single tokens know: a linear probe of the phone that is said at each of them.
 
-Shapes: `R` recordings, `T` tokens of one, `D` width, `F` labelled tokens of all recordings.
+Shapes: `T` tokens of a recording, `D` width, `F` labelled tokens of all recordings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from data2vec2.data.reader import Reader
+from data2vec2.data.audio import AudioReader
+from data2vec2.data.phones import Alignment, frame_labels
 from data2vec2.evaluation.features import Inputs, Note, readable_batches
-from data2vec2.evaluation.probes import Part, fit
+from data2vec2.evaluation.mel import log_mel
+from data2vec2.evaluation.probes import Part, fit, majority_accuracy
 from data2vec2.models.encoder import Encoder
 
 ITERATIONS = 60
@@ -25,48 +28,66 @@ Tokens = Callable[[Inputs], Sequence[NDArray[np.float32]]]
 """Features `TD` of each recording of a batch."""
 
 
-def token_features(encoder: Encoder, device: torch.device) -> Tokens:
-    """The encoder's output for each token. The encoder should be in eval mode."""
+@dataclass(frozen=True)
+class PhoneProbe:
+    """Recordings with phone alignments, to learn from and to score on."""
+
+    train: AudioReader
+    test: AudioReader
+    alignments: Mapping[str, Alignment]
+    """By the name of the recording; those without are left out."""
+
+    def accuracy(self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None) -> float:
+        """Share of tokens whose phone is told from the encoder's output (none: from their log-mel energies).
+
+        Multinomial logistic regression on standardised features, `C` 1. The encoder should be in eval mode.
+        """
+        train, test = (self._tokens(reader, encoder, device, note) for reader in (self.train, self.test))
+        scaler, probe = StandardScaler().fit(train.x), LogisticRegression(max_iter=ITERATIONS)
+        fit(probe, Part(scaler.transform(train.x), train.y))
+        return float(probe.score(scaler.transform(test.x), test.y))
+
+    def majority(self, device: torch.device) -> float:
+        """Accuracy of always answering the most frequent phone."""
+        return majority_accuracy(*(self._tokens(reader, None, device) for reader in (self.train, self.test)))
+
+    def _tokens(
+        self, reader: AudioReader, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None
+    ) -> Part:
+        """Features and phones of all tokens that are neither silence nor outside the alignment."""
+        config, names = reader.config if encoder else replace(reader.config, stem="mel"), reader.records.names
+        features = _of_encoder(encoder, device) if encoder else _of_mel(config.sample_rate)
+        centre_s, hop_s = config.receptive_field / 2 / config.sample_rate, config.hop / config.sample_rate
+        samples = np.array([place for place, name in enumerate(names) if name in self.alignments], dtype=np.int64)
+        x_FD, y_F = [], []
+        for batch in readable_batches(reader, samples, note):
+            for sample, row_TD in zip(batch.samples_B.tolist(), features(batch), strict=True):
+                labels_T = frame_labels(self.alignments[names[sample]], len(row_TD), hop_s, centre_s)
+                x_FD.append(row_TD[labels_T >= 0])
+                y_F.append(labels_T[labels_T >= 0])
+        return Part(np.concatenate(x_FD), np.concatenate(y_F))
+
+
+def _of_encoder(encoder: Encoder, device: torch.device) -> Tokens:
+    """The encoder's output for each real token."""
 
     @torch.no_grad()
     def features(batch: Inputs) -> list[NDArray[np.float32]]:
         lengths_B = None if batch.lengths_B is None else batch.lengths_B.to(device)
         encoded = encoder(batch.inputs.to(device), lengths_B=lengths_B)
-        rows = encoded.features_NTD.float().cpu().numpy()
-        if encoded.tokens.padding_BT is None:
-            return list(rows)
-        real_B = (~encoded.tokens.padding_BT).sum(1).tolist()
+        rows, padding_BT = encoded.features_NTD.float().cpu().numpy(), encoded.tokens.padding_BT
+        real_B = [rows.shape[1]] * len(rows) if padding_BT is None else (~padding_BT).sum(1).tolist()
         return [row[:count] for row, count in zip(rows, real_B, strict=True)]
 
     return features
 
 
-def labelled_tokens(
-    features: Tokens,
-    reader: Reader,
-    samples: NDArray[np.int64],
-    labels_RT: Sequence[NDArray[np.int64]],
-    note: Note = lambda _: None,
-) -> Part:
-    """Features and labels of the tokens that have one (-1: none), of all recordings one after the other.
+def _of_mel(sample_rate: int) -> Tokens:
+    """Log-mel energies of each token's two frames."""
 
-    `labels_RT` has as many labels of each sample as it has tokens, or a few more or less at the end.
-    """
-    x_FD, y_F, place = [], [], 0
-    for batch in readable_batches(reader, samples, note):
-        for index, row_TD in zip(batch.samples_B.tolist(), features(batch), strict=True):
-            while samples[place] != index:  # some could not be read
-                place += 1
-            labels_T = labels_RT[place][: len(row_TD)]
-            known = labels_T >= 0
-            x_FD.append(row_TD[: len(labels_T)][known])
-            y_F.append(labels_T[known])
-    return Part(np.concatenate(x_FD), np.concatenate(y_F))
+    def features(batch: Inputs) -> list[NDArray[np.float32]]:
+        lengths = [batch.inputs.shape[1]] * len(batch.inputs) if batch.lengths_B is None else batch.lengths_B.tolist()
+        waves = batch.inputs.numpy()
+        return [log_mel(wave[None, :length], sample_rate)[0] for wave, length in zip(waves, lengths, strict=True)]
 
-
-def token_accuracy(train: Part, test: Part) -> float:
-    """Accuracy of multinomial logistic regression on standardised features, `C` 1."""
-    scaler = StandardScaler().fit(train.x)
-    probe = LogisticRegression(max_iter=ITERATIONS)
-    fit(probe, Part(scaler.transform(train.x), train.y))
-    return float(probe.score(scaler.transform(test.x), test.y))
+    return features

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from data2vec2.data.reader import Reader
 from data2vec2.evaluation.attentive import Patches, attentive_accuracy
 from data2vec2.evaluation.features import Note, encode
+from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.low_labels import Curve, draw_labels, low_label_curve
 from data2vec2.evaluation.probes import Part, knn_accuracy, linear_accuracy, majority_accuracy
 from data2vec2.models.encoder import Encoder
 
-PROBES = ("knn", "linear", "attentive")
+PROBES = ("knn", "linear", "attentive", "phones")
 MODEL, RANDOM = "data2vec2", "random initialisation"
 """What the features of a row or curve are made of."""
 
@@ -34,6 +35,8 @@ class Row:
     knn: float | None = None
     linear: float | None = None
     attentive: float | None = None
+    phones: float | None = None
+    """Of single tokens, not of samples."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def score(
     part: str,
     *,
     raw: tuple[str, Callable[[Reader, NDArray[np.int64], Note], Part]],
+    phones: PhoneProbe | None = None,
     probes: Sequence[str] = PROBES[:2],
     labels: Sequence[int] = (),
     seeds: int = 3,
@@ -76,8 +80,9 @@ def score(
 ) -> Scores:
     """The `probes` on features of a model, of the same network untrained and of raw inputs, and the majority class.
 
-    `raw` names the raw features and makes them. With `labels` (a class) also low-label curves of kNN and linear probe
-    over `seeds` draws of them. `log` hears what is being scored, `note` of samples that can't be read.
+    `raw` names the raw features and makes them; `phones` is what the probe of that name learns from. With `labels` (a
+    class) also low-label curves of kNN and linear probe over `seeds` draws of them. `log` hears what is being scored,
+    `note` of samples that can't be read.
     """
     rows, curves = [], []
     for name, model in ((MODEL, encoder), (RANDOM, untrained), (raw[0], None)):
@@ -94,12 +99,16 @@ def score(
         if "attentive" in probes and model is not None:
             learned, scored = (Patches(model, *samples, normalise, device) for samples in (train, test))
             row["attentive"] = attentive_accuracy(learned, scored, seed)
+        if "phones" in probes and phones is not None:
+            row["phones"] = phones.accuracy(model, device, note)
         rows.append(Row(name, **row))
         if labels:
             log(f"low-label curves of {name}")
             curves += _curves(name, known, asked, labels, seeds)
-    majority = majority_accuracy(known, asked)
-    rows.append(Row("majority class", **dict.fromkeys(probes, majority)))
+    chance = dict.fromkeys(probes, majority_accuracy(known, asked))
+    if "phones" in probes and phones is not None:
+        chance["phones"] = phones.majority(device)
+    rows.append(Row("majority class", **chance))
     classes = train[0].records.classes
     return Scores(part, len(known.y), len(asked.y), classes, tuple(probes), tuple(rows), tuple(curves))
 
