@@ -8,3 +8,11 @@ from pathlib import Path
 def fashion_mnist() -> Path:
     """10,000 training and 2,000 test pictures of Fashion-MNIST (28 x 28, grey, 10 classes), for `open_data`."""
     return Path(__file__).parent / "bundled" / "fashion_mnist" / "fashion_mnist.npz"
+
+
+def english_prompts() -> Path:
+    """24 minutes of one voice's telephone prompts (16 kHz) with texts, phones and a split, for `open_data`.
+
+    The folder holds OGG files, `metadata.csv` (texts), `phones.csv` and `splits.csv` (see `data.phones`).
+    """
+    return Path(__file__).parent / "bundled" / "english_prompts"
