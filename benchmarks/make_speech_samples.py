@@ -2,7 +2,7 @@
 
 UNPACKED is the folder into which `dpkg -x` unpacked the Debian packages `asterisk-core-sounds-en` and
 `asterisk-core-sounds-en-g722`. Needs `pip install soundfile G722 pocketsphinx`. Everything but README.md is made anew:
-recordings, metadata.csv, phones.csv, splits.csv and LICENSE.
+recordings, metadata.csv, phones.csv and LICENSE.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from data2vec2.data.samples import english_prompts
 COMPRESSION = 0.94  # of 0 to 1; about 23 kbit/s
 TEST_SHARE, SEED = 0.3, 0
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+CATEGORIES = ("digits", "letters", "phonetic")
 SYMBOLS = {"*": "star", "#": "pound", "&": "and"}
 HOP, WINDOW = 160, 410  # samples of the aligner's frames
 QUIET_DB = 40
@@ -44,16 +46,23 @@ def main() -> None:
             shutil.rmtree(old)
         elif old.name != "README.md":
             old.unlink()
+    prompts = sorted((replace(prompt, name=placed(prompt)) for prompt in prompts), key=lambda prompt: prompt.name)
     for prompt in prompts:
         write_opus(folder / f"{prompt.name}.ogg", prompt.samples)
     write_table(folder / "metadata.csv", ("file_name", "transcription"), ((f"{p.name}.ogg", p.text) for p in prompts))
-    split = {p.name: "test" if chance(SEED, group(p.text)) < TEST_SHARE else "train" for p in prompts}
-    write_table(folder / "splits.csv", ("file_name", "split"), ((f"{p.name}.ogg", split[p.name]) for p in prompts))
     phones = align_all(prompts)
     runs = {name: " ".join(f"{phone}:{count}" for phone, count in found) for name, found in phones.items()}
     write_table(folder / "phones.csv", ("file_name", "phones"), ((f"{name}.ogg", text) for name, text in runs.items()))
     (folder / "LICENSE").write_text(licence(documents(unpacked, "en") / "copyright"), encoding="utf-8")
-    report(folder, prompts, split, phones)
+    report(folder, prompts, phones)
+
+
+def placed(prompt: Recording) -> str:
+    """PART/CATEGORY/NAME."""
+    part = "test" if chance(SEED, group(prompt.text)) < TEST_SHARE else "train"
+    top, _, rest = prompt.name.partition("/")
+    category, name = (top, rest) if rest and top in CATEGORIES else ("prompts", prompt.name)
+    return f"{part}/{category}/{name.replace('/', '-')}"
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -163,14 +172,12 @@ def licence(path: Path) -> str:
     return "\n".join("" if line == " ." else line.removeprefix(" ") for line in lines).rstrip() + "\n"
 
 
-def report(
-    folder: Path, prompts: list[Recording], split: dict[str, str], phones: dict[str, list[tuple[str, int]]]
-) -> None:
+def report(folder: Path, prompts: list[Recording], phones: dict[str, list[tuple[str, int]]]) -> None:
     """Print what was made."""
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     print(f"{folder}: {size:.1f} MB, {len(prompts)} prompts, {sum(p.minutes for p in prompts):.1f} min")
     for part in ("train", "test"):
-        mine = [p for p in prompts if split[p.name] == part]
+        mine = [p for p in prompts if p.name.startswith(part)]
         runs = [run for p in mine for run in phones.get(p.name, [])]
         frames = sum(count for _, count in runs)
         spoken = sum(count for phone, count in runs if phone != SILENCE)
@@ -178,7 +185,7 @@ def report(
         print(
             f"{part}: {len(mine)} prompts, {sum(p.minutes for p in mine):.1f} min; "
             f"{sum(p.name in phones for p in mine)} aligned: {frames:,} frames, {spoken:,} in {kinds} phones; "
-            f"{dict(Counter(p.name.rpartition('/')[0] or 'prompt' for p in mine))}"
+            f"{dict(Counter(p.name.split('/')[1] for p in mine))}"
         )
 
 

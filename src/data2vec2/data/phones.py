@@ -35,11 +35,6 @@ def read_phones(folder: Path) -> tuple[Alignment, ...]:
     return tuple(Alignment(row["file_name"], _spans(row["phones"])) for row in _rows(folder / "phones.csv"))
 
 
-def read_splits(folder: Path) -> dict[str, str]:
-    """Part ("train" or "test") by `file_name`, of the columns `file_name` and `split` in `splits.csv`."""
-    return {row["file_name"]: row["split"] for row in _rows(folder / "splits.csv")}
-
-
 def frame_labels(
     alignment: Alignment, num_frames: int, frame_s: float = 0.02, offset_s: float = 0.0125
 ) -> NDArray[np.int64]:
