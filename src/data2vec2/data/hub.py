@@ -94,7 +94,7 @@ def _load(datasets: Any, name: str, text: str) -> Any:
         name, _, config = name.partition(":")
         return datasets.load_dataset(name, config or None)
     except Exception as error:  # the list of what it raises is open-ended
-        reason = str(error).split("\n", 1)[0]
+        reason = str(error.__cause__ or error).split("\n", 1)[0]
         raise UserError(
             f"{text} can't be loaded ({type(error).__name__}: {reason}); name a data set or folder"
         ) from error

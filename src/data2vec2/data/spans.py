@@ -72,8 +72,11 @@ class _Stretch(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self.place = (0, self.place, self.size)[whence] + offset
-        return self.place
+        place = (0, self.place, self.size)[whence] + offset
+        if place < 0:
+            raise ValueError(f"no place {place} in the file")
+        self.place = place
+        return place
 
     def readinto(self, buffer: Any) -> int:
         self.file.seek(self.start + self.place)

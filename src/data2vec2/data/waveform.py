@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
 import numpy as np
@@ -15,7 +16,6 @@ from numpy.typing import NDArray
 from data2vec2.data.source import BadSample
 
 _LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decoder don't know what was before
-_BLOCK = 1 << 18  # frames decoded at a time: headers that promise too much then cost no memory
 _RATES = (1_000, 1_000_000)
 _SILENT = 1e-5
 _EPS = 1e-5
@@ -33,8 +33,13 @@ def read_audio(
     """
     with _opened(file) as sound:
         first_s = max(0, math.floor(start_s - _LEAD_S))  # a whole second is a whole number of samples at any two rates
-        last = math.inf if seconds is None else (start_s + seconds + _LEAD_S) * sound.samplerate
-        wave = _mono(sound, first_s * sound.samplerate, last)
+        if first_s:
+            sound.seek(min(first_s * sound.samplerate, sound.frames))
+        read_s = None if seconds is None else start_s + seconds + _LEAD_S - first_s
+        # One read: soundfile seeks after each, and an MP3 is not what it was just after that.
+        count = -1 if read_s is None else math.ceil(read_s * sound.samplerate)
+        with np.errstate(all="ignore"):  # infinities are refused below
+            wave: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True).mean(axis=1)
         if sound.samplerate != sample_rate and len(wave):
             wave = soxr.resample(wave, sound.samplerate, sample_rate)
     wave = wave[round(start_s * sample_rate) - first_s * sample_rate :]
@@ -72,12 +77,12 @@ def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
 
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
-    """A decoder; whatever goes wrong with it is a `BadSample` (a callback's error can be of any type)."""
+    """A decoder; whatever goes wrong with it is a `BadSample`."""
     try:
         if not file.read(1):
             raise BadSample("empty file")
         file.seek(0)
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(_Quiet(file)) as sound:
             if not _RATES[0] <= sound.samplerate <= _RATES[1]:
                 raise BadSample("damaged")
             yield sound
@@ -89,16 +94,20 @@ def _opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
         raise BadSample("too large" if isinstance(error, MemoryError) else "damaged") from error
 
 
-def _mono(sound: soundfile.SoundFile, first: int, last: float) -> NDArray[np.float32]:
-    """The mean of the channels from frame `first` to `last`, or to the end."""
-    if first:
-        sound.seek(min(first, sound.frames))
-    blocks, missing = [np.empty(0, dtype=np.float32)], last - first
-    while missing > 0:
-        block = sound.read(math.ceil(min(missing, _BLOCK)), dtype="float32", always_2d=True)
-        if not len(block):
-            break
-        with np.errstate(all="ignore"):  # infinities are refused later
-            blocks.append(block.mean(axis=1))
-        missing -= len(block)
-    return np.concatenate(blocks)
+class _Quiet:
+    """A file as libsndfile calls it; these calls must not raise, for the error would be printed and lost."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> None:
+        """Damaged headers ask for places before the start."""
+        with suppress(OSError, ValueError):
+            self.file.seek(offset, whence)
+
+    def read(self, count: int) -> bytes:
+        """Nothing where the disk fails."""
+        with suppress(OSError):
+            return self.file.read(count)
+        return b""
