@@ -11,9 +11,18 @@ import tyro
 import yaml
 
 from data2vec2.cli.common import STATES, USAGE, fail
-from data2vec2.config import EmaConfig, ImageDataConfig, ModelConfig, OptimConfig, RunConfig, TrainConfig, from_dict
+from data2vec2.config import (
+    AudioDataConfig,
+    EmaConfig,
+    ImageDataConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    from_dict,
+)
 from data2vec2.errors import UserError
-from data2vec2.recipes import RECIPES, get_recipe
+from data2vec2.recipes import DEMO_RECIPES, RECIPES, get_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +32,7 @@ class Overrides:
     model: ModelConfig
     optim: OptimConfig
     ema: EmaConfig
-    data: ImageDataConfig
+    data: ImageDataConfig | AudioDataConfig
     train: TrainConfig
     init_from: str | None
     """Weights to start from: a run, an exported model, or a .pt checkpoint of the original; none: random ones."""
@@ -37,9 +46,11 @@ class Pretrain:
     """Pre-train on your own data."""
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
-    """A recipe (image_tiny, image_base, image_large, image_huge14) or the config.yaml of a run."""
+    """A recipe (image_tiny, image_base, image_large, image_huge14; audio_mel_tiny, audio_mel_base, audio_tiny,
+    audio_base, audio_large) or the config.yaml of a run."""
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """A folder of images, .parquet or .tar files, IDX arrays, one such file, a .npz file, or hf:NAME."""
+    """A folder of images or recordings, .parquet or .tar files, IDX arrays, one such file, a .npz or fairseq .tsv
+    file, or hf:NAME."""
     out: Path
     """Run folder to write; a new one."""
     config: Flags
@@ -57,7 +68,7 @@ class Pretrain:
 
 @dataclass(kw_only=True)
 class Demo:
-    """Learn from bundled pictures in about three minutes on a CPU, and say what it learned."""
+    """Learn from bundled pictures or speech in minutes on a CPU, and say what it learned."""
 
     config: Flags
     out: Path | None = None
@@ -94,21 +105,22 @@ def run_pretrain(rest: list[str]) -> int:
 
 def run_demo(rest: list[str]) -> int:
     """Parse and run `demo`; returns the exit code."""
-    if rest and not rest[0].startswith("-"):
-        if rest[0] != "image":
-            return fail(f"unknown demo {rest[0]!r}; there is: image", USAGE)
-        rest = rest[1:]
-    default = get_recipe("image_tiny")
-    args = _parse(Demo, "demo", rest, default)
+    kind: Any = rest.pop(0) if rest and not rest[0].startswith("-") else "image"
+    if kind not in DEMO_RECIPES:
+        return fail(f"unknown demo {kind!r}; there are: {', '.join(DEMO_RECIPES)}", USAGE)
+    default = get_recipe(DEMO_RECIPES[kind])
+    args = _parse(Demo, f"demo {kind}", rest, default)
     from data2vec2.commands.demo import demo
     from data2vec2.commands.evaluate import format_scores
 
-    result = demo(_configured(default, args.config), args.out)
+    result = demo(kind, _configured(default, args.config), args.out)
     if args.json:
         scores = result.scores.to_dict() if result.scores else None
         print(json.dumps({"run": str(result.run), "scores": scores, **asdict(result.outcome)}))
     elif result.scores:
-        print(f"\nAccuracy on 2,000 test pictures, in percent:\n\n{format_scores(result.scores)}\n")
+        what = "pictures" if kind == "image" else "recordings"
+        print(f"\nAccuracy on {result.scores.test_samples:,} test {what}, in percent:\n")
+        print(f"{format_scores(result.scores)}\n")
         print(f"report: {result.run / 'report.html'}")
     return STATES[result.outcome.state]
 
@@ -134,7 +146,9 @@ def _parse(kind: type[Any], verb: str, rest: list[str], config: RunConfig) -> An
     arguments: dict[str, Any] = {"config": flags}
     if kind is Pretrain:
         arguments.update(recipe=tyro.MISSING, data=tyro.MISSING, out=tyro.MISSING)
-    return tyro.cli(kind, args=rest, default=kind(**arguments), prog=f"data2vec2 {verb}")
+    return tyro.cli(
+        kind, args=rest, default=kind(**arguments), prog=f"data2vec2 {verb}", config=(tyro.conf.AvoidSubcommands,)
+    )
 
 
 def _configured(default: RunConfig, flags: Overrides) -> RunConfig:

@@ -46,6 +46,7 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
     records = data.train.records
     config, found = kind.look(data.train, config, log)
     skipped = Skipped(len(records), config.data.max_bad)
+    skipped.leave_out(found.left_out)
     if skipped.add(found.bad, found.checked):
         log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
     if config.data.workers is None:

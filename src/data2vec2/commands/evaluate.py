@@ -49,11 +49,14 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
 ) -> Scores:
-    """Accuracy of kNN, linear and attentive probes on frozen features, beside three baselines.
+    """Accuracy of kNN, linear, attentive and phone probes on frozen features, beside three baselines.
 
     `model` is a run folder or an exported model. Probes learn from the labels of DATA's training part and are scored on
     `test`, or DATA's own test or validation part, or what the run held out of DATA, or a fifth split off by `seed`. At
     most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed.
+
+    The attentive probe is for pictures. The probe of phones is for speech with alignments: DATA holds a phones.csv of
+    columns `file_name` and `phones`, the latter "PHONE:FRAMES ..." in frames of 10 ms.
 
     `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
     training part `seeds` times. `finetune` (a recipe, the config.yaml of a fine-tuning run, or a configuration) adds
@@ -72,7 +75,9 @@ def evaluate(
     if finetune is not None and part != "test":
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
     used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
-    _check_labels(data, used[0], used[1], labels)
+    phones = kind.phones(data, used[0][0], used[1][0]) if "phones" in probes else None
+    if set(probes) != {"phones"}:
+        _check_labels(data, used[0], used[1], labels)
     say(f"evaluating on {len(used[1][1]):,} {kind.plural} ({part} part), with the labels of {len(used[0][1]):,}")
     torch.manual_seed(seed)
     untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval()
@@ -86,6 +91,7 @@ def evaluate(
         torch_device,
         part,
         raw=(kind.raw, kind.raw_features),
+        phones=phones,
         probes=probes,
         labels=labels,
         seeds=seeds,
@@ -114,7 +120,7 @@ def format_scores(scores: Scores) -> str:
         return f"{'n/a' if value is None else f'{100 * value:.1f}':>{width}}"
 
     width = max(len(row.features) for row in scores.rows)
-    titles = {"knn": "kNN", "linear": "linear", "attentive": "attentive"}
+    titles = {probe: "kNN" if probe == "knn" else probe for probe in PROBES}
     columns = [(probe, max(5, len(titles[probe]))) for probe in scores.probes]
     lines = ["  ".join([f"{'features':<{width}}", *(f"{titles[probe]:>{size}}" for probe, size in columns)])]
     lines += [

@@ -185,7 +185,7 @@ def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
     run.write_json("environment.json", {"data": data.description, **environment()})
     run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
-    if data.skipped.reasons:
+    if data.skipped.reasons or data.skipped.left_out:
         data.skipped.write(run.path / "skipped.jsonl")
     reader = data.val or data.train
     samples = np.arange(min(SHOWN, len(reader.records)))

@@ -204,8 +204,11 @@ class AudioSurvey:
     """What a look at all headers and at part of the sound found."""
 
     checked: int
-    """Pieces, and recordings without any: what `bad` is to be compared with."""
+    """Recordings: what `bad` is to be compared with."""
     bad: tuple[Bad, ...]
+    """Those that can't be read."""
+    left_out: tuple[Bad, ...]
+    """Those that are shorter than asked for, which is no fault of theirs."""
     hours: float
     """Of what can be trained on."""
     shortest_s: float
@@ -247,9 +250,10 @@ def survey_audio(reader: AudioReader, limit: int = 200, note: Note | None = None
     Skipped(count, reader.data.max_bad).add(bad)
     lengths = pieces.lengths_N[np.unique(pieces.records_P)] / rate
     rates = Counter(result for result in results if isinstance(result, int))
-    checked = len(pieces) + len(pieces.bad)
+    short = tuple(item for item in pieces.bad if item.reason == TOO_SHORT)
+    unreadable = (*(item for item in pieces.bad if item.reason != TOO_SHORT), *bad)
     hours = float(pieces.lengths_P.sum() / rate / 3600)
-    return AudioSurvey(checked, (*pieces.bad, *bad), hours, float(lengths.min()), float(lengths.max()), rates)
+    return AudioSurvey(len(reader.records), unreadable, short, hours, float(lengths.min()), float(lengths.max()), rates)
 
 
 def _measured(records: Records, rate: int, note: Note | None) -> tuple[NDArray[np.int64], dict[int, str]]:

@@ -202,6 +202,7 @@ class Survey:
     bad: tuple[Bad, ...]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    left_out: tuple[Bad, ...] = ()
 
 
 def survey(reader: ImageReader, limit: int = 2048) -> Survey:

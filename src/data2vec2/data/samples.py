@@ -11,8 +11,9 @@ def fashion_mnist() -> Path:
 
 
 def english_prompts() -> Path:
-    """24 minutes of one voice's telephone prompts (16 kHz) with texts, phones and a split, for `open_data`.
+    """24 minutes of one voice's telephone prompts (16 kHz), for `open_data`.
 
-    The folder holds OGG files, `metadata.csv` (texts), `phones.csv` and `splits.csv` (see `data.phones`).
+    Folders train and test, in each a folder a category; beside them `metadata.csv` (texts) and `phones.csv` (see
+    `data.phones`).
     """
     return Path(__file__).parent / "bundled" / "english_prompts"

@@ -20,6 +20,11 @@ class Skipped:
         """`total` samples are there; more than a share `max_bad` of them must not be bad."""
         self.total, self.max_bad = total, max_bad
         self.reasons: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+
+    def leave_out(self, items: Iterable[Bad]) -> None:
+        """Note samples that are not used though nothing is wrong with them; they count towards no limit."""
+        self.left_out.update((item.name, item.reason) for item in items)
 
     def add(self, bad: Iterable[Bad], checked: int | None = None) -> list[Bad]:
         """Note samples that were found bad among `checked` (none: all); returns those not seen before.
@@ -45,6 +50,5 @@ class Skipped:
 
     def write(self, path: Path) -> None:
         """One JSON object a sample."""
-        path.write_text(
-            "".join(json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in self.reasons.items())
-        )
+        found = self.reasons | self.left_out
+        path.write_text("".join(json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in found.items()))

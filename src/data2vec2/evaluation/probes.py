@@ -38,6 +38,11 @@ class Part:
     x: Features
     y: Labels
 
+    @classmethod
+    def none(cls) -> Part:
+        """No samples."""
+        return cls(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+
     def select(self, places: NDArray[np.int64]) -> Part:
         """Some of the samples."""
         return Part(self.x[places], self.y[places])

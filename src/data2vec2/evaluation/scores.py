@@ -87,10 +87,12 @@ def score(
     rows, curves = [], []
     for name, model in ((MODEL, encoder), (RANDOM, untrained), (raw[0], None)):
         log(f"scoring {name}")
-        known, asked = (
-            raw[1](*samples, note) if model is None else encode(model, *samples, normalise, device, note)
-            for samples in (train, test)
-        )
+        known, asked = Part.none(), Part.none()
+        if set(probes) - {"phones"} or labels:
+            known, asked = (
+                raw[1](*samples, note) if model is None else encode(model, *samples, normalise, device, note)
+                for samples in (train, test)
+            )
         row: dict[str, float] = {}
         if "knn" in probes:
             row["knn"] = knn_accuracy(known, asked)
@@ -105,7 +107,7 @@ def score(
         if labels:
             log(f"low-label curves of {name}")
             curves += _curves(name, known, asked, labels, seeds)
-    chance = dict.fromkeys(probes, majority_accuracy(known, asked))
+    chance = dict.fromkeys(probes, majority_accuracy(known, asked)) if len(known.y) else {}
     if "phones" in probes and phones is not None:
         chance["phones"] = phones.majority(device)
     rows.append(Row("majority class", **chance))

@@ -13,6 +13,10 @@ _AUDIO = (audio_mel_tiny, audio_mel_base, audio_tiny, audio_base, audio_large)
 RECIPES = {recipe.__name__: recipe for recipe in (*_IMAGE, *_AUDIO)}
 
 
+DEMO_RECIPES = {"image": "image_tiny", "audio": "audio_mel_tiny"}
+"""Kinds of demonstration, and their recipes."""
+
+
 def get_recipe(name: str) -> RunConfig:
     """The configuration of a recipe; `ValueError` with the nearest name if there is none of this name."""
     if name not in RECIPES:
@@ -22,4 +26,4 @@ def get_recipe(name: str) -> RunConfig:
     return RECIPES[name]()
 
 
-__all__ = ["RECIPES", "get_recipe"]
+__all__ = ["DEMO_RECIPES", "RECIPES", "get_recipe"]

@@ -14,8 +14,11 @@ from torch import Tensor
 from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.config import AudioConfig, AudioDataConfig, ModelConfig, RunConfig
 from data2vec2.data.audio import AudioReader, AudioSurvey, survey_audio
+from data2vec2.data.phones import read_phones
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Records
+from data2vec2.errors import UserError
+from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.mel import log_mel, mel_statistics
 from data2vec2.evaluation.probes import Part
 from data2vec2.interop.export import ExportInfo
@@ -48,6 +51,9 @@ class AudioKind:
         assert isinstance(reader, AudioReader)
         found = survey_audio(reader)
         say(f"data: {found.hours:.2f} hours; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
+        if found.left_out:
+            shortest = f"shorter than {reader.data.min_seconds:g} s (--data.min-seconds)"
+            say(f"data: {len(found.left_out):,} of {found.checked:,} recordings are left out, being {shortest}")
         return config, found
 
     def largest(self, config: RunConfig) -> tuple[Tensor, tuple[int, ...], float]:
@@ -89,6 +95,13 @@ class AudioKind:
         info: ExportInfo,
     ) -> None:
         """Nothing yet."""
+
+    def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
+        """Alignments of DATA/phones.csv."""
+        assert isinstance(train, AudioReader) and isinstance(test, AudioReader)
+        if not (data / "phones.csv").is_file():
+            raise UserError(f"--probes phones needs {data / 'phones.csv'} (columns file_name and phones); leave it out")
+        return PhoneProbe(train, test, {alignment.name: alignment for alignment in read_phones(data)})
 
     def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
         """Mean and deviation of each log-mel bin over a recording."""

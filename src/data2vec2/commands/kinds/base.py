@@ -14,6 +14,7 @@ from torch import Tensor
 from data2vec2.config import AudioDataConfig, ImageDataConfig, ModelConfig, RunConfig
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Records
+from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.probes import Part
 from data2vec2.interop.export import ExportInfo
 from data2vec2.models import Encoder
@@ -32,6 +33,10 @@ class Look(Protocol):
     @property
     def bad(self) -> tuple[Bad, ...]:
         """Those of them that can't be used."""
+
+    @property
+    def left_out(self) -> tuple[Bad, ...]:
+        """Those that are not used though nothing is wrong with them."""
 
 
 class Kind(Protocol):
@@ -74,6 +79,9 @@ class Kind(Protocol):
         info: ExportInfo,
     ) -> None:
         """Write RUN/gallery.npz: what the features know, for the report."""
+
+    def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
+        """What the probe of phones learns from and is scored on; `UserError` where there is none."""
 
     def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
         """The inputs themselves as features, with labels: what a probe can do without a model."""

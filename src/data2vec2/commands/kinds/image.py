@@ -19,6 +19,7 @@ from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import BadSample, Records
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise, raw_pixels
+from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.gallery import write_gallery
 from data2vec2.evaluation.probes import Part
 from data2vec2.interop.export import ExportInfo
@@ -92,6 +93,10 @@ class ImageKind:
         """Patch colours, neighbours, and a map of samples."""
         assert isinstance(reader, ImageReader)
         write_gallery(run, encoder, reader, samples, self.normalise(info.data, device), device)
+
+    def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
+        """Pictures say nothing."""
+        raise ValueError("--probes phones is for speech; leave it out")
 
     def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
         """Pixels."""
