@@ -75,7 +75,9 @@ def test_transformers_decodes_the_same(tmp_path: Path) -> None:
     assert tokenizer.decode(unknown) == letters.decode(unknown) == "<unk>"
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"<pad>": 1, "|": 0, "<unk>": 2}', '{"<pad>": 0, "|": 1}', '{"a": []}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"<pad>": 1, "|": 0, "<unk>": 2}', '{"<pad>": 0, "|": 1}', '{"a": []}']
+)
 def test_what_is_no_vocabulary_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "vocab.json").write_text(content)
     with pytest.raises(UserError, match=r"vocab\.json"):
