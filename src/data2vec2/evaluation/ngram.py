@@ -86,7 +86,7 @@ class NgramDecoder:
             log_add=True,
             criterion_type=flashlight.CriterionType.CTC,
         )
-        args = (options, self._trie, self._model, space, BLANK_ID, self._unknown, [], False)
+        args: tuple[Any, ...] = (options, self._trie, self._model, space, BLANK_ID, self._unknown, [], False)
         found = flashlight.LexiconDecoder(*args).decode(scores_TV.ctypes.data, *scores_TV.shape)[0]
         path_T = np.array(found.tokens[1:-1])  # without what stands for start and end
         starts_T = np.append(True, path_T[1:] != path_T[:-1])
