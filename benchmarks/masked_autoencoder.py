@@ -29,7 +29,7 @@ from data2vec2.config import MaskConfig, ModelConfig, OptimConfig, RunConfig
 from data2vec2.data.loader import MaskedBatches
 from data2vec2.data.sampler import GlobalBatches
 from data2vec2.evaluation.features import Normalise
-from data2vec2.interop.export import export_image
+from data2vec2.interop.export import export_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 from data2vec2.nn.block import Block
@@ -120,15 +120,8 @@ def pretrain(
             mean_loss += (loss.item() - mean_loss) * max(0.01, 1 / step)
             if step % 500 == 0:
                 say(f"masked autoencoder: update {step:,}, {100 * share:.0f} %, loss {mean_loss:.4f}")
-    export_image(
-        model.encoder.eval(),
-        config.model,
-        out,
-        mean=config.data.mean,
-        std=config.data.std,
-        eval_crop=config.data.eval_crop,
-        card=f"Encoder of a masked autoencoder: {step:,} updates of {batch_size} pictures; a baseline of data2vec2.\n",
-    )
+    card = f"Encoder of a masked autoencoder: {step:,} updates of {batch_size} pictures; a baseline of data2vec2.\n"
+    export_encoder(model.encoder.eval(), config.model, config.data, out, card)
     return step
 
 

@@ -22,9 +22,16 @@ if TYPE_CHECKING:
     from data2vec2.commands.predict import predict
     from data2vec2.commands.pretrain import pretrain
     from data2vec2.commands.report import report
-    from data2vec2.interop.transformers import Data2Vec2ImageConfig, Data2Vec2ImageModel
+    from data2vec2.interop.transformers import (
+        Data2Vec2AudioConfig,
+        Data2Vec2AudioModel,
+        Data2Vec2ImageConfig,
+        Data2Vec2ImageModel,
+    )
 
 __all__ = [
+    "Data2Vec2AudioConfig",
+    "Data2Vec2AudioModel",
     "Data2Vec2ImageConfig",
     "Data2Vec2ImageModel",
     "__version__",
@@ -39,6 +46,8 @@ __all__ = [
 ]
 
 _HOME = {
+    "Data2Vec2AudioConfig": "data2vec2.interop.transformers",
+    "Data2Vec2AudioModel": "data2vec2.interop.transformers",
     "Data2Vec2ImageConfig": "data2vec2.interop.transformers",
     "Data2Vec2ImageModel": "data2vec2.interop.transformers",
     "demo": "data2vec2.commands.demo",

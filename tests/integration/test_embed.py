@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import data2vec2
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ModelConfig, TargetConfig
+from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ImageDataConfig, ModelConfig, TargetConfig
 from data2vec2.data.image import central_box, crop
 from data2vec2.data.samples import fashion_mnist
 from data2vec2.evaluation.features import Normalise
-from data2vec2.interop.export import export_image, load_encoder
+from data2vec2.interop.export import export_encoder, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 from tests.integration.helpers import SMALL, Child, files, jpeg_folder, run_here, small_npz
@@ -39,7 +39,8 @@ CONFIG = ModelConfig(
 
 
 def export(folder: Path, encoder: Encoder, config: ModelConfig = CONFIG, eval_crop: float = 1.0) -> Path:
-    export_image(encoder, config, folder, mean=(0.4,) * 3, std=(0.3,) * 3, eval_crop=eval_crop, card="# A model\n")
+    data = ImageDataConfig(mean=(0.4,) * 3, std=(0.3,) * 3, eval_crop=eval_crop)
+    export_encoder(encoder, config, data, folder, "# A model\n")
     return folder
 
 

@@ -19,13 +19,14 @@ from data2vec2.config import (
     EncoderConfig,
     FinetuneConfig,
     ImageConfig,
+    ImageDataConfig,
     ModelConfig,
     TargetConfig,
     from_dict,
     to_dict,
 )
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.interop.export import export_image, load_classifier, load_encoder
+from data2vec2.interop.export import export_encoder, load_classifier, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
@@ -69,7 +70,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         targets=TargetConfig(average_layers=2),
     )
     encoder = Encoder(shape.encoder, build_modality(shape))
-    export_image(encoder, shape, folder, mean=(0.29,), std=(0.35,), eval_crop=1.0, card="")
+    export_encoder(encoder, shape, ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0), folder, "")
     return folder
 
 

@@ -14,16 +14,17 @@ import torch
 from PIL import Image
 
 import data2vec2
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ModelConfig, TargetConfig
+from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ImageDataConfig, ModelConfig, TargetConfig
 from data2vec2.data.image import central_box, crop
 from data2vec2.evaluation.features import Normalise
-from data2vec2.interop.export import ExportInfo, export_classifier, export_image
+from data2vec2.interop.export import ExportInfo, export_classifier, export_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 from data2vec2.models.classifier import Classifier
 from tests.integration.helpers import jpeg_folder, run_here
 
 CLASSES = ("cat", "dog", "a horse", "zebra")
+DATA = ImageDataConfig(mean=(0.4,) * 3, std=(0.3,) * 3, eval_crop=0.875)
 CONFIG = ModelConfig(
     modality=ImageConfig(image_size=32, patch_size=8, num_channels=3, position_size=24),
     encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=1, depth=2),
@@ -42,9 +43,7 @@ def classifier() -> Classifier:
 
 
 def export(classifier: Classifier, folder: Path, multi_label: bool) -> Path:
-    info = ExportInfo(
-        model=CONFIG, mean=(0.4,) * 3, std=(0.3,) * 3, eval_crop=0.875, classes=CLASSES, multi_label=multi_label
-    )
+    info = ExportInfo(model=CONFIG, data=DATA, classes=CLASSES, multi_label=multi_label)
     export_classifier(classifier, info, folder, "# A classifier\n")
     return folder
 
@@ -154,9 +153,7 @@ def test_an_encoder_without_a_head_is_refused(
     classifier: Classifier, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "exported"
-    export_image(
-        classifier.encoder, CONFIG, folder, mean=(0.4,) * 3, std=(0.3,) * 3, eval_crop=1.0, card="# An encoder\n"
-    )
+    export_encoder(classifier.encoder, CONFIG, DATA, folder, "# An encoder\n")
     assert run_here(["predict", folder, clothes]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
+from data2vec2.commands.kinds import KINDS, Log
 from data2vec2.config import RunConfig
-from data2vec2.data.image import ImageReader, Survey, decode, survey
 from data2vec2.data.loader import default_workers
-from data2vec2.data.records import BadSample, Parts, Records, open_data
+from data2vec2.data.reader import Reader
+from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.data.skipped import Skipped
 from data2vec2.data.splits import split_validation
-from data2vec2.errors import UserError
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -24,16 +19,16 @@ class TrainingData:
     """Opened, split and surveyed data, and the configuration that it completes."""
 
     config: RunConfig
-    train: ImageReader
-    val: ImageReader | None
+    train: Reader
+    val: Reader | None
     skipped: Skipped
     description: str
 
 
-def held_out(parts: Parts, val: Path | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
+def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
     """Training and validation records: the part that `val` or the data name, or one split off the training part."""
     if val is not None:
-        return parts.train, open_data(val).train
+        return parts.train, val.train
     if parts.val is not None:
         return parts.train, parts.val
     train, held = split_validation(parts.train.labels, fraction, seed)
@@ -45,52 +40,27 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
 
     Raises `UserError` if nothing usable is there or too many files are bad.
     """
-    parts = open_data(path)
-    log(f"data: {path}: {parts.description}")
-    train_records, val_records = held_out(parts, val, config.data.val_fraction, config.train.seed)
-    train = ImageReader(train_records, config.model.modality, config.data, config.train.seed)
-    skipped = Skipped(len(train_records), config.data.max_bad)
-    found = survey(train)
+    kind = KINDS[config.model.modality.kind]
+    data = reopen_training_data(config, path, val)
+    log(f"data: {path}: {data.description}")
+    records = data.train.records
+    config, found = kind.look(data.train, config, log)
+    skipped = Skipped(len(records), config.data.max_bad)
     if skipped.add(found.bad, found.checked):
         log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
-    config = with_statistics(config, found, log)
     if config.data.workers is None:
-        workers = default_workers(in_memory=train_records.source.in_memory)
+        workers = default_workers(in_memory=records.source.in_memory)
         config = replace(config, data=replace(config.data, workers=workers))
-    val_reader = None
-    if val_records is not None:
-        val_reader = ImageReader(val_records, config.model.modality, config.data, config.train.seed)
-    log(f"data: {len(train_records):,} to train on, {len(val_records) if val_records else 0:,} held out for validation")
-    return TrainingData(config, train, val_reader, skipped, parts.description)
+    held = len(data.val.records) if data.val else 0
+    log(f"data: {len(records):,} to train on, {held:,} held out for validation")
+    return replace(data, config=config, skipped=skipped)
 
 
 def reopen_training_data(config: RunConfig, path: Path, val: Path | None) -> TrainingData:
-    """What `open_training_data` has opened already, in another process and with the configuration that it returned."""
-    parts = open_data(path)
-    records, _ = held_out(parts, val, config.data.val_fraction, config.train.seed)
-    train = ImageReader(records, config.model.modality, config.data, config.train.seed)
-    return TrainingData(config, train, None, Skipped(len(records), 1.0), parts.description)
-
-
-def with_statistics(config: RunConfig, found: Survey, log: Log) -> RunConfig:
-    """The configuration with mean and deviation of the pictures, unless they were given."""
-    channels = config.model.modality.num_channels
-    if config.data.mean is None:
-        mean, std = (tuple(round(value, 4) for value in values) for values in (found.mean, found.std))
-        log(f"data: normalised with mean {mean} and deviation {std}, from {found.checked - len(found.bad):,} pictures")
-        return replace(config, data=replace(config.data, mean=mean, std=std))
-    if len(config.data.mean) != channels or config.data.std is None or len(config.data.std) != channels:
-        raise UserError(f"--data.mean and --data.std have {len(config.data.mean)} values for {channels} channels")
-    return config
-
-
-def has_colour(records: Records, looks: int = 16) -> bool:
-    """Whether any of a few pictures, evenly spread, has a pixel that is not grey."""
-    for index in np.unique(np.linspace(0, len(records) - 1, looks).astype(int)).tolist():
-        try:
-            pixels = np.asarray(decode(records.read(index), 3)).astype(int)
-        except BadSample:
-            continue
-        if (np.ptp(pixels, axis=2) > 8).any():
-            return True
-    return False
+    """What `open_training_data` opens, not looked at: for another process, with the configuration that it returned."""
+    kind, name, seed = KINDS[config.model.modality.kind], config.model.modality.kind, config.train.seed
+    parts = open_data(path, name)
+    train, held = held_out(parts, open_data(val, name) if val else None, config.data.val_fraction, seed)
+    readers = [kind.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
+    assert readers[0] is not None
+    return TrainingData(config, readers[0], readers[1], Skipped(len(train), 1.0), parts.description)

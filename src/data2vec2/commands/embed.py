@@ -15,7 +15,6 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from data2vec2.config import ImageDataConfig
 from data2vec2.data import folder
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
@@ -23,12 +22,11 @@ from data2vec2.data.skipped import SHOWN, Skipped
 from data2vec2.data.stream import Chunk, stream, whole_picture
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise
-from data2vec2.interop.export import ExportInfo, load_encoder
+from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.interop.table import FeatureTable, check_out, written_whole
 from data2vec2.models import Encoder
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
-from data2vec2.training.run import CONFIG
 from data2vec2.version import __version__
 
 Paths = str | Path | Sequence[str | Path]
@@ -83,7 +81,7 @@ def embed(
     parts = _parts(data, part, say)
     torch_device = choose_device(device)
     features_of = _feature_function(encoder.to(torch_device), layer, pool)
-    normalise = Normalise(info.mean, info.std, torch_device)
+    normalise = image_normalise(info, torch_device)
     dim, skipped = info.model.encoder.embed_dim, Skipped(sum(map(len, parts.values())), max_bad=1)
     about = _about(model, info, layer=layer, pool=pool, size=size, keep_aspect=keep_aspect)
     dense, tagged = pool == "none", any(records.tags is not None for records in parts.values())
@@ -105,13 +103,11 @@ def embed(
     return Embedded(out, table.num_rows, dim, skipped.reasons)
 
 
-def export_of(model: Path) -> Path:
-    """The exported folder of a run, or the folder itself; `UserError` for a run that has none yet."""
-    if not (model / CONFIG).is_file():
-        return model
-    if not (model / "exported").is_dir():
-        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it by --resume")
-    return model / "exported"
+def image_normalise(info: ExportInfo, device: torch.device) -> Normalise:
+    """What makes the input of a model of pictures; `UserError` for another model."""
+    data = info.image[1]
+    assert data.mean is not None and data.std is not None
+    return Normalise(data.mean, data.std, device)
 
 
 def picture_files(paths: Iterable[str | Path]) -> Records:
@@ -158,7 +154,7 @@ def encode_all(
 
 def _checked(info: ExportInfo, layer: int | None, pool: Pool, size: int | None, batch: int) -> tuple[int, int, int]:
     """Size, layer and patch size in numbers; `ValueError` for options that don't fit the model."""
-    modality, encoder = info.model.modality, info.model.encoder
+    (modality, _), encoder = info.image, info.model.encoder
     depth = encoder.prenet_depth + encoder.depth
     layer = depth if layer is None else layer
     size = modality.image_size if size is None else size
@@ -178,7 +174,7 @@ def _checked(info: ExportInfo, layer: int | None, pool: Pool, size: int | None, 
 def _about(model: str | Path, info: ExportInfo, **options: Any) -> dict[str, Any]:
     """What the table says of its features."""
     versions = {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
-    shape = {"patch_size": info.model.modality.patch_size, "dim": info.model.encoder.embed_dim}
+    shape = {"patch_size": info.image[0].patch_size, "dim": info.model.encoder.embed_dim}
     return {"model": str(model), **options, **shape, "versions": versions}
 
 
@@ -201,10 +197,9 @@ def _parts(data: Paths, part: PartName, say: Callable[[str], None]) -> dict[str,
 
 def _picture_function(records: Records, info: ExportInfo, size: int, keep_aspect: bool) -> Callable[[int], Image.Image]:
     """What reads a picture as the model's input: the central square as in evaluation, or the whole."""
-    modality = info.model.modality
+    modality, data = info.image
     if not keep_aspect:
-        sized = replace(modality, image_size=size)
-        return ImageReader(records, sized, ImageDataConfig(eval_crop=info.eval_crop), seed=0).central_square
+        return ImageReader(records, replace(modality, image_size=size), data, seed=0).central_square
     return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.num_channels)
 
 

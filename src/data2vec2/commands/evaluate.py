@@ -7,21 +7,21 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
+from data2vec2.commands.kinds import KINDS
 from data2vec2.commands.low_labels import finetune_config, finetune_curves
-from data2vec2.config import FinetuneConfig, ImageDataConfig
-from data2vec2.data.image import ImageReader
+from data2vec2.config import FinetuneConfig
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
-from data2vec2.evaluation.features import Normalise, labelled
-from data2vec2.evaluation.gallery import write_gallery
+from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
-from data2vec2.interop.export import ExportInfo, load_encoder
+from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 from data2vec2.reporting import write_report
@@ -66,19 +66,17 @@ def evaluate(
     finetune = finetune_config(finetune) if isinstance(finetune, str) else finetune
     model, data, say = Path(model), Path(data), console().print
     run = model if (model / CONFIG).is_file() else None
-    if run and not (run / "exported").is_dir():
-        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it with --resume")
-    encoder, info = load_encoder(run / "exported" if run else model)
-    torch_device = choose_device(device)
-    train, held, part = _parts(data, Path(test) if test else None, seed, run)
+    encoder, info = load_encoder(export_of(model))
+    torch_device, kind = choose_device(device), KINDS[info.model.modality.kind]
+    train, held, part = _parts(data, Path(test) if test else None, seed, run, info.model.modality.kind)
     if finetune is not None and part != "test":
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
     used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
     _check_labels(data, used[0], used[1], labels)
-    say(f"evaluating on {len(used[1][1]):,} pictures ({part} part), with the labels of {len(used[0][1]):,}")
+    say(f"evaluating on {len(used[1][1]):,} {kind.plural} ({part} part), with the labels of {len(used[0][1]):,}")
     torch.manual_seed(seed)
     untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval()
-    encoder, normalise = encoder.to(torch_device), Normalise(info.mean, info.std, torch_device)
+    encoder, normalise = encoder.to(torch_device), kind.normalise(info.data, torch_device)
     skipped = Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
     scores = score(
         encoder,
@@ -87,6 +85,7 @@ def evaluate(
         normalise,
         torch_device,
         part,
+        raw=(kind.raw, kind.raw_features),
         probes=probes,
         labels=labels,
         seeds=seeds,
@@ -102,7 +101,7 @@ def evaluate(
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
-        write_gallery(run, encoder, *used[1], normalise, torch_device)
+        kind.write_gallery(run, encoder, *used[1], torch_device, info)
         RunFolder(run).write_json("scores.json", scores.to_dict())
         write_report(run)
     return scores
@@ -181,11 +180,13 @@ def _check_labels(data: Path, train: Samples, test: Samples, labels: Sequence[in
         )
 
 
-def _parts(data: Path, test: Path | None, seed: int, run: Path | None) -> tuple[Records, Records, str]:
+def _parts(
+    data: Path, test: Path | None, seed: int, run: Path | None, kind: Literal["image", "audio"]
+) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
-    parts = open_data(data)
+    parts = open_data(data, kind)
     if test is not None:
-        held = open_data(test)
+        held = open_data(test, kind)
         records = held.test or held.val or held.train
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
@@ -200,11 +201,10 @@ def _parts(data: Path, test: Path | None, seed: int, run: Path | None) -> tuple[
         return train, unseen, "held-out"
     train, split = held_out(parts, None, VAL_FRACTION, seed)
     if split is None:
-        raise UserError(f"{data} has {len(train)} pictures, too few to split; name others with --test")
+        raise UserError(f"{data} has {len(train)} samples, too few to split; name others with --test")
     return train, split, "split-off"
 
 
 def _samples(records: Records, info: ExportInfo, limit: int, seed: int) -> Samples:
-    """A reader that crops and sizes pictures as the model was trained to see them, and which of them have labels."""
-    reader = ImageReader(records, info.model.modality, ImageDataConfig(eval_crop=info.eval_crop), seed)
-    return reader, labelled(records.labels, limit)
+    """A reader of samples as the model was trained to see them, and which of them have labels."""
+    return KINDS[info.model.modality.kind].reader(records, info.model, info.data, seed), labelled(records.labels, limit)

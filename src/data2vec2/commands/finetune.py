@@ -13,15 +13,16 @@ import yaml
 
 from data2vec2.commands.environment import environment
 from data2vec2.commands.finetuned import write_result
+from data2vec2.commands.kinds import Log
 from data2vec2.commands.labelled import LabelledData, look_at, open_labelled_data
-from data2vec2.commands.plan import Log, keep_started
+from data2vec2.commands.plan import keep_started
 from data2vec2.commands.running import fitted, help_task, placed, run_task
-from data2vec2.config import FinetuneConfig, ModelConfig, from_dict, to_dict
+from data2vec2.config import FinetuneConfig, ImageConfig, ModelConfig, from_dict, to_dict
 from data2vec2.data.augment import Augment, needs_timm
 from data2vec2.data.loader import default_workers
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
-from data2vec2.interop.export import ExportInfo, load_encoder
+from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.losses import classification
 from data2vec2.modalities import build_modality
 from data2vec2.models import Classifier, Encoder
@@ -64,11 +65,11 @@ def finetune(
         raise ValueError("--resume goes on with a run and --overwrite deletes it; give one of them")
     run, data, val, say = RunFolder(Path(out)), Path(data), Path(val) if val else None, console().print
     run.check(resume=resume, overwrite=overwrite)
-    source = _exported(Path(model))
+    source = export_of(Path(model))
     encoder, info = load_encoder(source)
     config = _started(run, config, from_scratch, _sha256(source)) if resume else _planned(config, from_scratch, say)
     config, shape = _completed(config, info, _sha256(source))
-    labelled = open_labelled_data(config, shape.modality, data, val)
+    labelled = open_labelled_data(config, shape, data, val)
     say(f"data: {data}: {labelled.description}")
     skipped = look_at(labelled, config.data.max_bad, say)
     config = _with_workers(config, labelled)
@@ -108,21 +109,12 @@ def help_finetune() -> Outcome:
         encoder, info = load_encoder(Path(job["model"]))
         shape = _completed(config, info, config.weights or "")[1]
         val = Path(job["val"]) if job["val"] else None
-        data = open_labelled_data(config, shape.modality, Path(job["data"]), val)
+        data = open_labelled_data(config, shape, Path(job["data"]), val)
         model = _build(config, shape, encoder, len(data.classes), device)
         skipped, fingerprint = Skipped(len(data.train.records), 1.0), data.train.records.fingerprint
         return config, fingerprint, lambda world: _task(model, config, data, device, skipped, run, world)
 
     return help_task(build)
-
-
-def _exported(model: Path) -> Path:
-    """The exported folder of MODEL."""
-    if not (model / CONFIG).is_file():
-        return model
-    if not (model / "exported").is_dir():
-        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it with --resume")
-    return model / "exported"
 
 
 def _sha256(source: Path) -> str:
@@ -171,9 +163,10 @@ def _started(run: RunFolder, asked: FinetuneConfig | str, from_scratch: bool, we
 
 def _completed(config: FinetuneConfig, info: ExportInfo, weights: str) -> tuple[FinetuneConfig, ModelConfig]:
     """The configuration with what it leaves to model and machine, and the shape of the encoder at its image size."""
-    modality, data, channels = info.model.modality, config.data, info.model.modality.num_channels
+    (modality, of_model), data = info.image, config.data
+    channels = modality.num_channels
     if data.mean is None or data.std is None:
-        data = replace(data, mean=info.mean, std=info.std)
+        data = replace(data, mean=of_model.mean, std=of_model.std)
     elif not len(data.mean) == len(data.std) == channels:
         raise ValueError(f"data.mean and data.std have {len(data.mean)} values; the model has {channels} channels")
     size = config.model.image_size
@@ -211,6 +204,7 @@ def _build(
 def _fitted(config: FinetuneConfig, model: Classifier, shape: ModelConfig, device: torch.device) -> FinetuneConfig:
     """The configuration with precision and micro-batch filled in."""
     modality = shape.modality
+    assert isinstance(modality, ImageConfig)
     picture = torch.zeros(1, modality.num_channels, modality.image_size, modality.image_size, device=device)
     target = torch.zeros(1, model.head.out_features, device=device)
     config = replace(config, train=fitted(config.train, lambda: classification(model(picture), target, False), device))

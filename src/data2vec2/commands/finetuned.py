@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from data2vec2.commands.kinds import Log
 from data2vec2.commands.labelled import LabelledData
-from data2vec2.commands.plan import Log
 from data2vec2.config import FinetuneConfig, ModelConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.evaluation.classification import details, headline, mistakes, predict
@@ -42,14 +42,7 @@ def write_result(
         run.write_json("scores.json", {**scores, "update": step, "from_scratch": from_scratch, "labels": labels})
         name = "map" if data.multi_label else "accuracy"
         log(f"{part} {name} {scores[name]:.4f} ({scores['samples']:,} pictures), with the model of update {step}")
-    info = ExportInfo(
-        model=shape,
-        mean=mean,
-        std=std,
-        eval_crop=config.data.eval_crop,
-        classes=data.classes,
-        multi_label=data.multi_label,
-    )
+    info = ExportInfo(model=shape, data=config.data, classes=data.classes, multi_label=data.multi_label)
     card = classifier_card(config, info, data.description, scores)
     export_classifier(model, info, run.path / "exported", card)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from data2vec2.commands.data import Log, held_out
-from data2vec2.config import FinetuneConfig, ImageConfig
+from data2vec2.commands.data import held_out
+from data2vec2.commands.kinds import Log
+from data2vec2.config import FinetuneConfig, ImageConfig, ModelConfig
 from data2vec2.data.image import ImageReader, survey
 from data2vec2.data.labelled import labelled_records
 from data2vec2.data.records import Records, open_data
@@ -34,13 +35,14 @@ class LabelledData:
         return self.train.records.tags is not None
 
 
-def open_labelled_data(config: FinetuneConfig, modality: ImageConfig, path: Path, val: Path | None) -> LabelledData:
+def open_labelled_data(config: FinetuneConfig, shape: ModelConfig, path: Path, val: Path | None) -> LabelledData:
     """Open a data set with labels and split it.
 
     Raises `UserError` if nothing usable is there, or there are too few classes, or those of `val` are others.
     """
-    parts, seed = open_data(path), config.train.seed
-    train, held = held_out(parts, val, config.data.val_fraction, seed)
+    parts, seed, modality = open_data(path), config.train.seed, shape.modality
+    assert isinstance(modality, ImageConfig)
+    train, held = held_out(parts, open_data(val) if val else None, config.data.val_fraction, seed)
     few = len(train.classes) < (2 if train.tags is None else 1)
     train = labelled_records(train, config.data.labels_per_class, seed)
     if few or not len(train):

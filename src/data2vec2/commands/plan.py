@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import yaml
 
-from data2vec2.commands.data import has_colour
+from data2vec2.commands.kinds import KINDS, Log
 from data2vec2.config import FinetuneConfig, RunConfig, fit_schedule, from_dict, to_dict
 from data2vec2.data.records import open_data
 from data2vec2.errors import UserError
 from data2vec2.recipes import get_recipe
 from data2vec2.training.run import CONFIG
 
-Log = Callable[[str], None]
 C = TypeVar("C", RunConfig, FinetuneConfig)
 
 
 def fitted_config(config: RunConfig, data: Path, say: Log) -> RunConfig:
-    """The configuration with schedules that fit the number of updates and channels that fit the pictures."""
+    """The configuration with schedules that fit the number of updates and a model that fits the data."""
     recipe = get_recipe(config.recipe)
     fitted = fit_schedule(config, recipe)
     if fitted != config:
@@ -30,11 +28,8 @@ def fitted_config(config: RunConfig, data: Path, say: Log) -> RunConfig:
             f"warm-up {fitted.optim.warmup_updates:,}, EMA {fitted.ema.start:.6g} to {fitted.ema.end:.6g} "
             f"over {fitted.ema.anneal_updates:,} updates"
         )
-    modality = fitted.model.modality
-    if modality.num_channels == 1 and modality == recipe.model.modality and has_colour(open_data(data).train):
-        say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
-        fitted = replace(fitted, model=replace(fitted.model, modality=replace(modality, num_channels=3)))
-    return fitted
+    kind = fitted.model.modality.kind
+    return KINDS[kind].adapted(fitted, recipe, lambda: open_data(data, kind).train, say)
 
 
 # What may differ between a run and its resumption: where and how the sums are made, not what they are.

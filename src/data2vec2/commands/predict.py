@@ -11,13 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.embed import encode_all, export_of, picture_files
-from data2vec2.config import ImageDataConfig
+from data2vec2.commands.embed import encode_all, image_normalise, picture_files
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records
 from data2vec2.data.stream import stream
-from data2vec2.evaluation.features import Normalise
-from data2vec2.interop.export import ExportInfo, load_classifier
+from data2vec2.interop.export import ExportInfo, export_of, load_classifier
 from data2vec2.training.device import choose_device
 
 
@@ -83,8 +81,7 @@ def _predictions(
     device: torch.device,
 ) -> Iterator[Prediction]:
     """One prediction a record, in order."""
-    reader = ImageReader(records, info.model.modality, ImageDataConfig(eval_crop=info.eval_crop), seed=0)
-    normalise = Normalise(info.mean, info.std, device)
+    reader, normalise = ImageReader(records, *info.image, seed=0), image_normalise(info, device)
     for chunk in stream(records, reader.central_square, batch):
         found = encode_all(list(chunk.good.values()), probabilities, normalise, device)
         rows = dict(zip(chunk.good, found, strict=True))

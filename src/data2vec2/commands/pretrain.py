@@ -13,12 +13,13 @@ import yaml
 
 from data2vec2.commands.data import TrainingData, open_training_data, reopen_training_data
 from data2vec2.commands.environment import environment
-from data2vec2.commands.plan import Log, fitted_config, resumed_config, saved_config
+from data2vec2.commands.kinds import KINDS, Log
+from data2vec2.commands.plan import fitted_config, resumed_config, saved_config
 from data2vec2.commands.running import fitted, help_task, placed, run_task
 from data2vec2.config import RunConfig, from_dict, to_dict
-from data2vec2.evaluation.features import Normalise
+from data2vec2.data.loader import MaskedBatches
 from data2vec2.interop.card import model_card
-from data2vec2.interop.export import export_image
+from data2vec2.interop.export import export_encoder
 from data2vec2.interop.weights import load_initial
 from data2vec2.masking import draw_keep_ids, num_kept
 from data2vec2.models import Data2Vec2
@@ -96,6 +97,10 @@ def pretrain(
 HELPER = "from data2vec2.commands.pretrain import help_pretrain; help_pretrain()"
 
 
+SHOWN = 4
+"""Samples whose masks are kept for the report."""
+
+
 def _job(run: RunFolder, config: RunConfig, data: Path, val: Path | None) -> dict[str, Any]:
     """What a helper needs to know."""
     return {
@@ -123,67 +128,55 @@ def help_pretrain() -> Outcome:
 def _task(
     model: Data2Vec2, config: RunConfig, data: TrainingData, device: torch.device, run: RunFolder, world: World
 ) -> PretrainTask:
-    assert config.data.mean is not None and config.data.std is not None
-    normalise = Normalise(config.data.mean, config.data.std, device)
+    normalise = KINDS[config.model.modality.kind].normalise(config.data, device)
     path = run.path / "skipped.jsonl"
     return PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, path, world)
 
 
 def _export(run: RunFolder, config: RunConfig, model: Data2Vec2, data: TrainingData) -> None:
     """Write the student's encoder as `run`/exported."""
-    assert config.data.mean is not None and config.data.std is not None
-    export_image(
-        model.student,
-        config.model,
-        run.path / "exported",
-        mean=config.data.mean,
-        std=config.data.std,
-        eval_crop=config.data.eval_crop,
-        card=model_card(config, data.description),
-    )
+    card = model_card(config, data.description)
+    export_encoder(model.student, config.model, config.data, run.path / "exported", card)
 
 
 def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec2]:
     """The model on its device, and the configuration with precision and micro-batch filled in."""
-    modality, zero = config.model.modality, np.zeros(1, dtype=np.int64)
-    keep_ids = torch.from_numpy(draw_keep_ids(config.model.masks, modality.grid, 0, zero, zero)).to(device)
-    picture = torch.zeros(1, modality.num_channels, modality.image_size, modality.image_size, device=device)
-    model = Data2Vec2(config.model).to(device)
+    inputs, grid, size = KINDS[config.model.modality.kind].largest(config)
+    zero = np.zeros(1, dtype=np.int64)
+    keep_ids = torch.from_numpy(draw_keep_ids(config.model.masks, grid, 0, zero, zero)).to(device)
+    inputs, model = inputs.to(device), Data2Vec2(config.model).to(device)
 
     def loss_of_one() -> torch.Tensor:
-        loss: torch.Tensor = model(picture, keep_ids).loss
+        loss: torch.Tensor = model(inputs, keep_ids).loss
         return loss
 
-    config = replace(config, train=fitted(config.train, loss_of_one, device))
+    config = replace(config, train=fitted(config.train, loss_of_one, device, size))
     model.zero_grad()
     return config, model
 
 
 def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
     """Print the plan."""
-    masks, optim, train_config = config.model.masks, config.optim, config.train
-    tokens = int(np.prod(config.model.modality.grid))
+    kind, masks, optim, train_config = KINDS[config.model.modality.kind], config.model.masks, config.optim, config.train
+    tokens = int(np.prod(kind.largest(config)[1]))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     say(
-        f"model: {trained:,} parameters to train; {tokens} tokens a picture, of which each of {masks.num_masks} masks "
-        f"keeps {num_kept(masks, tokens)}"
+        f"model: {trained:,} parameters to train; {tokens} tokens of {kind.largest_name}, of which each of "
+        f"{masks.num_masks} masks keeps {num_kept(masks, tokens)}"
     )
     processes = f" by each of {train_config.processes} processes" if train_config.processes != 1 else ""
     say(
-        f"plan: {train_config.updates:,} updates of {train_config.batch_size} pictures ({train_config.micro_batch} at "
-        f"once{processes}) on {train_config.device} in {train_config.precision}; peak learning rate "
+        f"plan: {train_config.updates:,} updates of {train_config.batch_size} {kind.unit} ({train_config.micro_batch} "
+        f"at once{processes}) on {train_config.device} in {train_config.precision}; peak learning rate "
         f"{peak_lr(optim, train_config.batch_size):g} after {optim.warmup_updates:,} updates"
     )
 
 
 def _show_first_batch(config: RunConfig, data: TrainingData, say: Log) -> None:
     """Print the shapes of the first batch."""
-    epochs, samples = np.zeros(1, dtype=np.int64), np.arange(1)
-    pixels = data.train.train_batch(epochs, samples).inputs
-    keep_ids = draw_keep_ids(config.model.masks, config.model.modality.grid, config.train.seed, epochs, samples)
-    batch = config.train.batch_size
-    say(f"first batch: pictures {(batch, *pixels.shape[1:])} {pixels.dtype}")
-    say(f"first batch: kept tokens {(batch * len(keep_ids), keep_ids.shape[1])}")
+    batch = MaskedBatches(data.train, data.train.order(config.train.batch_size), config.model.masks)[0]
+    say(f"first batch: {KINDS[config.model.modality.kind].plural} {tuple(batch.inputs.shape)} {batch.inputs.dtype}")
+    say(f"first batch: kept tokens {tuple(batch.keep_ids_NK.shape)}")
     say(yaml.safe_dump(to_dict(config), sort_keys=False).rstrip())
 
 
@@ -195,13 +188,6 @@ def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
     if data.skipped.reasons:
         data.skipped.write(run.path / "skipped.jsonl")
     reader = data.val or data.train
-    samples = np.arange(min(4, len(reader.records)))
-    pixels_NCHW = reader.eval_batch(samples).inputs
-    masks, modality = config.model.masks, config.model.modality
-    keep_ids = draw_keep_ids(masks, modality.grid, config.train.seed, np.zeros_like(samples), samples)
-    np.savez_compressed(
-        run.path / "masks.npz",
-        images=pixels_NCHW.transpose(0, 2, 3, 1),
-        keep_ids=keep_ids.reshape(len(samples), masks.num_masks, -1),
-        patch_size=modality.patch_size,
-    )
+    samples = np.arange(min(SHOWN, len(reader.records)))
+    kind = KINDS[config.model.modality.kind]
+    np.savez_compressed(run.path / "masks.npz", **kind.preview(reader, samples, config))

@@ -39,12 +39,17 @@ def placed(config: TrainConfig) -> TrainConfig:
     return replace(config, device=str(device), processes=processes, threads=threads)
 
 
-def fitted(config: TrainConfig, loss_of_one: Callable[[], torch.Tensor], device: torch.device) -> TrainConfig:
-    """The configuration with precision and micro-batch filled in, from a measurement of one sample's loss."""
+def fitted(
+    config: TrainConfig, loss_of_one: Callable[[], torch.Tensor], device: torch.device, size: float = 1.0
+) -> TrainConfig:
+    """The configuration with precision and micro-batch filled in, from a measurement of one sample's loss.
+
+    `size` is what this sample counts in a batch size.
+    """
     micro_batch = config.micro_batch
     if micro_batch is None:
         processes = config.processes or 1
-        needed, free = activation_bytes(loss_of_one), free_memory(device)
+        needed, free = int(activation_bytes(loss_of_one) / size), free_memory(device)
         shared_memory = processes if device.type == "cpu" else 1
         micro_batch = fit_micro_batch(config.batch_size // processes, needed, free // shared_memory)
     return replace(config, precision=choose_precision(config.precision, loss_of_one, device), micro_batch=micro_batch)

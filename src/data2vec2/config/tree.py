@@ -45,7 +45,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 def _of_kind(options: Sequence[Any], value: Any, path: str) -> Any:
     """The dataclass among `options` whose default `kind` is the value's; the first if it names none."""
-    kinds = {next(f.default for f in dataclasses.fields(option) if f.name == "kind"): option for option in options}
+    kinds: dict[str, Any] = {option.kind: option for option in options}
     kind = value.get("kind", next(iter(kinds))) if isinstance(value, Mapping) else next(iter(kinds))
     if kind not in kinds:
         raise ValueError(f"{path}.kind is {kind!r}; it must be one of {', '.join(kinds)}")

@@ -1,4 +1,4 @@
-"""Finding pictures in a folder, with labels from the sub-folders or from metadata.csv or metadata.jsonl."""
+"""Finding files in a folder, with labels from the sub-folders or from metadata.csv or metadata.jsonl."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.metadata import METADATA, read_metadata
+from data2vec2.data.content import PICTURES, Content
+from data2vec2.data.metadata import METADATA, Described, read_metadata
 from data2vec2.data.source import PART_NAMES, BadSample, Found, Part
 from data2vec2.errors import UserError
 
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"))
+EXTENSIONS = PICTURES.extensions
 """Names of pictures end in one of these, in any case."""
 
 
@@ -31,11 +32,22 @@ class Files:
     def read(self, index: int) -> bytes:
         """Content of one file; raises `BadSample`."""
         try:
-            return (self.root / self.names[index]).read_bytes()
+            with self.open(index) as file:
+                return file.read()
         except OSError as error:
             raise BadSample("unreadable") from error
         except MemoryError as error:
             raise BadSample("too large") from error
+
+    def open(self, index: int) -> BinaryIO:
+        """One file; raises `BadSample`."""
+        path = self.root / self.names[index]
+        try:
+            if not path.is_file():  # opening a pipe would wait for ever
+                raise BadSample("unreadable")
+            return path.open("rb")
+        except (OSError, ValueError) as error:
+            raise BadSample("unreadable") from error
 
     def select(self, places: NDArray[np.int64]) -> Files:
         """The files at `places`."""
@@ -76,29 +88,29 @@ def counts(files: Mapping[str, list[str]], without: Collection[str] = ()) -> dic
     return {extension: len(names) for extension, names in files.items() if extension not in without and names}
 
 
-def read(root: Path, files: Mapping[str, list[str]]) -> Found:
-    """The pictures among the scanned `files`, in their parts.
+def read(root: Path, files: Mapping[str, list[str]], content: Content = PICTURES) -> Found:
+    """The pictures or recordings among the scanned `files`, in their parts.
 
     Where there is a metadata file with labels, it alone gives the labels; else a label is the first folder below the
-    part. Pictures that only a metadata file names are taken as they are.
+    part. Files that only a metadata file names are taken as they are.
     """
     described = [name for names in files.values() for name in names if name.rpartition("/")[2].lower() in METADATA]
-    table, has_labels = read_metadata(root, described)
-    pictures = {name for extension in EXTENSIONS for name in files.get(extension, [])} | table.keys()
-    parts, beside = _split(root, sorted(pictures), table if has_labels else None)
-    folders = () if has_labels else {label for part in parts.values() for label in part.labels if label}
+    table = read_metadata(root, described, content.texts)
+    samples = {name for extension in content.extensions for name in files.get(extension, [])} | table.names
+    parts, beside = _split(root, sorted(samples), table)
+    folders = {label for part in parts.values() for label in part.labels if label} if table.labels is None else set()
     left = {extension: [name for name in names if name not in described] for extension, names in files.items()}
-    stray = f"left out beside the parts: {beside:,} images" if beside else ""
-    note = f"labels from {', '.join(described)}" if has_labels else ""
+    stray = f"left out beside the parts: {beside:,} {content.files}" if beside else ""
+    note = f"labels from {', '.join(described)}" if table.labels is not None else ""
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
-    return Found("folder of images", parts, classes, (stray, note), counts(left, EXTENSIONS))
+    return Found(f"folder of {content.files}", parts, classes, (stray, note), counts(left, content.extensions))
 
 
-def _split(root: Path, names: list[str], table: Mapping[str, Any] | None) -> tuple[dict[str, Part], int]:
+def _split(root: Path, names: list[str], table: Described) -> tuple[dict[str, Part], int]:
     """Parts of the names, with labels of the table or else of the folders, and how many names are beside the parts.
 
-    Where the sub-folders with pictures are train and any of val, valid, validation and test (any case), they are the
-    parts; else all is "train". `UserError` for two folders of one part.
+    Where the sub-folders with samples are train and any of val, valid, validation, dev and test (any case), they are
+    the parts; else all is "train". `UserError` for two folders of one part.
     """
     tops = {name.split("/")[0] for name in names if "/" in name}
     part_of = {top: PART_NAMES[top.lower()] for top in sorted(tops) if top.lower() in PART_NAMES}
@@ -113,14 +125,15 @@ def _split(root: Path, names: list[str], table: Mapping[str, Any] | None) -> tup
     return parts, sum("/" not in name for name in names)
 
 
-def _part(root: Path, names: list[str], table: Mapping[str, Any] | None, depth: int) -> Part:
+def _part(root: Path, names: list[str], table: Described, depth: int) -> Part:
     """One part, with labels from the table or from the folder names at `depth`."""
-    if table is not None:
-        labels = [table.get(name) for name in names]
+    if table.labels is not None:
+        labels = [table.labels.get(name) for name in names]
     else:
         folders = [name.split("/")[:-1] for name in names]
         labels = [path[depth] if len(path) > depth else "" for path in folders]
-    return Part(tuple(names), labels, Files(root, tuple(names)))
+    texts = None if table.texts is None else [table.texts.get(name) for name in names]
+    return Part(tuple(names), labels, Files(root, tuple(names)), texts)
 
 
 def _size(path: Path) -> int:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.data.columns import choose_columns
+from data2vec2.data.content import PICTURES, Content
 from data2vec2.data.source import BadSample, Found, Part, by_part, part_of
 from data2vec2.errors import UserError
 
@@ -28,13 +29,13 @@ class HubRows:
     rows: NDArray[np.int64]
 
     def read(self, index: int) -> bytes:
-        """Bytes of one picture, from the table or from the file that it names; raises `BadSample`."""
+        """Bytes of one sample, from the table or from the file that it names; raises `BadSample`."""
         value = self.dataset[int(self.rows[index])][self.column]
         content, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
         if content is not None:
             return bytes(content)
         if not path:
-            raise BadSample("no picture in the row")
+            raise BadSample("nothing in the row")
         try:
             return Path(path).read_bytes()
         except OSError as error:
@@ -50,7 +51,7 @@ class HubRows:
         yield self.rows.tobytes()
 
 
-def read(text: str) -> Found:
+def read(text: str, content: Content = PICTURES) -> Found:
     """The splits of `hf:NAME` or `hf:NAME:CONFIG`; NAME is a data set of the hub or a folder.
 
     Raises `UserError` if `datasets` is missing or can't load it.
@@ -68,14 +69,16 @@ def read(text: str) -> Found:
                 f"{text} has several splits for {part}: {', '.join(names)}; save the one you want by itself"
             )
         dataset = splits[names[0]]
-        columns = choose_columns(dataset.features.arrow_schema, text)
+        columns = choose_columns(dataset.features.arrow_schema, text, content)
         classes = columns.classes
         count = len(dataset)
         labels = list(dataset[columns.label]) if columns.label else [None] * count
-        if isinstance(dataset.features[columns.picture], datasets.Image):
-            dataset = dataset.cast_column(columns.picture, datasets.Image(decode=False))
-        rows = HubRows(dataset.select_columns([columns.picture]), columns.picture, np.arange(count))
-        parts[part] = Part(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows)
+        texts = list(dataset[columns.text]) if columns.text else None
+        feature = getattr(datasets, content.feature)
+        if isinstance(dataset.features[columns.sample], feature):
+            dataset = dataset.cast_column(columns.sample, feature(decode=False))
+        rows = HubRows(dataset.select_columns([columns.sample]), columns.sample, np.arange(count))
+        parts[part] = Part(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
     note = f"left out: splits {', '.join(left_out)}" if left_out else ""
     return Found("Hugging Face data set", parts, classes, (note,))
 

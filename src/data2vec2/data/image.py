@@ -117,6 +117,8 @@ class ImageReader:
     `UserError` if a hundred others are bad too.
     """
 
+    eval_size = 250
+
     def __init__(self, records: Records, config: ImageConfig, data: ImageDataConfig, seed: int):
         self.records = records
         self.config = config

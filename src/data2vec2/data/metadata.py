@@ -1,10 +1,11 @@
-"""metadata.csv and metadata.jsonl: labels of the pictures of a folder, as Hugging Face's imagefolder has them."""
+"""metadata.csv and metadata.jsonl: labels and transcripts of files, as in Hugging Face's imagefolder."""
 
 from __future__ import annotations
 
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,20 +16,34 @@ METADATA = frozenset(("metadata.csv", "metadata.jsonl"))
 """The names of such files."""
 
 
-def read_metadata(root: Path, described: Sequence[str]) -> tuple[dict[str, Any], bool]:
-    """Labels by name of the picture (posix, below `root`), and whether any file has a column of labels.
+@dataclass(frozen=True)
+class Described:
+    """What metadata files say, by name of the sample (posix, below the folder)."""
 
-    Every row names a picture in `file_name`, relative to the metadata file's own folder. In a CSV file, several labels
+    names: frozenset[str]
+    labels: Mapping[str, Any] | None
+    """None: no file has a column of labels."""
+    texts: Mapping[str, Any] | None
+    """Transcripts, likewise."""
+
+
+def read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[str] = ()) -> Described:
+    """Labels and transcripts of the samples.
+
+    Every row names a sample in `file_name`, relative to the metadata file's own folder. In a CSV file, several labels
     are separated by "|". Raises `UserError` for a file that is not a table, and for rows without `file_name` or with
     one that leads out of the folder.
     """
-    table: dict[str, Any] = {}
-    has_labels = False
+    names: set[str] = set()
+    labels: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
     for name in described:
         path = root / name
         rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
-        column = next((known for known in COLUMNS if any(known in row for row in rows)), None)
-        has_labels |= column is not None
+        columns = [
+            next((known for known in among if any(known in row for row in rows)), None)
+            for among in (COLUMNS, text_columns)
+        ]
         for place, row in enumerate(rows, 1):
             file_name = row.get("file_name")
             if not isinstance(file_name, str) or not file_name:
@@ -36,12 +51,16 @@ def read_metadata(root: Path, described: Sequence[str]) -> tuple[dict[str, Any],
             below = PurePosixPath(file_name.replace("\\", "/"))
             if below.is_absolute() or ".." in below.parts:
                 raise UserError(f"{path}: row {place} names {file_name}, which is not below the folder of the table")
-            table[str(PurePosixPath(name).parent / below)] = row.get(column) if column else None
-    return table, has_labels
+            sample = str(PurePosixPath(name).parent / below)
+            names.add(sample)
+            for values, column in zip((labels, texts), columns, strict=True):
+                if column is not None:
+                    values[sample] = row.get(column)
+    return Described(frozenset(names), labels or None, texts or None)
 
 
 def _csv_rows(path: Path) -> list[Mapping[str, Any]]:
-    """Rows of a CSV file with a header; labels are lists where the column is one of several labels a picture."""
+    """Rows of a CSV file with a header; labels are lists where the column is one of several labels a sample."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows: list[dict[str, Any]] = list(csv.DictReader(file))

@@ -44,6 +44,9 @@ class Reader(Protocol):
     hundred others are bad too.
     """
 
+    eval_size: int
+    """How many samples `eval_batch` should be asked for at once."""
+
     @property
     def records(self) -> Records:
         """What is read."""

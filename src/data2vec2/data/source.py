@@ -1,4 +1,4 @@
-"""What any kind of data is turned into before it becomes `Records`: parts, each with names, labels and pictures."""
+"""What any kind of data is turned into before it becomes `Records`: parts, each with names, labels and samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
 
-PART_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "t10k": "test"}
+PART_NAMES = {"train": "train", "test": "test", "t10k": "test"} | dict.fromkeys(
+    ("val", "valid", "validation", "dev"), "val"
+)
 """What parts are called in the names of folders, files and splits, and what they are called here."""
 
 
@@ -25,28 +27,32 @@ class BadSample(Exception):
 
 
 class Source(Protocol):
-    """The pictures of one part, one read at a time, from any thread. Can be pickled."""
+    """The samples of one part, one read at a time, from any thread. Can be pickled."""
 
     in_memory: ClassVar[bool]
     """Whether reading costs next to nothing."""
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
-        """Content of the picture's file, or its array `HW` or `HWC`; raises `BadSample`."""
+        """Content of the sample's file, or a picture's array `HW` or `HWC`; raises `BadSample`."""
 
     def select(self, places: NDArray[np.int64]) -> Source:
-        """The pictures at `places`, in that order."""
+        """The samples at `places`, in that order."""
 
     def content(self) -> Iterator[bytes | memoryview]:
-        """What tells these pictures from others of the same names: sizes, or all of the bytes."""
+        """What tells these samples from others of the same names: sizes, or all of the bytes."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Names, labels and pictures of one part. A label is a whole number, a string, a list of these, or None."""
+    """Names, labels and samples of one part. A label is a whole number, a string, a list of these, or None."""
 
     names: Sequence[str]
     labels: Sequence[Any]
     source: Source
+    texts: Sequence[Any] | None = None
+    """Transcripts, where the data have any: strings, or None."""
+    seconds: NDArray[np.float64] | None = None
+    """Lengths of recordings, where the data say them."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every picture of a source once and in order: read by threads while others are encoded, and never replaced.
+"""Every sample of a source once and in order: read by threads while others are encoded, and never replaced.
 
 Shapes: `C` channels, `H` and `W` pixels.
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,27 +30,30 @@ _AHEAD = 3
 class Chunk:
     """Consecutive samples of a source."""
 
-    good: dict[int, NDArray[np.uint8]]
-    """Index of each record that could be read, to its picture `CHW`; in order."""
+    good: dict[int, NDArray[Any]]
+    """Index of each record that could be read, to its picture `CHW` or its array; in order."""
     bad: dict[int, Bad]
     """Index of each of the others."""
 
 
-def stream(records: Records, picture_of: Callable[[int], Image.Image], size: int) -> Iterator[Chunk]:
+def stream(records: Records, read_of: Callable[[int], Image.Image | NDArray[Any]], size: int) -> Iterator[Chunk]:
     """All samples in chunks of `size`, some chunks ahead of the caller.
 
-    `picture_of` makes the picture of the record at an index or raises `BadSample`; threads call it.
+    `read_of` makes the picture or the waveform of the record at an index or raises `BadSample`; threads call it.
     """
 
-    def read(index: int) -> NDArray[np.uint8] | Bad:
+    def read(index: int) -> NDArray[Any] | Bad:
         try:
-            pixels = np.asarray(picture_of(index))
+            sample = read_of(index)
         except BadSample as error:
             return Bad(records.names[index], error.reason)
+        if isinstance(sample, np.ndarray):
+            return sample
+        pixels = np.asarray(sample)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    waiting: deque[tuple[range, list[Future[NDArray[np.uint8] | Bad]]]] = deque()
+    waiting: deque[tuple[range, list[Future[NDArray[Any] | Bad]]]] = deque()
     try:
         for start in range(0, len(records), size):
             indices = range(start, min(start + size, len(records)))
@@ -78,8 +82,8 @@ def whole_picture(raw: Raw, shorter: int, multiple: int, num_channels: int) -> I
     return picture.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _chunk(indices: range, futures: list[Future[NDArray[np.uint8] | Bad]]) -> Chunk:
-    """Wait for the pictures of a chunk."""
+def _chunk(indices: range, futures: list[Future[NDArray[Any] | Bad]]) -> Chunk:
+    """Wait for the samples of a chunk."""
     results = {index: future.result() for index, future in zip(indices, futures, strict=True)}
     good = {index: result for index, result in results.items() if not isinstance(result, Bad)}
     return Chunk(good, {index: result for index, result in results.items() if isinstance(result, Bad)})

@@ -1,7 +1,7 @@
-"""WebDataset: pictures in .tar files, which are listed once and then read in place; nothing is unpacked.
+"""WebDataset: pictures or recordings in .tar files, which are listed once and then read in place; nothing is unpacked.
 
 The members of a sample share their name up to the first dot: "a/07.jpg" has its label in "a/07.cls" (a number or a
-word) or in "a/07.json" (under `label` or `labels`).
+word) or in "a/07.json" (under `label` or `labels`); a recording's transcript is in "a/07.txt" or in "a/07.json".
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from data2vec2.data.folder import EXTENSIONS
+from data2vec2.data.content import PICTURES, Content
 from data2vec2.data.labels import COLUMNS
 from data2vec2.data.source import Found, Part, by_part
 from data2vec2.data.spans import Spans
 from data2vec2.errors import UserError
 
 _BLOCK = 512
-_MAX_LABEL_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20  # of what describes a sample
 
 
-def read(root: Path, names: Sequence[str]) -> Found:
-    """The pictures in the .tar files `names` below `root`; file names tell the parts ("train-000000.tar").
+def read(root: Path, names: Sequence[str], content: Content = PICTURES) -> Found:
+    """The samples in the .tar files `names` below `root`; file names tell the parts ("train-000000.tar").
 
     Raises `UserError` for a file that is damaged or cut off, and for members that could lead out of it.
     """
@@ -34,33 +34,41 @@ def read(root: Path, names: Sequence[str]) -> Found:
     for part, files in by_part(names, str(root)).items():
         sample_names: list[str] = []
         labels: list[Any] = []
+        texts: list[Any] = []
         spans: list[tuple[int, int, int]] = []
         for place, name in enumerate(files):
-            pictures, label_of = _index(root / name)
-            sample_names += [f"{name}/{member}" for member in pictures]
-            labels += [label_of.get(_key(member)) for member in pictures]
-            spans += [(place, offset, size) for offset, size in pictures.values()]
+            samples, label_of, text_of = _index(root / name, content)
+            sample_names += [f"{name}/{member}" for member in samples]
+            labels += [label_of.get(_key(member)) for member in samples]
+            texts += [text_of.get(_key(member)) for member in samples]
+            spans += [(place, offset, size) for offset, size in samples.values()]
         if not spans:
-            raise UserError(f"no pictures ({', '.join(sorted(EXTENSIONS))}) in {', '.join(files)} of {root}")
+            known = ", ".join(sorted(content.extensions))
+            raise UserError(f"no {content.many} ({known}) in {', '.join(files)} of {root}")
         where, offsets, sizes = np.array(spans, dtype=np.int64).T
         paths = tuple(root / name for name in files)
-        parts[part] = Part(tuple(sample_names), labels, Spans(paths, where.astype(np.int32), offsets, sizes))
+        source = Spans(paths, where.astype(np.int32), offsets, sizes)
+        parts[part] = Part(tuple(sample_names), labels, source, texts if content.texts else None)
     return Found("WebDataset tars", parts)
 
 
-def _index(path: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
-    """Offset and size of each picture by the member's name, and labels by the samples' keys."""
-    pictures: dict[str, tuple[int, int]] = {}
+def _index(path: Path, content: Content) -> tuple[dict[str, tuple[int, int]], dict[str, Any], dict[str, Any]]:
+    """Offset and size of each sample by the member's name; labels, and transcripts, by the samples' keys."""
+    samples: dict[str, tuple[int, int]] = {}
     labels: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
                 extension = _checked(member, path)
-                if extension in EXTENSIONS:
-                    pictures[member.name] = member.offset_data, member.size
-                elif extension in (".cls", ".json") and (label := _label(tar, member, path)) is not None:
-                    labels[_key(member.name)] = label
+                if extension in content.extensions:
+                    samples[member.name] = member.offset_data, member.size
+                elif extension in (".cls", ".json") or (extension == ".txt" and content.texts):
+                    found = _described(tar, member, path, content)
+                    for values, value in zip((labels, texts), found, strict=True):
+                        if value is not None:
+                            values[_key(member.name)] = value
             end = tar.offset
         with path.open("rb") as file:
             file.seek(end)
@@ -68,7 +76,7 @@ def _index(path: Path) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
                 raise UserError(f"{path} is damaged or cut off after {end:,} bytes; fetch or write it again")
     except (OSError, tarfile.TarError, ValueError) as error:
         raise UserError(f"can't read {path} as a .tar file: {error}; fetch or write it again") from error
-    return pictures, labels
+    return samples, labels, texts
 
 
 def _checked(member: tarfile.TarInfo, path: Path) -> str:
@@ -91,18 +99,20 @@ def _key(member: str) -> str:
     return folder + slash + name.partition(".")[0]
 
 
-def _label(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> Any:
-    """The label in a .cls or .json member; None if it has none."""
+def _described(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, content: Content) -> tuple[Any, Any]:
+    """The label and the transcript in a .cls, .txt or .json member; None for what it does not have."""
     file = tar.extractfile(member)
-    if file is None or member.size > _MAX_LABEL_BYTES:
-        raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label")
+    if file is None or member.size > _MAX_BYTES:
+        raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label or a transcript")
+    kind = member.name.lower().rpartition(".")[2]
     try:
         text = file.read().decode("utf-8")
-        if member.name.lower().endswith(".cls"):
-            return text.strip()
-        described = json.loads(text)
+        described = json.loads(text) if kind == "json" else text.strip()
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: can't read the label in {member.name}: {error}") from error
-    if not isinstance(described, dict):
-        return described
-    return next((described[column] for column in COLUMNS if column in described), None)
+        what = "transcript" if kind == "txt" else "label"
+        raise UserError(f"{path}: can't read the {what} in {member.name}: {error}") from error
+    if isinstance(described, dict):
+        columns = (next((name for name in among if name in described), None) for among in (COLUMNS, content.texts))
+        label, transcript = (described[column] if column else None for column in columns)
+        return label, transcript
+    return (None, described) if kind == "txt" else (described, None)

@@ -6,7 +6,7 @@ Shapes: `B` samples, `T` tokens, `D` width, `H` heads of width `E = D / H`, `C` 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2 import rng
-from data2vec2.data.image import ImageReader
-from data2vec2.evaluation.features import Normalise, readable_batches
+from data2vec2.data.reader import Reader
+from data2vec2.data.sampler import Plan
+from data2vec2.evaluation.features import readable_batches
 from data2vec2.models.encoder import Encoder
 from data2vec2.training.device import free_memory
 from data2vec2.training.optim import learning_rate
@@ -57,9 +58,9 @@ class Patches:
     def __init__(
         self,
         encoder: Encoder,
-        reader: ImageReader,
+        reader: Reader,
         samples: NDArray[np.int64],
-        normalise: Normalise,
+        normalise: Callable[[Tensor], Tensor],
         device: torch.device,
         free: int | None = None,
     ) -> None:
@@ -72,7 +73,8 @@ class Patches:
             device,
         )
         self.stored: tuple[Tensor, Tensor] | None = None
-        needed = 4 * len(samples) * math.prod(reader.config.grid) * encoder.config.embed_dim
+        tokens = math.prod(reader.grid(Plan(samples, samples)))
+        needed = 4 * len(samples) * tokens * encoder.config.embed_dim
         if needed <= (free_memory(device) if free is None else free) / 4:
             found = list(self._encoded(samples))
             self.stored = torch.cat([x for x, _ in found]), torch.cat([y for _, y in found])
@@ -89,9 +91,9 @@ class Patches:
 
     @torch.no_grad()
     def _encoded(self, samples: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-        for pixels, labels in readable_batches(self.reader, samples, size=BATCH):
-            features = self.encoder(self.normalise(pixels.to(self.device))).features_NTD
-            yield features.float(), torch.from_numpy(labels).to(self.device)
+        for batch in readable_batches(self.reader, samples, size=BATCH):
+            features = self.encoder(self.normalise(batch.inputs.to(self.device))).features_NTD
+            yield features.float(), torch.from_numpy(batch.labels_B).to(self.device)
 
 
 def attentive_accuracy(train: Patches, test: Patches, seed: int = 0) -> float:

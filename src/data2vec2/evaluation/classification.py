@@ -19,7 +19,7 @@ from sklearn.metrics import average_precision_score, confusion_matrix, precision
 from data2vec2.data.image import ImageReader
 from data2vec2.data.labelled import targets_of
 from data2vec2.data.reader import ReadBatch
-from data2vec2.evaluation.features import BATCH, Normalise
+from data2vec2.evaluation.features import Normalise
 from data2vec2.losses import classification
 from data2vec2.models import Classifier
 
@@ -68,10 +68,11 @@ def predict(classifier: Classifier, reader: ImageReader, normalise: Normalise, d
 def _batches(reader: ImageReader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
     """Central squares of all samples, with the places asked for; threads read some batches ahead."""
     total, threads = len(reader.records), min(8, os.cpu_count() or 1)
-    starts = range(0, total, BATCH)
+    size = reader.eval_size
+    starts = range(0, total, size)
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(starts), threads):
-            asked = [np.arange(start, min(start + BATCH, total)) for start in starts[first : first + threads]]
+            asked = [np.arange(start, min(start + size, total)) for start in starts[first : first + threads]]
             yield from zip(asked, pool.map(reader.eval_batch, asked), strict=True)
 
 

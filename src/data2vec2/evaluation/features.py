@@ -6,18 +6,16 @@ Shapes: `B` samples of a batch, `T` tokens, `D` width, `C` channels, `H` and `W`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data2vec2.data.image import ImageReader
-from data2vec2.data.reader import Bad
+from data2vec2.data.reader import Bad, Reader
 from data2vec2.errors import UserError
 from data2vec2.evaluation.probes import Part
 from data2vec2.models.encoder import Encoder, pooled_features
-
-BATCH = 250
 
 Note = Callable[[Iterable[Bad]], object]
 """Hears of samples that could not be read; they are left out."""
@@ -44,49 +42,72 @@ def labelled(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
 
 def encode(
     encoder: Encoder,
-    reader: ImageReader,
+    reader: Reader,
     samples: NDArray[np.int64],
-    normalise: Normalise,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device,
     note: Note = lambda _: None,
 ) -> Part:
-    """Mean-pooled features of the samples' central squares, with the labels. The encoder should be in eval mode."""
+    """Mean-pooled features of the samples as evaluation sees them, with the labels.
 
-    def pooled(pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        return pooled_features(encoder, normalise(pixels_BCHW.to(device))).cpu()
+    The encoder should be in eval mode.
+    """
 
-    return _features(pooled, reader, samples, note)
+    def pooled(batch: Inputs) -> NDArray[np.float32]:
+        lengths_B = None if batch.lengths_B is None else batch.lengths_B.to(device)
+        return pooled_features(encoder, normalise(batch.inputs.to(device)), lengths_B).cpu().numpy()
+
+    return features_of(pooled, reader, samples, note)
 
 
-def raw_pixels(reader: ImageReader, samples: NDArray[np.int64], side: int = 32, note: Note = lambda _: None) -> Part:
+def raw_pixels(reader: Reader, samples: NDArray[np.int64], side: int = 32, note: Note = lambda _: None) -> Part:
     """The pictures themselves as features, larger ones averaged down to at most `side` pixels."""
 
-    def flat(pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        pixels = pixels_BCHW.float() / 255
+    def flat(batch: Inputs) -> NDArray[np.float32]:
+        pixels = batch.inputs.float() / 255
         if pixels.shape[-1] > side:
             pixels = torch.nn.functional.adaptive_avg_pool2d(pixels, side)
-        return pixels.flatten(1)
+        return pixels.flatten(1).numpy()
 
-    return _features(flat, reader, samples, note)
+    return features_of(flat, reader, samples, note)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Samples that could be read."""
+
+    inputs: torch.Tensor
+    """As read, not yet normalised."""
+    labels_B: NDArray[np.int64]
+    samples_B: NDArray[np.int64]
+    """Places in the records."""
+    lengths_B: torch.Tensor | None = None
+    """Samples of audio of each, where there are fewer than `inputs` have room for."""
 
 
 def readable_batches(
-    reader: ImageReader, samples: NDArray[np.int64], note: Note = lambda _: None, size: int = BATCH
-) -> Iterator[tuple[torch.Tensor, NDArray[np.int64]]]:
-    """Central squares `BCHW` (uint8) and labels of the samples in order, without those that can't be read."""
+    reader: Reader, samples: NDArray[np.int64], note: Note = lambda _: None, size: int | None = None
+) -> Iterator[Inputs]:
+    """The samples in order as evaluation sees them, without those that can't be read."""
+    size = size or reader.eval_size
     for start in range(0, len(samples), size):
         asked = samples[start : start + size]
         batch = reader.eval_batch(asked)
         note(batch.bad)
         read = batch.indices_B == asked  # elsewhere another sample stands in
         if read.any():
-            yield torch.from_numpy(batch.inputs[read]), batch.labels_B[read]
+            lengths = None if batch.lengths_B is None else torch.from_numpy(batch.lengths_B[read])
+            yield Inputs(torch.from_numpy(batch.inputs[read]), batch.labels_B[read], asked[read], lengths)
 
 
-def _features(
-    features: Callable[[torch.Tensor], torch.Tensor], reader: ImageReader, samples: NDArray[np.int64], note: Note
+def features_of(
+    features: Callable[[Inputs], NDArray[np.float32]],
+    reader: Reader,
+    samples: NDArray[np.int64],
+    note: Note = lambda _: None,
 ) -> Part:
-    found = [(features(pixels).numpy(), labels) for pixels, labels in readable_batches(reader, samples, note)]
+    """`features` of all samples that can be read, with their labels; `UserError` if none can."""
+    found = [(features(batch), batch.labels_B) for batch in readable_batches(reader, samples, note)]
     if not found:
-        raise UserError(f"none of {len(samples)} pictures of the {reader.records.kind} can be read")
+        raise UserError(f"none of {len(samples)} samples of the {reader.records.kind} can be read")
     return Part(np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found]))

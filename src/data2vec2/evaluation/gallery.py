@@ -18,7 +18,7 @@ from sklearn.manifold import TSNE
 
 from data2vec2.data.image import ImageReader
 from data2vec2.data.reader import ReadBatch
-from data2vec2.evaluation.features import BATCH, Normalise
+from data2vec2.evaluation.features import Normalise
 from data2vec2.models.encoder import Encoder
 
 FILE = "gallery.npz"
@@ -86,8 +86,8 @@ def write_gallery(
 
 
 def _batches(reader: ImageReader, samples: NDArray[np.int64]) -> Iterator[ReadBatch]:
-    for start in range(0, len(samples), BATCH):
-        yield reader.eval_batch(samples[start : start + BATCH])
+    for start in range(0, len(samples), reader.eval_size):
+        yield reader.eval_batch(samples[start : start + reader.eval_size])
 
 
 def _inputs(batch: ReadBatch, normalise: Normalise, device: torch.device) -> torch.Tensor:

@@ -76,7 +76,7 @@ def linear_accuracy(train: Part, test: Part, seed: int = 0) -> float:
         complete, key=lambda key: np.mean([accuracy for accuracy, _ in complete[key]]), default=(0, 1.0)
     )
     probe = complete[which, strength][0][1] if complete else LogisticRegression(C=strength, max_iter=3 * ITERATIONS)
-    return float(_fit(probe, both[which]).score(scalings[which](test.x), test.y))
+    return float(fit(probe, both[which]).score(scalings[which](test.x), test.y))
 
 
 def majority_accuracy(train: Part, test: Part) -> float:
@@ -104,14 +104,15 @@ def _path(train: Part, held: Part) -> Iterator[tuple[float, float, LogisticRegre
     probe = LogisticRegression(warm_start=True, max_iter=ITERATIONS)
     accuracies: list[float] = []
     for strength in STRENGTHS:
-        _fit(probe.set_params(C=strength), train)
+        fit(probe.set_params(C=strength), train)
         accuracies.append(float(probe.score(held.x, held.y)))
         yield strength, accuracies[-1], copy.deepcopy(probe)
         if len(accuracies) > 2 and max(accuracies[-2:]) < max(accuracies[:-2]):
             return
 
 
-def _fit(probe: LogisticRegression, part: Part) -> LogisticRegression:
+def fit(probe: LogisticRegression, part: Part) -> LogisticRegression:
+    """Fit without a warning where it stops early: the number of iterations is part of the probe."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of iterations is part of the probe
+        warnings.simplefilter("ignore", ConvergenceWarning)
         return probe.fit(part.x, part.y)

@@ -11,18 +11,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from data2vec2.data.image import ImageReader
+from data2vec2.data.reader import Reader
 from data2vec2.evaluation.attentive import Patches, attentive_accuracy
-from data2vec2.evaluation.features import Normalise, Note, encode, raw_pixels
+from data2vec2.evaluation.features import Note, encode
 from data2vec2.evaluation.low_labels import Curve, draw_labels, low_label_curve
 from data2vec2.evaluation.probes import Part, knn_accuracy, linear_accuracy, majority_accuracy
 from data2vec2.models.encoder import Encoder
 
 PROBES = ("knn", "linear", "attentive")
-MODEL, RANDOM, PIXELS = "data2vec2", "random initialisation", "raw pixels"
+MODEL, RANDOM = "data2vec2", "random initialisation"
 """What the features of a row or curve are made of."""
 
-Samples = tuple[ImageReader, NDArray[np.int64]]
+Samples = tuple[Reader, NDArray[np.int64]]
 """A reader and which of its samples; all must have labels."""
 
 
@@ -62,10 +62,11 @@ def score(
     untrained: Encoder,
     train: Samples,
     test: Samples,
-    normalise: Normalise,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device,
     part: str,
     *,
+    raw: tuple[str, Callable[[Reader, NDArray[np.int64], Note], Part]],
     probes: Sequence[str] = PROBES[:2],
     labels: Sequence[int] = (),
     seeds: int = 3,
@@ -73,16 +74,16 @@ def score(
     log: Callable[[str], None] = lambda _: None,
     note: Note = lambda _: None,
 ) -> Scores:
-    """The `probes` on features of a model, of the same network untrained and of raw pixels, and the majority class.
+    """The `probes` on features of a model, of the same network untrained and of raw inputs, and the majority class.
 
-    With `labels` (a class) also low-label curves of kNN and linear probe over `seeds` draws of them. `log` hears what
-    is being scored, `note` of samples that can't be read.
+    `raw` names the raw features and makes them. With `labels` (a class) also low-label curves of kNN and linear probe
+    over `seeds` draws of them. `log` hears what is being scored, `note` of samples that can't be read.
     """
     rows, curves = [], []
-    for name, model in ((MODEL, encoder), (RANDOM, untrained), (PIXELS, None)):
+    for name, model in ((MODEL, encoder), (RANDOM, untrained), (raw[0], None)):
         log(f"scoring {name}")
         known, asked = (
-            raw_pixels(*samples, note=note) if model is None else encode(model, *samples, normalise, device, note)
+            raw[1](*samples, note) if model is None else encode(model, *samples, normalise, device, note)
             for samples in (train, test)
         )
         row: dict[str, float] = {}

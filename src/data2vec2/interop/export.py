@@ -2,7 +2,7 @@
 
     config.json               shape of the encoder, in Hugging Face's names
     model.safetensors         the encoder's weights, each name after "encoder." (and a head's: "norm.", "classifier.")
-    preprocessor_config.json  size, mean and deviation for the image processor; `eval_crop` for our own commands
+    preprocessor_config.json  what makes inputs of pictures or recordings (processors.py)
     README.md                 the model card
 
 Nothing here imports Transformers: the folder is plain JSON and safetensors, and `config.json` alone says what to build.
@@ -15,7 +15,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ModelConfig, TargetConfig, from_dict, to_dict
+from data2vec2.config import (
+    AudioConfig,
+    AudioDataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    ImageConfig,
+    ImageDataConfig,
+    ModelConfig,
+    TargetConfig,
+    from_dict,
+    to_dict,
+)
 from data2vec2.errors import UserError
+from data2vec2.interop.processors import from_processor, to_processor
 from data2vec2.modalities import build_modality
 from data2vec2.models import Classifier, Encoder
+from data2vec2.training.run import CONFIG
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
 PROBLEM_TYPES = {False: "single_label_classification", True: "multi_label_classification"}
 """Whether a picture can have several classes, to Transformers' name for it."""
-MODALITIES = {"data2vec2-image": ImageConfig}
+MODALITIES: dict[str, type[ImageConfig | AudioConfig]] = {
+    "data2vec2-image": ImageConfig,
+    "data2vec2-audio": AudioConfig,
+}
 """Model type in `config.json` to the modality's configuration, whose fields keep their names there."""
 
 # Hugging Face's name              ours, in EncoderConfig
@@ -44,6 +60,7 @@ ENCODER_FIELDS = {
     "layer_norm_eps":               "norm_eps",
     "hidden_dropout_prob":          "dropout",
     "attention_probs_dropout_prob": "attention_dropout",
+    "layerdrop":                    "layer_drop",
 }  # fmt: skip
 
 
@@ -53,16 +70,19 @@ class ExportInfo:
 
     model: ModelConfig
     """`modality` and `encoder` are the model's own; the other parts are placeholders that fit them."""
-    mean: tuple[float, ...]
-    """Mean of each channel that inputs are normalised with, in units of 0 to 1."""
-    std: tuple[float, ...]
-    """Standard deviation of each channel."""
-    eval_crop: float
-    """Side of the central square that pictures are cut to, as a share of the shorter side."""
+    data: ImageDataConfig | AudioDataConfig
+    """How inputs are read and normalised."""
     classes: tuple[str, ...] = ()
     """Names of a classifier's classes, in the order of its outputs; none for an encoder without head."""
     multi_label: bool = False
-    """Whether a picture can have several of the classes."""
+    """Whether a sample can have several of the classes."""
+
+    @property
+    def image(self) -> tuple[ImageConfig, ImageDataConfig]:
+        """Modality and reading of a model of pictures; `UserError` for another."""
+        if isinstance(self.model.modality, ImageConfig) and isinstance(self.data, ImageDataConfig):
+            return self.model.modality, self.data
+        raise UserError(f"this is a model of {self.model.modality.kind}, and pictures are asked of it")
 
 
 def field_names(model_type: str) -> list[str]:
@@ -88,14 +108,15 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
     """
     model_type = str(fields.get("model_type"))
     names = field_names(model_type)
-    names = [name for name in names if name in fields or name != "position_size"]  # older exports have none
+    names = [name for name in names if name in fields or name not in ("position_size", "layerdrop")]  # older exports
     if missing := [name for name in names if name not in fields]:
         raise ValueError(f"{', '.join(missing)} missing")
     if fields["hidden_act"] != "gelu":
         raise ValueError(f"hidden_act is {fields['hidden_act']!r}; it must be 'gelu'")
-    encoder = from_dict(EncoderConfig, {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items()})
+    known = {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items() if theirs in names}
+    encoder = from_dict(EncoderConfig, known)
     own_names = [name for name in names if name not in ENCODER_FIELDS and name != "hidden_act"]
-    modality = from_dict(MODALITIES[model_type], {name: fields[name] for name in own_names})
+    modality: ImageConfig | AudioConfig = from_dict(MODALITIES[model_type], {name: fields[name] for name in own_names})
     return ModelConfig(
         modality=modality,
         encoder=encoder,
@@ -104,28 +125,21 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def export_image(
-    encoder: Encoder,
-    model_config: ModelConfig,
-    folder: Path,
-    *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    eval_crop: float,
-    card: str,
+def export_encoder(
+    encoder: Encoder, model: ModelConfig, data: ImageDataConfig | AudioDataConfig, folder: Path, card: str
 ) -> None:
     """Write `encoder` as a folder for Transformers, in one step: the folder is the old one or the whole new one.
 
-    `mean` and `std` are per channel in units of 0 to 1; `card` is the README's text. An earlier export at `folder` is
-    replaced; `UserError` if something else is there or the folder can't be written.
+    `data` says how its inputs are read; `card` is the README's text. An earlier export at `folder` is replaced;
+    `UserError` if something else is there or the folder can't be written.
     """
-    info = ExportInfo(model=model_config, mean=tuple(mean), std=tuple(std), eval_crop=eval_crop)
     weights = {f"encoder.{name}": tensor for name, tensor in encoder.state_dict().items()}
-    _write(weights, {"architectures": ["Data2Vec2ImageModel"]}, info, folder, card)
+    architecture = f"Data2Vec2{model.modality.kind.capitalize()}Model"
+    _write(weights, {"architectures": [architecture]}, ExportInfo(model=model, data=data), folder, card)
 
 
 def export_classifier(classifier: Classifier, info: ExportInfo, folder: Path, card: str) -> None:
-    """Write a fine-tuned classifier as a folder, as `export_image` writes an encoder; `info` names its classes."""
+    """Write a fine-tuned classifier as a folder, as `export_encoder` writes an encoder; `info` names its classes."""
     if len(info.classes) != classifier.head.out_features:
         raise ValueError(f"{len(info.classes)} names of classes for {classifier.head.out_features} outputs")
     weights = {
@@ -139,6 +153,15 @@ def export_classifier(classifier: Classifier, info: ExportInfo, folder: Path, ca
         "problem_type": PROBLEM_TYPES[info.multi_label],
     }
     _write(weights, head, info, folder, card)
+
+
+def export_of(model: Path) -> Path:
+    """The exported folder of a run, or the folder itself; `UserError` for a run that has none yet."""
+    if not (model / CONFIG).is_file():
+        return model
+    if not (model / "exported").is_dir():
+        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it by --resume")
+    return model / "exported"
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
@@ -167,27 +190,8 @@ def load_classifier(folder: Path) -> tuple[Classifier, ExportInfo]:
 
 def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportInfo, folder: Path, card: str) -> None:
     """Write an export's four files to a new folder, which then takes the place of `folder`."""
-    modality = info.model.modality
-    if not len(info.mean) == len(info.std) == modality.num_channels:
-        raise ValueError(f"mean {info.mean} and std {info.std} for pictures of {modality.num_channels} channels")
+    processor = to_processor(info.model.modality, info.data)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    processor = {
-        # Transformers takes this class, or its Pillow sibling where torchvision is not installed.
-        "image_processor_type": "ViTImageProcessor",
-        "do_convert_rgb": modality.num_channels == 3,
-        "do_resize": True,
-        # The central square, as `evaluate` cuts it: the shorter side scaled so that the square is the input's size.
-        "size": {"shortest_edge": round(modality.image_size / info.eval_crop)},
-        "do_center_crop": True,
-        "crop_size": {"height": modality.image_size, "width": modality.image_size},
-        "resample": 3,  # Pillow's number for bicubic
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(info.mean),
-        "image_std": list(info.std),
-        "eval_crop": info.eval_crop,
-    }
     folder = folder.resolve()
     _check_replaceable(folder)
     new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
@@ -218,18 +222,11 @@ def _read(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is not of a model that can be loaded here: {error}") from error
     try:
-        info = ExportInfo(
-            model=model,
-            mean=tuple(map(float, processor["image_mean"])),
-            std=tuple(map(float, processor["image_std"])),
-            eval_crop=float(processor["eval_crop"]),
-            classes=classes,
-            multi_label=fields.get("problem_type") == PROBLEM_TYPES[True],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder / 'preprocessor_config.json'} needs image_mean, image_std and eval_crop; export the model again"
-        ) from error
+        data = from_processor(model.modality, processor)
+    except ValueError as error:
+        raise UserError(f"{folder / 'preprocessor_config.json'} can't be used: {error}") from error
+    multi_label = fields.get("problem_type") == PROBLEM_TYPES[True]
+    info = ExportInfo(model=model, data=data, classes=classes, multi_label=multi_label)
     try:
         return info, load_file(folder / "model.safetensors")
     except SafetensorError as error:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data2vec2.config import ModelConfig
+from data2vec2.config import ImageConfig, ModelConfig
 from data2vec2.errors import UserError
 from data2vec2.nn.positions import sincos_2d
 
@@ -94,6 +94,7 @@ def state_dict(config: ModelConfig, student: Mapping[str, Tensor], ema: Mapping[
     for encoder, tensors in (("student", student), ("teacher", ema)):
         for name, tensor in tensors.items():
             if name == POSITIONS:
+                assert isinstance(config.modality, ImageConfig)
                 expected = sincos_2d(config.encoder.embed_dim, config.modality.grid)
                 if tensor.shape[1:] != expected.shape or not torch.allclose(tensor[0].float(), expected, atol=2e-3):
                     raise ValueError(f"{name} is not the 2-D sine-cosine table for a grid of {config.modality.grid}")

@@ -2,8 +2,8 @@
 
 Importing this module registers its classes with Transformers' Auto classes; `import data2vec2` sees to that.
 
-There is one model type a modality ("data2vec2-image"; "data2vec2-audio" and "data2vec2-text" are to come), because
-their processors are of different families. A modality adds a configuration with its own fields and a model with its
+There is one model type a modality ("data2vec2-image", "data2vec2-audio"; "data2vec2-text" is to come), because their
+processors are of different families. A modality adds a configuration with its own fields and a model with its
 own `forward`; everything else is shared.
 
 Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width.
@@ -46,6 +46,8 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Dropout before the first block, after the attention projection and after the MLP."""
     attention_probs_dropout_prob: float = 0.0
     """Dropout of the attention weights."""
+    layerdrop: float = 0.0
+    """Share of training passes in which a block is left out."""
     hidden_act: str = "gelu"
     """The MLP's activation; only "gelu" (the exact one) exists."""
 
@@ -79,6 +81,31 @@ class Data2Vec2ImageConfig(Data2Vec2Config):  # type: ignore[no-untyped-call]
     """3 for colour, 1 for grey pictures."""
     position_size: int | None = None
     """Height and width in pixels of the pictures that the positions are made for; none: `image_size`."""
+
+
+class Data2Vec2AudioConfig(Data2Vec2Config):  # type: ignore[no-untyped-call]
+    """Shape of an audio encoder."""
+
+    model_type = "data2vec2-audio"
+
+    sample_rate: int = 16_000
+    """Samples a second."""
+    stem: str = "waveform"
+    """"waveform" (learned convolutions) or "mel" (fixed log-mel spectra)."""
+    conv_dim: int = 512
+    """Channels of the waveform stem."""
+    conv_kernels: list[int] | tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    """Kernel of each of its layers."""
+    conv_strides: list[int] | tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    """Stride of each of its layers."""
+    num_mels: int = 40
+    """Bins of a frame of the mel stem."""
+    position_depth: int = 5
+    """Convolutional layers that make positions."""
+    position_kernel: int = 19
+    """Their kernel in tokens."""
+    position_groups: int = 16
+    """Their groups."""
 
 
 class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -117,13 +144,17 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
             parameter.copy_(value)
 
     def _encode(
-        self, inputs: Tensor, output_hidden_states: bool | None, return_dict: bool | None
+        self,
+        inputs: Tensor,
+        output_hidden_states: bool | None,
+        return_dict: bool | None,
+        lengths_B: Tensor | None = None,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Every modality's `forward`."""
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         with _block_outputs(self.encoder, bool(output_hidden_states)) as hidden_states:
-            encoded = self.encoder(inputs.to(self.dtype))
+            encoded = self.encoder(inputs.to(self.dtype), lengths_B=lengths_B)
         output = BaseModelOutputWithPooling(
             last_hidden_state=encoded.x_NLD,
             pooler_output=encoded.pooled(),
@@ -154,6 +185,29 @@ class Data2Vec2ImageModel(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-
         return self._encode(pixel_values, output_hidden_states, return_dict)
 
 
+class Data2Vec2AudioModel(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+    """The audio encoder without a head."""
+
+    config_class = Data2Vec2AudioConfig
+    main_input_name = "input_values"
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encode waveforms `(N, samples)` of zero mean and unit variance.
+
+        `attention_mask` (`(N, samples)`, 1 at real ones, which come first) says what only fills a batch up; it changes
+        no recording's features. `last_hidden_state` (`NLD`) has a vector for each 20 ms; what stands at padded places
+        means nothing. `pooler_output` (`ND`) is the mean over the real ones. `hidden_states` as for pictures.
+        """
+        lengths_B = None if attention_mask is None else attention_mask.sum(1)
+        return self._encode(input_values, output_hidden_states, return_dict, lengths_B)
+
+
 @contextmanager
 def _block_outputs(encoder: Encoder, wanted: bool) -> Iterator[list[Tensor]]:
     """Yield a list that the next `forward` fills with the first block's input and every block's output, if `wanted`."""
@@ -170,3 +224,5 @@ def _block_outputs(encoder: Encoder, wanted: bool) -> Iterator[list[Tensor]]:
 
 AutoConfig.register(Data2Vec2ImageConfig.model_type, Data2Vec2ImageConfig, exist_ok=True)
 AutoModel.register(Data2Vec2ImageConfig, Data2Vec2ImageModel, exist_ok=True)
+AutoConfig.register(Data2Vec2AudioConfig.model_type, Data2Vec2AudioConfig, exist_ok=True)
+AutoModel.register(Data2Vec2AudioConfig, Data2Vec2AudioModel, exist_ok=True)

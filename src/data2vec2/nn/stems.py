@@ -5,6 +5,7 @@ Shapes: `B` samples, `C` channels, `T` tokens, `D` width; of audio `S` samples, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -88,7 +89,8 @@ class MelStem(nn.Module):
             frames = waveforms_BS.float().unfold(1, self.window, self.hop) * self.window_S
             mel_BFE = torch.fft.rfft(frames).abs().square() @ self.mels_FE
         B, num_frames, E = mel_BFE.shape
-        return (mel_BFE[:, : num_frames // 2 * 2] + 1e-3).log().reshape(B, num_frames // 2, 2 * E)
+        pairs: Tensor = mel_BFE[:, : num_frames // 2 * 2].reshape(B, num_frames // 2, 2 * E)
+        return (pairs + 1e-3).log()
 
     def reset_parameters(self) -> None:
         """The projection PyTorch's default, the norm 1 and 0; the fixed window and filters anew."""
@@ -104,8 +106,9 @@ def mel_filters(sample_rate: int, window: int, num_mels: int) -> Tensor:
 
     They are evenly spaced in mel (2595 log10(1 + f / 700)) from 20 Hz to half the sample rate, each with peak 1.
     """
-    low, high = (2595 * torch.log10(1 + torch.tensor(f, dtype=torch.float64) / 700) for f in (20.0, sample_rate / 2))
-    edges_hz = 700 * (10 ** (torch.linspace(low.item(), high.item(), num_mels + 2, dtype=torch.float64) / 2595) - 1)
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (20.0, sample_rate / 2))
+    step = (high - low) / (num_mels + 1)
+    edges_hz = 700 * (10 ** ((low + step * torch.arange(num_mels + 2, dtype=torch.float64)) / 2595) - 1)
     bins_hz = torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * sample_rate / window
     left, centre, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
     rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)

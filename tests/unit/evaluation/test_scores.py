@@ -23,6 +23,7 @@ from data2vec2.models import Encoder
 from data2vec2.recipes import get_recipe
 
 CPU = torch.device("cpu")
+RAW = ("raw pixels", lambda reader, samples, note: raw_pixels(reader, samples, note=note))
 CONFIG = get_recipe("image_tiny").model
 
 
@@ -72,7 +73,7 @@ def test_raw_pixels(reader: ImageReader) -> None:
 def test_the_table(reader: ImageReader) -> None:
     train, test = np.arange(400), np.arange(400, 600)
     normalise = Normalise((0.3,), (0.3,), CPU)
-    scores = score(encoder(0), encoder(1), (reader, train), (reader, test), normalise, CPU, "test part")
+    scores = score(encoder(0), encoder(1), (reader, train), (reader, test), normalise, CPU, "test part", raw=RAW)
     assert [row.features for row in scores.rows] == [
         "data2vec2",
         "random initialisation",
@@ -102,6 +103,7 @@ def test_probes_and_curves_that_are_asked_for(reader: ImageReader, monkeypatch: 
     heard: list[str] = []
     scores = score(
         *(encoder(0), encoder(1), train, test, normalise, CPU, "test"),
+        raw=RAW,
         probes=("knn", "attentive"),
         labels=(1, 15),
         seeds=2,
@@ -138,5 +140,5 @@ def test_what_can_not_be_read_is_left_out(tmp_path: Path) -> None:
     assert part.y.tolist() == [label for _, label in expected]
     assert sorted(part.x[:, 0]) == pytest.approx([0, 40 / 255, 120 / 255, 160 / 255, 200 / 255])
     only = np.flatnonzero(np.array(records.names) == "class0/2.png")
-    with pytest.raises(UserError, match="none of 1 pictures of the folder of images can be read"):
+    with pytest.raises(UserError, match="none of 1 samples of the folder of images can be read"):
         raw_pixels(pictures, only)

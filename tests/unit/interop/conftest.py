@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ModelConfig, TargetConfig
-from data2vec2.interop.export import export_image
+from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ImageDataConfig, ModelConfig, TargetConfig
+from data2vec2.interop.export import export_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 
@@ -37,7 +37,7 @@ def export(
 ) -> None:
     channels = config.modality.num_channels
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
-    export_image(encoder, config, folder, mean=mean, std=std, eval_crop=eval_crop, card=card)
+    export_encoder(encoder, config, ImageDataConfig(mean=mean, std=std, eval_crop=eval_crop), folder, card)
 
 
 @pytest.fixture

@@ -10,17 +10,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data2vec2.config import ModelConfig
+from data2vec2.config import ImageDataConfig, ModelConfig
 from data2vec2.errors import UserError
 from data2vec2.interop.export import ExportInfo, export_classifier, load_classifier, load_encoder
 from data2vec2.models import Classifier, Encoder
 
 CLASSES = ("cat", "dog", "naïve bird")
+DATA = ImageDataConfig(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), eval_crop=0.9)
 
 
 @pytest.fixture
 def info(config: ModelConfig) -> ExportInfo:
-    return ExportInfo(model=config, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), eval_crop=0.9, classes=CLASSES)
+    return ExportInfo(model=config, data=DATA, classes=CLASSES)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_a_loaded_classifier_says_the_same(
     loaded, found = load_classifier(tmp_path / "out")
     assert not loaded.training
     assert torch.equal(loaded(pictures), classifier(pictures))
-    assert (found.classes, found.multi_label, found.mean, found.eval_crop) == (CLASSES, multi_label, info.mean, 0.9)
+    assert (found.classes, found.multi_label, found.data) == (CLASSES, multi_label, DATA)
     encoder, same = load_encoder(tmp_path / "out")
     assert same == found
     assert torch.equal(encoder(pictures).x_NLD, classifier.encoder(pictures).x_NLD)

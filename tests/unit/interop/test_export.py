@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data2vec2.config import ImageConfig, ModelConfig
+from data2vec2.config import ImageConfig, ImageDataConfig, ModelConfig
 from data2vec2.errors import UserError
-from data2vec2.interop.export import FILES, export_image, from_fields, load_encoder, to_fields
+from data2vec2.interop.export import FILES, export_encoder, from_fields, load_encoder, to_fields
 from data2vec2.models import Encoder
 from data2vec2.recipes import image
 from tests.unit.interop.conftest import export, make_encoder
@@ -33,7 +33,7 @@ def test_modality_and_encoder_survive_the_fields_of_config_json(recipe):
 def test_loaded_encoder_equals_the_exported_one(encoder: Encoder, config: ModelConfig, exported: Path, pictures):
     loaded, info = load_encoder(exported)
     assert (info.model.modality, info.model.encoder) == (config.modality, config.encoder)
-    assert (info.mean, info.std, info.eval_crop) == ((0.4, 0.5, 0.6), (0.2, 0.25, 0.3), 0.875)
+    assert info.data == ImageDataConfig(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), eval_crop=0.875)
     assert not loaded.training
     assert torch.equal(loaded(pictures).x_NLD, encoder(pictures).x_NLD)
 
@@ -89,7 +89,7 @@ def test_a_failed_export_keeps_the_earlier_one(encoder: Encoder, config: ModelCo
 
 def test_export_refuses_a_mean_of_other_length(encoder: Encoder, config: ModelConfig, tmp_path: Path):
     with pytest.raises(ValueError, match="3 channels"):
-        export_image(encoder, config, tmp_path / "x", mean=(0.5,), std=(0.2,), eval_crop=1.0, card="")
+        export_encoder(encoder, config, ImageDataConfig(mean=(0.5,), std=(0.2,)), tmp_path / "x", "")
     assert not (tmp_path / "x").exists()
 
 
@@ -125,7 +125,7 @@ def test_a_config_json_of_something_else_is_refused(exported: Path, changes: dic
 
 def test_damaged_files_are_named(exported: Path):
     change_json(exported / "preprocessor_config.json", eval_crop=None)
-    with pytest.raises(UserError, match=r"preprocessor_config\.json needs"):
+    with pytest.raises(UserError, match=r"preprocessor_config\.json can't be used: it needs"):
         load_encoder(exported)
     (exported / "preprocessor_config.json").write_text("{")
     with pytest.raises(UserError, match=r"preprocessor_config\.json is not valid JSON"):

@@ -1,0 +1,283 @@
+"""Recordings: their lengths, pieces of long ones, crops and batches.
+
+Shapes: `B` samples of a batch, `S` samples of a waveform, `N` records, `P` pieces.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data2vec2 import rng
+from data2vec2.config import AudioConfig, AudioDataConfig
+from data2vec2.data.reader import Bad, ReadBatch
+from data2vec2.data.records import BadSample, Records
+from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
+from data2vec2.data.skipped import Skipped
+from data2vec2.data.waveform import length_of, normalise, rate_of, read_audio
+from data2vec2.errors import UserError
+
+Note = Callable[[str], None]
+
+TOO_SHORT = "too short"
+"""Why a recording below `AudioDataConfig.min_seconds` is left out."""
+_MAX_REPLACEMENTS = 100
+_NOTE_EVERY_S = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """What pre-training takes crops from: every recording, those of two `max_seconds` and more cut evenly.
+
+    Starts and lengths in samples at the model's rate.
+    """
+
+    lengths_N: NDArray[np.int64]
+    """Of each whole recording; 0 for those that can't be read."""
+    bad: tuple[Bad, ...]
+    """Recordings without a piece: those that can't be read, and the short ones."""
+    records_P: NDArray[np.int64]
+    """The record of each piece, ascending."""
+    starts_P: NDArray[np.int64]
+    lengths_P: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.records_P)
+
+
+class AudioReader:
+    """Batches of waveforms of zero mean and unit variance. Can be pickled; equal arguments give equal batches.
+
+    The samples of a training batch are places in `pieces`, those of `eval_batch` are places in the records. A bad one
+    is replaced by another one, chosen by (seed, sample) and the plan's length alone. Both batch methods raise
+    `UserError` if a hundred others are bad too.
+    """
+
+    eval_size = 16
+
+    def __init__(self, records: Records, config: AudioConfig, data: AudioDataConfig, seed: int) -> None:
+        self.records = records
+        self.config = config
+        self.data = data
+        self.seed = seed
+        self._pieces: Pieces | None = None
+
+    @property
+    def pieces(self) -> Pieces:
+        """The pieces; the first call measures all recordings."""
+        return self.measure()
+
+    def measure(self, note: Note | None = None) -> Pieces:
+        """The pieces, from the lengths that the data or the headers of the files say; `note` hears of long waits."""
+        if self._pieces is None:
+            rate = self.config.sample_rate
+            lengths_N, reasons = _measured(self.records, rate, note)
+            shortest = max(round(self.data.min_seconds * rate), self.config.receptive_field)
+            reasons |= {int(place): TOO_SHORT for place in np.flatnonzero(lengths_N < shortest) if place not in reasons}
+            bad = tuple(Bad(self.records.names[place], reasons[place]) for place in sorted(reasons))
+            good = np.flatnonzero(lengths_N >= shortest)
+            counts = np.maximum(1, lengths_N[good] // round(self.data.max_seconds * rate))
+            records_P = np.repeat(good, counts)
+            within_P = np.arange(len(records_P)) - np.repeat(np.cumsum(counts) - counts, counts)
+            counts_P = np.repeat(counts, counts)
+            starts_P, ends_P = (lengths_N[records_P] * place_P // counts_P for place_P in (within_P, within_P + 1))
+            self._pieces = Pieces(lengths_N, bad, records_P, starts_P, ends_P - starts_P)
+        return self._pieces
+
+    def order(self, batch_size: int) -> LengthBatches:
+        """Global batches of so many seconds of pieces; `UserError` if there is no piece."""
+        rate, lengths_P = self.config.sample_rate, self.pieces.lengths_P
+        if not len(lengths_P):
+            raise UserError(
+                f"none of {len(self.records)} recordings of the {self.records.kind} can be trained on: "
+                f"{_reasons(self.pieces.bad)}; the shortest may have --data.min-seconds {self.data.min_seconds:g}"
+            )
+        longest = round(self.data.max_seconds * rate)
+        return LengthBatches(np.minimum(lengths_P, longest), batch_size, self.seed, rate)
+
+    def grid(self, plan: Plan) -> tuple[int, ...]:
+        """Tokens of a training batch."""
+        return (self.config.num_tokens(plan.length),)
+
+    def size(self, plan: Plan) -> float:
+        """Seconds of each sample of a training batch."""
+        return plan.length / self.config.sample_rate
+
+    def train_batch(self, plan: Plan) -> ReadBatch:
+        """Crops of `plan.length` samples from pieces, which are normalised before; offsets by (seed, epoch, sample)."""
+        wave_BS = np.empty((len(plan.samples_B), plan.length), dtype=np.float32)
+        indices_B, bad = self.pieces.records_P[plan.samples_B], []
+        for place, (epoch, piece) in enumerate(zip(plan.epochs_B.tolist(), plan.samples_B.tolist(), strict=True)):
+            try:
+                wave_BS[place] = self._crop(piece, epoch, plan.length)
+            except BadSample as error:
+                bad.append(Bad(self.name(piece), error.reason))
+                wave_BS[place], other = self._other_crop(piece, epoch, plan.length, bad[-1])
+                indices_B[place] = self.pieces.records_P[other]
+        return ReadBatch(wave_BS, self.records.labels[indices_B], tuple(bad), indices_B)
+
+    def eval_batch(self, samples_B: NDArray[np.int64]) -> ReadBatch:
+        """Whole recordings, with zeros behind all but the longest."""
+        indices_B, bad, waves = np.array(samples_B, dtype=np.int64), [], []
+        for place, sample in enumerate(indices_B.tolist()):
+            try:
+                wave = self.whole(sample)
+            except BadSample as error:
+                bad.append(Bad(self.records.names[sample], error.reason))
+                wave, indices_B[place] = self._replacement(sample, bad[-1], self.whole, np.arange(len(self.records)))
+            waves.append(wave)
+        lengths_B = np.array([len(wave) for wave in waves], dtype=np.int64)
+        wave_BS = np.zeros((len(waves), lengths_B.max(initial=0)), dtype=np.float32)
+        for row_S, wave in zip(wave_BS, waves, strict=True):
+            row_S[: len(wave)] = wave
+        return ReadBatch(wave_BS, self.records.labels[indices_B], tuple(bad), indices_B, lengths_B)
+
+    def whole(self, sample: int) -> NDArray[np.float32]:
+        """One whole recording, normalised; raises `BadSample`, also if it has not one token."""
+        with self.records.open(sample) as file:
+            wave = read_audio(file, self.config.sample_rate)
+        if len(wave) < self.config.receptive_field:
+            raise BadSample(TOO_SHORT)
+        return normalise(wave)
+
+    def piece(self, piece: int) -> NDArray[np.float32]:
+        """One piece, normalised; raises `BadSample`."""
+        pieces, rate = self.pieces, self.config.sample_rate
+        start, length = int(pieces.starts_P[piece]), int(pieces.lengths_P[piece])
+        with self.records.open(int(pieces.records_P[piece])) as file:
+            return normalise(read_audio(file, rate, start / rate, length / rate))
+
+    def name(self, piece: int) -> str:
+        """The recording's name, with the place where it has several pieces."""
+        pieces = self.pieces
+        record, start = int(pieces.records_P[piece]), int(pieces.starts_P[piece])
+        is_whole = pieces.lengths_P[piece] == pieces.lengths_N[record]
+        return self.records.names[record] + ("" if is_whole else f" from {start / self.config.sample_rate:.0f} s")
+
+    def _crop(self, piece: int, epoch: int, length: int) -> NDArray[np.float32]:
+        """`length` samples of a piece; raises `BadSample`."""
+        wave = self.piece(piece)
+        if len(wave) < length:  # headers may promise more than there is
+            raise BadSample("truncated")
+        draw = rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epoch, piece), 1)[0, 0]
+        offset = int(draw * (len(wave) - length + 1))
+        return wave[offset : offset + length]
+
+    def _other_crop(self, piece: int, epoch: int, length: int, bad: Bad) -> tuple[NDArray[np.float32], int]:
+        """What stands in for a bad piece: a crop of one long enough; if all are bad, a shorter one over and over."""
+
+        def crop(other: int) -> NDArray[np.float32]:
+            if self.pieces.lengths_P[other] < length:
+                return np.resize(self.piece(other), length)
+            return self._crop(other, epoch, length)
+
+        long_enough = np.flatnonzero(self.pieces.lengths_P >= length)
+        return self._replacement(piece, bad, crop, long_enough, np.arange(len(self.pieces)))
+
+    def _replacement(
+        self, sample: int, bad: Bad, read: Callable[[int], NDArray[np.float32]], *among: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], int]:
+        """What stands in for a bad sample, and its place; equally many tries in each of `among`."""
+        draws = rng.uniforms(rng.keys(rng.Stream.REPLACEMENT, self.seed, sample), _MAX_REPLACEMENTS)[0]
+        parts = zip(among, np.split(draws, len(among)), strict=True)
+        last = bad.reason
+        for other in np.concatenate([places[(part * len(places)).astype(np.int64)] for places, part in parts]).tolist():
+            try:
+                return read(other), other
+            except BadSample as error:
+                last = error.reason
+        raise UserError(
+            f"{bad.name} can't be used ({bad.reason}), and none of {_MAX_REPLACEMENTS} others drawn in its place can "
+            f"(the last: {last}); check the files of the {self.records.kind}"
+        )
+
+
+@dataclass(frozen=True)
+class AudioSurvey:
+    """What a look at all headers and at part of the sound found."""
+
+    checked: int
+    """Pieces, and recordings without any: what `bad` is to be compared with."""
+    bad: tuple[Bad, ...]
+    hours: float
+    """Of what can be trained on."""
+    shortest_s: float
+    longest_s: float
+    rates: Mapping[int, int]
+    """How many of the pieces that were decoded come in each sample rate."""
+
+
+def survey_audio(reader: AudioReader, limit: int = 200, note: Note | None = None) -> AudioSurvey:
+    """Measure all recordings, and decode up to `limit` pieces, evenly spread, in threads.
+
+    Raises `UserError` if there is no usable piece, or if more of those that were decoded are bad than `data.max_bad`.
+    """
+    pieces, rate = reader.measure(note), reader.config.sample_rate
+    reader.order(1)  # refuses data without a piece
+
+    def look(piece: int) -> int | Bad:
+        record, length = int(pieces.records_P[piece]), int(pieces.lengths_P[piece])
+        slack = LENGTH_STEP * rate
+        try:
+            with reader.records.open(record) as file:
+                found = rate_of(file)
+                if reader.records.seconds is not None:
+                    file.seek(0)
+                    if abs(length_of(file, rate) - int(pieces.lengths_N[record])) > slack:
+                        return Bad(reader.name(piece), "not as long as the manifest says")
+            if len(reader.piece(piece)) < length - slack:
+                return Bad(reader.name(piece), "truncated")
+        except BadSample as error:
+            return Bad(reader.name(piece), error.reason)
+        return found
+
+    count = min(limit, len(pieces))
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        results = list(pool.map(look, (np.arange(count) * len(pieces) // count).tolist()))
+    bad = [result for result in results if isinstance(result, Bad)]
+    if len(bad) == count:
+        raise UserError(f"none of {count} recordings of the {reader.records.kind} can be used: {_reasons(bad)}")
+    Skipped(count, reader.data.max_bad).add(bad)
+    lengths = pieces.lengths_N[np.unique(pieces.records_P)] / rate
+    rates = Counter(result for result in results if isinstance(result, int))
+    checked = len(pieces) + len(pieces.bad)
+    hours = float(pieces.lengths_P.sum() / rate / 3600)
+    return AudioSurvey(checked, (*pieces.bad, *bad), hours, float(lengths.min()), float(lengths.max()), rates)
+
+
+def _measured(records: Records, rate: int, note: Note | None) -> tuple[NDArray[np.int64], dict[int, str]]:
+    """Lengths `N` in samples, 0 where there is a reason why it can't be told, and these reasons."""
+    if records.seconds is not None:
+        return (records.seconds * rate).astype(np.int64), {}
+
+    def length(place: int) -> int | str:
+        try:
+            with records.open(place) as file:
+                return length_of(file, rate)
+        except BadSample as error:
+            return error.reason
+
+    lengths_N, reasons, said = np.zeros(len(records), dtype=np.int64), {}, time.monotonic()
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for place, found in enumerate(pool.map(length, range(len(records)))):
+            if isinstance(found, str):
+                reasons[place] = found
+            else:
+                lengths_N[place] = found
+            if note is not None and time.monotonic() - said > _NOTE_EVERY_S:
+                said = time.monotonic()
+                note(f"measured {place + 1:,} of {len(records):,} recordings")
+    return lengths_N, reasons
+
+
+def _reasons(bad: tuple[Bad, ...] | list[Bad]) -> str:
+    """Counts by reason, and the first name."""
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in bad).most_common())
+    return f"{counts} (the first: {bad[0].name})" if bad else "there is none"
