@@ -1,7 +1,10 @@
-"""The losses: regression in pre-training, classification in fine-tuning."""
+"""The losses: regression in pre-training, classification and CTC in fine-tuning."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,3 +30,32 @@ def classification(logits_BC: Tensor, targets_BC: Tensor, multi_label: bool) -> 
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / logits_BC.shape[1]
     return F.cross_entropy(logits_BC, targets_BC, reduction="sum")
+
+
+class CtcLoss(NamedTuple):
+    """What `ctc` computes."""
+
+    loss: Tensor
+    """Sum over samples of -log p(target); a mean over samples is what is minimised, see `ctc`."""
+    num_impossible: Tensor
+    """Samples with more letters than frames allow; they count 0 in the loss."""
+
+
+def ctc(logits_BTV: Tensor, num_tokens_B: Tensor, targets_BL: Tensor, target_lengths_B: Tensor) -> CtcLoss:
+    """Connectionist temporal classification (Graves et al., ICML 2006), blank 0; float32 scalars.
+
+    Of `targets_BL` the first `target_lengths_B` letters are each sample's. The authors divide the sum by the batch's
+    number of letters; here every sample weighs the same, so that a mean over micro-batches and processes is exact.
+    Adam makes the scale of the loss nearly immaterial. On a GPU, PyTorch's kernel waits for the device.
+    """
+    log_probs_TBV = logits_BTV.float().log_softmax(dim=-1).transpose(0, 1)
+    if logits_BTV.device.type == "mps":  # where PyTorch has no CTC
+        log_probs_TBV, targets_BL = log_probs_TBV.cpu(), targets_BL.cpu()
+        num_tokens_B, target_lengths_B = num_tokens_B.cpu(), target_lengths_B.cpu()
+    loss = F.ctc_loss(
+        log_probs_TBV, targets_BL, num_tokens_B, target_lengths_B, blank=0, reduction="sum", zero_infinity=True
+    )
+    places_L = torch.arange(1, targets_BL.shape[1], device=targets_BL.device)
+    repeats_BL = (targets_BL[:, 1:] == targets_BL[:, :-1]) & (places_L < target_lengths_B[:, None])
+    impossible_B = target_lengths_B + repeats_BL.sum(dim=1) > num_tokens_B
+    return CtcLoss(loss.to(logits_BTV.device), impossible_B.sum().to(logits_BTV.device))

@@ -1,6 +1,6 @@
-"""Multi-masking: which tokens of a sample each of its M student rows keeps (paper, section 3.3).
+"""Multi-masking: which tokens of a sample each of its M student rows keeps (paper, section 3.3); and spans.
 
-Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tokens, `C` block centres.
+Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tokens, `C` block centres, `S` spans.
 """
 
 from __future__ import annotations
@@ -52,6 +52,34 @@ def draw_keep_ids(
     ranked_NT = np.argpartition(order_NT, chosen - 1, axis=1)
     kept_NK = ranked_NT[:, :chosen] if config.inverse else ranked_NT[:, chosen:]
     return np.sort(kept_NK, axis=1)
+
+
+def draw_spans(
+    stream: rng.Stream,
+    share: float,
+    length: int,
+    sizes_B: NDArray[np.int64],
+    seed: int,
+    epochs_B: NDArray[np.int64],
+    samples_B: NDArray[np.int64],
+) -> NDArray[np.bool_]:
+    """Fine-tuning's masks of speech: True inside spans of `length` at random starts, `B x max(sizes_B)`.
+
+    Of a sample's `sizes_B` tokens (or channels), `share * size / length` spans are masked, rounded up or down at random
+    so that the mean is exact. They may overlap, so of .65 about 1 - exp(-.65) = 48 % is masked. A row depends on
+    (seed, epoch, sample) and its own size alone, and is False behind it.
+    """
+    width = int(sizes_B.max())
+    draws_BX = rng.uniforms(rng.keys(stream, seed, epochs_B, samples_B), 1 + math.ceil(share * width / length))
+    counts_B = (share * sizes_B / length + draws_BX[:, 0]).astype(np.int64)
+    starts_BS = (draws_BX[:, 1:] * (np.maximum(sizes_B - length, 0) + 1)[:, None]).astype(np.int64)
+    stops_BS = np.minimum(starts_BS + length, sizes_B[:, None])
+    rows_BS, used_BS = np.indices(starts_BS.shape)[0], np.arange(starts_BS.shape[1]) < counts_B[:, None]
+    edges = np.zeros((len(sizes_B), width + 1), dtype=np.int64)
+    np.add.at(edges, (rows_BS[used_BS], starts_BS[used_BS]), 1)
+    np.add.at(edges, (rows_BS[used_BS], stops_BS[used_BS]), -1)
+    masked: NDArray[np.bool_] = edges[:, :-1].cumsum(axis=1) > 0
+    return masked
 
 
 def _covered(centres_NC: NDArray[np.int64], grid: tuple[int, ...], length: int) -> NDArray[np.bool_]:

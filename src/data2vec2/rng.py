@@ -26,6 +26,8 @@ class Stream(enum.IntEnum):
     AUGMENT = 7
     MIX = 8
     LABELS = 9
+    TIME_SPANS = 10
+    CHANNEL_SPANS = 11
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from data2vec2.config import MaskConfig
-from data2vec2.masking import draw_keep_ids, num_kept
+from data2vec2.masking import draw_keep_ids, draw_spans, num_kept
 from data2vec2.recipes import RECIPES
+from data2vec2.rng import Stream
 
 GRIDS = [(14, 14), (7, 7), (16, 16), (5, 9), (3, 3), (50,), (499,), (7,), (512,)]
 RATIOS = [0.2, 0.48, 0.5, 0.6, 0.75, 0.8]
@@ -162,3 +163,55 @@ def slow_mask(config: MaskConfig, grid: tuple[int, ...], generator: np.random.Ge
     while flat.sum() < wanted:
         flat[generator.choice(np.flatnonzero(~flat))] = True
     return (flat if config.inverse else ~flat).reshape(grid)
+
+
+def spans(share: float, length: int, sizes: np.ndarray, seed: int = 0, epoch: int = 0, first: int = 0) -> np.ndarray:
+    samples = np.arange(first, first + len(sizes))
+    return draw_spans(Stream.TIME_SPANS, share, length, sizes, seed, np.full(len(sizes), epoch), samples)
+
+
+@pytest.mark.parametrize(("share", "length", "size"), [(0.65, 10, 499), (0.5, 10, 100), (0.25, 64, 768), (0.3, 5, 33)])
+def test_spans_hide_the_share_that_random_starts_give(share: float, length: int, size: int) -> None:
+    """Against the obvious code: the rate at which each place is hidden, and how many spans there are."""
+    rows = 4_000
+    ours = spans(share, length, np.full(rows, size))
+    generator = np.random.default_rng(3)
+    slow = np.zeros((rows, size), dtype=bool)
+    for row in slow:
+        for _ in range(int(share * size / length + generator.random())):
+            start = generator.integers(size - length + 1)
+            row[start : start + length] = True
+    a, b = ours.mean(axis=0), slow.mean(axis=0)
+    spread = np.sqrt(np.maximum(a * (1 - a) + b * (1 - b), 1e-3) / rows)
+    assert (np.abs(a - b) / spread).max() < 5
+    counts_a, counts_b = ours.sum(axis=1), slow.sum(axis=1)
+    assert counts_a.mean() == pytest.approx(counts_b.mean(), abs=5 * (2 * counts_b.var() / rows) ** 0.5 + 1e-9)
+    assert counts_a.std() == pytest.approx(counts_b.std(), rel=0.1)
+    runs = np.diff(np.pad(ours[0].astype(int), 1))
+    assert (np.flatnonzero(runs == -1) - np.flatnonzero(runs == 1) >= length).all()
+
+
+def test_spans_of_a_long_recording_hide_what_the_docstring_says() -> None:
+    assert spans(0.65, 10, np.full(200, 5_000)).mean() == pytest.approx(1 - np.exp(-0.65), abs=0.005)
+
+
+def test_spans_depend_on_seed_epoch_sample_and_own_size_alone() -> None:
+    sizes = np.array([100, 40, 333, 7])
+    together = spans(0.65, 10, sizes)
+    assert together.shape == (4, 333)
+    for row, size in enumerate(sizes):
+        alone = spans(0.65, 10, sizes[row : row + 1], first=row)
+        assert np.array_equal(together[row, :size], alone[0])
+        assert not together[row, size:].any()
+    same = np.full(8, 200)
+    drawn = [spans(0.65, 10, same, seed=seed, epoch=epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert len(np.unique(np.concatenate(drawn), axis=0)) == 32
+    other = draw_spans(Stream.CHANNEL_SPANS, 0.65, 10, same, 0, np.zeros(8, np.int64), np.arange(8))
+    assert not np.array_equal(other, drawn[0])
+
+
+def test_spans_of_nothing_and_longer_than_a_recording() -> None:
+    assert not spans(0.0, 10, np.array([50, 20])).any()
+    whole = spans(1.0, 10, np.full(400, 4))  # .4 spans of 10 in 4 tokens
+    assert set(whole.sum(axis=1).tolist()) == {0, 4}
+    assert whole.mean() == pytest.approx(0.4, abs=0.12)

@@ -1,11 +1,18 @@
 """The configuration of a run: frozen dataclasses, standard library only."""
 
+from data2vec2.config.audio_finetune import (
+    AudioFinetuneConfig,
+    AudioFinetuneDataConfig,
+    AudioFinetuneModelConfig,
+    SpanMaskConfig,
+)
 from data2vec2.config.finetune import (
     AugmentConfig,
     FinetuneConfig,
     FinetuneDataConfig,
     FinetuneModelConfig,
     FinetuneOptimConfig,
+    Schedule,
 )
 from data2vec2.config.model import (
     AudioConfig,
@@ -32,6 +39,9 @@ from data2vec2.config.tree import from_dict, to_dict
 __all__ = [
     "AudioConfig",
     "AudioDataConfig",
+    "AudioFinetuneConfig",
+    "AudioFinetuneDataConfig",
+    "AudioFinetuneModelConfig",
     "AugmentConfig",
     "DataConfig",
     "DecoderConfig",
@@ -48,6 +58,8 @@ __all__ = [
     "ModelConfig",
     "OptimConfig",
     "RunConfig",
+    "Schedule",
+    "SpanMaskConfig",
     "TargetConfig",
     "TrainConfig",
     "fit_schedule",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from data2vec2.config.check import require
 from data2vec2.config.run import ImageDataConfig, OptimConfig, TrainConfig
+
+Schedule = Literal["cosine", "tri_stage", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +61,9 @@ class AugmentConfig:
 class FinetuneOptimConfig(OptimConfig):
     """The optimiser, with rates that fall from the last block to the first."""
 
+    schedule: Schedule = "cosine"
+    """The rate after warm-up: cosine or linear to zero; tri_stage: held to half of the updates, then exponentially down
+    to 5 %, with a warm-up from 1 %."""
     layer_decay: float = 1.0
     """Block i of n learns at layer_decay ** (n + 1 - i) of the rate; stem, norm and head at the full one."""
 

@@ -1,11 +1,14 @@
 """The encoder with a linear head, as it is fine-tuned (paper, section 4.1).
 
-Shapes: `B` samples, `C` classes, `D` width.
+Shapes: `B` samples, `T` tokens, `C` classes, `D` width.
 """
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.models.encoder import Encoder
@@ -13,11 +16,21 @@ from data2vec2.nn.block import Block
 
 
 class Classifier(nn.Module):
-    """Mean of the features over tokens (without CLS), LayerNorm, Linear."""
+    """Mean of the features over real tokens (without CLS), LayerNorm, Linear; or pooled after these."""
 
-    def __init__(self, encoder: Encoder, num_classes: int, drop_path: float = 0.0) -> None:
-        """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block."""
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        drop_path: float = 0.0,
+        pooling: Literal["mean", "linear_softmax"] = "mean",
+    ) -> None:
+        """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block.
+
+        `pooling` linear_softmax is for samples that can have several classes, each for a part of the time.
+        """
         super().__init__()
+        self.pooling = pooling
         dim, config = encoder.config.embed_dim, encoder.config
         self.encoder = encoder
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -29,6 +42,21 @@ class Classifier(nn.Module):
             assert isinstance(block, Block)
             block.drop_path.rate = rate
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits `BC` of normalised inputs."""
-        return self.head(self.norm(self.encoder(inputs).pooled()))  # type: ignore[no-any-return]
+    def forward(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Logits `BC` of normalised inputs, of which only the first `lengths_B` of each are real where given."""
+        encoded = self.encoder(inputs, lengths_B=lengths_B)
+        if self.pooling == "mean":
+            return self.head(self.norm(encoded.pooled()))  # type: ignore[no-any-return]
+        return linear_softmax(self.head(self.norm(encoded.features_NTD)), encoded.tokens.padding_BT)
+
+
+def linear_softmax(logits_BTC: Tensor, padding_BT: Tensor | None = None) -> Tensor:
+    """Logits `BC` of the classes' probabilities sum p^2 / sum p over real tokens (Wang et al., ICASSP 2019); float32.
+
+    In logarithms: with q = 1 - p, the odds of the pooled probability are sum p^2 / sum p q.
+    """
+    logits_BTC = logits_BTC.float()
+    p_BTC, q_BTC = F.logsigmoid(logits_BTC), F.logsigmoid(-logits_BTC)
+    if padding_BT is not None:
+        p_BTC = p_BTC.masked_fill(padding_BT[..., None], float("-inf"))
+    return (2 * p_BTC).logsumexp(dim=1) - (p_BTC + q_BTC).logsumexp(dim=1)

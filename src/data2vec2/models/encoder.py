@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from data2vec2.config import EncoderConfig
 from data2vec2.modalities.base import Modality, Tokens
 from data2vec2.nn.block import Block
+from data2vec2.nn.stems import WaveformStem
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,23 @@ def initialise(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, Modality):
             part.reset_parameters()
+
+
+def prepare_finetuning(
+    encoder: Encoder, *, layer_drop: float = 0.0, activation_dropout: float = 0.0, freeze_stem: bool = False
+) -> None:
+    """Set what fine-tuning of audio changes: layer-drop, dropout inside the MLPs, and a stem that stays as it is.
+
+    Frozen are the convolutions of a waveform stem and their norms; what makes tokens of their channels learns.
+    """
+    encoder.layer_drop = layer_drop
+    for block in encoder.blocks:
+        assert isinstance(block, Block)
+        block.mlp.dropout.p = activation_dropout
+    stem = encoder.modality.stem
+    if freeze_stem and isinstance(stem, WaveformStem):
+        for part in (stem.convs, stem.norms):
+            part.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -23,17 +23,18 @@ class BlockOutput(NamedTuple):
 
 
 class MLP(nn.Module):
-    """Two linear layers with exact GELU between them."""
+    """Two linear layers with exact GELU between them, and a dropout that only fine-tuning sets (`dropout.p`)."""
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = nn.GELU()
+        self.dropout = nn.Dropout(0.0)
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x_NLD: Tensor) -> Tensor:
         """`NLD` to `NLD`."""
-        return self.fc2(self.act(self.fc1(x_NLD)))  # type: ignore[no-any-return]
+        return self.fc2(self.dropout(self.act(self.fc1(x_NLD))))  # type: ignore[no-any-return]
 
 
 class DropPath(nn.Module):

@@ -24,6 +24,7 @@ from data2vec2.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
     peak_lr,
+    schedule_of,
     set_learning_rate,
 )
 from data2vec2.training.parallel import ALONE, World, without_averaging
@@ -188,8 +189,8 @@ class _Trainer:
         self.model.train()
         if config.train.compile:
             self.model.compile()
-        skips_parts = any(getattr(part, "layer_drop", 0.0) for part in self.model.modules())
-        self.shared = world.wrap(self.model, skips_parts)
+        may_skip = [getattr(part, name, 0) for part in self.model.modules() for name in ("layer_drop", "skips_parts")]
+        self.shared = world.wrap(self.model, any(may_skip))
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Put back model, optimiser and the loop's state; returns the step to go on from."""
@@ -209,8 +210,9 @@ class _Trainer:
 
     def update(self, step: int, batch: Batch) -> None:
         """One optimiser step over a global batch, then the teacher's."""
+        optim, updates = self.config.optim, self.config.train.updates
         self.lr = learning_rate(
-            step, peak=self.peak, warmup=self.config.optim.warmup_updates, updates=self.config.train.updates
+            step, peak=self.peak, warmup=optim.warmup_updates, updates=updates, schedule=schedule_of(optim)
         )
         set_learning_rate(self.optimizer, self.lr)
         total = torch.zeros((), device=self.device)

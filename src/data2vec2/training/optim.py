@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data2vec2.config import FinetuneOptimConfig, OptimConfig
+from data2vec2.config import FinetuneOptimConfig, OptimConfig, Schedule
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -57,12 +57,25 @@ def peak_lr(config: OptimConfig, batch_size: int) -> float:
     return config.lr * {"none": 1.0, "linear": ratio, "sqrt": math.sqrt(ratio)}[config.lr_rule]
 
 
-def learning_rate(step: int, *, peak: float, warmup: int, updates: int) -> float:
-    """Rate of step 0, 1, ...: linear from 0 to `peak` over `warmup` steps, then half a cosine to 0 at `updates`."""
+def schedule_of(config: OptimConfig) -> Schedule:
+    """The shape of the learning rate's course; only fine-tuning can choose it."""
+    return config.schedule if isinstance(config, FinetuneOptimConfig) else "cosine"
+
+
+def learning_rate(step: int, *, peak: float, warmup: int, updates: int, schedule: Schedule = "cosine") -> float:
+    """Rate of step 0, 1, ...: linear from 0 to `peak` over `warmup` steps, then down until `updates`.
+
+    cosine: half a cosine to 0. linear: a line to 0. tri_stage (fairseq's): from 1 % of the peak up to it, held until
+    half of the updates, then exponentially down to 5 % of it.
+    """
     if step < warmup:
-        return peak * step / warmup
-    progress = (step - warmup) / max(1, updates - warmup)
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        start = 0.01 if schedule == "tri_stage" else 0.0
+        return peak * (start + (1 - start) * step / warmup)
+    turn = max(warmup, updates // 2) if schedule == "tri_stage" else warmup
+    progress = min(1.0, max(0.0, (step - turn) / max(1, updates - turn)))
+    if schedule == "tri_stage":
+        return peak * float(0.05**progress)
+    return peak * (1 - progress if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -68,7 +68,7 @@ class World:
     def wrap(self, model: nn.Module, skips_parts: bool = False) -> nn.Module:
         """The model, which averages its gradients over all processes after every backward pass if there are several.
 
-        `skips_parts`: whether a pass may leave out trained parts (layer-drop).
+        `skips_parts`: whether a pass may leave out trained parts (layer-drop, frozen ones).
         """
         if self.size == 1:
             return model

@@ -7,6 +7,9 @@ from typing import Any
 import pytest
 
 from data2vec2.config import (
+    AudioFinetuneConfig,
+    AudioFinetuneDataConfig,
+    AudioFinetuneModelConfig,
     DecoderConfig,
     EmaConfig,
     EncoderConfig,
@@ -17,6 +20,7 @@ from data2vec2.config import (
     ModelConfig,
     OptimConfig,
     RunConfig,
+    SpanMaskConfig,
     TargetConfig,
     TrainConfig,
 )
@@ -63,6 +67,17 @@ WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
     (ImageDataConfig, "data.val_fraction", (1.0, -0.1)),
     (ImageDataConfig, "data.max_bad", (-0.1, 1.1)),
     (ImageDataConfig, "data.workers", (-1,)),
+    (AudioFinetuneModelConfig, "model.dropout", (-0.1, 1.0)),
+    (AudioFinetuneModelConfig, "model.activation_dropout", (-0.1, 1.0)),
+    (AudioFinetuneModelConfig, "model.layer_drop", (-0.1, 1.0)),
+    (AudioFinetuneModelConfig, "model.freeze_updates", (-1,)),
+    (SpanMaskConfig, "masks.time_share", (-0.1, float("inf"), float("nan"))),
+    (SpanMaskConfig, "masks.channel_share", (-0.1, float("inf"))),
+    (SpanMaskConfig, "masks.time_length", (0,)),
+    (SpanMaskConfig, "masks.channel_length", (0,)),
+    (SpanMaskConfig, "masks.noise_std", (-0.1,)),
+    (AudioFinetuneDataConfig, "data.max_minutes", (0.0, -1.0)),
+    (AudioFinetuneDataConfig, "data.labels_per_class", (0,)),
     (TrainConfig, "train.updates", (0, -1)),
     (TrainConfig, "train.batch_size", (0,)),
     (TrainConfig, "train.micro_batch", (0, 3, 512)),
@@ -88,6 +103,11 @@ def test_parts_that_do_not_fit_each_other_are_refused() -> None:
         ModelConfig(encoder=EncoderConfig(depth=4), targets=TargetConfig(average_layers=5))
     with pytest.raises(ValueError, match=r"model\.decoder\.groups is 16; it must be a divisor of .* \(60\)"):
         ModelConfig(encoder=EncoderConfig(embed_dim=60), decoder=DecoderConfig(groups=16))
+
+
+def test_a_batch_of_audio_has_room_for_the_longest_recording() -> None:
+    with pytest.raises(ValueError, match=r"train\.batch_size is 32; it must be at least 40 seconds"):
+        AudioFinetuneConfig(train=TrainConfig(batch_size=32, processes=2))
 
 
 def test_a_configuration_can_not_be_changed_by_accident() -> None:

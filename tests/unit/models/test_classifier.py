@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data2vec2.config import EncoderConfig, ImageConfig
-from data2vec2.modalities import ImageModality
+from data2vec2.config import AudioConfig, EncoderConfig, ImageConfig
+from data2vec2.modalities import AudioModality, ImageModality
 from data2vec2.models import Classifier, Encoder
+from data2vec2.models.classifier import linear_softmax
 
 SHAPE = EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=1, depth=3)
 
@@ -47,3 +48,42 @@ def test_drop_path_acts_in_training_only() -> None:
     model, inputs = make(drop_path=0.9), torch.randn(8, 1, 16, 16)
     assert not torch.equal(model.train()(inputs), model(inputs))
     assert torch.equal(model.eval()(inputs), model(inputs))
+
+
+def audio_classifier(pooling: str) -> Classifier:
+    torch.manual_seed(0)
+    modality = AudioModality(AudioConfig(stem="mel", position_groups=4), 16, 2)
+    return Classifier(Encoder(SHAPE, modality), 3, pooling=pooling).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "linear_softmax"])
+def test_a_recording_gives_the_same_in_any_batch(pooling: str) -> None:
+    model = audio_classifier(pooling)
+    torch.nn.init.normal_(model.head.weight)
+    clips, lengths = [torch.randn(length) for length in (8_000, 3_000)], torch.tensor([8_000, 3_000])
+    together = model(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=9.0), lengths)
+    for row, clip in enumerate(clips):
+        assert torch.allclose(together[row], model(clip[None])[0], atol=1e-5)
+
+
+def test_linear_softmax_weighs_probabilities_with_themselves() -> None:
+    logits = torch.randn(2, 7, 3, generator=torch.Generator().manual_seed(0)) * 3
+    padding = torch.tensor([[False] * 7, [False] * 4 + [True] * 3])
+    for row, count in enumerate((7, 4)):
+        p = logits[row, :count].double().sigmoid()
+        expected = (p.square().sum(0) / p.sum(0)).logit().float()
+        assert torch.allclose(linear_softmax(logits, padding)[row], expected, atol=1e-5)
+    assert torch.allclose(linear_softmax(logits[:, :1]), logits[:, 0], atol=1e-5)  # a single token is itself
+
+
+def test_linear_softmax_of_extreme_scores_stays_finite() -> None:
+    logits = torch.tensor([200.0, -200.0, 0.0]).view(1, 1, 3).repeat(1, 5, 1).requires_grad_()
+    pooled = linear_softmax(logits)
+    assert pooled[0].tolist() == pytest.approx([200, -200, 0])
+    pooled.sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    padded = linear_softmax(logits, torch.tensor([[False] + [True] * 4]))
+    (gradient,) = torch.autograd.grad(padded.sum(), logits)
+    assert torch.isfinite(gradient).all()
+    assert not gradient[:, 1:].any()

@@ -18,6 +18,7 @@ from data2vec2.training.optim import (
     load_optimizer_tensors,
     optimizer_tensors,
     peak_lr,
+    schedule_of,
     set_learning_rate,
 )
 
@@ -72,6 +73,35 @@ def test_odd_lengths_of_warmup() -> None:
     assert learning_rate(0, peak=1.0, warmup=0, updates=10) == 1.0
     assert learning_rate(9, peak=1.0, warmup=100, updates=10) == pytest.approx(0.09)
     assert learning_rate(10, peak=1.0, warmup=10, updates=10) == 1.0
+
+
+def test_three_stages() -> None:
+    """Points that follow from fairseq's rule: phases of .1, .4 and .5, from .01 of the peak, to .05 of it."""
+
+    def rate(step: int) -> float:
+        return learning_rate(step, peak=2.0, warmup=100, updates=1_000, schedule="tri_stage")
+
+    assert rate(0) == pytest.approx(0.02)
+    assert rate(50) == pytest.approx(0.02 + 0.99)
+    assert rate(100) == rate(300) == rate(500) == 2.0
+    assert rate(750) == pytest.approx(2 * math.sqrt(0.05))
+    assert rate(1_000) == rate(1_100) == pytest.approx(0.1)
+    falling = [rate(step) for step in range(500, 1_001)]
+    ratios = [b / a for a, b in itertools.pairwise(falling)]
+    assert max(ratios) == pytest.approx(min(ratios))  # the same factor at each step
+
+
+def test_a_line_to_zero() -> None:
+    rates = [learning_rate(step, peak=2.0, warmup=10, updates=110, schedule="linear") for step in range(112)]
+    assert rates[:11] == [learning_rate(step, peak=2.0, warmup=10, updates=110) for step in range(11)]
+    assert rates[60] == pytest.approx(1.0)
+    assert rates[85] == pytest.approx(0.5)
+    assert rates[110] == rates[111] == 0
+
+
+def test_fine_tuning_chooses_its_schedule() -> None:
+    assert schedule_of(OptimConfig()) == schedule_of(FinetuneOptimConfig()) == "cosine"
+    assert schedule_of(FinetuneOptimConfig(schedule="tri_stage")) == "tri_stage"
 
 
 def test_rules_for_the_global_batch() -> None:

@@ -1,0 +1,157 @@
+"""From a recogniser's probabilities to text: greedy, or the most probable text by prefix beam search.
+
+All log-probabilities are natural logarithms of one clip, without padded frames; `evaluation.ngram` adds a language
+model. Shapes: `T` tokens (frames), `V` symbols of the vocabulary (0 is blank), `L` letters of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data2vec2.data.letters import BLANK_ID, SPACE, Letters
+
+LogProbs = NDArray[np.floating[Any]]
+Decoder = Callable[[LogProbs], tuple[NDArray[np.int64], float]]
+"""Takes log-probabilities `TV`, gives the ids `L` of a text and its score."""
+
+
+class Word(NamedTuple):
+    """A word and when it was said."""
+
+    text: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was heard."""
+
+    text: str
+    score: float
+    """Log-probability, as the decoder computes it: of the best alignment, of the text, or with a language model."""
+    words: tuple[Word, ...]
+    """In the order in which they were said, with the first letter's start and the last letter's end."""
+
+
+def transcribe(
+    log_probs_TV: LogProbs, letters: Letters, seconds_per_token: float, decode: Decoder | None = None
+) -> Transcript:
+    """Text of a clip, with the times of its words from the best alignment; greedy without another decoder.
+
+    CTC puts a letter where it is surest of it, so times are good to a few tokens.
+    """
+    ids_L, score = (decode or greedy)(log_probs_TV)
+    path_T = align(log_probs_TV, ids_L)
+    words = []
+    for is_gap, group in groupby(range(len(ids_L)), lambda place: letters.symbols[ids_L[place]] == SPACE):
+        if not is_gap:
+            places = list(group)
+            frames = np.flatnonzero(np.isin(path_T, places))
+            start_s, end_s = frames[0] * seconds_per_token, (frames[-1] + 1) * seconds_per_token
+            words.append(Word(letters.decode(ids_L[places].tolist()), float(start_s), float(end_s)))
+    return Transcript(letters.decode(ids_L.tolist()), score, tuple(words))
+
+
+def greedy(log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
+    """The most probable symbol of every frame, repeats collapsed, blanks dropped; the score is that alignment's."""
+    best_T = np.asarray(log_probs_TV).argmax(axis=1)
+    starts_T = np.append(True, best_T[1:] != best_T[:-1])[: len(best_T)]
+    score = float(np.asarray(log_probs_TV, dtype=np.float64).max(axis=1).sum())
+    return best_T[starts_T & (best_T != BLANK_ID)], score
+
+
+def beam_search(log_probs_TV: LogProbs, beam: int = 25) -> tuple[NDArray[np.int64], float]:
+    """The most probable text, its alignments summed (Graves et al., 2006; Hannun et al., 2014), and its score.
+
+    Keeps the `beam` most probable prefixes after every frame [P]; exact if that is all of them.
+    """
+    num_symbols, prefixes = np.shape(log_probs_TV)[1], _Prefixes()
+    node_P = np.zeros(1, dtype=np.int64)
+    blank_P, letter_P = np.zeros(1), np.full(1, -np.inf)  # of alignments that end in a blank, and in the last letter
+    for frame_V in np.asarray(log_probs_TV, dtype=np.float64):
+        last_P = np.array([prefixes.lasts[node] for node in node_P])
+        rows_P, total_P = np.arange(len(node_P)), np.logaddexp(blank_P, letter_P)
+        longer_PV = total_P[:, None] + frame_V
+        longer_PV[rows_P, last_P] = blank_P + frame_V[last_P]  # a letter follows itself only after a blank
+        longer_PV[:, BLANK_ID] = -np.inf
+        blank_P, letter_P = total_P + frame_V[BLANK_ID], letter_P + frame_V[last_P]
+        row_of = {node: row for row, node in enumerate(node_P.tolist())}
+        for node, row in row_of.items():
+            before = row_of.get(prefixes.parents[node])
+            if before is not None:  # made longer, the prefix `before` becomes this one
+                letter_P[row] = np.logaddexp(letter_P[row], longer_PV[before, last_P[row]])
+                longer_PV[before, last_P[row]] = -np.inf
+        scores = np.concatenate([np.logaddexp(blank_P, letter_P), longer_PV.ravel()])
+        kept = np.argsort(-scores, kind="stable")[:beam]
+        kept = kept[scores[kept] > -np.inf]
+        old, made = kept[kept < len(rows_P)], kept[kept >= len(rows_P)] - len(rows_P)
+        before_P, with_P = np.divmod(made, num_symbols)
+        new_P = [prefixes.longer(*pair) for pair in zip(node_P[before_P].tolist(), with_P.tolist(), strict=True)]
+        node_P = np.concatenate([node_P[old], np.array(new_P, dtype=np.int64)])
+        blank_P = np.concatenate([blank_P[old], np.full(len(made), -np.inf)])
+        letter_P = np.concatenate([letter_P[old], longer_PV[before_P, with_P]])
+    total_P = np.logaddexp(blank_P, letter_P)
+    best = int(total_P.argmax())
+    return prefixes.spell(int(node_P[best])), float(total_P[best])
+
+
+class _Prefixes:
+    """Texts as nodes of a tree: the text before, and the last letter. Node 0 is the empty text."""
+
+    def __init__(self) -> None:
+        self.parents, self.lasts = [-1], [BLANK_ID]
+        self._known: dict[tuple[int, int], int] = {}
+
+    def longer(self, node: int, letter: int) -> int:
+        """The node of a text with one more letter."""
+        if (node, letter) not in self._known:
+            self._known[node, letter] = len(self.parents)
+            self.parents.append(node)
+            self.lasts.append(letter)
+        return self._known[node, letter]
+
+    def spell(self, node: int) -> NDArray[np.int64]:
+        """The ids of a node's letters."""
+        ids = []
+        while node:
+            ids.append(self.lasts[node])
+            node = self.parents[node]
+        return np.array(ids[::-1], dtype=np.int64)
+
+
+def align(log_probs_TV: LogProbs, ids_L: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The most probable alignment of a text: for every frame the place of its letter in `ids_L`, or -1 for a blank.
+
+    `ValueError` for fewer frames than the text needs (one a letter, and one between two equal ones).
+    """
+    states_S = np.full(2 * len(ids_L) + 1, BLANK_ID)  # a blank before, between and after the letters
+    states_S[1::2] = ids_L
+    skips_S = np.append([False, False], (states_S[2:] != states_S[:-2]))[: len(states_S)]  # over a blank
+    score_S = np.full(len(states_S), -np.inf)
+    score_S[0] = 0.0  # before the first frame
+    steps_TS = np.zeros((len(log_probs_TV), len(states_S)), dtype=np.int64)
+    for t, frame_V in enumerate(np.asarray(log_probs_TV, dtype=np.float64)):
+        stay, one, two = score_S, _shifted(score_S, 1), np.where(skips_S, _shifted(score_S, 2), -np.inf)
+        options = np.stack([stay, one, two])
+        steps_TS[t] = options.argmax(axis=0)
+        score_S = options.max(axis=0) + frame_V[states_S]
+    state = max(range(max(0, len(states_S) - 2), len(states_S)), key=score_S.__getitem__)
+    if score_S[state] == -np.inf:
+        raise ValueError(f"{len(log_probs_TV)} frames are too few for {len(ids_L)} letters")
+    path_T = np.empty(len(log_probs_TV), dtype=np.int64)
+    for t in range(len(path_T) - 1, -1, -1):
+        path_T[t] = state // 2 if state % 2 else -1
+        state -= int(steps_TS[t, state])
+    return path_T
+
+
+def _shifted(score_S: NDArray[np.float64], by: int) -> NDArray[np.float64]:
+    """Each state's score moved on to the state `by` places later."""
+    return np.append(np.full(by, -np.inf), score_S)[: len(score_S)]
