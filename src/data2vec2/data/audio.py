@@ -28,6 +28,8 @@ Note = Callable[[str], None]
 
 TOO_SHORT = "too short"
 """Why a recording below `AudioDataConfig.min_seconds` is left out."""
+EVAL_SECONDS = 60.0
+"""Evaluation looks at so much of a recording, and at so much sound at once: attention is quadratic."""
 _MAX_REPLACEMENTS = 100
 _NOTE_EVERY_S = 5.0
 
@@ -60,8 +62,6 @@ class AudioReader:
     `UserError` if a hundred others are bad too.
     """
 
-    eval_size = 16
-
     def __init__(self, records: Records, config: AudioConfig, data: AudioDataConfig, seed: int) -> None:
         self.records = records
         self.config = config
@@ -90,6 +90,20 @@ class AudioReader:
             starts_P, ends_P = (lengths_N[records_P] * place_P // counts_P for place_P in (within_P, within_P + 1))
             self._pieces = Pieces(lengths_N, bad, records_P, starts_P, ends_P - starts_P)
         return self._pieces
+
+    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """By length, so that little of a batch is padding; at most a minute at once, padding included."""
+        lengths = np.clip(self.pieces.lengths_N, 1, self._longest_eval)
+        groups: list[list[int]] = [[]]
+        for sample in samples_B[np.argsort(lengths[samples_B], kind="stable")].tolist():
+            if groups[-1] and (len(groups[-1]) + 1) * lengths[sample] > self._longest_eval:
+                groups.append([])
+            groups[-1].append(sample)
+        return [np.array(group, dtype=np.int64) for group in groups if group]
+
+    @property
+    def _longest_eval(self) -> int:
+        return round(EVAL_SECONDS * self.config.sample_rate)
 
     def order(self, batch_size: int) -> LengthBatches:
         """Global batches of so many seconds of pieces; `UserError` if there is no piece."""
@@ -124,7 +138,7 @@ class AudioReader:
         return ReadBatch(wave_BS, self.records.labels[indices_B], tuple(bad), indices_B)
 
     def eval_batch(self, samples_B: NDArray[np.int64]) -> ReadBatch:
-        """Whole recordings, with zeros behind all but the longest."""
+        """Whole recordings (of those above a minute the first), with zeros behind all but the longest."""
         indices_B, bad, waves = np.array(samples_B, dtype=np.int64), [], []
         for place, sample in enumerate(indices_B.tolist()):
             try:
@@ -140,9 +154,9 @@ class AudioReader:
         return ReadBatch(wave_BS, self.records.labels[indices_B], tuple(bad), indices_B, lengths_B)
 
     def whole(self, sample: int) -> NDArray[np.float32]:
-        """One whole recording, normalised; raises `BadSample`, also if it has not one token."""
+        """One whole recording, of a longer one the first minute, normalised; raises `BadSample`, also if too short."""
         with self.records.open(sample) as file:
-            wave = read_audio(file, self.config.sample_rate)
+            wave = read_audio(file, self.config.sample_rate, seconds=EVAL_SECONDS)
         if len(wave) < self.config.receptive_field:
             raise BadSample(TOO_SHORT)
         return normalise(wave)

@@ -40,6 +40,7 @@ _MODES = {1: "L", 3: "RGB"}
 _TRIES = 10
 _NUM_DRAWS = 2 * _TRIES + 3  # area and aspect of each try; place (x, y); mirror
 _MAX_REPLACEMENTS = 100
+_EVAL_GROUP = 250
 _MIN_STD = 1e-3
 _TRANSPOSE = Image.Transpose
 _UPRIGHT = {
@@ -117,8 +118,6 @@ class ImageReader:
     `UserError` if a hundred others are bad too.
     """
 
-    eval_size = 250
-
     def __init__(self, records: Records, config: ImageConfig, data: ImageDataConfig, seed: int):
         self.records = records
         self.config = config
@@ -128,6 +127,10 @@ class ImageReader:
     def train_batch(self, plan: Plan) -> ReadBatch:
         """Random crops, mirrored half of the time; each depends on (seed, epoch, sample) alone."""
         return self._batch(plan.samples_B, plan.epochs_B)
+
+    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """At most 250 at once, in their order."""
+        return [samples_B[start : start + _EVAL_GROUP] for start in range(0, len(samples_B), _EVAL_GROUP)]
 
     def order(self, batch_size: int) -> GlobalBatches:
         """Global batches of so many pictures."""

@@ -44,9 +44,6 @@ class Reader(Protocol):
     hundred others are bad too.
     """
 
-    eval_size: int
-    """How many samples `eval_batch` should be asked for at once."""
-
     @property
     def records(self) -> Records:
         """What is read."""
@@ -56,6 +53,9 @@ class Reader(Protocol):
 
     def eval_batch(self, samples_B: NDArray[np.int64]) -> ReadBatch:
         """The samples as evaluation sees them: central squares, whole recordings."""
+
+    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The samples in groups that `eval_batch` should be asked for at once; not always in the same order."""
 
     def order(self, batch_size: int) -> Order:
         """Global batches of so many samples (of audio: seconds)."""

@@ -67,12 +67,10 @@ def predict(classifier: Classifier, reader: ImageReader, normalise: Normalise, d
 
 def _batches(reader: ImageReader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
     """Central squares of all samples, with the places asked for; threads read some batches ahead."""
-    total, threads = len(reader.records), min(8, os.cpu_count() or 1)
-    size = reader.eval_size
-    starts = range(0, total, size)
+    groups, threads = reader.eval_groups(np.arange(len(reader.records))), min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(starts), threads):
-            asked = [np.arange(start, min(start + size, total)) for start in starts[first : first + threads]]
+        for first in range(0, len(groups), threads):
+            asked = groups[first : first + threads]
             yield from zip(asked, pool.map(reader.eval_batch, asked), strict=True)
 
 

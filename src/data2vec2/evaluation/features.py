@@ -88,10 +88,11 @@ class Inputs:
 def readable_batches(
     reader: Reader, samples: NDArray[np.int64], note: Note = lambda _: None, size: int | None = None
 ) -> Iterator[Inputs]:
-    """The samples in order as evaluation sees them, without those that can't be read."""
-    size = size or reader.eval_size
-    for start in range(0, len(samples), size):
-        asked = samples[start : start + size]
+    """The samples as evaluation sees them, without those that can't be read: in order `size` at once, or as groups."""
+    groups = reader.eval_groups(samples)
+    if size is not None:
+        groups = [samples[start : start + size] for start in range(0, len(samples), size)]
+    for asked in groups:
         batch = reader.eval_batch(asked)
         note(batch.bad)
         read = batch.indices_B == asked  # elsewhere another sample stands in
@@ -107,7 +108,10 @@ def features_of(
     note: Note = lambda _: None,
 ) -> Part:
     """`features` of all samples that can be read, with their labels; `UserError` if none can."""
-    found = [(features(batch), batch.labels_B) for batch in readable_batches(reader, samples, note)]
+    found = [(features(batch), batch) for batch in readable_batches(reader, samples, note)]
     if not found:
         raise UserError(f"none of {len(samples)} samples of the {reader.records.kind} can be read")
-    return Part(np.concatenate([x for x, _ in found]), np.concatenate([y for _, y in found]))
+    place_of = {sample: place for place, sample in enumerate(samples.tolist())}
+    order = np.argsort([place_of[sample] for _, batch in found for sample in batch.samples_B.tolist()])
+    x, y = np.concatenate([x for x, _ in found]), np.concatenate([batch.labels_B for _, batch in found])
+    return Part(x[order], y[order])

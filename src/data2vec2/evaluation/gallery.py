@@ -86,8 +86,8 @@ def write_gallery(
 
 
 def _batches(reader: ImageReader, samples: NDArray[np.int64]) -> Iterator[ReadBatch]:
-    for start in range(0, len(samples), reader.eval_size):
-        yield reader.eval_batch(samples[start : start + reader.eval_size])
+    for group in reader.eval_groups(samples):
+        yield reader.eval_batch(group)
 
 
 def _inputs(batch: ReadBatch, normalise: Normalise, device: torch.device) -> torch.Tensor:

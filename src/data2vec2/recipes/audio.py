@@ -79,17 +79,17 @@ def audio_mel_tiny() -> RunConfig:
         recipe="audio_mel_tiny",
         model=replace(
             base.model,
-            modality=AudioConfig(stem="mel", position_groups=8),
+            modality=AudioConfig(stem="mel", position_depth=2, position_kernel=9, position_groups=8),
             encoder=EncoderConfig(embed_dim=96, num_heads=4, prenet_depth=0, depth=4, norm_eps=1e-5),
             masks=replace(SPANS, num_masks=4),
             decoder=DecoderConfig(depth=3, kernel=7, dim=64, groups=8),
             targets=TargetConfig(average_layers=4, final_norm="none"),
         ),
-        optim=OptimConfig(lr=1e-3, lr_batch=24, warmup_updates=200, beta2=0.98, eps=1e-6, weight_decay=0.01),
-        ema=EmaConfig(start=0.998, end=0.9999, anneal_updates=2_000),
+        optim=OptimConfig(lr=2e-3, lr_batch=24, warmup_updates=200, beta2=0.98, eps=1e-6, weight_decay=0.01),
+        ema=EmaConfig(start=0.996, end=0.9995, anneal_updates=1_300),
         data=AudioDataConfig(min_seconds=1.5, max_seconds=1.5),
         train=TrainConfig(
-            updates=2_000, batch_size=24, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+            updates=2_600, batch_size=24, processes=2, threads=1, log_every=50, eval_every=650, save_every=650
         ),
     )
 
@@ -100,5 +100,5 @@ def audio_tiny() -> RunConfig:
     return replace(
         tiny,
         recipe="audio_tiny",
-        model=replace(tiny.model, modality=AudioConfig(conv_dim=96, position_groups=8)),
+        model=replace(tiny.model, modality=replace(tiny.model.modality, stem="waveform", conv_dim=96)),
     )
