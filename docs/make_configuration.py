@@ -67,7 +67,15 @@ def field_docs(kind: type) -> dict[str, str]:
 
 
 def sections(name: str, values: dict[str, Any], prefix: str = "") -> list[str]:
-    """Tables of a configuration and, below it, of each part that is a configuration itself."""
+    """Tables of a configuration and, below it, of each part that is a configuration itself.
+
+    Where recipes have parts of different classes (modality, data), there is a table for each class.
+    """
+    by_class: dict[type, dict[str, Any]] = {}
+    for recipe, config in values.items():
+        by_class.setdefault(type(config), {})[recipe] = config
+    if len(by_class) > 1:
+        return [line for group in by_class.values() for line in sections(f"{name} ({_kind(group)})", group, prefix)]
     first = next(iter(values.values()))
     inner = [field.name for field in dataclasses.fields(first) if dataclasses.is_dataclass(getattr(first, field.name))]
     lines = []
@@ -85,6 +93,11 @@ def render() -> str:
     finetune = {name: get_finetune_recipe(name) for name in order}
     lines = [INTRODUCTION, *sections("pretrain", pretrain), *sections("finetune", finetune)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _kind(group: dict[str, Any]) -> str:
+    """Which modality a group of configurations is for."""
+    return str(next(iter(group.values())).kind)
 
 
 def _text(value: Any) -> str:

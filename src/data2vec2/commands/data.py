@@ -50,7 +50,7 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
     if skipped.add(found.bad, found.checked):
         log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
     if config.data.workers is None:
-        workers = default_workers(in_memory=records.source.in_memory)
+        workers = default_workers(data.train.in_memory)
         config = replace(config, data=replace(config.data, workers=workers))
     held = len(data.val.records) if data.val else 0
     log(f"data: {len(records):,} to train on, {held:,} held out for validation")

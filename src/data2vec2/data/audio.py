@@ -28,6 +28,8 @@ Note = Callable[[str], None]
 
 TOO_SHORT = "too short"
 """Why a recording below `AudioDataConfig.min_seconds` is left out."""
+KEPT_BYTES = 512 << 20
+"""Training data of up to so many bytes when decoded (2.3 hours at 16 kHz) are decoded once and kept."""
 EVAL_SECONDS = 60.0
 """Evaluation looks at so much of a recording, and at so much sound at once: attention is quadratic."""
 _MAX_REPLACEMENTS = 100
@@ -68,6 +70,12 @@ class AudioReader:
         self.data = data
         self.seed = seed
         self._pieces: Pieces | None = None
+        self._kept: dict[int, NDArray[np.float32]] = {}
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all pieces are kept as they are read, because there are so few."""
+        return int(self.pieces.lengths_P.sum()) * 4 <= KEPT_BYTES
 
     @property
     def pieces(self) -> Pieces:
@@ -163,10 +171,15 @@ class AudioReader:
 
     def piece(self, piece: int) -> NDArray[np.float32]:
         """One piece, normalised; raises `BadSample`."""
+        if piece in self._kept:
+            return self._kept[piece]
         pieces, rate = self.pieces, self.config.sample_rate
         start, length = int(pieces.starts_P[piece]), int(pieces.lengths_P[piece])
         with self.records.open(int(pieces.records_P[piece])) as file:
-            return normalise(read_audio(file, rate, start / rate, length / rate))
+            wave = normalise(read_audio(file, rate, start / rate, length / rate))
+        if self.in_memory:
+            self._kept[piece] = wave
+        return wave
 
     def name(self, piece: int) -> str:
         """The recording's name, with the place where it has several pieces."""

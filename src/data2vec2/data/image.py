@@ -124,6 +124,11 @@ class ImageReader:
         self.data = data
         self.seed = seed
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the pictures are an array."""
+        return self.records.source.in_memory
+
     def train_batch(self, plan: Plan) -> ReadBatch:
         """Random crops, mirrored half of the time; each depends on (seed, epoch, sample) alone."""
         return self._batch(plan.samples_B, plan.epochs_B)

@@ -48,6 +48,10 @@ class Reader(Protocol):
     def records(self) -> Records:
         """What is read."""
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether reading costs next to nothing, so that no process of its own need do it."""
+
     def train_batch(self, plan: Plan) -> ReadBatch:
         """Random crops; each depends on (seed, epoch, sample) and the plan's length alone."""
 

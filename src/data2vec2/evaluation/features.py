@@ -113,5 +113,6 @@ def features_of(
         raise UserError(f"none of {len(samples)} samples of the {reader.records.kind} can be read")
     place_of = {sample: place for place, sample in enumerate(samples.tolist())}
     order = np.argsort([place_of[sample] for _, batch in found for sample in batch.samples_B.tolist()])
-    x, y = np.concatenate([x for x, _ in found]), np.concatenate([batch.labels_B for _, batch in found])
-    return Part(x[order], y[order])
+    features_NF: NDArray[np.float32] = np.concatenate([x for x, _ in found])
+    labels_N: NDArray[np.int64] = np.concatenate([batch.labels_B for _, batch in found])
+    return Part(features_NF[order], labels_N[order])

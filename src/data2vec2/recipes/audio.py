@@ -100,5 +100,7 @@ def audio_tiny() -> RunConfig:
     return replace(
         tiny,
         recipe="audio_tiny",
-        model=replace(tiny.model, modality=replace(tiny.model.modality, stem="waveform", conv_dim=96)),
+        model=replace(
+            tiny.model, modality=AudioConfig(conv_dim=96, position_depth=2, position_kernel=9, position_groups=8)
+        ),
     )

@@ -1,0 +1,141 @@
+"""Audio from folder to features: the commands on real recordings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from transformers import AutoFeatureExtractor, AutoModel
+
+from data2vec2.data.samples import english_prompts
+from tests.integration.helpers import Child, assert_same_run, last_step, metrics, run_here, words
+
+SMALL = words(
+    "--model.encoder.embed-dim 16 --model.encoder.num-heads 2 --model.encoder.depth 2 --model.targets.average-layers 2 "
+    "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu --train.processes 1 "
+    "--data.workers 0"
+)
+UPDATES = 30
+FLAGS = (*SMALL, *words(f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 4 --train.eval-every 15"))
+
+
+@pytest.fixture(scope="module")
+def prompts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 prompts in two classes, some of them broken."""
+    folder = tmp_path_factory.mktemp("prompts")
+    for category in ("letters", "prompts"):
+        (folder / category).mkdir()
+        files = sorted((english_prompts() / "train" / category).glob("*.ogg"))
+        for path in files[:: len(files) // 20][:20]:
+            shutil.copy(path, folder / category / path.name)
+    (folder / "prompts" / "empty.wav").write_bytes(b"")
+    soundfile.write(folder / "prompts" / "silent.flac", np.zeros(30_000), 16_000)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["audio_mel_tiny", "audio_tiny"])
+def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, prompts: Path) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    child = start(request.param, run, prompts)
+    assert child.wait() == 0, child.output
+    return run
+
+
+def start(recipe: str, run: Path, data: Path, *flags: str) -> Child:
+    lengths = words("--data.min-seconds 0.5 --data.max-seconds 2 --data.max-bad 0.2 --train.batch-size 8")
+    return Child(["pretrain", recipe, data, "--out", run, *FLAGS, *lengths, *flags], run.with_suffix(".out"))
+
+
+def test_a_run_leaves_what_it_should(whole: Path) -> None:
+    lines = metrics(whole)
+    assert lines[-1]["step"] == UPDATES
+    assert {"loss", "rank_stem", "rank_encoder", "target_std", "unexplained"} <= lines[0].keys()
+    assert any("val_knn" in line for line in lines)
+    skipped = [json.loads(line) for line in (whole / "skipped.jsonl").read_text().splitlines()]
+    assert {"prompts/empty.wav", "prompts/silent.flac"} <= {entry["name"] for entry in skipped}
+    assert (whole / "report.html").exists()
+    output = whole.with_suffix(".out").read_text()
+    assert "left out, being shorter than 0.5 s" in output
+    assert "seconds of audio" in output
+    model, extractor = (kind.from_pretrained(whole / "exported") for kind in (AutoModel, AutoFeatureExtractor))
+    wave, rate = soundfile.read(english_prompts() / "train" / "digits" / "1.ogg", dtype="float32")
+    output = model(**extractor(wave, sampling_rate=rate, return_tensors="pt"))
+    assert output.pooler_output.shape == (1, 16)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, prompts: Path, whole: Path) -> None:
+    recipe = whole.with_suffix(".out").read_text() and (whole / "config.yaml").read_text().split()[1]
+    run = tmp_path / "run"
+    for number, aim in enumerate((6, 17, 26)):
+        child = start(recipe, run, prompts, *(["--resume"] if number else []))
+        child.until(lambda: last_step(run) >= aim)  # noqa: B023
+        child.signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL, child.output
+    child = start(recipe, run, prompts, "--resume")
+    assert child.wait() == 0, child.output
+    assert_same_run(run, whole, UPDATES)
+
+
+def test_two_processes_and_layer_drop(tmp_path: Path, prompts: Path) -> None:
+    """A batch of recordings of unlike number falls to two processes; with layer-drop some gradients are missing."""
+    flags = words("--train.processes 2 --train.updates 6 --model.encoder.layer-drop 0.4 --train.eval-every 0")
+    child = start("audio_mel_tiny", tmp_path / "run", prompts, *flags)
+    assert child.wait() == 0, child.output
+    assert last_step(tmp_path / "run") == 6
+
+
+def test_evaluate_has_the_phone_probe_beside_its_baselines(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = english_prompts()
+    command = ["evaluate", whole / "exported", data, "--probes", "phones,knn", "--json"]
+    assert run_here(command) == 0
+    scores = json.loads(capsys.readouterr().out)
+    rows = {row["features"]: row for row in scores["rows"]}
+    assert list(rows) == ["data2vec2", "random initialisation", "log-mel statistics", "majority class"]
+    assert 0.5 < rows["log-mel statistics"]["phones"] < 0.56  # what the data are known for
+    assert 0.07 < rows["majority class"]["phones"] < 0.08
+    assert rows["data2vec2"]["phones"] > rows["majority class"]["phones"]
+    assert scores["test_samples"] == 154
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--probes", "attentive"], 2, "pictures"),
+        (["--probes", "phones", "--test", "DATA"], 1, "phones.csv"),
+        (["--probes", "knn", "--finetune", "image_finetune_tiny", "--labels", "1"], 1, ""),
+    ],
+)
+def test_evaluate_refuses(
+    whole: Path, prompts: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    arguments = [str(prompts) if word == "DATA" else word for word in arguments]
+    assert run_here(["evaluate", whole / "exported", prompts, *arguments]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_pictures_for_an_audio_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    assert run_here(["pretrain", "audio_tiny", tmp_path, "--out", tmp_path / "run"]) == 1
+    error = capsys.readouterr().err
+    assert "no recordings" in error
+    assert ".png (1)" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    flags = words("--train.updates 8 --train.eval-every 0 --model.encoder.embed-dim 32 --model.encoder.depth 2")
+    flags += words("--model.targets.average-layers 2 --model.decoder.dim 16 --train.processes 1")
+    assert run_here(["demo", "audio", "--out", run, *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "154 test recordings" in printed
+    assert "phones" in printed
+    assert (run / "report.html").exists()
+    assert run_here(["demo", "smells"]) == 2
