@@ -106,7 +106,8 @@ def test_mel_spectra_find_a_tone() -> None:
         spectra = stem.spectra(tone)[0]
         assert spectra.shape == (49, 80)
         loudest = spectra.view(49, 2, 40).argmax(-1)
-        assert (loudest == filters[round(hertz * 400 / 16_000)].argmax()).all()
+        peak = filters[round(hertz * 400 / 16_000)].argmax()
+        assert ((loudest - peak).abs() <= 1).all()
 
 
 @pytest.mark.parametrize("name", ["audio_tiny", "audio_mel_tiny"])
