@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
-from data2vec2.commands.low_labels import finetune_config, finetune_curves
+from data2vec2.commands.low_labels import finetune_config, finetune_curve
 from data2vec2.config import DataConfig, FinetuneConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
@@ -20,7 +20,8 @@ from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise, labelled
 from data2vec2.evaluation.gallery import write_gallery
-from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
+from data2vec2.evaluation.low_labels import draws
+from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
 from data2vec2.interop.export import ExportInfo, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
@@ -48,6 +49,7 @@ def evaluate(
     finetune: FinetuneConfig | str | None = None,
     seed: int = 0,
     device: str = "auto",
+    baselines: bool = True,
 ) -> Scores:
     """Accuracy of kNN, linear and attentive probes on frozen features, beside three baselines.
 
@@ -56,8 +58,9 @@ def evaluate(
     most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed.
 
     `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
-    training part `seeds` times. `finetune` (a recipe, the config.yaml of a fine-tuning run, or a configuration) adds
-    curves of fine-tuning from the model and from scratch, on DATA's test part.
+    training part `seeds` times, otherwise for every `seed`. `finetune` (a recipe, the config.yaml of a fine-tuning run,
+    or a configuration) adds curves of fine-tuning from the model and from scratch, on DATA's test part. Without
+    `baselines`, which another evaluation may have scored already, only the model and the majority class are scored.
 
     The folder of a pre-training run gets the scores as scores.json, pictures of what the features know as gallery.npz,
     and both in its report. Raises `UserError` if model or data can't be used, or there are no labels.
@@ -77,7 +80,7 @@ def evaluate(
     _check_labels(data, used[0], used[1], labels)
     say(f"evaluating on {len(used[1][1]):,} pictures ({part} part), with the labels of {len(used[0][1]):,}")
     torch.manual_seed(seed)
-    untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval()
+    untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval() if baselines else None
     encoder, normalise = encoder.to(torch_device), Normalise(info.mean, info.std, torch_device)
     skipped = Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
     scores = score(
@@ -97,7 +100,19 @@ def evaluate(
     if skipped.reasons:
         scores = replace(scores, skipped=_listed(skipped, say))
     if finetune is not None:
-        tuned = finetune_curves(model, data, finetune, labels, seeds, device, say)
+        tuned = [
+            finetune_curve(
+                name,
+                model,
+                data,
+                replace(finetune, from_scratch=name == RANDOM),
+                labels,
+                draws(seeds, seed),
+                device,
+                say,
+            )
+            for name in (MODEL, RANDOM)
+        ]
         scores = replace(scores, curves=(*scores.curves, *tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from data2vec2.data.image import ImageReader
 from data2vec2.evaluation.attentive import Patches, attentive_accuracy
 from data2vec2.evaluation.features import Normalise, Note, encode, raw_pixels
-from data2vec2.evaluation.low_labels import Curve, draw_labels, low_label_curve
+from data2vec2.evaluation.low_labels import Curve, draw_labels, draws, low_label_curve
 from data2vec2.evaluation.probes import Part, knn_accuracy, linear_accuracy, majority_accuracy
 from data2vec2.models.encoder import Encoder
 
@@ -59,7 +59,7 @@ class Scores:
 
 def score(
     encoder: Encoder,
-    untrained: Encoder,
+    untrained: Encoder | None,
     train: Samples,
     test: Samples,
     normalise: Normalise,
@@ -75,11 +75,14 @@ def score(
 ) -> Scores:
     """The `probes` on features of a model, of the same network untrained and of raw pixels, and the majority class.
 
-    With `labels` (a class) also low-label curves of kNN and linear probe over `seeds` draws of them. `log` hears what
-    is being scored, `note` of samples that can't be read.
+    Without the untrained network, raw pixels are left out too.
+
+    With `labels` (a class) also low-label curves of kNN and linear probe over `seeds` draws of them, other ones for
+    each `seed`. `log` hears what is being scored, `note` of samples that can't be read.
     """
     rows, curves = [], []
-    for name, model in ((MODEL, encoder), (RANDOM, untrained), (PIXELS, None)):
+    others = ((RANDOM, untrained), (PIXELS, None)) if untrained else ()
+    for name, model in ((MODEL, encoder), *others):
         log(f"scoring {name}")
         known, asked = (
             raw_pixels(*samples, note=note) if model is None else encode(model, *samples, normalise, device, note)
@@ -96,14 +99,14 @@ def score(
         rows.append(Row(name, **row))
         if labels:
             log(f"low-label curves of {name}")
-            curves += _curves(name, known, asked, labels, seeds)
+            curves += _curves(name, known, asked, labels, draws(seeds, seed))
     majority = majority_accuracy(known, asked)
     rows.append(Row("majority class", **dict.fromkeys(probes, majority)))
     classes = train[0].records.classes
     return Scores(part, len(known.y), len(asked.y), classes, tuple(probes), tuple(rows), tuple(curves))
 
 
-def _curves(name: str, known: Part, asked: Part, labels: Sequence[int], seeds: int) -> list[Curve]:
+def _curves(name: str, known: Part, asked: Part, labels: Sequence[int], seeds: Sequence[int]) -> list[Curve]:
     """The low-label curves of one kind of features."""
 
     def knn(count: int, seed: int) -> float:
