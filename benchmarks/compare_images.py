@@ -1,9 +1,12 @@
 """data2vec 2.0 beside a masked autoencoder, random initialisation and raw pixels: `compare_images.py DATA RUN...`.
 
 Each RUN is a finished data2vec2 run of another seed. For each, a masked autoencoder of the same encoder and seed is
-trained on the same pictures for as long (a run of several processes: for their seconds together). Both are scored on
-DATA's test part by `data2vec2 evaluate`, with low-label curves; the random initialisation has the run's seed, the
-labels drawn are the same for all. Prints a Markdown table: mean over the runs and half of its 95 % interval.
+trained on the same pictures for as long (a run of several processes: for their seconds together; `--seconds` instead
+of the run's wall-clock time where the machine was busy with other things). Both are scored on
+DATA's test part by `data2vec2 evaluate`, with low-label curves. The run's seed decides the random initialisation and
+which labels are drawn, and these are the same for all features. `--finetune` adds fine-tuning from both and from
+scratch, one draw of labels a run. Prints a Markdown table: mean over the runs and half of its 95 % interval, which so
+counts in seeds and labels.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
@@ -19,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from masked_autoencoder import pretrain
 
 from data2vec2.commands.evaluate import evaluate
+from data2vec2.commands.low_labels import finetune_config, finetune_curve
 from data2vec2.commands.plan import saved_config
 from data2vec2.errors import UserError
-from data2vec2.evaluation.low_labels import interval
-from data2vec2.evaluation.scores import MODEL, Scores
+from data2vec2.evaluation.low_labels import Curve, interval
+from data2vec2.evaluation.scores import MODEL, RANDOM, Scores
 
 AUTOENCODER = "masked autoencoder"
 Key = tuple[str, str]
@@ -35,28 +40,58 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="data with a test part")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of data2vec2 pretrain, one for each seed")
     parser.add_argument("--out", type=Path, required=True, help="folder for the masked autoencoders")
+    parser.add_argument("--seconds", type=float, help="processor time of each run, if the machine did other things too")
     parser.add_argument("--labels", default="10,100,1000", help="labels a class of the low-label curves")
     parser.add_argument("--seeds", type=int, default=3, help="draws of labels for each point and run")
     parser.add_argument("--max-samples", type=int, default=10_000, help="samples of each part to score with")
-    parser.add_argument("--finetune", help="recipe: add curves of fine-tuning (and so from scratch)")
+    parser.add_argument("--finetune", help="recipe or config.yaml: add curves of fine-tuning")
+    parser.add_argument("--finetune-labels", default="10,100", help="labels a class of these")
     args = parser.parse_args()
-    labels = [int(count) for count in args.labels.split(",")]
-    options = {"labels": labels, "seeds": args.seeds, "max_samples": args.max_samples, "finetune": args.finetune}
+    options = {"labels": counts(args.labels), "seeds": args.seeds, "max_samples": args.max_samples}
     found: dict[Key, list[float]] = {}
     for run in args.runs:
         config, folder = saved_config(run), args.out / run.name
-        seconds = wall_clock(run) * (config.train.processes or 1)
+        trained = wall_clock(run) * (config.train.processes or 1)
+        seconds = args.seconds or trained
         print(f"{run}: {AUTOENCODER} for {seconds:.0f} s", file=sys.stderr)
         updates = pretrain(config, args.data, folder, seconds=seconds, say=lambda text: print(text, file=sys.stderr))
         print(f"{run}: {updates:,} updates", file=sys.stderr)
         for name, model in ((MODEL, run / "exported"), (AUTOENCODER, folder)):
-            scores = evaluate(model, args.data, seed=config.train.seed, **options)
+            scores = evaluate(model, args.data, seed=config.train.seed, baselines=name == MODEL, **options)
             if scores.part != "test":
                 raise UserError(f"{args.data} has no test part; a run would be scored on what it was trained on")
             for (features, measure), value in measured(scores):
-                if features == MODEL or name == MODEL:  # the baselines once
+                if features == MODEL or name == MODEL:  # the majority class once
                     found.setdefault((name if features == MODEL else features, measure), []).append(value)
+        if args.finetune:
+            for curve in finetuned(run, folder, args.data, args.finetune, counts(args.finetune_labels)):
+                for key, value in points(curve):
+                    found.setdefault(key, []).append(value)
+        print(table(found), file=sys.stderr)
     print(table(found))
+
+
+def counts(text: str) -> list[int]:
+    """Comma-separated numbers."""
+    return [int(count) for count in text.split(",")]
+
+
+def finetuned(run: Path, autoencoder: Path, data: Path, recipe: str, labels: Sequence[int]) -> list[Curve]:
+    """Fine-tuning from both models and from scratch, with labels drawn by the run's seed."""
+    seed, config = saved_config(run).train.seed, finetune_config(recipe)
+    return [
+        finetune_curve(
+            name,
+            model,
+            data,
+            replace(config, from_scratch=name == RANDOM),
+            labels,
+            [seed],
+            "cpu",
+            lambda text: print(text, file=sys.stderr),
+        )
+        for name, model in ((MODEL, run), (AUTOENCODER, autoencoder), (RANDOM, run))
+    ]
 
 
 def wall_clock(run: Path) -> float:
@@ -70,12 +105,14 @@ def wall_clock(run: Path) -> float:
 def measured(scores: Scores) -> list[tuple[Key, float]]:
     """Every figure of an evaluation."""
     rows = [((row.features, probe), getattr(row, probe)) for row in scores.rows for probe in scores.probes]
-    points = [
-        ((curve.features, f"{curve.probe}, {count:,} a class"), mean)
-        for curve in scores.curves
-        for count, mean in zip(curve.labels, curve.mean, strict=True)
-    ]
-    return [(key, value) for key, value in rows + points if value is not None]
+    rows += [point for curve in scores.curves for point in points(curve)]
+    return [(key, value) for key, value in rows if value is not None]
+
+
+def points(curve: Curve) -> list[tuple[Key, float]]:
+    """The means of a curve."""
+    names = [(curve.features, f"{curve.probe}, {count:,} a class") for count in curve.labels]
+    return list(zip(names, curve.mean, strict=True))
 
 
 def table(found: dict[Key, Sequence[float]]) -> str:

@@ -105,7 +105,7 @@ def test_evaluate_has_the_phone_probe_beside_its_baselines(whole: Path, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--probes", "attentive"], 2, "pictures"),
+        (["--probes", "attentive"], 1, "pictures"),
         (["--probes", "phones", "--test", "DATA"], 1, "phones.csv"),
         (["--probes", "knn", "--finetune", "image_finetune_tiny", "--labels", "1"], 1, ""),
     ],

@@ -123,7 +123,11 @@ def test_the_comparison(
 ) -> None:
     import compare_images
 
-    out, flags = tmp_path / "out", ["--labels", "1,3", "--seeds", "1"]
+    tuning = tmp_path / "finetune.yaml"
+    train = {"updates": 2, "batch_size": 8, "processes": 1, "device": "cpu", "precision": "float32"}
+    tuning.write_text(json.dumps({"recipe": "image_finetune_tiny", "train": train}))
+    out, flags = tmp_path / "out", ["--labels", "1,3", "--seeds", "1", "--seconds", "0.3"]
+    flags += ["--finetune", str(tuning), "--finetune-labels", "2"]
     monkeypatch.setattr(sys, "argv", ["compare_images.py", str(data), str(run), "--out", str(out), *flags])
     capsys.readouterr()
     compare_images.main()
@@ -133,8 +137,10 @@ def test_the_comparison(
     assert set(names[2:]) == {"random initialisation", "raw pixels", "majority class"}
     assert rule.count("|") == header.count("|")
     assert [row.split("|")[1].strip() for row in rows] == [
-        *("knn", "linear", "knn, 1 a class", "knn, 3 a class", "linear, 1 a class", "linear, 3 a class")
+        *("knn", "linear", "knn, 1 a class", "knn, 3 a class", "linear, 1 a class", "linear, 3 a class"),
+        "finetune, 2 a class",
     ]
+    assert rows[-1].count("±") == 3  # from both models and from scratch
     assert (out / "seed-3" / "model.safetensors").is_file()
     (run / "status.json").write_text(json.dumps({"state": "interrupted"}))
     with pytest.raises(compare_images.UserError, match="has not finished: interrupted"):

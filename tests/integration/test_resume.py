@@ -73,6 +73,8 @@ def kill_and_resume(run: Path, data: Path, kills: int, *flags: str) -> None:
 def test_three_kills(tmp_path: Path, data: Path, whole: Path) -> None:
     kill_and_resume(tmp_path / "run", data, 3)
     assert_same_run(tmp_path / "run", whole, UPDATES)
+    scored = [line["step"] for line in metrics(tmp_path / "run") if "val_knn" in line]
+    assert scored == [0, 25, 50, 60]  # once before the first update, and not again on resume
 
 
 @pytest.mark.slow

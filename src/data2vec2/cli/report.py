@@ -17,6 +17,8 @@ class Report:
     """Run folders: one for its own page, several for a comparison."""
     out: Path | None = None
     """File to write; none: RUN/report.html, for several runs comparison.html in this folder."""
+    overwrite: bool = False
+    """Replace an existing file. RUN/report.html is replaced without it."""
 
 
 def run_report(rest: list[str]) -> int:
@@ -24,5 +26,5 @@ def run_report(rest: list[str]) -> int:
     args = tyro.cli(Report, args=rest, prog="data2vec2 report")
     from data2vec2.commands.report import report
 
-    print(report(*args.runs, out=args.out))
+    print(report(*args.runs, out=args.out, overwrite=args.overwrite))
     return 0

@@ -14,13 +14,14 @@ import torch
 
 from data2vec2.commands.data import held_out
 from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import finetune_config, finetune_curves
+from data2vec2.commands.low_labels import finetune_config, finetune_curve
 from data2vec2.config import FinetuneConfig
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import labelled
-from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
+from data2vec2.evaluation.low_labels import draws
+from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
 from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
@@ -48,6 +49,7 @@ def evaluate(
     finetune: FinetuneConfig | str | None = None,
     seed: int = 0,
     device: str = "auto",
+    baselines: bool = True,
 ) -> Scores:
     """Accuracy of kNN, linear, attentive and phone probes on frozen features, beside three baselines.
 
@@ -59,14 +61,14 @@ def evaluate(
     columns `file_name` and `phones`, the latter "PHONE:FRAMES ..." in frames of 10 ms.
 
     `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
-    training part `seeds` times. `finetune` (a recipe, the config.yaml of a fine-tuning run, or a configuration) adds
-    curves of fine-tuning from the model and from scratch, on DATA's test part.
+    training part `seeds` times, otherwise for every `seed`. `finetune` (a recipe, the config.yaml of a fine-tuning run,
+    or a configuration) adds curves of fine-tuning from the model and from scratch, on DATA's test part. Without
+    `baselines`, which another evaluation may have scored already, only the model and the majority class are scored.
 
     The folder of a pre-training run gets the scores as scores.json, pictures of what the features know as gallery.npz,
     and both in its report. Raises `UserError` if model or data can't be used, or there are no labels.
     """
-    _check(max_samples, probes, labels, seeds, finetune, seed)
-    finetune = finetune_config(finetune) if isinstance(finetune, str) else finetune
+    finetune = _checked(max_samples, probes, labels, seeds, finetune, seed)
     model, data, say = Path(model), Path(data), console().print
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))
@@ -76,20 +78,16 @@ def evaluate(
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
     used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
     phones = kind.phones(data, used[0][0], used[1][0]) if "phones" in probes else None
+    if "attentive" in probes:
+        info.image  # noqa: B018  (`UserError` for another modality)
     if set(probes) != {"phones"}:
         _check_labels(data, used[0], used[1], labels)
     say(f"evaluating on {len(used[1][1]):,} {kind.plural} ({part} part), with the labels of {len(used[0][1]):,}")
     torch.manual_seed(seed)
-    untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval()
-    encoder, normalise = encoder.to(torch_device), kind.normalise(info.data, torch_device)
-    skipped = Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
+    untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval() if baselines else None
+    encoder, skipped = encoder.to(torch_device), Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
     scores = score(
-        encoder,
-        untrained,
-        *used,
-        normalise,
-        torch_device,
-        part,
+        *(encoder, untrained, *used, kind.normalise(info.data, torch_device), torch_device, part),
         raw=(kind.raw, kind.raw_features),
         phones=phones,
         probes=probes,
@@ -102,15 +100,22 @@ def evaluate(
     if skipped.reasons:
         scores = replace(scores, skipped=_listed(skipped, say))
     if finetune is not None:
-        tuned = finetune_curves(model, data, finetune, labels, seeds, device, say)
+        configs = {MODEL: replace(finetune, from_scratch=False), RANDOM: replace(finetune, from_scratch=True)}
+        drawn = draws(seeds, seed)
+        tuned = [finetune_curve(n, model, data, c, labels, drawn, device, say) for n, c in configs.items()]
         scores = replace(scores, curves=(*scores.curves, *tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
         kind.write_gallery(run, encoder, *used[1], torch_device, info)
-        RunFolder(run).write_json("scores.json", scores.to_dict())
-        write_report(run)
+        _write(run, scores)
     return scores
+
+
+def _write(run: Path, scores: Scores) -> None:
+    """Leave the scores in a run's folder and report."""
+    RunFolder(run).write_json("scores.json", scores.to_dict())
+    write_report(run)
 
 
 def format_scores(scores: Scores) -> str:
@@ -138,15 +143,15 @@ def format_scores(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def _check(
+def _checked(
     max_samples: int,
     probes: Sequence[str],
     labels: Sequence[int],
     seeds: int,
     finetune: FinetuneConfig | str | None,
     seed: int,
-) -> None:
-    """`ValueError` for arguments that can't be."""
+) -> FinetuneConfig | None:
+    """The configuration of fine-tuning, if there is one; `ValueError` for arguments that can't be."""
     if max_samples < 2:
         raise ValueError(f"--max-samples is {max_samples}; it must be at least 2")
     if not probes or set(probes) - set(PROBES):
@@ -159,6 +164,7 @@ def _check(
         raise ValueError("--finetune adds to the low-label curves; give --labels with it, as in --labels 10,100,1000")
     if seed < 0:
         raise ValueError(f"--seed is {seed}; it must be 0 or more")
+    return finetune_config(finetune) if isinstance(finetune, str) else finetune
 
 
 def _listed(skipped: Skipped, say: Callable[[str], None]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Low-label curves of fine-tuning: from a model's weights and from scratch."""
+"""Low-label curves of fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from data2vec2.commands.finetune import finetune
 from data2vec2.config import FinetuneConfig, from_dict
 from data2vec2.errors import UserError
 from data2vec2.evaluation.low_labels import Curve, low_label_curve
-from data2vec2.evaluation.scores import MODEL, RANDOM
 from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
 
 
@@ -28,35 +27,33 @@ def finetune_config(name: str) -> FinetuneConfig:
         raise UserError(f"{name} can't be read as the configuration of a fine-tuning run: {error}") from error
 
 
-def finetune_curves(
+def finetune_curve(
+    name: str,
     model: Path,
     data: Path,
     config: FinetuneConfig,
     labels: Sequence[int],
-    seeds: int,
+    seeds: Sequence[int],
     device: str,
     log: Callable[[str], None],
-) -> tuple[Curve, Curve]:
-    """Accuracy on DATA's test part after fine-tuning from `model`, and from scratch, with few labels a class.
+) -> Curve:
+    """Accuracy on DATA's test part after fine-tuning with few labels a class.
 
-    The last model is scored, not the best on a validation part: that would need more labels. Seeds decide which labels
-    are drawn, initialisation and order.
+    `config` says whether `model` gives its weights or only its shape. The last model is scored, not the best on a
+    validation part: that would need more labels. Seeds decide which labels are drawn, initialisation and order.
     """
 
-    def curve(name: str, from_scratch: bool) -> Curve:
-        def accuracy(count: int, seed: int) -> float:
-            log(f"fine-tuning from {name}: {count} labels a class, seed {seed}")
-            train = replace(config.train, seed=seed, device=device, eval_every=0)
-            limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
-            with TemporaryDirectory() as folder:
-                run = Path(folder) / "run"
-                outcome = finetune(model, data, run, config=limited, from_scratch=from_scratch)
-                if outcome.state == "interrupted":
-                    raise KeyboardInterrupt
-                if outcome.state != "finished":
-                    raise UserError(f"fine-tuning with {count} labels a class {outcome.state}: {outcome.message}")
-                return float(json.loads((run / "scores.json").read_text("utf-8"))["accuracy"])
+    def accuracy(count: int, seed: int) -> float:
+        log(f"fine-tuning from {name}: {count} labels a class, seed {seed}")
+        train = replace(config.train, seed=seed, device=device, eval_every=0)
+        limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
+        with TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            outcome = finetune(model, data, run, config=limited)
+            if outcome.state == "interrupted":
+                raise KeyboardInterrupt
+            if outcome.state != "finished":
+                raise UserError(f"fine-tuning with {count} labels a class {outcome.state}: {outcome.message}")
+            return float(json.loads((run / "scores.json").read_text("utf-8"))["accuracy"])
 
-        return low_label_curve(name, "finetune", labels, seeds, accuracy)
-
-    return curve(MODEL, False), curve(RANDOM, True)
+    return low_label_curve(name, "finetune", labels, seeds, accuracy)

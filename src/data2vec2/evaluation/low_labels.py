@@ -26,12 +26,17 @@ class Curve:
 
 
 def low_label_curve(
-    features: str, probe: str, labels: Sequence[int], seeds: int, accuracy: Callable[[int, int], float]
+    features: str, probe: str, labels: Sequence[int], seeds: Sequence[int], accuracy: Callable[[int, int], float]
 ) -> Curve:
-    """The curve of `accuracy(labels a class, seed)` for the seeds 0 to `seeds - 1`."""
-    rows = [interval([accuracy(count, seed) for seed in range(seeds)]) for count in labels]
+    """The curve of `accuracy(labels a class, seed)` over `seeds`."""
+    rows = [interval([accuracy(count, seed) for seed in seeds]) for count in labels]
     mean, low, high = zip(*rows, strict=True)
     return Curve(features, probe, tuple(labels), mean, low, high)
+
+
+def draws(count: int, seed: int) -> range:
+    """The seeds of `count` draws of labels; another `seed` has none of them."""
+    return range(count * seed, count * (seed + 1))
 
 
 def draw_labels(part: Part, per_class: int, seed: int) -> Part:

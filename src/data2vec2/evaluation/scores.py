@@ -15,7 +15,7 @@ from data2vec2.data.reader import Reader
 from data2vec2.evaluation.attentive import Patches, attentive_accuracy
 from data2vec2.evaluation.features import Note, encode
 from data2vec2.evaluation.frames import PhoneProbe
-from data2vec2.evaluation.low_labels import Curve, draw_labels, low_label_curve
+from data2vec2.evaluation.low_labels import Curve, draw_labels, draws, low_label_curve
 from data2vec2.evaluation.probes import Part, knn_accuracy, linear_accuracy, majority_accuracy
 from data2vec2.models.encoder import Encoder
 
@@ -62,7 +62,7 @@ class Scores:
 
 def score(
     encoder: Encoder,
-    untrained: Encoder,
+    untrained: Encoder | None,
     train: Samples,
     test: Samples,
     normalise: Callable[[torch.Tensor], torch.Tensor],
@@ -80,12 +80,14 @@ def score(
 ) -> Scores:
     """The `probes` on features of a model, of the same network untrained and of raw inputs, and the majority class.
 
-    `raw` names the raw features and makes them; `phones` is what the probe of that name learns from. With `labels` (a
-    class) also low-label curves of kNN and linear probe over `seeds` draws of them. `log` hears what is being scored,
-    `note` of samples that can't be read.
+    `raw` names the raw features and makes them; `phones` is what the probe of that name learns from. Without the
+    untrained network the raw features are left out too. With `labels` (a class) also low-label curves of kNN and linear
+    probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored, `note` of samples
+    that can't be read.
     """
     rows, curves = [], []
-    for name, model in ((MODEL, encoder), (RANDOM, untrained), (raw[0], None)):
+    others = ((RANDOM, untrained), (raw[0], None)) if untrained else ()
+    for name, model in ((MODEL, encoder), *others):
         log(f"scoring {name}")
         known, asked = Part.none(), Part.none()
         if set(probes) - {"phones"} or labels:
@@ -106,7 +108,7 @@ def score(
         rows.append(Row(name, **row))
         if labels:
             log(f"low-label curves of {name}")
-            curves += _curves(name, known, asked, labels, seeds)
+            curves += _curves(name, known, asked, labels, draws(seeds, seed))
     chance = dict.fromkeys(probes, majority_accuracy(known, asked)) if len(known.y) else {}
     if "phones" in probes and phones is not None:
         chance["phones"] = phones.majority(device)
@@ -115,7 +117,7 @@ def score(
     return Scores(part, len(known.y), len(asked.y), classes, tuple(probes), tuple(rows), tuple(curves))
 
 
-def _curves(name: str, known: Part, asked: Part, labels: Sequence[int], seeds: int) -> list[Curve]:
+def _curves(name: str, known: Part, asked: Part, labels: Sequence[int], seeds: Sequence[int]) -> list[Curve]:
     """The low-label curves of one kind of features."""
 
     def knn(count: int, seed: int) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
-from data2vec2.training.alarms import FLOORS
+from data2vec2.training.alarms import FLOORS, knn_floor
 
 Rows = list[dict[str, Any]]
 
@@ -138,10 +138,12 @@ def read_curves(path: Path) -> Curves:
     if not rows:
         return Curves()
     samples = [row["samples"] for row in rows if is_number(row.get("samples"))]
+    first = next((row for row in rows if is_number(row.get("val_knn"))), None)
+    known = {**FLOORS, **({"val_knn": knn_floor(first)} if first else {})}
     charts = []
     for spec in specs_of(rows):
         lines = {name: _series(rows, key) for key, name in spec.series.items()}
-        floors = {name: FLOORS[key] for key, name in spec.series.items() if key in FLOORS}
+        floors = {name: known[key] for key, name in spec.series.items() if key in known}
         charts.append(_chart(spec, lines, floors))
     return Curves(int(last_step(rows)), last_second(rows), int(samples[-1]) if samples else None, charts)
 
@@ -173,7 +175,7 @@ def specs_of(rows: Iterable[dict[str, Any]]) -> list[Spec]:
     found = dict.fromkeys(
         key for row in rows for key, value in row.items() if is_number(value) or isinstance(value, float)
     )
-    known = {"step", "elapsed_s", "samples"}.union(*(spec.series for spec in SPECS))
+    known = {"step", "elapsed_s", "samples", "val_knn_error"}.union(*(spec.series for spec in SPECS))
     specs = []
     for spec in SPECS:
         series = {key: name for key, name in spec.series.items() if key in found}
@@ -198,10 +200,10 @@ def _chart(spec: Spec, lines: Mapping[str, Series], floors: Mapping[str, float])
     """A chart of named lines; `floors` are the alarm's thresholds, by what they are for."""
     notes = [spec.note] if spec.note else []
     if floors:
-        heights = dict.fromkeys(floors.values())
-        said = [f"{height:g}" for height in heights]
-        if len(heights) > 1:
-            said = [f"{name} {floor:g}" for name, floor in floors.items()]
+        heights = {name: f"{100 * floor:.1f} %" if spec.percent else f"{floor:g}" for name, floor in floors.items()}
+        said = list(dict.fromkeys(heights.values()))
+        if len(said) > 1:
+            said = [f"{name} {height}" for name, height in heights.items()]
         notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(said)}).")
     left_out = sum(series.left_out for series in lines.values())
     if left_out:

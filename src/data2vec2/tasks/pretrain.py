@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -91,7 +92,10 @@ class PretrainTask:
         }
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """KNN accuracy of the student's mean-pooled features on the validation part, if there are labels."""
+        """KNN accuracy, with its standard error, of the student's mean-pooled features on the validation part.
+
+        Nothing without labels.
+        """
         if self.val is None:
             return {}
         train = labelled(self.train.records.labels, MONITOR_TRAIN)
@@ -101,4 +105,5 @@ class PretrainTask:
         student = self.model.student
         known = encode(student, self.train, train, self.normalise, self.device)
         asked = encode(student, self.val, val, self.normalise, self.device)
-        return {"val_knn": knn_accuracy(known, asked)}
+        accuracy = knn_accuracy(known, asked)
+        return {"val_knn": accuracy, "val_knn_error": math.sqrt(accuracy * (1 - accuracy) / len(asked.y))}

@@ -19,6 +19,8 @@ FLOORS = {
     "rank_target": 1.5,
 }
 PATIENCE = 3
+KNN_SHARE = 0.6
+"""The floor of `val_knn` is this share of its value before training, less twice that value's standard error."""
 
 
 class Alarm(Exception):
@@ -33,7 +35,8 @@ class Alarms:
     """Looks at the figures of every log line, in order; knows nothing but what it has been shown."""
 
     def __init__(self) -> None:
-        self._low = dict.fromkeys(FLOORS, 0)
+        self._floors = dict(FLOORS)
+        self._low = dict.fromkeys((*FLOORS, "val_knn"), 0)
 
     def check(self, step: int, figures: Mapping[str, float]) -> None:
         """Raise `Alarm` for a loss or gradient that is not finite, or a figure that stayed below its floor."""
@@ -44,14 +47,24 @@ class Alarms:
                     f"{name} is {figures[name]} at update {step}: training diverged. Lower --optim.lr (halve it), "
                     "lengthen --optim.warmup-updates, or lower --optim.clip-norm",
                 )
-        for name, floor in FLOORS.items():
+        if "val_knn" in figures:
+            self._floors.setdefault("val_knn", knn_floor(figures))
+        for name, floor in self._floors.items():
             if name not in figures:
                 continue
             self._low[name] = self._low[name] + 1 if not figures[name] >= floor else 0
             if self._low[name] >= PATIENCE:
+                meaning = "the outputs hardly depend on the input any more, or are trivial to predict"
+                if name == "val_knn":
+                    meaning = "the features are worse than before training"
                 raise Alarm(
                     COLLAPSED,
-                    f"{name} is {figures[name]:.3g} at update {step}, below {floor} for {PATIENCE} checks: the "
-                    "outputs hardly depend on the input any more, or are trivial to predict. Lower --optim.lr, bring "
-                    "--ema.start and --ema.end closer to 1, or use a larger --train.batch-size",
+                    f"{name} is {figures[name]:.3g} at update {step}, below {floor:.3g} for {PATIENCE} checks: "
+                    f"{meaning}. Lower --optim.lr, bring --ema.start and --ema.end closer to 1, or use a larger "
+                    "--train.batch-size",
                 )
+
+
+def knn_floor(first: Mapping[str, float]) -> float:
+    """The floor of `val_knn`, from the figures of a run's first evaluation."""
+    return KNN_SHARE * first["val_knn"] - 2 * first.get("val_knn_error", 0.0)

@@ -78,7 +78,10 @@ class Task(Protocol):
 
     @property
     def monitor(self) -> str | None:
-        """The score (the higher the better) whose best model is kept beside the last ones; none: only those are."""
+        """The score (the higher the better) whose best model is kept beside the last ones; none: only those are.
+
+        Without one the untrained model is scored too.
+        """
 
     def batches(self, start: int, stop: int) -> Iterable[Any]:
         """Global batches of the given steps."""
@@ -125,6 +128,8 @@ def train(
     step = trainer.restore(resume) if resume else 0
     updates, every = config.train.updates, config.train
     try:
+        if resume is None and every.eval_every and task.monitor is None and not world.rank:
+            trainer.evaluate(0)  # what later scores are held against
         for batch in task.batches(step, updates):
             trainer.update(step, batch)
             step += 1
@@ -269,6 +274,7 @@ class _Trainer:
         self.model.train()
         if scores:
             self.write(step, scores)
+            self.alarms.check(step, scores)
             best = ""
             if self.best and self.task.monitor in scores and self.best.is_best(scores[self.task.monitor]):
                 self.check_finite(step)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data2vec2.evaluation.low_labels import draw_labels, interval, low_label_curve
+from data2vec2.evaluation.low_labels import draw_labels, draws, interval, low_label_curve
 from data2vec2.evaluation.probes import Part
 
 
@@ -26,6 +26,10 @@ def test_draws_of_a_seed_are_nested_and_of_seeds_differ() -> None:
     assert set(few.x[:, 0]) < set(many.x[:, 0])
     assert set(few.x[:, 0]) == set(draw_labels(part(), 3, 0).x[:, 0])
     assert set(few.x[:, 0]) != set(draw_labels(part(), 3, 1).x[:, 0])
+
+
+def test_each_seed_has_its_own_draws() -> None:
+    assert [*draws(3, 0), *draws(3, 1), *draws(3, 2)] == list(range(9))
 
 
 def test_interval_is_students() -> None:
@@ -52,7 +56,7 @@ def test_a_curve_asks_for_every_count_and_seed() -> None:
         asked.append((count, seed))
         return count / 100 + seed / 10
 
-    curve = low_label_curve("raw pixels", "knn", [10, 20], 2, accuracy)
+    curve = low_label_curve("raw pixels", "knn", [10, 20], range(2), accuracy)
     assert asked == [(10, 0), (10, 1), (20, 0), (20, 1)]
     assert (curve.features, curve.probe, curve.labels) == ("raw pixels", "knn", (10, 20))
     assert curve.mean == pytest.approx((0.15, 0.25))

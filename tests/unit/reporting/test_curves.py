@@ -9,7 +9,7 @@ import pytest
 
 from data2vec2.reporting.charts import COLOURS
 from data2vec2.reporting.curves import read_curves
-from data2vec2.training.alarms import FLOORS
+from data2vec2.training.alarms import FLOORS, KNN_SHARE
 from tests.unit.reporting.pages import write_lines
 
 
@@ -68,6 +68,13 @@ def test_the_alarms_threshold_is_drawn_and_said(tmp_path: Path, key: str) -> Non
     assert f"alarm's threshold ({FLOORS[key]:g})" in chart.note
     dashed = re.findall(r"stroke-dasharray: *([\d., ]+)", chart.by_step)
     assert len(dashed) == 1, "the line itself is the first one, which is solid"
+
+
+def test_the_threshold_of_the_knn_score_follows_from_its_first_value(tmp_path: Path) -> None:
+    lines = [{"step": step, "val_knn": 0.5, "val_knn_error": 0.01} for step in (0, 100)]
+    (chart,) = read_curves(write_lines(tmp_path / "metrics.jsonl", lines)).charts
+    assert f"alarm's threshold ({100 * (KNN_SHARE * 0.5 - 0.02):.1f} %)" in chart.note
+    assert len(re.findall(r"stroke-dasharray: *([\d., ]+)", chart.by_step)) == 1
 
 
 def test_a_figure_without_alarm_has_no_threshold(tmp_path: Path) -> None:

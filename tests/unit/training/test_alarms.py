@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data2vec2.training.alarms import FLOORS, PATIENCE, Alarm, Alarms
+from data2vec2.training.alarms import FLOORS, KNN_SHARE, PATIENCE, Alarm, Alarms, knn_floor
 
 HEALTHY = {"loss": 1.0, "grad_norm": 2.0, "lr": 0.0, **{name: 10 * floor for name, floor in FLOORS.items()}}
 
@@ -34,7 +34,7 @@ def test_a_figure_that_recovers_or_stands_at_its_floor_is_fine(name: str) -> Non
     alarms = Alarms()
     for step in range(1, 30):
         alarms.check(step, {**HEALTHY, name: 0.0} if step % PATIENCE else HEALTHY)
-        alarms.check(step, {"val_knn": 0.5})  # a line of scores neither counts nor resets
+        alarms.check(step, {"val_loss": 0.5})  # a line of scores neither counts nor resets
     for step in range(30, 40):
         alarms.check(step, {**HEALTHY, name: FLOORS[name]})
 
@@ -43,3 +43,31 @@ def test_each_figure_is_counted_by_itself() -> None:
     alarms, names = Alarms(), list(FLOORS)
     for step in range(20):
         alarms.check(step, {**HEALTHY, names[step % 2]: 0.0})
+
+
+def scored(accuracy: float, samples: int = 1_000) -> dict[str, float]:
+    return {"val_knn": accuracy, "val_knn_error": (accuracy * (1 - accuracy) / samples) ** 0.5}
+
+
+def test_a_knn_score_that_stays_far_below_the_first_collapsed() -> None:
+    alarms = Alarms()
+    for step, accuracy in enumerate([0.5, 0.2, 0.2]):
+        alarms.check(step, scored(accuracy))
+        alarms.check(step, HEALTHY)  # a line without scores neither counts nor resets
+    with pytest.raises(Alarm, match=r"val_knn is 0\.2 at update 3, below 0\.268 for 3 checks: the features are worse"):
+        alarms.check(3, scored(0.2))
+
+
+def test_a_knn_score_that_recovers_or_stands_at_its_floor_is_fine() -> None:
+    alarms, first = Alarms(), scored(0.5)
+    alarms.check(0, first)
+    for step in range(1, 30):
+        alarms.check(step, scored(0.1 if step % PATIENCE else 0.4))
+    for step in range(30, 40):
+        alarms.check(step, scored(knn_floor(first)))
+
+
+def test_the_floor_of_the_knn_score_allows_for_few_samples() -> None:
+    assert knn_floor(scored(0.5, 10**8)) == pytest.approx(KNN_SHARE * 0.5, abs=1e-3)
+    assert knn_floor(scored(0.5, 20)) < 0.1
+    assert knn_floor(scored(0.1, 20)) < 0  # chance among ten classes: nothing can be said
