@@ -82,14 +82,14 @@ def audio_mel_tiny() -> RunConfig:
             modality=AudioConfig(stem="mel", position_depth=2, position_kernel=9, position_groups=8),
             encoder=EncoderConfig(embed_dim=96, num_heads=4, prenet_depth=0, depth=4, norm_eps=1e-5),
             masks=replace(SPANS, num_masks=4),
-            decoder=DecoderConfig(depth=3, kernel=7, dim=64, groups=8),
+            decoder=DecoderConfig(depth=2, kernel=7, dim=48, groups=1),
             targets=TargetConfig(average_layers=4, final_norm="none"),
         ),
         optim=OptimConfig(lr=2e-3, lr_batch=24, warmup_updates=200, beta2=0.98, eps=1e-6, weight_decay=0.01),
-        ema=EmaConfig(start=0.996, end=0.9995, anneal_updates=1_300),
+        ema=EmaConfig(start=0.996, end=0.9995, anneal_updates=700),
         data=AudioDataConfig(min_seconds=1.5, max_seconds=1.5),
         train=TrainConfig(
-            updates=2_600, batch_size=24, processes=2, threads=1, log_every=50, eval_every=650, save_every=650
+            updates=1_350, batch_size=24, processes=2, threads=1, log_every=50, eval_every=450, save_every=450
         ),
     )
 
