@@ -66,9 +66,7 @@ def measure(source: Path, workers: int, steps: int) -> float:
     recipe = get_recipe("image_base")
     records, modality = open_data(source).train, recipe.model.modality
     order = GlobalBatches(len(records), BATCH, 0)
-    batches = MaskedBatches(
-        ImageReader(records, modality, ImageDataConfig(), 0), order, recipe.model.masks, modality.grid
-    )
+    batches = MaskedBatches(ImageReader(records, modality, ImageDataConfig(), 0), order, recipe.model.masks)
     prepared = 1 + 4 * workers  # while the first one was waited for
     iterator = iterate(batches, 0, prepared + steps, workers=workers)
     for _ in range(prepared):
