@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
-from data2vec2.commands.low_labels import finetune_config, finetune_curve
+from data2vec2.commands.low_labels import finetune_config, finetune_curves
 from data2vec2.config import DataConfig, FinetuneConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
@@ -21,7 +21,7 @@ from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise, labelled
 from data2vec2.evaluation.gallery import write_gallery
 from data2vec2.evaluation.low_labels import draws
-from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
+from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
 from data2vec2.interop.export import ExportInfo, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
@@ -100,19 +100,7 @@ def evaluate(
     if skipped.reasons:
         scores = replace(scores, skipped=_listed(skipped, say))
     if finetune is not None:
-        tuned = [
-            finetune_curve(
-                name,
-                model,
-                data,
-                replace(finetune, from_scratch=name == RANDOM),
-                labels,
-                draws(seeds, seed),
-                device,
-                say,
-            )
-            for name in (MODEL, RANDOM)
-        ]
+        tuned = finetune_curves(model, data, finetune, labels, draws(seeds, seed), device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
