@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
+from data2vec2.commands.embed import export_of
 from data2vec2.commands.low_labels import finetune_config, finetune_curves
 from data2vec2.config import DataConfig, FinetuneConfig
 from data2vec2.data.image import ImageReader
@@ -69,9 +70,7 @@ def evaluate(
     finetune = finetune_config(finetune) if isinstance(finetune, str) else finetune
     model, data, say = Path(model), Path(data), console().print
     run = model if (model / CONFIG).is_file() else None
-    if run and not (run / "exported").is_dir():
-        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it with --resume")
-    encoder, info = load_encoder(run / "exported" if run else model)
+    encoder, info = load_encoder(export_of(model))
     torch_device = choose_device(device)
     train, held, part = _parts(data, Path(test) if test else None, seed, run)
     if finetune is not None and part != "test":
