@@ -14,14 +14,14 @@ import torch
 
 from data2vec2.commands.data import held_out
 from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import finetune_config, finetune_curve
+from data2vec2.commands.low_labels import finetune_config, finetune_curves
 from data2vec2.config import FinetuneConfig
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.low_labels import draws
-from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
+from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
 from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
@@ -97,9 +97,7 @@ def evaluate(
     if skipped.reasons:
         scores = replace(scores, skipped=_listed(skipped, say))
     if finetune is not None:
-        configs = {MODEL: replace(finetune, from_scratch=False), RANDOM: replace(finetune, from_scratch=True)}
-        drawn = draws(seeds, seed)
-        tuned = [finetune_curve(n, model, data, c, labels, drawn, device, say) for n, c in configs.items()]
+        tuned = finetune_curves(model, data, finetune, labels, draws(seeds, seed), device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")

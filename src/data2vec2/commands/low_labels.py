@@ -14,6 +14,7 @@ from data2vec2.commands.finetune import finetune
 from data2vec2.config import FinetuneConfig, from_dict
 from data2vec2.errors import UserError
 from data2vec2.evaluation.low_labels import Curve, low_label_curve
+from data2vec2.evaluation.scores import MODEL, RANDOM
 from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
 
 
@@ -25,6 +26,22 @@ def finetune_config(name: str) -> FinetuneConfig:
         return from_dict(FinetuneConfig, yaml.safe_load(Path(name).read_text("utf-8")))
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{name} can't be read as the configuration of a fine-tuning run: {error}") from error
+
+
+def finetune_curves(
+    model: Path,
+    data: Path,
+    config: FinetuneConfig,
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    device: str,
+    log: Callable[[str], None],
+) -> list[Curve]:
+    """The curves from `model` and from scratch."""
+    return [
+        finetune_curve(name, model, data, replace(config, from_scratch=name == RANDOM), labels, seeds, device, log)
+        for name in (MODEL, RANDOM)
+    ]
 
 
 def finetune_curve(

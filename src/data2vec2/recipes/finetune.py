@@ -48,7 +48,7 @@ def image_finetune_large() -> FinetuneConfig:
 
 
 def image_finetune_tiny() -> FinetuneConfig:
-    """Small pictures on a CPU, with about 10,000 labels: about two minutes. LOG.md says how it was found.
+    """Small pictures on a CPU, with about 10,000 labels: four to five minutes on two busy cores (LOG.md).
 
     At equal time, many small batches learn more than few large ones here, as in pre-training.
     """
