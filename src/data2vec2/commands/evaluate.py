@@ -100,14 +100,14 @@ def evaluate(
         note=skipped.add,
     )
     if skipped.reasons:
-        scores = replace(scores, skipped=_listed(skipped, say))
+        scores = replace(scores, skipped=_listed(skipped, kind.plural, say))
     if finetune is not None:
         tuned = finetune_curves(model, data, finetune, labels, seeds, device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
-        kind.write_gallery(run, encoder, *used[1], torch_device, info)
+        kind.write_gallery(run, encoder, *used[1], torch_device, info, Path(test) if test else data)
         RunFolder(run).write_json("scores.json", scores.to_dict())
         write_report(run)
     return scores
@@ -161,9 +161,9 @@ def _check(
         raise ValueError(f"--seed is {seed}; it must be 0 or more")
 
 
-def _listed(skipped: Skipped, say: Callable[[str], None]) -> dict[str, int]:
+def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[str, int]:
     """Say what could not be read; returns how much of it, by reason."""
-    say(f"{len(skipped.reasons)} pictures could not be read and are left out: {skipped.summary()}")
+    say(f"{len(skipped.reasons)} {plural} could not be read and are left out: {skipped.summary()}")
     for name, reason in list(skipped.reasons.items())[:NAMED]:
         say(f"  {name}: {reason}")
     return dict(Counter(skipped.reasons.values()).most_common())
