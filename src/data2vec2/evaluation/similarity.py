@@ -54,7 +54,8 @@ def colours(features_TD: Features) -> NDArray[np.uint8]:
     components[:, :count] = PCA(count, svd_solver="covariance_eigh").fit_transform(features_TD)
     low, high = np.percentile(components, (2, 98), axis=0)
     shares = np.clip((components - low) / np.maximum(high - low, 1e-9), 0, 1)
-    return np.rint(shares * 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(shares * 255).astype(np.uint8)
+    return pixels
 
 
 def map_of(features_SD: Features, labels_S: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:

@@ -77,7 +77,12 @@ def read_gallery(path: Path) -> dict[str, Any]:
                 "colours": data_uri(arrays["colours"][place]),
                 "label": class_name(label, classes),
                 "neighbours": [
-                    {"picture": data_uri(other), "label": class_name(its, classes), "same": its == label, "cosine": cosine}
+                    {
+                        "picture": data_uri(other),
+                        "label": class_name(its, classes),
+                        "same": its == label,
+                        "cosine": cosine,
+                    }
                     for other, its, cosine in near
                 ],
             }
@@ -109,9 +114,7 @@ def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def data_uri(
-    picture: Pixels, seen: NDArray[np.bool_] | None = None, *, hidden: int = 0, exact: bool = False
-) -> str:
+def data_uri(picture: Pixels, seen: NDArray[np.bool_] | None = None, *, hidden: int = 0, exact: bool = False) -> str:
     """A picture `HW` or `HWC` as the source of an `img` element; see-through where `seen` is false.
 
     `seen` may be smaller than the picture, whose right and lower border then stays; `hidden` is how much is left of
