@@ -285,6 +285,7 @@ def test_parts_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         "rows": 200,
         "dim": 16,
         "skipped": {},
+        "kind": "image",
     }
     for path in (run / "exported").iterdir():
         path.unlink()

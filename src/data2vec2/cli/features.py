@@ -17,26 +17,26 @@ from data2vec2.cli.common import FAILED
 
 @dataclass(kw_only=True)
 class Embed:
-    """Write the features of pictures to a Parquet file."""
+    """Write the features of pictures or recordings to a Parquet file."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """A run folder or an exported model."""
     data: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DATA")]
-    """A data set (folder, arrays, .parquet, .tar, hf:NAME), or picture files and folders."""
+    """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders of them."""
     out: Path
     """Parquet file to write."""
     layer: int | None = None
-    """Block whose output is taken, from 1; 0: the patch embeddings; none: the last."""
+    """Block whose output is taken, from 1; 0: the stem's tokens; none: the last."""
     pool: Literal["mean", "none", "cls"] = "mean"
-    """Mean over patches, none (a vector for each patch), or the CLS token."""
+    """Mean over patches or tokens, none (a vector for each), or the CLS token of pictures."""
     part: Literal["train", "val", "test", "all"] = "all"
     """Which part of a data set."""
     size: int | None = None
-    """Side of the model's input in pixels, a multiple of the patch size; none: the model's own."""
+    """Of pictures: side of the model's input in pixels, a multiple of the patch size; none: the model's own."""
     keep_aspect: bool = False
-    """Cut nothing off: shorter side to the size, longer side in proportion, both rounded to whole patches."""
-    batch: int = 64
-    """Pictures that go through the model at once."""
+    """Of pictures: cut nothing off: shorter side to the size, longer one in proportion, in whole patches."""
+    batch: int | None = None
+    """Samples that go through the model at once; none: 64 pictures, 8 recordings."""
     dtype: Literal["float32", "float16"] = "float32"
     """Numbers in the file."""
     device: str = "auto"
@@ -78,8 +78,9 @@ def run_embed(rest: list[str]) -> int:
     if args.json:
         print(json.dumps({**asdict(result), "out": str(result.out)}))
     else:
-        each = "a patch" if args.pool == "none" else "each"
-        print(f"features: {result.out} ({result.rows:,} pictures, {result.dim} numbers {each})")
+        many, one = ("recordings", "a token") if result.kind == "audio" else ("pictures", "a patch")
+        each = one if args.pool == "none" else "each"
+        print(f"features: {result.out} ({result.rows:,} {many}, {result.dim} numbers {each})")
     return 0
 
 

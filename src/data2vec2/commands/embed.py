@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,9 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
+from data2vec2.commands.embed_audio import Recordings, check_recordings
 from data2vec2.data import folder
+from data2vec2.data.content import PICTURES, Content
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.skipped import SHOWN, Skipped
@@ -40,11 +42,34 @@ class Embedded:
 
     out: Path
     rows: int
-    """Pictures in the table."""
+    """Samples in the table."""
     dim: int
     """Width of a feature vector."""
     skipped: dict[str, str]
-    """Pictures that could not be read, and why; they are not in the table."""
+    """Samples that could not be read, and why; they are not in the table."""
+    kind: Literal["image", "audio"]
+    """What samples are."""
+
+
+class Way(Protocol):
+    """What `embed` must know of a modality."""
+
+    content: Content
+    batch: int
+    """Samples at once, unless another number is asked for."""
+    columns: list[pa.Field]
+    """Of the table, beside those that all have."""
+    about: dict[str, Any]
+    """What the table says of its features."""
+
+    def read_of(self, records: Records) -> Callable[[int], Any]:
+        """What makes a sample's input of its index, or raises `BadSample`."""
+
+    def encode(self, samples: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+        """Features of each."""
+
+    def cells(self, records: Records, chunk: Chunk, rows: Sequence[NDArray[np.float32]]) -> dict[str, list[Any]]:
+        """Values of `columns`, of the samples of a chunk that could be read and their features."""
 
 
 def embed(
@@ -57,50 +82,114 @@ def embed(
     part: PartName = "all",
     size: int | None = None,
     keep_aspect: bool = False,
-    batch: int = 64,
+    batch: int | None = None,
     dtype: Literal["float32", "float16"] = "float32",
     device: str = "auto",
     overwrite: bool = False,
 ) -> Embedded:
-    """Write the features of every picture of DATA to the Parquet file `out` (its columns: interop/table.py).
+    """Write the features of all pictures or recordings of DATA to the Parquet file `out` (see interop/table.py).
 
-    `model` is a run folder or an exported model; `data` a data set, or picture files and folders of them (which then
-    have no labels). `layer` is the block whose output is taken, from 1 (none: the last), or 0 for the stem's patch
-    embeddings. `pool`: the mean over patches, none of it (a vector for each patch), or the CLS token.
+    `model` is a run folder or an exported model; `data` a data set, or files and folders of them (which then have no
+    labels). `layer` is the block whose output is taken, from 1 (none: the last), or 0 for the stem's tokens. `pool`:
+    the mean over patches or tokens, none of it (a vector for each), or the CLS token of pictures. `batch` samples go
+    through the model at once (none: 64 pictures, 8 recordings).
 
     Pictures are cut to the central square that evaluation sees, at `size` pixels (none: the model's own) with
     interpolated positions. With `keep_aspect` nothing is cut: the shorter side becomes `size`, the longer follows, both
     rounded to whole patches.
 
-    Raises `UserError` (model, data or file can't be used, or no picture can be read) or `ValueError` (an option).
+    Recordings are encoded whole; `size` and `keep_aspect` are for pictures.
+
+    Raises `UserError` (model, data or file can't be used, or no sample can be read) or `ValueError` (an option).
     """
     out, say = Path(out), console().print
     check_out(out, overwrite)
     encoder, info = load_encoder(export_of(Path(model)))
-    size, layer, patch = _checked(info, layer, pool, size, batch)
-    parts = _parts(data, part, say)
+    kind = info.model.modality.kind
+    layer = _checked(info, layer, pool, batch)
+    if kind == "audio":
+        check_recordings(pool, size, keep_aspect)
     torch_device = choose_device(device)
-    features_of = _feature_function(encoder.to(torch_device), layer, pool)
-    normalise = image_normalise(info, torch_device)
+    encoder.blocks = encoder.blocks[:layer]
+    encoder = encoder.to(torch_device)
+    way: Way
+    if kind == "audio":
+        way = Recordings(encoder, info, layer, pool, torch_device)
+    else:
+        way = Pictures(encoder, info, layer, pool, torch_device, size, keep_aspect)
+    batch, many = batch or way.batch, way.content.many
+    parts = _parts(data, part, way.content, kind, say)
     dim, skipped = info.model.encoder.embed_dim, Skipped(sum(map(len, parts.values())), max_bad=1)
-    about = _about(model, info, layer=layer, pool=pool, size=size, keep_aspect=keep_aspect)
-    dense, tagged = pool == "none", any(records.tags is not None for records in parts.values())
+    tagged = any(records.tags is not None for records in parts.values())
+    about = {"model": str(model), "layer": layer, "pool": pool, **way.about, "dim": dim, "versions": _versions()}
     with (
         written_whole(out, overwrite) as file,
-        FeatureTable(file, dim, dtype, dense=dense, tagged=tagged, about=about) as table,
+        FeatureTable(file, dim, dtype, dense=pool == "none", tagged=tagged, about=about, more=way.columns) as table,
     ):
         for name, records in parts.items():
-            chunks = stream(records, _picture_function(records, info, size, keep_aspect), batch)
+            chunks = stream(records, way.read_of(records), batch)
             for chunk in _shown(chunks, len(records), batch, f"encoding {name}"):
                 skipped.add(chunk.bad.values())
                 if chunk.good:
-                    features = encode_all(list(chunk.good.values()), features_of, normalise, torch_device)
-                    _add(table, name, records, chunk, features, patch)
+                    rows = way.encode(list(chunk.good.values()))
+                    _add(table, name, records, chunk, rows, way.cells(records, chunk, rows))
         if not table.num_rows:
-            raise UserError(f"none of {skipped.total} pictures can be used: {_listed(skipped) or 'there are none'}")
+            raise UserError(f"none of {skipped.total} {many} can be used: {_listed(skipped) or 'there are none'}")
     if skipped.reasons:
-        say(f"{len(skipped.reasons)} of {skipped.total} pictures are left out: {_listed(skipped)}")
-    return Embedded(out, table.num_rows, dim, skipped.reasons)
+        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {_listed(skipped)}")
+    return Embedded(out, table.num_rows, dim, skipped.reasons, kind)
+
+
+class Pictures:
+    """The central square that evaluation sees at some size, or whole pictures."""
+
+    content = PICTURES
+    batch = 64
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        info: ExportInfo,
+        layer: int,
+        pool: str,
+        device: torch.device,
+        size: int | None,
+        keep_aspect: bool,
+    ) -> None:
+        """`ValueError` for a size that is no multiple of the model's patches."""
+        (self.modality, self.data), patch = info.image, info.image[0].patch_size
+        self.size = self.modality.image_size if size is None else size
+        if self.size < patch or self.size % patch:
+            raise ValueError(f"--size is {size}; it must be a multiple of the model's patch size ({patch})")
+        self.encoder, self.layer, self.pool, self.device = encoder, layer, pool, device
+        self.keep_aspect, self.normalise = keep_aspect, image_normalise(info, device)
+        self.columns = [pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)] if pool == "none" else []
+        self.about = {"size": self.size, "keep_aspect": keep_aspect, "patch_size": patch}
+
+    def read_of(self, records: Records) -> Callable[[int], Image.Image]:
+        """What reads a picture as the model's input: the central square as in evaluation, or the whole."""
+        size, modality = self.size, self.modality
+        if not self.keep_aspect:
+            return ImageReader(records, replace(modality, image_size=size), self.data, seed=0).central_square
+        return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.num_channels)
+
+    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
+        """Features `D` of each picture, or `TD` for pool none."""
+        return encode_all(pictures, self._features, self.normalise, self.device)
+
+    def cells(self, records: Records, chunk: Chunk, rows: Sequence[NDArray[np.float32]]) -> dict[str, list[Any]]:
+        """Rows and columns of each picture's patches."""
+        patch = self.modality.patch_size
+        grids = [(picture.shape[1] // patch, picture.shape[2] // patch) for picture in chunk.good.values()]
+        return {"grid": grids} if self.pool == "none" else {}
+
+    def _features(self, inputs: Tensor) -> Tensor:
+        """Features `BD` (`BTD` for pool none) of normalised pictures."""
+        encoded = self.encoder(inputs)
+        patches_BTD: Tensor = encoded.features_NTD if self.layer else encoded.tokens.tokens_BTD
+        if self.pool == "cls":
+            return encoded.x_NLD[:, 0]  # type: ignore[no-any-return]
+        return patches_BTD if self.pool == "none" else patches_BTD.mean(dim=1)
 
 
 def image_normalise(info: ExportInfo, device: torch.device) -> Normalise:
@@ -112,18 +201,23 @@ def image_normalise(info: ExportInfo, device: torch.device) -> Normalise:
 
 def picture_files(paths: Iterable[str | Path]) -> Records:
     """Picture files, and those below folders, as records without labels; `UserError` for a folder without any."""
+    return _files(paths, PICTURES)
+
+
+def _files(paths: Iterable[str | Path], content: Content) -> Records:
+    """Files of samples, and those below folders, as records without labels; `UserError` for a folder without any."""
     names: list[str] = []
     for path in map(Path, paths):
         if path.is_dir():
             by_extension = folder.scan(path)
-            found = sorted(name for extension in folder.EXTENSIONS for name in by_extension.get(extension, ()))
+            found = sorted(name for extension in content.extensions for name in by_extension.get(extension, ()))
             if not found:
-                raise UserError(f"no images in {path} ({', '.join(sorted(folder.EXTENSIONS))})")
+                raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
             names += [str(path / name) for name in found]
         else:
             names.append(str(path))
     labels = np.full(len(names), -1, dtype=np.int64)
-    return Records("list of pictures", names, labels, (), {}, folder.Files(Path(), tuple(names)))
+    return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))
 
 
 @torch.inference_mode()
@@ -152,69 +246,43 @@ def encode_all(
     return [results[place] for place in range(len(pictures))]
 
 
-def _checked(info: ExportInfo, layer: int | None, pool: Pool, size: int | None, batch: int) -> tuple[int, int, int]:
-    """Size, layer and patch size in numbers; `ValueError` for options that don't fit the model."""
-    (modality, _), encoder = info.image, info.model.encoder
+def _checked(info: ExportInfo, layer: int | None, pool: Pool, batch: int | None) -> int:
+    """The layer's number; `ValueError` for options that don't fit the model."""
+    encoder = info.model.encoder
     depth = encoder.prenet_depth + encoder.depth
     layer = depth if layer is None else layer
-    size = modality.image_size if size is None else size
     if not 0 <= layer <= depth:
         raise ValueError(f"--layer is {layer}; it must be 1 to {depth} for a block of this model, or 0 for its stem")
     if pool not in get_args(Pool):
         raise ValueError(f"--pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}")
     if layer == 0 and pool == "cls":
         raise ValueError("--layer 0 has patches only; --pool cls needs a block, so give a layer from 1 on")
-    if size < modality.patch_size or size % modality.patch_size:
-        raise ValueError(f"--size is {size}; it must be a multiple of the model's patch size ({modality.patch_size})")
-    if batch < 1:
+    if batch is not None and batch < 1:
         raise ValueError(f"--batch is {batch}; it must be at least 1")
-    return size, layer, modality.patch_size
+    return layer
 
 
-def _about(model: str | Path, info: ExportInfo, **options: Any) -> dict[str, Any]:
-    """What the table says of its features."""
-    versions = {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
-    shape = {"patch_size": info.image[0].patch_size, "dim": info.model.encoder.embed_dim}
-    return {"model": str(model), **options, **shape, "versions": versions}
+def _versions() -> dict[str, str]:
+    return {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
 
 
-def _parts(data: Paths, part: PartName, say: Callable[[str], None]) -> dict[str, Records]:
+def _parts(
+    data: Paths, part: PartName, content: Content, kind: Literal["image", "audio"], say: Callable[[str], None]
+) -> dict[str, Records]:
     """The records to encode, by part."""
     paths = [data] if isinstance(data, str | Path) else list(data)
     if not paths:
-        raise ValueError("there is no DATA; name a data set or picture files")
-    if len(paths) > 1 or Path(paths[0]).suffix.lower() in folder.EXTENSIONS:
-        found = {"train": picture_files(paths)}
-        say(f"data: {len(found['train']):,} pictures")
+        raise ValueError("there is no DATA; name a data set or files")
+    if len(paths) > 1 or Path(paths[0]).suffix.lower() in content.extensions:
+        found = {"train": _files(paths, content)}
+        say(f"data: {len(found['train']):,} {content.many}")
     else:
-        parts = open_data(paths[0])
+        parts = open_data(paths[0], kind)
         say(f"data: {paths[0]}: {parts.description}")
         found = {name: records for name in ("train", "val", "test") if (records := getattr(parts, name)) is not None}
     if part != "all" and part not in found:
         raise UserError(f"the data have no {part} part; there is {', '.join(found)}")
     return found if part == "all" else {part: found[part]}
-
-
-def _picture_function(records: Records, info: ExportInfo, size: int, keep_aspect: bool) -> Callable[[int], Image.Image]:
-    """What reads a picture as the model's input: the central square as in evaluation, or the whole."""
-    modality, data = info.image
-    if not keep_aspect:
-        return ImageReader(records, replace(modality, image_size=size), data, seed=0).central_square
-    return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.num_channels)
-
-
-def _feature_function(encoder: Encoder, layer: int, pool: Pool) -> Callable[[Tensor], Tensor]:
-    """What makes features `BD` (`BTD` for pool none) of normalised pictures; blocks above `layer` are dropped."""
-    encoder.blocks = encoder.blocks[:layer]
-
-    def features_of(inputs: Tensor) -> Tensor:
-        encoded = encoder(inputs)
-        patches_BTD: Tensor = encoded.features_NTD if layer else encoded.tokens.tokens_BTD
-        if pool == "cls":
-            return encoded.x_NLD[:, 0]  # type: ignore[no-any-return]
-        return patches_BTD if pool == "none" else patches_BTD.mean(dim=1)
-
-    return features_of
 
 
 def _add(
@@ -223,7 +291,7 @@ def _add(
     records: Records,
     chunk: Chunk,
     features: list[NDArray[np.float32]],
-    patch: int,
+    cells: dict[str, list[Any]],
 ) -> None:
     """Write a chunk's rows; `UserError` if a feature is no number that the table can hold."""
     names = [records.names[index] for index in chunk.good]
@@ -237,8 +305,7 @@ def _add(
         else:
             label = int(records.labels[index])
             labels.append(records.classes[label] if label >= 0 else None)
-    grids = [(picture.shape[1] // patch, picture.shape[2] // patch) for picture in chunk.good.values()]
-    table.add(part, names, labels, features, grids)
+    table.add(part, names, labels, features, cells)
 
 
 def _shown(chunks: Iterable[Chunk], total: int, batch: int, what: str) -> Iterable[Chunk]:
@@ -248,7 +315,7 @@ def _shown(chunks: Iterable[Chunk], total: int, batch: int, what: str) -> Iterab
 
 
 def _listed(skipped: Skipped) -> str:
-    """Counts by reason, and a line for each of the first pictures."""
+    """Counts by reason, and a line for each of the first samples."""
     lines = [f"\n  {name}: {reason}" for name, reason in list(skipped.reasons.items())[:SHOWN]]
     more = f"\n  and {len(skipped.reasons) - SHOWN} more" if len(skipped.reasons) > SHOWN else ""
     return skipped.summary() + "".join(lines) + more

@@ -95,14 +95,14 @@ def evaluate(
         note=skipped.add,
     )
     if skipped.reasons:
-        scores = replace(scores, skipped=_listed(skipped, say))
+        scores = replace(scores, skipped=_listed(skipped, kind.plural, say))
     if finetune is not None:
         tuned = finetune_curves(model, data, finetune, labels, draws(seeds, seed), device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
-        kind.write_gallery(run, encoder, *used[1], torch_device, info)
+        kind.write_gallery(run, encoder, *used[1], torch_device, info, Path(test) if test else data)
         _write(run, scores)
     return scores
 
@@ -162,9 +162,9 @@ def _checked(
     return finetune_config(finetune) if isinstance(finetune, str) else finetune
 
 
-def _listed(skipped: Skipped, say: Callable[[str], None]) -> dict[str, int]:
+def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[str, int]:
     """Say what could not be read; returns how much of it, by reason."""
-    say(f"{len(skipped.reasons)} pictures could not be read and are left out: {skipped.summary()}")
+    say(f"{len(skipped.reasons)} {plural} could not be read and are left out: {skipped.summary()}")
     for name, reason in list(skipped.reasons.items())[:NAMED]:
         say(f"  {name}: {reason}")
     return dict(Counter(skipped.reasons.values()).most_common())

@@ -116,3 +116,18 @@ def features_of(
     features_NF: NDArray[np.float32] = np.concatenate([x for x, _ in found])
     labels_N: NDArray[np.int64] = np.concatenate([batch.labels_B for _, batch in found])
     return Part(features_NF[order], labels_N[order])
+
+
+@torch.no_grad()
+def token_features(
+    encoder: Encoder, inputs: torch.Tensor, lengths_B: torch.Tensor | None, *, stem: bool = False
+) -> list[NDArray[np.float32]]:
+    """Features `TD` of the real tokens of each sample: the encoder's output, or what its `stem` makes.
+
+    The encoder should be in eval mode.
+    """
+    encoded = encoder(inputs, lengths_B=lengths_B)
+    rows = (encoded.tokens.tokens_BTD if stem else encoded.features_NTD).float().cpu().numpy()
+    padding_BT = encoded.tokens.padding_BT
+    real_B = [rows.shape[1]] * len(rows) if padding_BT is None else (~padding_BT).sum(1).tolist()
+    return [row[:count] for row, count in zip(rows, real_B, strict=True)]

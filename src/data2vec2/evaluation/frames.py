@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data2vec2.data.audio import AudioReader
 from data2vec2.data.phones import Alignment, frame_labels
-from data2vec2.evaluation.features import Inputs, Note, readable_batches
+from data2vec2.evaluation.features import Inputs, Note, readable_batches, token_features
 from data2vec2.evaluation.mel import log_mel
 from data2vec2.evaluation.probes import Part, fit, majority_accuracy
 from data2vec2.models.encoder import Encoder
@@ -71,13 +71,9 @@ class PhoneProbe:
 def _of_encoder(encoder: Encoder, device: torch.device) -> Tokens:
     """The encoder's output for each real token."""
 
-    @torch.no_grad()
     def features(batch: Inputs) -> list[NDArray[np.float32]]:
         lengths_B = None if batch.lengths_B is None else batch.lengths_B.to(device)
-        encoded = encoder(batch.inputs.to(device), lengths_B=lengths_B)
-        rows, padding_BT = encoded.features_NTD.float().cpu().numpy(), encoded.tokens.padding_BT
-        real_B = [rows.shape[1]] * len(rows) if padding_BT is None else (~padding_BT).sum(1).tolist()
-        return [row[:count] for row, count in zip(rows, real_B, strict=True)]
+        return token_features(encoder, batch.inputs.to(device), lengths_B)
 
     return features
 

@@ -1,9 +1,11 @@
 """Features as a Parquet file.
 
 Columns: `name` (string), `part` (string), `label` (string or null; a list of strings where samples can have several),
-`features`, and for dense features `grid` (int32, rows and columns of patches). Pooled features are a list of the fixed
-length `dim`. Dense ones are one flat list a picture, patch after patch, row by row:
-`features.reshape(*grid, dim)`. The schema's metadata hold a JSON object under "data2vec2" that says what they are.
+`features`; of recordings `transcript` (string or null). Pooled features are a list of the fixed length `dim`. Dense
+ones are one flat list a sample: of pictures patch after patch, row by row, with `grid` (int32, rows and columns), so
+`features.reshape(*grid, dim)`; of recordings token after token, with `num_tokens` (int32). The schema's metadata hold a
+JSON object under "data2vec2" that says what they are; of recordings also `hop_s` and `first_centre_s`: token t stands
+for the sound around `first_centre_s + t * hop_s` seconds.
 
 Shapes: `D` width, `T` patches.
 """
@@ -11,7 +13,7 @@ Shapes: `D` width, `T` patches.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -31,8 +33,21 @@ METADATA_KEY = b"data2vec2"
 class FeatureTable:
     """Rows on their way to a file: kept until they fill a row group, then written. A context: leaving it is the end."""
 
-    def __init__(self, file: Any, dim: int, dtype: str, *, dense: bool, tagged: bool, about: dict[str, Any]) -> None:
-        """`file` is open for writing; `dtype`: float32 or float16; `tagged`: labels are lists; `about`: metadata."""
+    def __init__(
+        self,
+        file: Any,
+        dim: int,
+        dtype: str,
+        *,
+        dense: bool,
+        tagged: bool,
+        about: dict[str, Any],
+        more: Sequence[pa.Field] = (),
+    ) -> None:
+        """`file` is open for writing; `dtype`: float32 or float16; `tagged`: labels are lists; `about`: metadata.
+
+        `more` are the columns after `features`.
+        """
         self._value = {"float32": pa.float32(), "float16": pa.float16()}[dtype]
         self.largest = float(np.finfo(dtype).max)
         self._dim, self._dense = dim, dense
@@ -42,9 +57,8 @@ class FeatureTable:
             pa.field("label", pa.list_(pa.string()) if tagged else pa.string()),
             pa.field("features", pa.list_(self._value) if dense else pa.list_(self._value, dim), nullable=False),
         ]
-        if dense:
-            fields.append(pa.field("grid", pa.list_(pa.int32(), 2), nullable=False))
-        self.schema = pa.schema(fields, metadata={METADATA_KEY: json.dumps(about)})
+        self._more = tuple(more)
+        self.schema = pa.schema([*fields, *more], metadata={METADATA_KEY: json.dumps(about)})
         repeated = ["part", "label.list.element" if tagged else "label"]  # floats gain nothing from a dictionary
         self._writer = pq.ParquetWriter(file, self.schema, use_dictionary=repeated)
         self._pending: list[pa.RecordBatch] = []
@@ -56,9 +70,9 @@ class FeatureTable:
         names: Sequence[str],
         labels: Sequence[Any],
         features: Sequence[NDArray[np.floating[Any]]],
-        grids: Sequence[tuple[int, int]],
+        cells: Mapping[str, Sequence[Any]],
     ) -> None:
-        """Append rows of one part; each row's features are `D`, or `TD` for a dense table."""
+        """Append rows of one part; each row's features are `D`, or `TD` for a dense table; `cells` of `more`."""
         values = np.concatenate([row.ravel() for row in features]).astype(self._value.to_pandas_dtype(), copy=False)
         flat = pa.array(values, self._value)
         columns = [
@@ -69,9 +83,9 @@ class FeatureTable:
         if self._dense:
             ends = np.cumsum([0, *(row.size for row in features)])
             columns.append(pa.ListArray.from_arrays(pa.array(ends, pa.int32()), flat))
-            columns.append(pa.array(grids, self.schema.field("grid").type))
         else:
             columns.append(pa.FixedSizeListArray.from_arrays(flat, self._dim))
+        columns += [pa.array(cells[field.name], field.type) for field in self._more]
         self._pending.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
         self.num_rows += len(names)
         if sum(batch.nbytes for batch in self._pending) >= ROW_GROUP_BYTES:

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from data2vec2.errors import UserError
 from data2vec2.reporting.curves import read_curves
 from data2vec2.reporting.parts import read_config, read_environment, read_skipped, read_status
 from data2vec2.reporting.pictures import read_gallery, read_masks, read_mistakes
 from data2vec2.reporting.scores import read_scores
+from data2vec2.reporting.sounds import read_sound_gallery, read_sound_masks
+from data2vec2.reporting.transcripts import read_transcripts
 from data2vec2.training.run import write_text
 from data2vec2.version import __version__
 
@@ -46,8 +49,9 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         "environment": read_part(read_environment, run / "environment.json", "machine and versions are unknown"),
         "status": read_part(read_status, run / "status.json", "it is unknown how the run ended"),
         "scores": read_part(read_scores, run / "scores.json", "the model has not been scored"),
-        "masks": read_part(read_masks, run / "masks.npz", "no picture was kept"),
-        "gallery": read_part(read_gallery, run / "gallery.npz", "evaluate writes it"),
+        "masks": read_part(_masks, run / "masks.npz", "no sample was kept"),
+        "gallery": read_part(_gallery, run / "gallery.npz", "evaluate writes it"),
+        "transcripts": read_part(read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
         "curves": read_part(read_curves, run / "metrics.jsonl", "no figures were recorded"),
         "skipped": read_part(read_skipped, run / "skipped.jsonl", "no skipped file was recorded"),
     }
@@ -55,7 +59,25 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     classes = scores["classes"] if scores else []
     mistakes = read_part(partial(read_mistakes, classes=classes), run / "mistakes.npz", "no mistake was kept")
     finetuning = bool((config and config["finetuning"]) or (scores and scores["kind"] == "classify"))
-    return write_page("run.html.j2", out or run / "report.html", **parts, mistakes=mistakes, finetuning=finetuning)
+    kinds = [part.content["kind"] for name in ("masks", "gallery", "config") if (part := parts[name]).content]
+    more = {"mistakes": mistakes, "finetuning": finetuning, "kind": kinds[0] if kinds else "image"}
+    return write_page("run.html.j2", out or run / "report.html", **parts, **more)
+
+
+def _masks(path: Path) -> dict[str, Any]:
+    """Masks of pictures or of recordings, whichever the file holds."""
+    return read_sound_masks(path) if _holds(path, "spectra") else read_masks(path)
+
+
+def _gallery(path: Path) -> dict[str, Any]:
+    """A gallery of pictures or of recordings, whichever the file holds."""
+    return read_sound_gallery(path) if _holds(path, "spectra") else read_gallery(path)
+
+
+def _holds(path: Path, name: str) -> bool:
+    """Whether an `.npz` file has an array of that name."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return name in arrays
 
 
 def read_part(read: Callable[[Path], Any], path: Path, if_missing: str) -> Part:

@@ -36,7 +36,7 @@ SPECS = (
     Spec(
         "Loss",
         "loss",
-        {"loss": "training", "regression": "masked patches", "cls": "CLS token", "val_loss": "validation"},
+        {"loss": "training", "regression": "masked tokens", "cls": "CLS token", "val_loss": "validation"},
     ),
     Spec(
         "Validation scores",
@@ -49,6 +49,14 @@ SPECS = (
         },
         "On samples held out from training.",
         percent=True,
+    ),
+    Spec(
+        "Error rates",
+        "error rate (%)",
+        {"val_wer": "words", "val_cer": "characters"},
+        "Edits by the length of what was said, on recordings held out from training; lower is better.",
+        percent=True,
+        from_zero=True,
     ),
     Spec(
         "Standard deviations",

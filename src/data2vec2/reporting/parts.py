@@ -28,7 +28,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """Find the name of the recipe and whether it is a fine-tuning run, and keep the file as it stands."""
     values = read_mapping(path)
     recipe = str(values.get("recipe", "unknown recipe"))
-    return {"recipe": recipe, "finetuning": "augment" in values, "text": path.read_text("utf-8")}
+    kind = "audio" if "sample_rate:" in (text := path.read_text("utf-8")) else "image"
+    return {"recipe": recipe, "finetuning": "augment" in values, "kind": kind, "text": text}
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -54,7 +54,7 @@ def read_masks(path: Path) -> dict[str, Any]:
             strip.append(data_uri(image, seen.reshape(rows, columns).repeat(size, axis=0).repeat(size, axis=1)))
         strips.append(strip)
     _, num_masks, kept = keep_ids_NMK.shape
-    return {"strips": strips, "masks": num_masks, "kept": kept, "patches": rows * columns}
+    return {"kind": "image", "strips": strips, "masks": num_masks, "kept": kept, "patches": rows * columns}
 
 
 def read_gallery(path: Path) -> dict[str, Any]:
@@ -75,16 +75,22 @@ def read_gallery(path: Path) -> dict[str, Any]:
             {
                 "picture": data_uri(picture),
                 "colours": data_uri(arrays["colours"][place]),
-                "label": _name(label, classes),
+                "label": class_name(label, classes),
                 "neighbours": [
-                    {"picture": data_uri(other), "label": _name(its, classes), "same": its == label, "cosine": cosine}
+                    {
+                        "picture": data_uri(other),
+                        "label": class_name(its, classes),
+                        "same": its == label,
+                        "cosine": cosine,
+                    }
                     for other, its, cosine in near
                 ],
             }
         )
     labels = arrays["map_labels"]
-    svg, legend = _map(arrays["map"], labels, classes)
-    return {"pictures": shown, "map": svg, "legend": legend, "method": str(arrays["map_method"]), "count": len(labels)}
+    svg, legend = draw_map(arrays["map"], labels, classes)
+    drawn = {"map": svg, "legend": legend, "method": str(arrays["map_method"]), "count": len(labels)}
+    return {"kind": "image", "pictures": shown, **drawn}
 
 
 def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
@@ -99,8 +105,8 @@ def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
     return [
         {
             "picture": data_uri(picture),
-            "truth": _name(truth, classes),
-            "predicted": _name(predicted, classes),
+            "truth": class_name(truth, classes),
+            "predicted": class_name(predicted, classes),
             "probability": f"{100 * float(probability):.0f} %",
             "name": str(name),
         }
@@ -108,10 +114,11 @@ def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def data_uri(picture: Pixels, seen: NDArray[np.bool_] | None = None) -> str:
+def data_uri(picture: Pixels, seen: NDArray[np.bool_] | None = None, *, hidden: int = 0, exact: bool = False) -> str:
     """A picture `HW` or `HWC` as the source of an `img` element; see-through where `seen` is false.
 
-    `seen` may be smaller than the picture, whose right and lower border then stays.
+    `seen` may be smaller than the picture, whose right and lower border then stays; `hidden` is how much is left of
+    the rest, of 255. `exact`: pixel for pixel, however large.
     """
     if picture.dtype != np.uint8:
         raise ValueError(f"a picture of {picture.dtype}")
@@ -122,22 +129,22 @@ def data_uri(picture: Pixels, seen: NDArray[np.bool_] | None = None) -> str:
     image = Image.fromarray(picture)
     if seen is not None:
         alpha = np.full(picture.shape[:2], 255, dtype=np.uint8)
-        alpha[: seen.shape[0], : seen.shape[1]] = np.where(seen, 255, 0)
+        alpha[: seen.shape[0], : seen.shape[1]] = np.where(seen, 255, hidden)
         image.putalpha(Image.fromarray(alpha))
     buffer = io.BytesIO()
-    kind = "png" if max(image.size) <= SMALL else "webp"
+    kind = "png" if exact or max(image.size) <= SMALL else "webp"
     image.save(buffer, format=kind, **({"optimize": True} if kind == "png" else {"quality": 80}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _name(label: Any, classes: list[str]) -> str:
+def class_name(label: Any, classes: list[str]) -> str:
     """The name of a class, from its index or as it is; "" for none."""
     if isinstance(label, int | np.integer):
         return classes[label] if 0 <= label < len(classes) else ""
     return str(label)
 
 
-def _map(points_S2: NDArray[np.float32], labels_S: NDArray[np.int64], classes: list[str]) -> tuple[Markup, Any]:
+def draw_map(points_S2: NDArray[np.float32], labels_S: NDArray[np.int64], classes: list[str]) -> tuple[Markup, Any]:
     """Samples as dots: an SVG element with one path a class, and the legend [(class, colour, shape, samples)].
 
     A dot is a stroke of no length (a dash: of some), with the cap that makes its shape. The classes' names stand at
@@ -159,8 +166,8 @@ def _map(points_S2: NDArray[np.float32], labels_S: NDArray[np.int64], classes: l
         dots.append(f'<path d="{path}" stroke="{colour}" stroke-linecap="{shape}"/>')
         if own:
             x, y = np.median(place, axis=0)
-            names.append(f'<text x="{x:.0f}" y="{y:.0f}">{escape(_name(label, classes))}</text>')
-            legend.append((_name(label, classes), colour, shape, count))
+            names.append(f'<text x="{x:.0f}" y="{y:.0f}">{escape(class_name(label, classes))}</text>')
+            legend.append((class_name(label, classes), colour, shape, count))
     if rest := sum(count for count, label in ordered) - sum(count for *_, count in legend):
         legend.append(("others" if legend else "no label", COLOURS[5], SHAPES[0], rest))
     body = "".join(dots) + "".join(names)

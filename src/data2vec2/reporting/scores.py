@@ -19,6 +19,7 @@ PROBES = {
     "knn": "k-NN accuracy",
     "linear": "linear probe accuracy",
     "attentive": "attentive probe accuracy",
+    "phones": "phone probe accuracy",
     "finetune": "fine-tuned accuracy",
 }
 CLASSIFIER = {"accuracy": "accuracy", "map": "mean average precision"}

@@ -10,7 +10,8 @@ from data2vec2.config import EncoderConfig, ImageConfig, ImageDataConfig
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import open_data
 from data2vec2.evaluation.features import Normalise
-from data2vec2.evaluation.gallery import MAPPED, write_gallery
+from data2vec2.evaluation.gallery import write_gallery
+from data2vec2.evaluation.similarity import MAPPED
 from data2vec2.modalities.image import ImageModality
 from data2vec2.models import Encoder
 from tests.integration.helpers import small_npz

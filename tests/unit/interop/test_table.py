@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data2vec2.errors import UserError
 from data2vec2.interop.table import ROW_GROUP_BYTES, FeatureTable, written_whole
+
+GRID = pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)
 
 
 def test_full_row_groups_are_on_disk_before_the_end(tmp_path: Path) -> None:
@@ -22,7 +25,7 @@ def test_full_row_groups_are_on_disk_before_the_end(tmp_path: Path) -> None:
         FeatureTable(file, dim, "float32", dense=False, tagged=False, about={}) as table,
     ):
         for features in rows:
-            table.add("train", ["x"] * count, [None] * count, list(features), [(1, 1)] * count)
+            table.add("train", ["x"] * count, [None] * count, list(features), {})
             sizes.append(file.tell())
         assert not out.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["f.parquet"]
@@ -38,9 +41,9 @@ def test_full_row_groups_are_on_disk_before_the_end(tmp_path: Path) -> None:
 def test_names_that_are_no_text_are_written(tmp_path: Path) -> None:
     with (
         written_whole(tmp_path / "f", overwrite=False) as file,
-        FeatureTable(file, 2, "float32", dense=True, tagged=True, about={}) as table,
+        FeatureTable(file, 2, "float32", dense=True, tagged=True, about={}, more=[GRID]) as table,
     ):
-        table.add("test", ["caf\udce9.jpg"], [["a"]], [np.zeros((6, 2))], [(3, 2)])
+        table.add("test", ["caf\udce9.jpg"], [["a"]], [np.zeros((6, 2))], {"grid": [(3, 2)]})
     row = pq.read_table(tmp_path / "f").to_pylist()[0]
     assert row == {"name": "caf\ufffd.jpg", "part": "test", "label": ["a"], "features": [0.0] * 12, "grid": [3, 2]}
 

@@ -14,11 +14,12 @@ from torch import Tensor
 from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.config import AudioConfig, AudioDataConfig, ModelConfig, RunConfig
 from data2vec2.data.audio import AudioReader, AudioSurvey, survey_audio
-from data2vec2.data.phones import read_phones
+from data2vec2.data.phones import Alignment, read_phones
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Records
 from data2vec2.errors import UserError
 from data2vec2.evaluation.frames import PhoneProbe
+from data2vec2.evaluation.gallery_audio import write_audio_gallery
 from data2vec2.evaluation.mel import log_mel, mel_statistics
 from data2vec2.evaluation.probes import Part
 from data2vec2.interop.export import ExportInfo
@@ -68,12 +69,19 @@ class AudioKind:
         return lambda waveforms_BS: waveforms_BS
 
     def preview(self, reader: Reader, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
-        """Log-mel frames `NFE` of the beginning of recordings, kept tokens `NMK`, waveforms `NS` to listen to."""
+        """Log-mel frames `NT2E` of the beginning of recordings, kept tokens `NMK`, waveforms `NS` to listen to.
+
+        Equally many recordings as there are `samples`, but the first long ones: the shortest decides how much is shown.
+        """
+        assert isinstance(reader, AudioReader)
         modality, masks = _modality(config.model), config.model.masks
-        batch = reader.eval_batch(samples)
+        limit = int(SHOWN_SECONDS * modality.sample_rate)
+        longest = np.argsort(-np.minimum(reader.pieces.lengths_N, limit), kind="stable")[: len(samples)]
+        batch = reader.eval_batch(longest)
+        samples = batch.indices_B
         lengths = batch.lengths_B if batch.lengths_B is not None else np.full(len(samples), batch.inputs.shape[1])
-        length = min(int(lengths.min()), int(SHOWN_SECONDS * modality.sample_rate))
-        waveforms = batch.inputs[:, :length]
+        waveforms = batch.inputs[:, : min(int(lengths.min()), limit)]
+        length = waveforms.shape[1]
         tokens = (modality.num_tokens(length),)
         keep_ids = draw_keep_ids(masks, tokens, config.train.seed, np.zeros_like(samples), samples)
         return {
@@ -93,20 +101,30 @@ class AudioKind:
         samples: NDArray[np.int64],
         device: torch.device,
         info: ExportInfo,
+        data: Path,
     ) -> None:
-        """Nothing yet."""
+        """Spectrograms with colours of tokens (and the phones of DATA/phones.csv), neighbours, and a map."""
+        assert isinstance(reader, AudioReader)
+        samples = samples if len(samples) else np.arange(len(reader.records))
+        write_audio_gallery(run, encoder, reader, samples, _alignments(data), device)
 
     def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
         """Alignments of DATA/phones.csv."""
         assert isinstance(train, AudioReader) and isinstance(test, AudioReader)
         if not (data / "phones.csv").is_file():
             raise UserError(f"--probes phones needs {data / 'phones.csv'} (columns file_name and phones); leave it out")
-        return PhoneProbe(train, test, {alignment.name: alignment for alignment in read_phones(data)})
+        return PhoneProbe(train, test, _alignments(data))
 
     def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
         """Mean and deviation of each log-mel bin over a recording."""
         assert isinstance(reader, AudioReader)
         return mel_statistics(reader, samples, reader.config.sample_rate, note)
+
+
+def _alignments(data: Path) -> dict[str, Alignment]:
+    """Those of DATA/phones.csv by the recordings' names; none where there is no such file."""
+    found = read_phones(data) if (data / "phones.csv").is_file() else ()
+    return {alignment.name: alignment for alignment in found}
 
 
 def _modality(model: ModelConfig) -> AudioConfig:

@@ -77,6 +77,7 @@ class Kind(Protocol):
         samples: NDArray[np.int64],
         device: torch.device,
         info: ExportInfo,
+        data: Path,
     ) -> None:
         """Write RUN/gallery.npz: what the features know, for the report."""
 

@@ -89,6 +89,7 @@ class ImageKind:
         samples: NDArray[np.int64],
         device: torch.device,
         info: ExportInfo,
+        data: Path,
     ) -> None:
         """Patch colours, neighbours, and a map of samples."""
         assert isinstance(reader, ImageReader)

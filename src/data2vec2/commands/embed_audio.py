@@ -1,0 +1,77 @@
+"""What `embed` does with recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from data2vec2.config import AudioConfig, AudioDataConfig
+from data2vec2.data.audio import AudioReader
+from data2vec2.data.content import RECORDINGS
+from data2vec2.data.records import Records
+from data2vec2.data.stream import Chunk
+from data2vec2.errors import UserError
+from data2vec2.evaluation.features import token_features
+from data2vec2.interop.export import ExportInfo
+from data2vec2.models import Encoder
+
+
+class Recordings:
+    """Whole recordings of any length, filled up to the longest of those that go through the model together."""
+
+    content = RECORDINGS
+    batch = 8
+
+    def __init__(self, encoder: Encoder, info: ExportInfo, layer: int, pool: str, device: torch.device) -> None:
+        assert isinstance(info.model.modality, AudioConfig) and isinstance(info.data, AudioDataConfig)
+        self.modality, self.data = info.model.modality, info.data
+        self.encoder, self.layer, self.pool, self.device = encoder, layer, pool, device
+        tokens = [pa.field("num_tokens", pa.int32(), nullable=False)] if pool == "none" else []
+        self.columns = [pa.field("transcript", pa.string()), *tokens]
+        rate = self.modality.sample_rate
+        self.about = {
+            "sample_rate": rate,
+            "hop_s": self.modality.hop / rate,
+            "first_centre_s": self.modality.receptive_field / 2 / rate,
+        }
+
+    def read_of(self, records: Records) -> Callable[[int], NDArray[np.float32]]:
+        """What reads a recording as the model's input."""
+        return AudioReader(records, self.modality, self.data, seed=0).whole
+
+    @torch.inference_mode()
+    def encode(self, waves: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+        """Features `TD` of each recording, or their mean `D`; `UserError` if a GPU's memory does not suffice."""
+        lengths = [len(wave) for wave in waves]
+        inputs = np.zeros((len(waves), max(lengths)), dtype=np.float32)
+        for row, wave in zip(inputs, waves, strict=True):
+            row[: len(wave)] = wave
+        moved, lengths_B = (torch.as_tensor(values, device=self.device) for values in (inputs, lengths))
+        try:
+            rows = token_features(self.encoder, moved, lengths_B, stem=self.layer == 0)
+        except torch.OutOfMemoryError as error:
+            what = f"{len(waves)} recordings of up to {max(lengths) / self.modality.sample_rate:.0f} s at once"
+            raise UserError(f"out of memory on {self.device} with {what}; give a smaller --batch") from error
+        return rows if self.pool == "none" else [row_TD.mean(axis=0) for row_TD in rows]
+
+    def cells(self, records: Records, chunk: Chunk, rows: Sequence[NDArray[np.float32]]) -> dict[str, list[Any]]:
+        """Transcripts, and how many tokens each recording has."""
+        texts = records.texts
+        found: dict[str, list[Any]] = {"transcript": [texts[index] if texts else None for index in chunk.good]}
+        return found | ({"num_tokens": [len(row) for row in rows]} if self.pool == "none" else {})
+
+
+def check_recordings(pool: str, size: int | None, keep_aspect: bool) -> None:
+    """`ValueError` for options that are for pictures."""
+    if pool == "cls":
+        raise ValueError(
+            "--pool cls is for models of pictures; one of recordings has no CLS token, so use mean or none"
+        )
+    if size is not None or keep_aspect:
+        option = "--size" if size is not None else "--keep-aspect"
+        raise ValueError(f"{option} is for models of pictures; leave it out: recordings are encoded whole")
