@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -67,9 +68,9 @@ class SpanBatch:
         """The same batch in page-locked memory."""
         return self._with(Tensor.pin_memory)
 
-    def _with(self, change: Callable[[Tensor], Tensor], **others: tuple[Bad, ...]) -> SpanBatch:
+    def _with(self, change: Callable[[Tensor], Tensor], **others: Any) -> SpanBatch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        tensors = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        tensors: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
         return replace(self, **tensors, **others)
 
 

@@ -34,6 +34,7 @@ class Classifier(nn.Module):
         """
         super().__init__()
         self.pooling, self.noise_std = pooling, noise_std
+        self.skips_parts = False  # for the loop: whether a pass may leave out trained parts (`freeze_encoder`)
         dim, config = encoder.config.embed_dim, encoder.config
         self.encoder = encoder
         self.norm = nn.LayerNorm(dim, eps=1e-6)
