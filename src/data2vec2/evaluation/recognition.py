@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data2vec2.config import AudioConfig
 from data2vec2.data.audio import TOO_SHORT, AudioReader
-from data2vec2.data.letters import BLANK_ID, SPACE, Letters, normalise
+from data2vec2.data.letters import BLANK_ID, SPACE, UNKNOWN, Letters, normalise
 from data2vec2.data.records import BadSample, Records
 from data2vec2.data.waveform import length_of, read_audio
 from data2vec2.errors import UserError
@@ -87,6 +87,7 @@ def recognise_all(
         logits_BTV, num_tokens_B = model(batch.inputs.to(device), lengths_B)
         note(logits_BTV, num_tokens_B, batch.samples_B.tolist())
         places += batch.samples_B.tolist()
+        logits_BTV[..., letters.ids[UNKNOWN]] = -torch.inf  # a letter that nobody can read is never written
         for row_TV, count in zip(logits_BTV.float().cpu().numpy(), num_tokens_B.tolist(), strict=True):
             texts.append(letters.decode(greedy(row_TV[:count])[0].tolist()))
     return heard_of(reader.records, dict(zip(places, texts, strict=True)))
@@ -111,6 +112,7 @@ def hear(
 ) -> Transcript:
     """The text of a recording of any length; greedy without a decoder. Raises `BadSample`."""
     log_probs_TV = log_probs(model, config, open_file, device)
+    log_probs_TV[:, letters.ids[UNKNOWN]] = -np.inf  # a letter that nobody can read is never written
     seconds, parts, start = config.hop / config.sample_rate, [], 0
     for stop in cuts(log_probs_TV, letters):
         parts.append((start, transcribe(log_probs_TV[start:stop], letters, seconds, decode)))
