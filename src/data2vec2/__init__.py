@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from data2vec2.commands.predict import predict
     from data2vec2.commands.pretrain import pretrain
     from data2vec2.commands.report import report
+    from data2vec2.commands.transcribe import evaluate_recognizer, transcribe
     from data2vec2.interop.transformers import (
         Data2Vec2AudioConfig,
         Data2Vec2AudioModel,
@@ -39,10 +40,12 @@ __all__ = [
     "doctor",
     "embed",
     "evaluate",
+    "evaluate_recognizer",
     "finetune",
     "predict",
     "pretrain",
     "report",
+    "transcribe",
 ]
 
 _HOME = {
@@ -54,10 +57,12 @@ _HOME = {
     "doctor": "data2vec2.commands.doctor",
     "embed": "data2vec2.commands.embed",
     "evaluate": "data2vec2.commands.evaluate",
+    "evaluate_recognizer": "data2vec2.commands.transcribe",
     "predict": "data2vec2.commands.predict",
     "finetune": "data2vec2.commands.finetune",
     "pretrain": "data2vec2.commands.pretrain",
     "report": "data2vec2.commands.report",
+    "transcribe": "data2vec2.commands.transcribe",
 }
 """Where a lazily imported name lives."""
 

@@ -1,4 +1,4 @@
-"""Verbs that turn pictures into features and classes: embed, predict."""
+"""Verbs that turn pictures or recordings into features and classes: embed, predict."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ class Embed:
 
 @dataclass(kw_only=True)
 class Predict:
-    """Name the classes of pictures with a fine-tuned model."""
+    """Name the classes of pictures or recordings with a fine-tuned model."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """A run folder of finetune, or its exported model."""
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILES")]
-    """Picture files and folders."""
+    """Files and folders of pictures or recordings."""
     top: int | None = None
     """Classes for each file, most probable first; none: 1, or all above the threshold where there can be several."""
     threshold: float = 0.5

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import tyro
 
 
 @dataclass(kw_only=True)
 class Evaluate:
-    """Score a model's frozen features beside random initialisation, raw pixels and the majority class."""
+    """Score frozen features beside random initialisation, raw input and the majority class; error rates of speech."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """A run folder or an exported model."""
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """Data with labels."""
+    """Data with labels; for a model of finetune ctc, recordings with transcripts."""
     test: Path | None = None
     """Data to score on; none: DATA's own test or validation part, what the run held out of it, or a fifth."""
     max_samples: int = 10_000
@@ -32,6 +32,16 @@ class Evaluate:
     """Add curves of fine-tuning by this recipe (image_finetune_tiny, ...) or config.yaml of a fine-tuning run."""
     seed: int = 0
     """Decides the split and the random initialisation."""
+    decoder: Literal["greedy", "beam", "lm"] | None = None
+    """Of speech, as in transcribe; likewise the next four."""
+    beam: int | None = None
+    """Prefixes that are kept."""
+    lm: Path | None = None
+    """An n-gram model of words, as an ARPA file."""
+    lm_weight: float = 2.0
+    """Weight of the language model."""
+    word_score: float = 0.0
+    """Added for each word."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     json: bool = False
@@ -51,6 +61,11 @@ class Doctor:
 def run_evaluate(rest: list[str]) -> int:
     """Parse and run `evaluate`; returns the exit code."""
     args = tyro.cli(Evaluate, args=rest, prog="data2vec2 evaluate")
+    if _is_recognizer(args.model):
+        return _error_rates(args)
+    for name in ("decoder", "beam", "lm"):
+        if getattr(args, name) is not None:
+            raise ValueError(f"--{name} is for models of finetune ctc, and {args.model} holds another")
     try:
         labels = tuple(int(count) for count in args.labels.split(",") if args.labels)
     except ValueError:
@@ -70,6 +85,26 @@ def run_evaluate(rest: list[str]) -> int:
         device=args.device,
     )
     print(json.dumps(scores.to_dict()) if args.json else format_scores(scores))
+    return 0
+
+
+def _is_recognizer(model: Path) -> bool:
+    """Whether a folder says that it is one; what is wrong with it is said later."""
+    for folder in (model / "exported", model):
+        try:
+            return "Data2Vec2AudioForCTC" in json.loads((folder / "config.json").read_text())["architectures"]
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return False
+
+
+def _error_rates(args: Any) -> int:
+    """Word and character error rates of a recogniser."""
+    from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates
+
+    names = ("test", "max_samples", "decoder", "beam", "lm", "lm_weight", "word_score", "device")
+    scores = evaluate_recognizer(args.model, args.data, **{name: getattr(args, name) for name in names})
+    print(json.dumps(scores) if args.json else format_error_rates(scores))
     return 0
 
 

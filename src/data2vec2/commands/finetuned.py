@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from data2vec2.commands.kinds import Log
+from data2vec2.commands.kinds import KINDS, Log
 from data2vec2.commands.labelled import LabelledData
-from data2vec2.config import FinetuneConfig, ModelConfig
-from data2vec2.data.image import ImageReader
+from data2vec2.config import AudioFinetuneConfig, FinetuneConfig, ModelConfig
+from data2vec2.data.reader import Reader
 from data2vec2.evaluation.classification import details, headline, mistakes, predict
-from data2vec2.evaluation.features import Normalise
 from data2vec2.interop.card import classifier_card
 from data2vec2.interop.export import ExportInfo, export_classifier
 from data2vec2.models import Classifier
@@ -21,7 +21,12 @@ from data2vec2.training.run import RunFolder
 
 
 def write_result(
-    run: RunFolder, config: FinetuneConfig, shape: ModelConfig, model: Classifier, data: LabelledData, log: Log
+    run: RunFolder,
+    config: FinetuneConfig | AudioFinetuneConfig,
+    shape: ModelConfig,
+    model: Classifier,
+    data: LabelledData,
+    log: Log,
 ) -> None:
     """Export the best model on the validation part (without one the last) as RUN/exported and score it once.
 
@@ -31,18 +36,19 @@ def write_result(
     if best:
         model.load_state_dict(best.groups["model"])
     step = best.step if best else config.train.updates
-    mean, std = config.data.mean, config.data.std
-    assert mean is not None and std is not None
+    kind = KINDS[shape.modality.kind]
     device = next(model.parameters()).device
     part, reader = ("test", data.test) if data.test else ("validation", data.val)
     scores: dict[str, Any] = {}
     if reader:
-        scores = _scores(run, model.eval(), data, part, reader, Normalise(mean, std, device), device)
+        scores = _scores(run, model.eval(), data, part, reader, kind.normalise(config.data, device), device)
         from_scratch, labels = config.from_scratch, len(data.train.records)
         run.write_json("scores.json", {**scores, "update": step, "from_scratch": from_scratch, "labels": labels})
         name = "map" if data.multi_label else "accuracy"
-        log(f"{part} {name} {scores[name]:.4f} ({scores['samples']:,} pictures), with the model of update {step}")
-    info = ExportInfo(model=shape, data=config.data, classes=data.classes, multi_label=data.multi_label)
+        log(f"{part} {name} {scores[name]:.4f} ({scores['samples']:,} {kind.plural}), with the model of update {step}")
+    info = ExportInfo(
+        model=shape, data=config.data, classes=data.classes, multi_label=data.multi_label, pooling=model.pooling
+    )
     card = classifier_card(config, info, data.description, scores)
     export_classifier(model, info, run.path / "exported", card)
 
@@ -52,8 +58,8 @@ def _scores(
     model: Classifier,
     data: LabelledData,
     part: str,
-    reader: ImageReader,
-    normalise: Normalise,
+    reader: Reader,
+    normalise: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device,
 ) -> dict[str, Any]:
     """Score a part; also writes the mistakes."""

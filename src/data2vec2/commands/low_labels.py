@@ -15,13 +15,16 @@ from data2vec2.config import FinetuneConfig, from_dict
 from data2vec2.errors import UserError
 from data2vec2.evaluation.low_labels import Curve, low_label_curve
 from data2vec2.evaluation.scores import MODEL, RANDOM
-from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
+from data2vec2.recipes.finetune import get_finetune_recipe
 
 
 def finetune_config(name: str) -> FinetuneConfig:
     """The configuration of a recipe, or the one in the config.yaml of a fine-tuning run."""
-    if name in FINETUNE_RECIPES or not name.endswith((".yaml", ".yml")):
-        return get_finetune_recipe(name)
+    if not name.endswith((".yaml", ".yml")):
+        config = get_finetune_recipe(name)
+        if not isinstance(config, FinetuneConfig):
+            raise ValueError(f"--finetune {name} is for audio, and curves of fine-tuning are for pictures")
+        return config
     try:
         return from_dict(FinetuneConfig, yaml.safe_load(Path(name).read_text("utf-8")))
     except (OSError, yaml.YAMLError, ValueError) as error:

@@ -9,13 +9,13 @@ from typing import TypeVar
 import yaml
 
 from data2vec2.commands.kinds import KINDS, Log
-from data2vec2.config import FinetuneConfig, RunConfig, fit_schedule, from_dict, to_dict
+from data2vec2.config import AudioFinetuneConfig, FinetuneConfig, RunConfig, fit_schedule, from_dict, to_dict
 from data2vec2.data.records import open_data
 from data2vec2.errors import UserError
 from data2vec2.recipes import get_recipe
 from data2vec2.training.run import CONFIG
 
-C = TypeVar("C", RunConfig, FinetuneConfig)
+C = TypeVar("C", RunConfig, FinetuneConfig, AudioFinetuneConfig, FinetuneConfig | AudioFinetuneConfig)
 
 
 def fitted_config(config: RunConfig, data: Path, say: Log) -> RunConfig:

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.embed import encode_all, image_normalise, picture_files
+from data2vec2.commands.embed import encode_all, image_normalise
+from data2vec2.commands.files import listed_files
+from data2vec2.config import AudioConfig, AudioDataConfig
+from data2vec2.data.audio import AudioReader
+from data2vec2.data.content import PICTURES, RECORDINGS
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records
 from data2vec2.data.stream import stream
@@ -26,7 +32,7 @@ class Prediction:
     name: str
     """The file, as named or as found in a folder."""
     classes: dict[str, float] = field(default_factory=dict)
-    """Probability of each class, most probable first; may be empty where pictures can have several classes."""
+    """Probability of each class, most probable first; may be empty where samples can have several classes."""
     error: str | None = None
     """Why the file could not be read."""
 
@@ -40,9 +46,9 @@ def predict(
     batch: int = 64,
     device: str = "auto",
 ) -> Iterator[Prediction]:
-    """Classes of picture files, and of those below folders, by a fine-tuned model; one prediction a file, in order.
+    """Classes of pictures or recordings, and of those below folders, by a fine-tuned model; one a file, in order.
 
-    `model` is a run folder of fine-tuning or its export. The `top` classes are given (none: one). Where a picture can
+    `model` is a run folder of fine-tuning or its export. The `top` classes are given (none: one). Where a sample can
     have several classes, these are all whose probability is at least `threshold`, or the `top` of them.
 
     Raises, before the first file is read, `UserError` (no classifier, an empty folder) or `ValueError` (an option).
@@ -55,9 +61,9 @@ def predict(
         raise ValueError(f"--batch is {batch}; it must be at least 1")
     paths = [files] if isinstance(files, str | Path) else list(files)
     if not paths:
-        raise ValueError("there are no FILES; name pictures or folders of pictures")
+        raise ValueError("there are no FILES; name files or folders of them")
     classifier, info = load_classifier(export_of(Path(model)))
-    torch_device = choose_device(device)
+    torch_device, is_audio = choose_device(device), isinstance(info.model.modality, AudioConfig)
     classifier.to(torch_device)
 
     def probabilities(inputs: Tensor) -> Tensor:
@@ -69,7 +75,9 @@ def predict(
         values = {info.classes[place]: float(probabilities_C[place]) for place in order.tolist()}
         return {name: value for name, value in values.items() if value >= threshold or not info.multi_label}
 
-    return _predictions(picture_files(paths), info, probabilities, chosen, batch, torch_device)
+    return _predictions(
+        listed_files(paths, RECORDINGS if is_audio else PICTURES), info, probabilities, chosen, batch, torch_device
+    )
 
 
 def _predictions(
@@ -81,12 +89,27 @@ def _predictions(
     device: torch.device,
 ) -> Iterator[Prediction]:
     """One prediction a record, in order."""
-    reader, normalise = ImageReader(records, *info.image, seed=0), image_normalise(info, device)
-    for chunk in stream(records, reader.central_square, batch):
-        found = encode_all(list(chunk.good.values()), probabilities, normalise, device)
+    modality, data = info.model.modality, info.data
+    if isinstance(modality, AudioConfig):
+        assert isinstance(data, AudioDataConfig)
+        read: Callable[[int], Any] = AudioReader(records, modality, data, seed=0).whole
+        encode = partial(_of_sounds, probabilities, device)
+    else:
+        read = ImageReader(records, *info.image, seed=0).central_square
+        encode = partial(encode_all, features_of=probabilities, normalise=image_normalise(info, device), device=device)
+    for chunk in stream(records, read, batch):
+        found = encode(list(chunk.good.values()))
         rows = dict(zip(chunk.good, found, strict=True))
         for index in sorted((*chunk.good, *chunk.bad)):
             if index in rows:
                 yield Prediction(records.names[index], chosen(rows[index]))
             else:
                 yield Prediction(records.names[index], error=chunk.bad[index].reason)
+
+
+@torch.inference_mode()
+def _of_sounds(
+    probabilities: Callable[[Tensor], Tensor], device: torch.device, waves: Sequence[NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """Probabilities of each recording, one after another: their lengths differ."""
+    return [probabilities(torch.from_numpy(wave)[None].to(device))[0].float().cpu().numpy() for wave in waves]

@@ -86,7 +86,7 @@ class AudioReader:
         """The pieces, from the lengths that the data or the headers of the files say; `note` hears of long waits."""
         if self._pieces is None:
             rate = self.config.sample_rate
-            lengths_N, reasons = _measured(self.records, rate, note)
+            lengths_N, reasons = measured(self.records, rate, note)
             shortest = max(round(self.data.min_seconds * rate), self.config.receptive_field)
             reasons |= {int(place): TOO_SHORT for place in np.flatnonzero(lengths_N < shortest) if place not in reasons}
             bad = tuple(Bad(self.records.names[place], reasons[place]) for place in sorted(reasons))
@@ -147,13 +147,19 @@ class AudioReader:
 
     def eval_batch(self, samples_B: NDArray[np.int64]) -> ReadBatch:
         """Whole recordings (of those above a minute the first), with zeros behind all but the longest."""
+        return self._whole_batch(samples_B, np.arange(len(self.records)), self.whole)
+
+    def _whole_batch(
+        self, samples_B: NDArray[np.int64], among: NDArray[np.int64], read: Callable[[int], NDArray[np.float32]]
+    ) -> ReadBatch:
+        """Whole recordings; bad ones are replaced by others `among` the records."""
         indices_B, bad, waves = np.array(samples_B, dtype=np.int64), [], []
         for place, sample in enumerate(indices_B.tolist()):
             try:
-                wave = self.whole(sample)
+                wave = read(sample)
             except BadSample as error:
                 bad.append(Bad(self.records.names[sample], error.reason))
-                wave, indices_B[place] = self._replacement(sample, bad[-1], self.whole, np.arange(len(self.records)))
+                wave, indices_B[place] = self._replacement(sample, bad[-1], read, among)
             waves.append(wave)
         lengths_B = np.array([len(wave) for wave in waves], dtype=np.int64)
         wave_BS = np.zeros((len(waves), lengths_B.max(initial=0)), dtype=np.float32)
@@ -283,7 +289,7 @@ def survey_audio(reader: AudioReader, limit: int = 200, note: Note | None = None
     return AudioSurvey(len(reader.records), unreadable, short, hours, float(lengths.min()), float(lengths.max()), rates)
 
 
-def _measured(records: Records, rate: int, note: Note | None) -> tuple[NDArray[np.int64], dict[int, str]]:
+def measured(records: Records, rate: int, note: Note | None = None) -> tuple[NDArray[np.int64], dict[int, str]]:
     """Lengths `N` in samples, 0 where there is a reason why it can't be told, and these reasons."""
     if records.seconds is not None:
         return (records.seconds * rate).astype(np.int64), {}

@@ -117,6 +117,32 @@ class LengthBatches:
         return self._last[1], self._last[2]
 
 
+class WholeBatches(LengthBatches):
+    """Global batches of whole recordings of similar length: so many that, filled up to the longest, they have room.
+
+    Recordings are dealt out from the longest on, ties as above, all of them once an epoch; the last batch, of the
+    shortest, is filled up with recordings of the batch before as far as these have room.
+    """
+
+    def __init__(self, lengths: NDArray[np.int64], batch_seconds: float, seed: int, sample_rate: int) -> None:
+        """`lengths` in samples; one that is longer than the batch is a batch of its own."""
+        super().__init__(lengths, batch_seconds, seed, sample_rate)
+        order = np.argsort(self.steps, kind="stable")
+        longest = np.maximum.accumulate(lengths[order])  # up to each place; ties are in any order
+        longest = longest[np.searchsorted(self.steps[order], self.steps[order], side="right") - 1]
+        room = int(batch_seconds * sample_rate)
+        self.starts, self.stops, self.cuts = [], [], []
+        stop, total = len(lengths), len(lengths)
+        while stop > 0:
+            start = max(0, stop - max(1, room // int(longest[stop - 1])))
+            while not start and stop < total and (stop + 1) * longest[stop] <= room:
+                stop += 1
+            self.starts.append(start)
+            self.stops.append(stop)
+            self.cuts.append(int(longest[stop - 1]))
+            stop = start
+
+
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
     return rng.permutation(rng.keys(rng.Stream.ORDER, seed, epoch), num_samples)

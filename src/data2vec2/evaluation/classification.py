@@ -6,7 +6,7 @@ Shapes: `N` samples, `C` classes, `H` and `W` pixels.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +16,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 
-from data2vec2.data.image import ImageReader
 from data2vec2.data.labelled import targets_of
-from data2vec2.data.reader import ReadBatch
-from data2vec2.evaluation.features import Normalise
+from data2vec2.data.reader import ReadBatch, Reader
 from data2vec2.losses import classification
 from data2vec2.models import Classifier
 
@@ -52,21 +50,24 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(classifier: Classifier, reader: ImageReader, normalise: Normalise, device: torch.device) -> Predictions:
-    """Classify the central squares of all samples. The classifier should be in eval mode."""
+def predict(
+    classifier: Classifier, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+) -> Predictions:
+    """Classify all samples as evaluation sees them. The classifier should be in eval mode."""
     logits, samples = [], []
     for asked, batch in _batches(reader):
         read = batch.indices_B == asked  # others stand in for samples that can't be read
-        pixels_BCHW = torch.from_numpy(batch.inputs).to(device)
-        logits.append(classifier(normalise(pixels_BCHW)).float().cpu().numpy()[read])
+        inputs = normalise(torch.from_numpy(batch.inputs).to(device))
+        lengths_B = None if batch.lengths_B is None else torch.from_numpy(batch.lengths_B).to(device)
+        logits.append(classifier(inputs, lengths_B).float().cpu().numpy()[read])
         samples.append(asked[read])
     samples_N = np.concatenate(samples)
     truth_NC = targets_of(reader.records, samples_N) > 0
     return Predictions(np.concatenate(logits), truth_NC, samples_N, reader.records.tags is not None)
 
 
-def _batches(reader: ImageReader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
-    """Central squares of all samples, with the places asked for; threads read some batches ahead."""
+def _batches(reader: Reader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
+    """All samples, with the places asked for; threads read some batches ahead."""
     groups, threads = reader.eval_groups(np.arange(len(reader.records))), min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(groups), threads):
@@ -106,10 +107,11 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
     return {"confusion": matrix.tolist(), "per_class": rows}
 
 
-def mistakes(predictions: Predictions, reader: ImageReader, limit: int = 24) -> dict[str, NDArray[Any]]:
+def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[str, NDArray[Any]]:
     """The wrong predictions that the classifier was surest of, worst first.
 
-    `pictures` (`NHWC` uint8), `predicted` (the most probable class that a sample has not), its `probability`, `truth`
+    Of pictures `pictures` (`NHWC` uint8); `predicted` (the most probable class that a sample has not), its
+    `probability`, `truth`
     (its own class; of several the least probable, of none -1), `names`.
     """
     probabilities_NC = predictions.probabilities_NC
@@ -120,8 +122,9 @@ def mistakes(predictions: Predictions, reader: ImageReader, limit: int = 24) -> 
     truth_N = np.where(predictions.truth_NC, probabilities_NC, np.inf).argmin(axis=1)
     truth_N[~predictions.truth_NC.any(axis=1)] = -1
     samples = predictions.samples_N[worst]
+    inputs = reader.eval_batch(samples).inputs
     return {
-        "pictures": reader.eval_batch(samples).inputs.transpose(0, 2, 3, 1),
+        **({"pictures": inputs.transpose(0, 2, 3, 1)} if inputs.ndim == 4 else {}),
         "truth": truth_N[worst],
         "predicted": predicted_N[worst],
         "probability": wrong_N[worst].astype(np.float32),

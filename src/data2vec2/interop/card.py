@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data2vec2.config import AudioConfig, FinetuneConfig, ImageConfig, RunConfig
+from data2vec2.config import AudioConfig, AudioFinetuneConfig, FinetuneConfig, ImageConfig, RunConfig
 from data2vec2.interop.export import ExportInfo
 from data2vec2.version import __version__
 
@@ -63,7 +63,9 @@ features = model(**processor({call}, return_tensors="pt")).pooler_output
 {note}"""
 
 
-def classifier_card(config: FinetuneConfig, info: ExportInfo, data: str, scores: Mapping[str, Any]) -> str:
+def classifier_card(
+    config: FinetuneConfig | AudioFinetuneConfig, info: ExportInfo, data: str, scores: Mapping[str, Any]
+) -> str:
     """README.md of a fine-tuned classifier; `scores` as in scores.json, or empty."""
     kind, encoder = info.model.modality.kind, info.model.encoder
     start = (
@@ -90,4 +92,40 @@ Fine-tuned {start} by data2vec2 {__version__} (recipe `{config.recipe}`).
 | updates x batch | {config.train.updates:,} x {config.train.batch_size} |
 | input | {_input(info.model.modality)} |
 | encoder | {encoder.prenet_depth + encoder.depth} blocks of width {encoder.embed_dim} |
+"""
+
+
+def recognizer_card(config: AudioFinetuneConfig, info: ExportInfo, data: str, scores: Mapping[str, Any]) -> str:
+    """README.md of a recogniser of speech; `scores` as in scores.json, or empty."""
+    encoder, letters = info.model.encoder, info.letters
+    assert letters is not None
+    start = (
+        "from random initialisation" if config.from_scratch else "from an encoder that was pre-trained without labels"
+    )
+    said = (
+        f"{scores['wer']:.4f} of words, {scores['cer']:.4f} of characters on {scores['samples']:,} recordings "
+        f"({scores['part']} part), greedy"
+        if scores
+        else "none"
+    )
+    return f"""---
+library_name: transformers
+pipeline_tag: automatic-speech-recognition
+tags: [data2vec2, automatic-speech-recognition]
+---
+
+# data2vec 2.0 speech recogniser
+
+Fine-tuned {start} by data2vec2 {__version__} (recipe `{config.recipe}`).
+
+| | |
+|---|---|
+| data | {data} |
+| letters | {len(letters) - 3}: {" ".join(letters.symbols[3:])} |
+| error rate | {said} |
+| updates x batch | {config.train.updates:,} x {config.train.batch_size} seconds |
+| input | {_input(info.model.modality)} |
+| encoder | {encoder.prenet_depth + encoder.depth} blocks of width {encoder.embed_dim} |
+
+`data2vec2 transcribe PATH FILES` writes down what is said.
 """

@@ -1,7 +1,9 @@
 """The exported model: a folder that Hugging Face Transformers reads, and this package without it.
 
     config.json               shape of the encoder, in Hugging Face's names
-    model.safetensors         the encoder's weights, each name after "encoder." (and a head's: "norm.", "classifier.")
+    model.safetensors         the encoder's weights, each name after "encoder." (and a head's: "norm.", "classifier.";
+                              of a recogniser "lm_head.")
+    vocab.json, tokenizer_config.json    of a recogniser: its letters
     preprocessor_config.json  what makes inputs of pictures or recordings (processors.py)
     README.md                 the model card
 
@@ -12,56 +14,37 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data2vec2.config import (
-    AudioConfig,
     AudioDataConfig,
-    DecoderConfig,
-    EncoderConfig,
     ImageConfig,
     ImageDataConfig,
     ModelConfig,
-    TargetConfig,
-    from_dict,
-    to_dict,
 )
+from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
 from data2vec2.errors import UserError
+from data2vec2.interop.fields import from_fields, to_fields
 from data2vec2.interop.processors import from_processor, to_processor
 from data2vec2.modalities import build_modality
 from data2vec2.models import Classifier, Encoder
+from data2vec2.models.ctc import SpeechRecognizer
 from data2vec2.training.run import CONFIG
 
+Pooling = Literal["mean", "linear_softmax"]
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
+CTC = "Data2Vec2AudioForCTC"
+"""What `architectures` says of a recogniser."""
 PROBLEM_TYPES = {False: "single_label_classification", True: "multi_label_classification"}
-"""Whether a picture can have several classes, to Transformers' name for it."""
-MODALITIES: dict[str, type[ImageConfig | AudioConfig]] = {
-    "data2vec2-image": ImageConfig,
-    "data2vec2-audio": AudioConfig,
-}
-"""Model type in `config.json` to the modality's configuration, whose fields keep their names there."""
-
-# Hugging Face's name              ours, in EncoderConfig
-ENCODER_FIELDS = {
-    "hidden_size":                  "embed_dim",
-    "num_attention_heads":          "num_heads",
-    "num_prenet_layers":            "prenet_depth",
-    "num_hidden_layers":            "depth",
-    "mlp_ratio":                    "mlp_ratio",
-    "layer_norm_eps":               "norm_eps",
-    "hidden_dropout_prob":          "dropout",
-    "attention_probs_dropout_prob": "attention_dropout",
-    "layerdrop":                    "layer_drop",
-}  # fmt: skip
+"""Whether a sample can have several classes, to Transformers' name for it."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,6 +59,10 @@ class ExportInfo:
     """Names of a classifier's classes, in the order of its outputs; none for an encoder without head."""
     multi_label: bool = False
     """Whether a sample can have several of the classes."""
+    pooling: Pooling = "mean"
+    """How a classifier's tokens become classes."""
+    letters: Letters | None = None
+    """What a recogniser writes; none for another model."""
 
     @property
     def image(self) -> tuple[ImageConfig, ImageDataConfig]:
@@ -83,46 +70,6 @@ class ExportInfo:
         if isinstance(self.model.modality, ImageConfig) and isinstance(self.data, ImageDataConfig):
             return self.model.modality, self.data
         raise UserError(f"this is a model of {self.model.modality.kind}, and pictures are asked of it")
-
-
-def field_names(model_type: str) -> list[str]:
-    """Name the fields of `config.json` that decide the encoder's shape; `ValueError` for an unknown model type."""
-    if model_type not in MODALITIES:
-        raise ValueError(f"model_type is {model_type!r}; it must be one of {', '.join(MODALITIES)}")
-    modality = [field.name for field in dataclasses.fields(MODALITIES[model_type]) if field.name != "kind"]
-    return [*modality, *ENCODER_FIELDS, "hidden_act"]
-
-
-def to_fields(config: ModelConfig) -> dict[str, Any]:
-    """Modality and encoder as the fields of `config.json`, with `model_type`."""
-    modality = to_dict(config.modality)
-    model_type = f"data2vec2-{modality.pop('kind')}"
-    encoder = {theirs: getattr(config.encoder, ours) for theirs, ours in ENCODER_FIELDS.items()}
-    return {"model_type": model_type, **modality, **encoder, "hidden_act": "gelu"}
-
-
-def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
-    """Undo `to_fields`; masks, decoder, targets and loss are placeholders that fit the encoder.
-
-    Other fields are ignored. `ValueError` for an unknown model type, a missing field or a value that can't be.
-    """
-    model_type = str(fields.get("model_type"))
-    names = field_names(model_type)
-    names = [name for name in names if name in fields or name not in ("position_size", "layerdrop")]  # older exports
-    if missing := [name for name in names if name not in fields]:
-        raise ValueError(f"{', '.join(missing)} missing")
-    if fields["hidden_act"] != "gelu":
-        raise ValueError(f"hidden_act is {fields['hidden_act']!r}; it must be 'gelu'")
-    known = {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items() if theirs in names}
-    encoder = from_dict(EncoderConfig, known)
-    own_names = [name for name in names if name not in ENCODER_FIELDS and name != "hidden_act"]
-    modality: ImageConfig | AudioConfig = from_dict(MODALITIES[model_type], {name: fields[name] for name in own_names})
-    return ModelConfig(
-        modality=modality,
-        encoder=encoder,
-        decoder=DecoderConfig(groups=math.gcd(DecoderConfig().groups, encoder.embed_dim)),
-        targets=TargetConfig(average_layers=min(TargetConfig().average_layers, encoder.depth)),
-    )
 
 
 def export_encoder(
@@ -146,12 +93,26 @@ def export_classifier(classifier: Classifier, info: ExportInfo, folder: Path, ca
         "classifier." + name.removeprefix("head.") if name.startswith("head.") else name: tensor
         for name, tensor in classifier.state_dict().items()
     }
+    kind = info.model.modality.kind.capitalize()
     head = {
-        "architectures": ["Data2Vec2ImageForImageClassification"],
+        "architectures": [f"Data2Vec2{kind}For{kind}Classification"],
         "id2label": dict(enumerate(info.classes)),
         "label2id": {name: index for index, name in enumerate(info.classes)},
         "problem_type": PROBLEM_TYPES[info.multi_label],
+        **({"pooling": info.pooling} if kind == "Audio" else {}),
     }
+    _write(weights, head, info, folder, card)
+
+
+def export_recognizer(recognizer: SpeechRecognizer, info: ExportInfo, folder: Path, card: str) -> None:
+    """Write a recogniser as a folder, as `export_encoder` writes an encoder; `info` has its letters."""
+    if info.letters is None or len(info.letters) != recognizer.head.out_features:
+        raise ValueError(f"{len(info.letters or ())} letters for {recognizer.head.out_features} outputs")
+    weights = {
+        "lm_head." + name.removeprefix("head.") if name.startswith("head.") else name: tensor
+        for name, tensor in recognizer.state_dict().items()
+    }
+    head = {"architectures": [CTC], "vocab_size": len(info.letters), "pad_token_id": 0}
     _write(weights, head, info, folder, card)
 
 
@@ -181,15 +142,30 @@ def load_classifier(folder: Path) -> tuple[Classifier, ExportInfo]:
     """Load a fine-tuned classifier as `load_encoder` loads an encoder; `UserError` also if the model has no head."""
     info, weights = _read(folder)
     if not info.classes:
-        raise UserError(f"{folder} holds an encoder without a head; make a classifier of it with data2vec2 finetune")
-    classifier = Classifier(Encoder(info.model.encoder, build_modality(info.model)), len(info.classes))
+        found = (
+            "an encoder without a head" if info.letters is None else "a recogniser of speech, whose head has letters"
+        )
+        raise UserError(f"{folder} holds {found}; make a classifier of it with data2vec2 finetune classify")
+    encoder = Encoder(info.model.encoder, build_modality(info.model))
+    classifier = Classifier(encoder, len(info.classes), pooling=info.pooling)
     own = {"head." + n.removeprefix("classifier.") if n.startswith("classifier.") else n: w for n, w in weights.items()}
     _load_weights(classifier, own, folder)
     return classifier.eval(), info
 
 
+def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ExportInfo]:
+    """Load a recogniser, as `load_encoder` loads an encoder; `UserError` also for another model."""
+    info, weights = _read(folder)
+    if info.letters is None:
+        raise UserError(f"{folder} holds no recogniser of speech; make one of it with data2vec2 finetune ctc")
+    recognizer = SpeechRecognizer(Encoder(info.model.encoder, build_modality(info.model)), len(info.letters))
+    own = {"head." + n.removeprefix("lm_head.") if n.startswith("lm_head.") else n: w for n, w in weights.items()}
+    _load_weights(recognizer, own, folder)
+    return recognizer.eval(), info
+
+
 def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportInfo, folder: Path, card: str) -> None:
-    """Write an export's four files to a new folder, which then takes the place of `folder`."""
+    """Write an export's files to a new folder, which then takes the place of `folder`."""
     processor = to_processor(info.model.modality, info.data)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     folder = folder.resolve()
@@ -201,6 +177,8 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         _write_json(new / "preprocessor_config.json", processor)
+        if info.letters is not None:
+            info.letters.save(new)
         (new / "README.md").write_text(card, encoding="utf-8")
         _swap_in(new, folder)
     except OSError as error:
@@ -226,7 +204,11 @@ def _read(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
     except ValueError as error:
         raise UserError(f"{folder / 'preprocessor_config.json'} can't be used: {error}") from error
     multi_label = fields.get("problem_type") == PROBLEM_TYPES[True]
-    info = ExportInfo(model=model, data=data, classes=classes, multi_label=multi_label)
+    letters = Letters.load(folder) if fields.get("architectures") == [CTC] else None
+    pooling: Pooling = "linear_softmax" if fields.get("pooling") == "linear_softmax" else "mean"
+    info = ExportInfo(
+        model=model, data=data, classes=classes, multi_label=multi_label, pooling=pooling, letters=letters
+    )
     try:
         return info, load_file(folder / "model.safetensors")
     except SafetensorError as error:
@@ -255,7 +237,7 @@ def _check_replaceable(folder: Path) -> None:
     """Refuse a target that holds anything but an earlier export: replacing it would delete that."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give the folder to export to")
-    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - set(FILES))):
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - {*FILES, VOCAB, TOKENIZER})):
         raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
 
 

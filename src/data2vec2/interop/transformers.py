@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from data2vec2.config import ModelConfig
-from data2vec2.interop.export import field_names, from_fields, to_fields
+from data2vec2.interop.fields import field_names, from_fields, to_fields
 from data2vec2.modalities import Modality, build_modality
 from data2vec2.models import Encoder
 from data2vec2.models.encoder import initialise

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec2.models.ctc import mask_tokens
 from data2vec2.models.encoder import Encoder
 from data2vec2.nn.block import Block
 
@@ -24,13 +25,16 @@ class Classifier(nn.Module):
         num_classes: int,
         drop_path: float = 0.0,
         pooling: Literal["mean", "linear_softmax"] = "mean",
+        noise_std: float = 0.01,
     ) -> None:
         """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block.
 
         `pooling` linear_softmax is for samples that can have several classes, each for a part of the time.
+        `noise_std` is the deviation of the noise in place of masked tokens.
         """
         super().__init__()
-        self.pooling = pooling
+        self.pooling, self.noise_std = pooling, noise_std
+        self.skips_parts = False  # for the loop: whether a pass may leave out trained parts (`freeze_encoder`)
         dim, config = encoder.config.embed_dim, encoder.config
         self.encoder = encoder
         self.norm = nn.LayerNorm(dim, eps=1e-6)
@@ -42,9 +46,23 @@ class Classifier(nn.Module):
             assert isinstance(block, Block)
             block.drop_path.rate = rate
 
-    def forward(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-        """Logits `BC` of normalised inputs, of which only the first `lengths_B` of each are real where given."""
-        encoded = self.encoder(inputs, lengths_B=lengths_B)
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths_B: Tensor | None = None,
+        time_masks_BT: Tensor | None = None,
+        channel_masks_BD: Tensor | None = None,
+        *,
+        freeze_encoder: bool = False,
+    ) -> Tensor:
+        """Logits `BC` of normalised inputs, of which only the first `lengths_B` of each are real where given.
+
+        Masks and `freeze_encoder` as in `SpeechRecognizer`.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_encoder):
+            tokens = self.encoder.modality.tokens(inputs, lengths_B)
+            tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
+            encoded = self.encoder(tokens=tokens)
         if self.pooling == "mean":
             return self.head(self.norm(encoded.pooled()))  # type: ignore[no-any-return]
         return linear_softmax(self.head(self.norm(encoded.features_NTD)), encoded.tokens.padding_BT)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import replace
 
 from data2vec2.config import (
+    AudioFinetuneConfig,
     AugmentConfig,
     FinetuneConfig,
     FinetuneDataConfig,
@@ -13,6 +15,7 @@ from data2vec2.config import (
     FinetuneOptimConfig,
     TrainConfig,
 )
+from data2vec2.recipes.speech import SPEECH_RECIPES
 
 
 def image_finetune_base() -> FinetuneConfig:
@@ -68,10 +71,11 @@ FINETUNE_RECIPES = {
 }
 
 
-def get_finetune_recipe(name: str) -> FinetuneConfig:
+def get_finetune_recipe(name: str) -> FinetuneConfig | AudioFinetuneConfig:
     """The configuration of a recipe; `ValueError` with the nearest name if there is none of this name."""
-    if name not in FINETUNE_RECIPES:
-        near = difflib.get_close_matches(name, FINETUNE_RECIPES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FINETUNE_RECIPES)}"
+    recipes: dict[str, Callable[[], FinetuneConfig | AudioFinetuneConfig]] = {**FINETUNE_RECIPES, **SPEECH_RECIPES}
+    if name not in recipes:
+        near = difflib.get_close_matches(name, recipes, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipes)}"
         raise ValueError(f"no fine-tuning recipe {name!r}; {hint}")
-    return FINETUNE_RECIPES[name]()
+    return recipes[name]()

@@ -118,7 +118,9 @@ def audio_classify_tiny() -> AudioFinetuneConfig:
 
 _CTC = (ctc_tiny, ctc_base_10m, ctc_base_1h, ctc_base_10h, ctc_base_100h, ctc_base_960h)
 _CLASSIFY = (audio_classify_tiny, audio_classify_base)
-SPEECH_RECIPES = {recipe.__name__: recipe for recipe in (*_CTC, *_CLASSIFY)}
+CTC_RECIPES = {recipe.__name__: recipe for recipe in _CTC}
+CLASSIFY_RECIPES = {recipe.__name__: recipe for recipe in _CLASSIFY}
+SPEECH_RECIPES = {**CTC_RECIPES, **CLASSIFY_RECIPES}
 
 
 def get_speech_recipe(name: str) -> AudioFinetuneConfig:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from data2vec2.config import ImageConfig, ImageDataConfig, ModelConfig
 from data2vec2.errors import UserError
-from data2vec2.interop.export import FILES, export_encoder, from_fields, load_encoder, to_fields
+from data2vec2.interop.export import FILES, export_encoder, load_encoder
+from data2vec2.interop.fields import from_fields, to_fields
 from data2vec2.models import Encoder
 from data2vec2.recipes import image
 from tests.unit.interop.conftest import export, make_encoder

@@ -1,0 +1,29 @@
+"""Files and folders that a user names, as records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from data2vec2.data import folder
+from data2vec2.data.content import Content
+from data2vec2.data.records import Records
+from data2vec2.errors import UserError
+
+
+def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
+    """Files, and those below folders, as records without labels; `UserError` for a folder without any."""
+    names: list[str] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            by_extension = folder.scan(path)
+            found = sorted(name for extension in content.extensions for name in by_extension.get(extension, ()))
+            if not found:
+                raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
+            names += [str(path / name) for name in found]
+        else:
+            names.append(str(path))
+    labels = np.full(len(names), -1, dtype=np.int64)
+    return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))

@@ -1,0 +1,14 @@
+"""What can be made of a pre-trained encoder."""
+
+from data2vec2.commands.jobs.base import Data, Job
+from data2vec2.commands.jobs.classify import PicturesJob, SoundsJob
+from data2vec2.commands.jobs.ctc import CtcJob
+
+JOBS: dict[tuple[str, str], Job] = {
+    ("classify", "image"): PicturesJob(),
+    ("classify", "audio"): SoundsJob(),
+    ("ctc", "audio"): CtcJob(),
+}
+"""By task and the kind of the model's modality."""
+
+__all__ = ["JOBS", "Data", "Job"]

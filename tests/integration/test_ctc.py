@@ -1,0 +1,192 @@
+"""finetune ctc and finetune classify on real recordings."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data2vec2.config import AudioFinetuneConfig, from_dict
+from data2vec2.interop.export import load_classifier, load_encoder, load_recognizer
+from tests.integration.helpers import (
+    Child,
+    assert_same_run,
+    assert_same_tensors,
+    files,
+    last_step,
+    metrics,
+    run_here,
+    words,
+)
+from tests.integration.speech import FLAGS, spoken_folder, tiny_encoder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("model") / "exported")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spoken_folder(tmp_path_factory.mktemp("data") / "digits")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Path) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    child = start(run, model, data)
+    assert child.wait() == 0, child.output
+    return run
+
+
+def start(run: Path, model: Path, data: Path, *flags: object) -> Child:
+    return Child(["finetune", "ctc", model, data, "--out", run, *FLAGS, *flags], run.with_suffix(".out"))
+
+
+def here(task: str, model: object, data: object, run: Path, *flags: object) -> int:
+    return run_here(["finetune", task, model, data, "--out", run, *FLAGS, *flags])
+
+
+def test_what_a_run_leaves_behind(whole: Path) -> None:
+    left = {"config.yaml", "split.json", "metrics.jsonl", "train.log", "status.json", "scores.json", "report.html"}
+    assert left | {"transcripts.jsonl", "exported/vocab.json", "exported/tokenizer_config.json"} <= files(whole)
+    scores = json.loads((whole / "scores.json").read_text())
+    assert (scores["kind"], scores["part"], scores["samples"]) == ("ctc", "test", 10)
+    edits = scores["characters"]
+    total = edits["substitutions"] + edits["insertions"] + edits["deletions"]
+    assert scores["cer"] == pytest.approx(total / edits["length"])
+    rows = [json.loads(line) for line in (whole / "transcripts.jsonl").read_text().splitlines()]
+    assert len(rows) == 10
+    assert set(rows[0]) == {"name", "reference", "hypothesis", "cer", "part", "update"}
+    assert {"val_loss", "val_cer", "val_wer", "val_letter_accuracy"} <= set().union(*metrics(whole))
+    recognizer, info = load_recognizer(whole / "exported")
+    assert info.letters is not None
+    assert recognizer.head.out_features == len(info.letters)
+    assert json.loads((whole / "exported" / "config.json").read_text())["architectures"] == ["Data2Vec2AudioForCTC"]
+    losses = [line["loss"] for line in metrics(whole) if "loss" in line]
+    assert losses[-1] < losses[0] / 2
+
+
+def test_kills_and_resume_end_with_the_same_bits(tmp_path: Path, model: Path, data: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    for number, aim in enumerate((2, 7)):  # before the first checkpoint, and after the first best model
+        child = start(run, model, data, *(["--resume"] if number else []))
+        child.until(lambda: last_step(run) >= aim)  # noqa: B023
+        child.signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL, child.output
+    assert run_here(["finetune", "ctc", model, data, "--out", run, "--resume"]) == 0  # the run's own flags
+    assert_same_run(run, whole, 12)
+    best = next((whole / "best").iterdir()).name
+    assert_same_tensors(run / "best" / best / "model.safetensors", whole / "best" / best / "model.safetensors")
+    for name in ("scores.json", "transcripts.jsonl"):
+        assert (run / name).read_text() == (whole / name).read_text()
+
+
+def test_two_processes_learn_as_one(tmp_path: Path, model: Path, data: Path) -> None:
+    """Without masks, whose noise differs from process to process, only the order of sums is another."""
+    losses = []
+    for processes in (1, 2):
+        run = tmp_path / str(processes)
+        flags = ("--train.processes", processes, "--masks.time-share", 0, "--train.updates", 4)
+        child = start(run, model, data, *flags)
+        assert child.wait() == 0, child.output
+        losses.append([line["loss"] for line in metrics(run) if "loss" in line])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_flags_from_scratch_and_few_minutes(tmp_path: Path, model: Path, data: Path) -> None:
+    flags = words(
+        "--from-scratch --data.max-minutes 0.2 --data.min-seconds 0.5 --train.updates 3 --train.seed 2 "
+        "--model.dropout 0.1 --model.activation-dropout 0.1 --model.layer-drop 0.2 --model.freeze-updates 2 "
+        "--masks.time-share 0.5 --masks.time-length 3 --masks.channel-share 0.5 --masks.channel-length 4 "
+        "--masks.noise-std 0.1 --optim.schedule linear --data.max-bad 0.1 --json"
+    )
+    run = tmp_path / "run"
+    assert here("ctc", model, data, run, *flags) == 0
+    config = from_dict(AudioFinetuneConfig, yaml.safe_load((run / "config.yaml").read_text()))
+    assert (config.model.freeze_updates, config.model.layer_drop, config.masks.time_length) == (0, 0.2, 3)
+    assert 0 < json.loads((run / "scores.json").read_text())["minutes"] <= 0.2
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here("ctc", model, data, tmp_path / "run", "--dry-run") == 0
+    assert "first batch: recordings" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_transcript_and_too_long_are_left_out(tmp_path: Path, model: Path) -> None:
+    folder = spoken_folder(tmp_path / "data", train=30, test=3)
+    table = (folder / "metadata.csv").read_text().splitlines()
+    name = table[1].split(",")[0]
+    (folder / "metadata.csv").write_text("\n".join([table[0], f"{name},", *table[2:]]) + "\n")
+    run = tmp_path / "run"
+    flags = ("--train.updates", 1, "--data.max-seconds", 1, "--data.val-fraction", 0)
+    assert here("ctc", model, folder, run, *flags) == 0
+    reasons = {row["reason"] for row in map(json.loads, (run / "skipped.jsonl").read_text().splitlines())}
+    assert "too long" in reasons
+    assert not (run / "best").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--recipe", "image_finetune_tiny"], 2, "image_finetune_tiny is a recipe for image"),
+        (["--recipe", "audio_classify_tiny"], 2, "not for this task; there are ctc_tiny"),
+        (["--recipe", "ctc_tini"], 2, "did you mean 'ctc_tiny'"),
+        (["--masks.channel-length", "64"], 2, "masks.channel_length is 64"),
+        (["--data.max-minutes", "0.001"], 1, "is too little"),
+        (["--data.min-seconds", "4"], 1, "too short"),
+        (["--train.batch-size", "4", "--train.micro-batch", "2"], 2, "train.batch_size is 4"),
+    ],
+)
+def test_mistakes_in_flags_are_said(
+    tmp_path: Path, model: Path, data: Path, flags: list[str], code: int, message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    assert here("ctc", model, data, tmp_path / "run", *flags) == code
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_transcripts_are_said(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here("ctc", model, data / "train", tmp_path / "run") == 1
+    assert "has no transcripts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("pooling", ["mean", "linear_softmax"])
+def test_classes_of_recordings(tmp_path: Path, model: Path, pooling: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = spoken_folder(tmp_path / "data", ("digits", "letters"), 20, 5)
+    run = tmp_path / "run"
+    assert here("classify", model, folder, run, "--train.updates", 4, "--model.pooling", pooling) == 0
+    scores = json.loads((run / "scores.json").read_text())
+    assert (scores["part"], scores["samples"], scores["classes"]) == ("test", 10, ["digits", "letters"])
+    assert load_classifier(run / "exported")[1].pooling == pooling
+    assert load_encoder(run / "exported")[1].model.modality.kind == "audio"
+    capsys.readouterr()
+    assert run_here(["predict", run, folder / "test"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_tags_of_recordings(tmp_path: Path, model: Path) -> None:
+    folder = spoken_folder(tmp_path / "data", train=30, test=6)
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.ogg"))
+    rows = [f"{name},{'even|all' if place % 2 else 'all'}" for place, name in enumerate(names)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,labels", *rows]) + "\n")
+    run = tmp_path / "run"
+    assert here("classify", model, folder, run, "--train.updates", 4, "--model.pooling", "linear_softmax") == 0
+    assert "map" in json.loads((run / "scores.json").read_text())
+    assert load_classifier(run / "exported")[1].multi_label
+
+
+@pytest.mark.slow
+def test_it_learns_to_write_digits_down(tmp_path: Path, model: Path, data: Path) -> None:
+    flags = words(
+        "--train.updates 600 --train.eval-every 200 --optim.lr 5e-3 --masks.time-share 0 --train.log-every 50"
+    )
+    assert here("ctc", model, data, tmp_path / "run", *flags, "--masks.channel-share", 0) == 0
+    losses = [line["loss"] for line in metrics(tmp_path / "run") if "loss" in line]
+    assert losses[-1] < 3
