@@ -18,7 +18,7 @@ from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import Log
 from data2vec2.commands.plan import keep_started
 from data2vec2.commands.running import fitted, help_task, placed, run_task
-from data2vec2.config import AudioFinetuneConfig, FinetuneConfig, ModelConfig, from_dict, to_dict
+from data2vec2.config import AudioFinetuneConfig, FinetuneConfig, ModelConfig, TrainConfig, from_dict, to_dict
 from data2vec2.data.loader import default_workers
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
@@ -83,9 +83,7 @@ def finetune(
     device = local_device(torch.device(config.train.device))
     with cpu_threads(config.train.threads):
         head = _build(job, config, shape, encoder, opened, device)
-        loss_of_one, size = job.one(config, shape, head)
-        config = replace(config, train=fitted(config.train, loss_of_one, device, size))
-        head.zero_grad()
+        config = replace(config, train=_fitted(job, config, shape, head, device))
         _explain(job, config, head, opened, say)
         if dry_run:
             job.show_first(config, shape, opened, say)
@@ -110,6 +108,14 @@ def finetune(
                 skipped=skipped,
                 finish=lambda log: job.finish(run, config, shape, head, opened, log),
             )
+
+
+def _fitted(job: Job, config: AnyConfig, shape: ModelConfig, head: nn.Module, device: torch.device) -> TrainConfig:
+    """Precision and micro-batch, filled in by a measurement."""
+    loss_of_one, size = job.one(config, shape, head)
+    train = fitted(config.train, loss_of_one, device, size)
+    head.zero_grad()
+    return train
 
 
 def help_finetune() -> Outcome:
