@@ -114,7 +114,10 @@ def test_a_language_model_says_its_words(
 ) -> None:
     pytest.importorskip("flashlight.lib.text")
     lm = tmp_path / "lm.arpa"
-    lm.write_text("\\data\\\nngram 1=5\n\n\\1-grams:\n-1\t<unk>\n-1\t<s>\n-1\t</s>\n-0.3\ttone\n-0.3\tane\n\n\\end\\\n")
+    unigrams = "\n".join(f"-0.5\t{word}\t0" for word in ("<unk>", "<s>", "</s>", "tone", "ane"))
+    bigrams = "-0.3\t<s> tone\n-0.3\t<s> ane"
+    text = f"\\data\\\nngram 1=5\nngram 2=2\n\n\\1-grams:\n{unigrams}\n\n\\2-grams:\n{bigrams}\n\n\\end\\\n"
+    lm.write_text(text)
     flags = ["--lm", lm, "--lm-weight", 0.5, "--word-score", 1, "--beam", 50]
     assert run_here(["transcribe", model, data / "test", *flags]) == 0
     said = {word for line in capsys.readouterr().out.splitlines() for word in line.split("\t")[1].split()}
