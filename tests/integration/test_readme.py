@@ -1,12 +1,13 @@
 """The documentation does what it says: its commands run, its links lead somewhere, its generated page is up to date.
 
 Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
-folder `pictures` of real pictures beside it. Two things are changed, so that this takes a minute: `data2vec2 pretrain`
+folder `pictures` of real pictures and one `recordings` of real speech beside it. Two things are changed, so that this takes a minute: `data2vec2 pretrain`
 and `finetune` get `--train.updates UPDATES` where a block gives none, and `updates=N` in a Python block becomes
 `updates=UPDATES`.
 `make` commands are not run but must name targets of the Makefile; installing is checked, not done.
 """
 
+import csv
 import os
 import re
 import runpy
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.data.samples import english_prompts, fashion_mnist
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -49,6 +50,23 @@ def make_pictures(folder: Path) -> None:
             picture.resize((56, 56)).save(folder / name / f"{number:03}.jpg")
 
 
+def make_recordings(folder: Path) -> None:
+    """48 bundled prompts of 1 to 6 seconds in two classes, 8 of them in a test part, with their transcripts."""
+    with (english_prompts() / "metadata.csv").open(encoding="utf-8", newline="") as file:
+        texts = {row["file_name"]: row["transcription"] for row in csv.DictReader(file)}
+    chosen = []
+    for part, count in (("train", 20), ("test", 4)):
+        for category in ("letters", "prompts"):
+            paths = sorted((english_prompts() / part / category).glob("*.ogg"))
+            chosen += [path for path in paths if 3_000 < path.stat().st_size < 18_000][:count]
+    names = [path.relative_to(english_prompts()).as_posix() for path in chosen]
+    for name, path in zip(names, chosen, strict=True):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder / name)
+    with (folder / "metadata.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("file_name", "transcription"), *((name, texts[name]) for name in names)])
+
+
 def run_page(page: str, place: Path) -> str:
     """Run all blocks of a page in a folder; returns what they printed."""
     environment = {**os.environ, "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
@@ -75,7 +93,7 @@ def is_checked_only(line: str) -> bool:
         assert line.split()[1] in targets, f"{line}: the Makefile has {targets}"
         return True
     if line.startswith("pip install"):
-        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision)\])?'?", line), line
+        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision|lm)\])?'?", line), line
         return True
     return False
 
@@ -85,6 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pictures and a `data2vec2` command, in which README.md has been worked through."""
     folder = tmp_path_factory.mktemp("readme")
     make_pictures(folder / "pictures")
+    make_recordings(folder / "recordings")
     (folder / "bin").mkdir()
     (folder / "bin" / "data2vec2").write_text(SHIM)
     (folder / "bin" / "data2vec2").chmod(0o755)
@@ -93,7 +112,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_readme_commands(place: Path) -> None:
-    assert {path.name for path in (place / "runs").iterdir()} == {"first", "labelled"}, "the dry run must write nothing"
+    assert {path.name for path in (place / "runs").iterdir()} == {"first", "heard", "labelled", "letters"}, (
+        "the dry run must write nothing"
+    )
     run = place / "runs" / "first"
     for name in re.findall(r"^\| `([a-z.]+)`", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE):
         if name not in ("skipped.jsonl",):  # only where something was skipped
