@@ -134,7 +134,6 @@ def test_without_transcript_and_too_long_are_left_out(tmp_path: Path, model: Pat
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--recipe", "image_finetune_tiny"], 2, "image_finetune_tiny is a recipe for image"),
         (["--recipe", "audio_classify_tiny"], 2, "not for this task; there are ctc_tiny"),
         (["--recipe", "ctc_tini"], 2, "did you mean 'ctc_tiny'"),
         (["--masks.channel-length", "64"], 2, "masks.channel_length is 64"),
@@ -155,6 +154,14 @@ def test_mistakes_in_flags_are_said(
 def test_no_transcripts_are_said(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert here("ctc", model, data / "train", tmp_path / "run") == 1
     assert "has no transcripts" in capsys.readouterr().err
+
+
+def test_a_recipe_for_pictures_is_refused(
+    tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["finetune", "ctc", model, data, "--out", tmp_path / "run", "--recipe", "image_finetune_tiny"]
+    assert run_here(command) == 2
+    assert "image_finetune_tiny is a recipe for image" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("pooling", ["mean", "linear_softmax"])
