@@ -29,7 +29,7 @@ def read_config(path: Path) -> dict[str, Any]:
     values = read_mapping(path)
     recipe = str(values.get("recipe", "unknown recipe"))
     kind = "audio" if "sample_rate:" in (text := path.read_text("utf-8")) else "image"
-    return {"recipe": recipe, "finetuning": "augment" in values, "kind": kind, "text": text}
+    return {"recipe": recipe, "finetuning": bool({"augment", "masks"} & values.keys()), "kind": kind, "text": text}
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -96,15 +96,16 @@ def read_gallery(path: Path) -> dict[str, Any]:
 def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
     """The worst mistakes of a classifier, worst first, from a `mistakes.npz`.
 
-    The file holds `pictures` (NHWC uint8) and for each of them `truth`, `predicted`, `probability` and `names`.
+    The file holds `truth`, `predicted`, `probability` and `names`, and of pictures `pictures` (NHWC uint8).
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    keys = ("pictures", "truth", "predicted", "probability", "names")
-    rows = zip(*(arrays[key][:MISTAKES_SHOWN] for key in keys), strict=True)
+    keys = ("truth", "predicted", "probability", "names")
+    pictures = arrays.get("pictures", [None] * len(arrays["names"]))  # recordings have none
+    rows = zip(pictures[:MISTAKES_SHOWN], *(arrays[key][:MISTAKES_SHOWN] for key in keys), strict=True)
     return [
         {
-            "picture": data_uri(picture),
+            "picture": None if picture is None else data_uri(picture),
             "truth": class_name(truth, classes),
             "predicted": class_name(predicted, classes),
             "probability": f"{100 * float(probability):.0f} %",

@@ -23,6 +23,8 @@ PROBES = {
     "finetune": "fine-tuned accuracy",
 }
 CLASSIFIER = {"accuracy": "accuracy", "map": "mean average precision"}
+RECOGNIZER = {"cer": "character error rate", "wer": "word error rate"}
+EDITS = {"substitutions": "substituted", "insertions": "inserted", "deletions": "left out", "length": "of"}
 EACH_CLASS = {"ap": "average precision", "precision": "precision", "recall": "recall", "f1": "F1"}
 SHARES = PROBES | CLASSIFIER
 """Scores from 0 to 1: key in the file, and what it is called."""
@@ -50,12 +52,16 @@ def read_scores(path: Path) -> dict[str, Any]:
     }
     if shown["kind"] == "classify":
         return shown | _classifier(scores, classes)
+    if shown["kind"] == "ctc":
+        return shown | _recognizer(scores)
     return shown | _table(scores["rows"]) | {"curves": _low_label_charts(scores.get("curves") or [])}
 
 
 def read_measures(path: Path) -> dict[str, float]:
     """Every score of a run by what it is ("linear probe accuracy: data2vec2"), for comparisons."""
     scores = read_mapping(path)
+    if scores.get("kind") == "ctc":
+        return {name: scores[key] for key, name in RECOGNIZER.items() if is_number(scores.get(key))}
     if scores.get("kind") == "classify":
         return {name: scores[key] for key, name in CLASSIFIER.items() if is_number(scores.get(key))}
     return {
@@ -139,6 +145,19 @@ def _classifier(scores: dict[str, Any], classes: list[str]) -> dict[str, Any]:
             for row in worst_first
         ],
         **_confusion(np.array(scores.get("confusion") or np.zeros((0, 0)), dtype=np.int64), classes),
+    }
+
+
+def _recognizer(scores: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of a model that writes down speech: error rates, and the edits that they count."""
+    counts = {key: _count(scores[key]) for key in ("samples", "update") if is_number(scores.get(key))}
+    return {
+        "counts": counts,
+        "from_scratch": scores.get("from_scratch") is True,
+        "headline": [(name, said(scores[key], True)) for key, name in RECOGNIZER.items() if is_number(scores.get(key))],
+        "minutes": said(scores.get("minutes"), False),
+        "columns": list(EDITS.values()),
+        "rows": [(unit, [_count(scores[unit].get(key)) for key in EDITS]) for unit in ("characters", "words")],
     }
 
 
