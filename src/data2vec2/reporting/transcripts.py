@@ -14,22 +14,22 @@ SHOWN = 30
 
 
 def read_transcripts(path: Path) -> dict[str, Any]:
-    """The last step's transcripts of a `transcripts.jsonl`: for each its name and the edits of its words.
+    """The last transcripts of a `transcripts.jsonl`: for each its name and the edits of its words.
 
-    Its lines are objects of `name`, `reference`, `hypothesis` and `step`; others, and lines that were cut short, are
+    Its lines are objects of `name`, `reference`, `hypothesis` and `update`; others, and lines that were cut short, are
     left out. ValueError if none is left.
     """
     rows = [row for row in map(_row, path.read_text("utf-8", errors="replace").split("\n")) if row]
     if not rows:
         raise ValueError("it holds no transcripts")
-    step = rows[-1]["step"]
-    last = {row["name"]: row for row in rows if row["step"] == step}
+    update = rows[-1]["update"]
+    last = {row["name"]: row for row in rows if row["update"] == update}
     texts = []
     for row in list(last.values())[:SHOWN]:
         edits = align_texts(row["reference"], row["hypothesis"], "word")
         wrong = sum(edit.op != "equal" for edit in edits)
         texts.append({"name": row["name"], "edits": edits, "wrong": wrong, "words": len(row["reference"].split())})
-    return {"step": int(step), "count": len(last), "texts": texts}
+    return {"update": int(update), "count": len(last), "texts": texts}
 
 
 def _row(line: str) -> dict[str, Any] | None:
@@ -37,6 +37,6 @@ def _row(line: str) -> dict[str, Any] | None:
         row = json.loads(line)
     except ValueError:
         return None
-    if not isinstance(row, dict) or not is_number(row.get("step")):
+    if not isinstance(row, dict) or not is_number(row.get("update")):
         return None
     return row if all(isinstance(row.get(key), str) for key in ("name", "reference", "hypothesis")) else None

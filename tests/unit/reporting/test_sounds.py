@@ -139,7 +139,7 @@ def test_names_and_transcripts_are_shown_as_text(full: Path, tmp_path: Path) -> 
 
     for name in ("masks.npz", "gallery.npz"):
         changed(full / name, tmp_path / name, hostile)
-    line = {"name": HOSTILE, "reference": HOSTILE, "hypothesis": f"{HOSTILE}x", "step": 1}
+    line = {"name": HOSTILE, "reference": HOSTILE, "hypothesis": f"{HOSTILE}x", "update": 1}
     write_lines(tmp_path / "transcripts.jsonl", [line])
     page = read_page(write_report(tmp_path))
     assert page.errors == []
@@ -167,12 +167,12 @@ def test_what_is_missing_or_broken_is_said(full: Path, tmp_path: Path, name: str
 
 def test_the_last_transcripts_with_their_errors(tmp_path: Path) -> None:
     rows = [("a", "x", "y", 1), ("a", "one two three", "one too three four", 2), ("b", "gone", "", 2), ("c", "", "", 2)]
-    keys = ("name", "reference", "hypothesis", "step")
+    keys = ("name", "reference", "hypothesis", "update")
     path = write_lines(tmp_path / "transcripts.jsonl", [dict(zip(keys, row, strict=True)) for row in rows])
     with path.open("a") as file:
-        file.write('[1]\n{"step": 2, "name": "d", "reference": 3, "hypothesis": ""}\n{"step": 2, "na')
+        file.write('[1]\n{"update": 2, "name": "d", "reference": 3, "hypothesis": ""}\n{"update": 2, "na')
     shown = read_transcripts(path)
-    assert (shown["step"], shown["count"]) == (2, 3)
+    assert (shown["update"], shown["count"]) == (2, 3)
     assert [(row["name"], row["wrong"], row["words"]) for row in shown["texts"]] == [
         ("a", 2, 3),
         ("b", 1, 1),
@@ -181,5 +181,5 @@ def test_the_last_transcripts_with_their_errors(tmp_path: Path) -> None:
     html = write_report(tmp_path).read_text("utf-8")
     assert "one <del>two</del> <ins>too</ins> three <ins>four</ins>" in html
     assert "2 errors in 3 words" in html
-    path.write_text(json.dumps({"step": 1}))
+    path.write_text(json.dumps({"update": 1}))
     assert "transcripts.jsonl can't be shown" in read_page(write_report(tmp_path)).text
