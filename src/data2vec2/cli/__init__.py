@@ -10,6 +10,7 @@ from data2vec2.cli.common import ABORTED, FAILED, USAGE, fail
 from data2vec2.cli.features import Embed, Predict, run_embed, run_predict
 from data2vec2.cli.finetune import Finetune, run_finetune
 from data2vec2.cli.report import Report, run_report
+from data2vec2.cli.tokenizer import Tokenizer, run_tokenizer
 from data2vec2.cli.train import Demo, Pretrain, run_demo, run_pretrain
 from data2vec2.cli.use import Doctor, Evaluate, run_doctor, run_evaluate
 from data2vec2.errors import UserError
@@ -23,6 +24,7 @@ VERBS = {
     "embed": (run_embed, Embed),
     "predict": (run_predict, Predict),
     "report": (run_report, Report),
+    "tokenizer": (run_tokenizer, Tokenizer),
     "doctor": (run_doctor, Doctor),
 }
 """Each verb's function, and the class whose docstring says what it does."""

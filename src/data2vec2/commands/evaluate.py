@@ -71,6 +71,8 @@ def evaluate(
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))
     torch_device, kind = choose_device(device), KINDS[info.model.modality.kind]
+    if info.model.modality.kind == "text":
+        raise UserError("models of text can't be evaluated yet")
     train, held, part = _parts(data, Path(test) if test else None, seed, run, info.model.modality.kind)
     if finetune is not None and part != "test":
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")

@@ -2,7 +2,7 @@
 
     config.json               shape of the encoder, in Hugging Face's names
     model.safetensors         the encoder's weights, each name after "encoder." (and a head's: "norm.", "classifier.")
-    preprocessor_config.json  what makes inputs of pictures or recordings (processors.py)
+    preprocessor_config.json  what makes inputs of pictures or recordings (processors.py); of text: tokenizer.json
     README.md                 the model card
 
 Nothing here imports Transformers: the folder is plain JSON and safetensors, and `config.json` alone says what to build.
@@ -32,9 +32,12 @@ from data2vec2.config import (
     ImageDataConfig,
     ModelConfig,
     TargetConfig,
+    TextConfig,
+    TextDataConfig,
     from_dict,
     to_dict,
 )
+from data2vec2.data.tokenizer import TOKENIZER_FILES, copy_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.interop.processors import from_processor, to_processor
 from data2vec2.modalities import build_modality
@@ -44,9 +47,10 @@ from data2vec2.training.run import CONFIG
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
 PROBLEM_TYPES = {False: "single_label_classification", True: "multi_label_classification"}
 """Whether a picture can have several classes, to Transformers' name for it."""
-MODALITIES: dict[str, type[ImageConfig | AudioConfig]] = {
+MODALITIES: dict[str, type[ImageConfig | AudioConfig | TextConfig]] = {
     "data2vec2-image": ImageConfig,
     "data2vec2-audio": AudioConfig,
+    "data2vec2-text": TextConfig,
 }
 """Model type in `config.json` to the modality's configuration, whose fields keep their names there."""
 
@@ -70,7 +74,7 @@ class ExportInfo:
 
     model: ModelConfig
     """`modality` and `encoder` are the model's own; the other parts are placeholders that fit them."""
-    data: ImageDataConfig | AudioDataConfig
+    data: ImageDataConfig | AudioDataConfig | TextDataConfig
     """How inputs are read and normalised."""
     classes: tuple[str, ...] = ()
     """Names of a classifier's classes, in the order of its outputs; none for an encoder without head."""
@@ -116,7 +120,8 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
     known = {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items() if theirs in names}
     encoder = from_dict(EncoderConfig, known)
     own_names = [name for name in names if name not in ENCODER_FIELDS and name != "hidden_act"]
-    modality: ImageConfig | AudioConfig = from_dict(MODALITIES[model_type], {name: fields[name] for name in own_names})
+    own = {name: fields[name] for name in own_names}
+    modality: ImageConfig | AudioConfig | TextConfig = from_dict(MODALITIES[model_type], own)
     return ModelConfig(
         modality=modality,
         encoder=encoder,
@@ -126,7 +131,11 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
 
 
 def export_encoder(
-    encoder: Encoder, model: ModelConfig, data: ImageDataConfig | AudioDataConfig, folder: Path, card: str
+    encoder: Encoder,
+    model: ModelConfig,
+    data: ImageDataConfig | AudioDataConfig | TextDataConfig,
+    folder: Path,
+    card: str,
 ) -> None:
     """Write `encoder` as a folder for Transformers, in one step: the folder is the old one or the whole new one.
 
@@ -190,7 +199,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, ExportInfo]:
 
 def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportInfo, folder: Path, card: str) -> None:
     """Write an export's four files to a new folder, which then takes the place of `folder`."""
-    processor = to_processor(info.model.modality, info.data)
+    processor = None if isinstance(info.data, TextDataConfig) else to_processor(info.model.modality, info.data)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     folder = folder.resolve()
     _check_replaceable(folder)
@@ -200,7 +209,10 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
         _write_json(new / "config.json", {**head, "dtype": dtype, **to_fields(info.model)})
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-        _write_json(new / "preprocessor_config.json", processor)
+        if isinstance(info.data, TextDataConfig):
+            copy_tokenizer(Path(info.data.tokenizer or folder), new)
+        elif processor:
+            _write_json(new / "preprocessor_config.json", processor)
         (new / "README.md").write_text(card, encoding="utf-8")
         _swap_in(new, folder)
     except OSError as error:
@@ -211,18 +223,22 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
 
 def _read(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
     """What an exported folder says, and its weights as named in the file."""
-    for name in FILES[:3]:
+    fields = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    of_text = fields.get("model_type") == "data2vec2-text"
+    for name in (*FILES[:2], TOKENIZER_FILES[0] if of_text else FILES[2]):
         if not (folder / name).is_file():
             inner = folder / "exported"
             hint = f"; did you mean {inner}?" if inner.is_dir() else "; give a folder that data2vec2 exported"
             raise UserError(f"{folder} is not an exported model: {name} is missing{hint}")
-    fields, processor = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
     try:
         model, classes = from_fields(fields), _classes(fields)
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is not of a model that can be loaded here: {error}") from error
     try:
-        data = from_processor(model.modality, processor)
+        if of_text:
+            data: ImageDataConfig | AudioDataConfig | TextDataConfig = TextDataConfig(tokenizer=str(folder.absolute()))
+        else:
+            data = from_processor(model.modality, _read_json(folder / "preprocessor_config.json"))
     except ValueError as error:
         raise UserError(f"{folder / 'preprocessor_config.json'} can't be used: {error}") from error
     multi_label = fields.get("problem_type") == PROBLEM_TYPES[True]
@@ -255,7 +271,7 @@ def _check_replaceable(folder: Path) -> None:
     """Refuse a target that holds anything but an earlier export: replacing it would delete that."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give the folder to export to")
-    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - set(FILES))):
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - {*FILES, *TOKENIZER_FILES})):
         raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
 
 
