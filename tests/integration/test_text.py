@@ -21,8 +21,9 @@ UPDATES = 20
 FLAGS = (
     *SMALL,
     *words(f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 4 --train.eval-every 10"),
-    *words("--train.batch-size 4 --model.modality.max-tokens 32 --data.workers 0"),
+    *words("--train.batch-size 4 --model.modality.max-tokens 32 --model.decoder.projection-depth 1"),
 )
+"""With two layers of N(0, 0.02), predictions of so small a decoder start below the collapse alarm's floor."""
 
 
 @pytest.fixture(scope="module")
