@@ -71,8 +71,6 @@ def evaluate(
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))
     torch_device, kind = choose_device(device), KINDS[info.model.modality.kind]
-    if info.model.modality.kind == "text":
-        raise UserError("models of text can't be evaluated yet")
     train, held, part = _parts(data, Path(test) if test else None, seed, run, info.model.modality.kind)
     if finetune is not None and part != "test":
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
@@ -189,9 +187,11 @@ def _check_labels(data: Path, train: Samples, test: Samples, labels: Sequence[in
 
 
 def _parts(
-    data: Path, test: Path | None, seed: int, run: Path | None, kind: Literal["image", "audio"]
+    data: Path, test: Path | None, seed: int, run: Path | None, kind: Literal["image", "audio", "text"]
 ) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
+    if kind == "text":
+        raise UserError("models of text can't be evaluated yet")
     parts = open_data(data, kind)
     if test is not None:
         held = open_data(test, kind)
