@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         Data2Vec2AudioModel,
         Data2Vec2ImageConfig,
         Data2Vec2ImageModel,
+        Data2Vec2TextConfig,
+        Data2Vec2TextModel,
     )
 
 __all__ = [
@@ -35,6 +37,8 @@ __all__ = [
     "Data2Vec2AudioModel",
     "Data2Vec2ImageConfig",
     "Data2Vec2ImageModel",
+    "Data2Vec2TextConfig",
+    "Data2Vec2TextModel",
     "__version__",
     "demo",
     "doctor",
@@ -53,6 +57,8 @@ _HOME = {
     "Data2Vec2AudioModel": "data2vec2.interop.transformers",
     "Data2Vec2ImageConfig": "data2vec2.interop.transformers",
     "Data2Vec2ImageModel": "data2vec2.interop.transformers",
+    "Data2Vec2TextConfig": "data2vec2.interop.transformers",
+    "Data2Vec2TextModel": "data2vec2.interop.transformers",
     "demo": "data2vec2.commands.demo",
     "doctor": "data2vec2.commands.doctor",
     "embed": "data2vec2.commands.embed",

@@ -17,6 +17,7 @@ from data2vec2.config import (
     MaskConfig,
     ModelConfig,
     TargetConfig,
+    TextConfig,
 )
 from data2vec2.interop import fairseq
 from data2vec2.models import Data2Vec2
@@ -35,6 +36,8 @@ def golden_weight(name: str, shape: list[int]) -> torch.Tensor:
         r = 1 + 0.2 * r
     else:
         r = r * np.float32(np.prod(shape[1:]) ** -0.5)
+    if "embed_" in name and len(shape) == 2:
+        r[1] = 0  # padding
     return torch.from_numpy(r.astype("float32"))
 
 
@@ -49,6 +52,8 @@ class GoldenCase:
         self.original_student = self._weights("", shapes)
         local = ("decoder", "AUDIO.local_encoder", "AUDIO.project_features")  # what the teacher has not
         of_teacher = {n: s for n, s in shapes.items() if not any(part in n for part in local)}
+        if isinstance(self.config.modality, TextConfig):  # the trunk alone
+            of_teacher = {n.removeprefix("blocks."): s for n, s in shapes.items() if n.startswith("blocks.")}
         self.original_teacher = self._weights("_ema.", of_teacher)
         self.model = Data2Vec2(self.config)
         self.model.load_state_dict(fairseq.state_dict(self.config, self.original_student, self.original_teacher))
@@ -82,9 +87,11 @@ class GoldenCase:
 
     def _config(self) -> ModelConfig:
         model, own, decoder = (self.info["config"][k] for k in ("model", "modality_cfg", "decoder"))
-        image = self.info["config"]["modality"] == "image"
-        modality: ImageConfig | AudioConfig
-        if image:
+        kind = self.info["config"]["modality"]
+        modality: ImageConfig | AudioConfig | TextConfig
+        if kind == "text":
+            modality = TextConfig(vocab_size=self.info["config"]["vocab_size"], max_tokens=own["max_source_positions"])
+        elif kind == "image":
             modality = ImageConfig(image_size=own["input_size"], patch_size=own["patch_size"])
         else:
             spec = own["feature_encoder_spec"].replace(" ", "")
@@ -108,7 +115,7 @@ class GoldenCase:
                 mask_ratio=own["mask_prob"],
                 adjust=own.get("mask_prob_adjust", 0.0),
                 block_length=own["mask_length"],
-                inverse=image,
+                inverse=kind == "image",
             ),
             decoder=DecoderConfig(
                 dim=decoder["decoder_dim"],
@@ -116,10 +123,17 @@ class GoldenCase:
                 kernel=decoder["decoder_kernel"],
                 depth=decoder["decoder_layers"],
                 noise_std=own["mask_noise_std"],
+                residual=decoder.get("decoder_residual", True),
+                projection_depth=decoder.get("projection_layers", 1),
             ),
-            targets=TargetConfig(average_layers=model["average_top_k_layers"], final_norm="layer" if image else "none"),
+            targets=TargetConfig(
+                average_layers=model["average_top_k_layers"], final_norm="layer" if kind == "image" else "none"
+            ),
             # The original weighs a sum over the rows of one device; ours weighs their mean.
-            loss=LossConfig(cls_loss_weight=model.get("cls_loss", 0.0) * len(self.tensors.get("mask", ()))),
+            loss=LossConfig(
+                scale=model.get("loss_scale"),
+                cls_loss_weight=model.get("cls_loss", 0.0) * len(self.tensors.get("mask", ())),
+            ),
         )
 
 

@@ -15,12 +15,12 @@ from tests.parity.cases import GOLDEN, GoldenCase, relative_error, subsample
 TOLERANCE = 1e-4
 
 
-@pytest.fixture(scope="module", params=["image_tiny", "audio_tiny"])
+@pytest.fixture(scope="module", params=["image_tiny", "audio_tiny", "text_tiny"])
 def tiny(request: pytest.FixtureRequest) -> GoldenCase:
     return GoldenCase(request.param)
 
 
-@pytest.fixture(scope="module", params=["image_base_full", "audio_base_full"])
+@pytest.fixture(scope="module", params=["image_base_full", "audio_base_full", "text_base_full"])
 def base(request: pytest.FixtureRequest) -> GoldenCase:
     return GoldenCase(request.param)
 
@@ -63,7 +63,7 @@ def test_against_golden_step(tiny: GoldenCase) -> None:
     assert compared == sum(p.requires_grad for p in parameters.values())
 
 
-@pytest.mark.parametrize("name", ["image_tiny", "audio_tiny"])
+@pytest.mark.parametrize("name", ["image_tiny", "audio_tiny", "text_tiny"])
 def test_against_golden_teacher_after_one_step(name: str) -> None:
     case = GoldenCase(name)
     model = case.model.train()
@@ -112,7 +112,9 @@ def test_against_golden_base_size(base: GoldenCase) -> None:
         assert grad.norm().item() == pytest.approx(norm, rel=TOLERANCE), name
 
 
-@pytest.mark.parametrize("recipe", ["image_base", "image_large", "image_huge14", "audio_base", "audio_large"])
+@pytest.mark.parametrize(
+    "recipe", ["image_base", "image_large", "image_huge14", "audio_base", "audio_large", "text_base"]
+)
 def test_every_released_key_has_a_place(recipe: str) -> None:
     manifest = json.loads((GOLDEN / "manifests" / f"{recipe}.json").read_text())
     config = get_recipe(recipe).model
@@ -146,3 +148,18 @@ def test_against_golden_features_of_a_clip_alone_and_in_a_batch() -> None:
         assert relative_error(padded.features_NTD[1:, : golden.shape[1]], golden) < TOLERANCE
         assert (padded.features_NTD[1:, : golden.shape[1]] - alone).abs().max() < 1e-5
         assert torch.allclose(padded.pooled()[1], alone.mean(1)[0], atol=1e-5)
+
+
+def test_against_golden_features_of_padded_text() -> None:
+    case = GoldenCase("text_tiny_padded")
+    student, ids, golden = case.model.student.eval(), case.tensors["source"], case.tensors["features"]
+    lengths = (ids != case.config.modality.pad_id).sum(1)
+    assert len(set(lengths.tolist()) - {ids.shape[1]}) > 0
+    with torch.no_grad():
+        together = student(ids, lengths_B=lengths)
+        assert torch.equal(together.tokens.padding_BT, case.tensors["features_padding_mask"].bool())
+        for row, length in enumerate(lengths.tolist()):
+            assert relative_error(together.features_NTD[row, :length], golden[row, :length]) < TOLERANCE
+            alone = student(ids[row : row + 1, :length])
+            assert (together.features_NTD[row, :length] - alone.features_NTD[0]).abs().max() < 1e-5
+            assert torch.allclose(together.pooled()[row], alone.pooled()[0], atol=1e-5)

@@ -11,6 +11,7 @@ from data2vec2.cli.features import Embed, Predict, run_embed, run_predict
 from data2vec2.cli.finetune import Finetune, run_finetune
 from data2vec2.cli.report import Report, run_report
 from data2vec2.cli.speech import Transcribe, run_transcribe
+from data2vec2.cli.tokenizer import Tokenizer, run_tokenizer
 from data2vec2.cli.train import Demo, Pretrain, run_demo, run_pretrain
 from data2vec2.cli.use import Doctor, Evaluate, run_doctor, run_evaluate
 from data2vec2.errors import UserError
@@ -25,6 +26,7 @@ VERBS = {
     "predict": (run_predict, Predict),
     "transcribe": (run_transcribe, Transcribe),
     "report": (run_report, Report),
+    "tokenizer": (run_tokenizer, Tokenizer),
     "doctor": (run_doctor, Doctor),
 }
 """Each verb's function, and the class whose docstring says what it does."""

@@ -18,6 +18,7 @@ from data2vec2.config import (
     ModelConfig,
     OptimConfig,
     RunConfig,
+    TextDataConfig,
     TrainConfig,
     from_dict,
 )
@@ -32,7 +33,7 @@ class Overrides:
     model: ModelConfig
     optim: OptimConfig
     ema: EmaConfig
-    data: ImageDataConfig | AudioDataConfig
+    data: ImageDataConfig | AudioDataConfig | TextDataConfig
     train: TrainConfig
     init_from: str | None
     """Weights to start from: a run, an exported model, or a .pt checkpoint of the original; none: random ones."""
@@ -47,10 +48,10 @@ class Pretrain:
 
     recipe: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="RECIPE")]
     """A recipe (image_tiny, image_base, image_large, image_huge14; audio_mel_tiny, audio_mel_base, audio_tiny,
-    audio_base, audio_large) or the config.yaml of a run."""
+    audio_base, audio_large; text_tiny, text_base, text_large) or the config.yaml of a run."""
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
     """A folder of images or recordings, .parquet or .tar files, IDX arrays, one such file, a .npz or fairseq .tsv
-    file, or hf:NAME."""
+    file, or hf:NAME. Of text: .txt, .jsonl or .parquet files, a folder of them, or hf:NAME."""
     out: Path
     """Run folder to write; a new one."""
     config: Flags

@@ -9,7 +9,7 @@ from data2vec2.commands.kinds import KINDS, Log
 from data2vec2.config import RunConfig
 from data2vec2.data.loader import default_workers
 from data2vec2.data.reader import Reader
-from data2vec2.data.records import Parts, Records, open_data
+from data2vec2.data.records import Parts, Records
 from data2vec2.data.skipped import Skipped
 from data2vec2.data.splits import split_validation
 
@@ -41,7 +41,7 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
     Raises `UserError` if nothing usable is there or too many files are bad.
     """
     kind = KINDS[config.model.modality.kind]
-    data = reopen_training_data(config, path, val)
+    data = reopen_training_data(config, path, val, log)
     log(f"data: {path}: {data.description}")
     records = data.train.records
     config, found = kind.look(data.train, config, log)
@@ -57,11 +57,13 @@ def open_training_data(config: RunConfig, path: Path, val: Path | None, log: Log
     return replace(data, config=config, skipped=skipped)
 
 
-def reopen_training_data(config: RunConfig, path: Path, val: Path | None) -> TrainingData:
+def reopen_training_data(config: RunConfig, path: Path, val: Path | None, log: Log = lambda _: None) -> TrainingData:
     """What `open_training_data` opens, not looked at: for another process, with the configuration that it returned."""
-    kind, name, seed = KINDS[config.model.modality.kind], config.model.modality.kind, config.train.seed
-    parts = open_data(path, name)
-    train, held = held_out(parts, open_data(val, name) if val else None, config.data.val_fraction, seed)
+    kind, seed = KINDS[config.model.modality.kind], config.train.seed
+    if val:
+        config = replace(config, data=replace(config.data, val_fraction=0.0))
+    parts = kind.open(path, config, log)
+    train, held = held_out(parts, kind.open(val, config, log) if val else None, config.data.val_fraction, seed)
     readers = [kind.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
     assert readers[0] is not None
     return TrainingData(config, readers[0], readers[1], Skipped(len(train), 1.0), parts.description)

@@ -106,6 +106,8 @@ def embed(
     check_out(out, overwrite)
     encoder, info = load_encoder(export_of(Path(model)))
     kind = info.model.modality.kind
+    if kind == "text":
+        raise UserError("embed knows pictures and recordings, and MODEL is one of text")
     layer = _checked(info, layer, pool, batch)
     if kind == "audio":
         check_recordings(pool, size, keep_aspect)

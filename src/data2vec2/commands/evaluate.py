@@ -194,9 +194,11 @@ def _check_labels(
 
 
 def _parts(
-    data: Path, test: Path | None, seed: int, run: Path | None, kind: Literal["image", "audio"]
+    data: Path, test: Path | None, seed: int, run: Path | None, kind: Literal["image", "audio", "text"]
 ) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
+    if kind == "text":
+        raise UserError("models of text can't be evaluated yet")
     parts = open_data(data, kind)
     if test is not None:
         held = open_data(test, kind)

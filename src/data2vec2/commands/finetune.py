@@ -144,6 +144,8 @@ def _job(task: str, info: ExportInfo) -> Job:
     kind = info.model.modality.kind
     if task not in {name for name, _ in JOBS}:
         raise ValueError(f"the task is {task!r}; it must be {' or '.join(sorted({name for name, _ in JOBS}))}")
+    if kind == "text":
+        raise UserError("models of text can be pre-trained and exported, not fine-tuned yet")
     if (task, kind) not in JOBS:
         raise UserError(f"finetune {task} needs a model of audio, and MODEL is one of {kind}")
     return JOBS[task, kind]

@@ -15,6 +15,7 @@ from data2vec2.config import (
     ImageConfig,
     ImageDataConfig,
     ModelConfig,
+    TextConfig,
 )
 from data2vec2.data.audio import AudioReader
 from data2vec2.data.image import ImageReader, survey
@@ -57,6 +58,7 @@ def open_labelled_data(
     Raises `UserError` if nothing usable is there, or there are too few classes, or those of `val` are others.
     """
     seed, modality = config.train.seed, shape.modality
+    assert not isinstance(modality, TextConfig)
     parts = open_data(path, modality.kind)
     train, held = held_out(parts, open_data(val, modality.kind) if val else None, config.data.val_fraction, seed)
     few = len(train.classes) < (2 if train.tags is None else 1)

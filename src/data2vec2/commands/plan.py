@@ -9,11 +9,19 @@ from typing import TypeVar
 import yaml
 
 from data2vec2.commands.kinds import KINDS, Log
-from data2vec2.config import AudioFinetuneConfig, FinetuneConfig, RunConfig, fit_schedule, from_dict, to_dict
-from data2vec2.data.records import open_data
+from data2vec2.config import (
+    AudioFinetuneConfig,
+    FinetuneConfig,
+    RunConfig,
+    TextDataConfig,
+    fit_schedule,
+    from_dict,
+    to_dict,
+)
+from data2vec2.data.tokenizer import load_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.recipes import get_recipe
-from data2vec2.training.run import CONFIG
+from data2vec2.training.run import CONFIG, TOKENIZER
 
 C = TypeVar("C", RunConfig, FinetuneConfig, AudioFinetuneConfig, FinetuneConfig | AudioFinetuneConfig)
 
@@ -28,8 +36,7 @@ def fitted_config(config: RunConfig, data: Path, say: Log) -> RunConfig:
             f"warm-up {fitted.optim.warmup_updates:,}, EMA {fitted.ema.start:.6g} to {fitted.ema.end:.6g} "
             f"over {fitted.ema.anneal_updates:,} updates"
         )
-    kind = fitted.model.modality.kind
-    return KINDS[kind].adapted(fitted, recipe, lambda: open_data(data, kind).train, say)
+    return KINDS[fitted.model.modality.kind].adapted(fitted, recipe, data, say)
 
 
 # What may differ between a run and its resumption: where and how the sums are made, not what they are.
@@ -46,7 +53,19 @@ FREE_ON_RESUME = (
     "train.keep",
     "data.max_bad",
     "data.workers",
+    "data.tokenizer",  # as far as it is the same one
 )
+
+
+def with_own_tokenizer(config: RunConfig, run: Path) -> RunConfig:
+    """The configuration of a run of text with the tokenizer that its folder holds; `UserError` if another is asked."""
+    own = run / TOKENIZER
+    if not isinstance(config.data, TextDataConfig) or not own.is_dir():
+        return config
+    asked = Path(config.data.tokenizer or own)
+    if asked.exists() and load_tokenizer(asked).digest != load_tokenizer(own).digest:
+        raise UserError(f"--data.tokenizer {asked} can't change on --resume: the run was started with {own}")
+    return replace(config, data=replace(config.data, tokenizer=str(own.absolute())))
 
 
 def saved_config(run: Path) -> RunConfig:

@@ -14,10 +14,11 @@ import yaml
 from data2vec2.commands.data import TrainingData, open_training_data, reopen_training_data
 from data2vec2.commands.environment import environment
 from data2vec2.commands.kinds import KINDS, Log
-from data2vec2.commands.plan import fitted_config, resumed_config, saved_config
+from data2vec2.commands.plan import fitted_config, resumed_config, saved_config, with_own_tokenizer
 from data2vec2.commands.running import fitted, help_task, placed, run_task
-from data2vec2.config import RunConfig, from_dict, to_dict
+from data2vec2.config import RunConfig, TextDataConfig, from_dict, to_dict
 from data2vec2.data.loader import MaskedBatches
+from data2vec2.data.tokenizer import copy_tokenizer
 from data2vec2.interop.card import model_card
 from data2vec2.interop.export import export_encoder
 from data2vec2.interop.weights import load_initial
@@ -31,7 +32,7 @@ from data2vec2.training.loop import Outcome
 from data2vec2.training.optim import peak_lr
 from data2vec2.training.parallel import World, is_helper, local_device
 from data2vec2.training.progress import console
-from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
+from data2vec2.training.run import CONFIG, SPLIT, TOKENIZER, RunFolder, write_text
 
 
 def pretrain(
@@ -60,8 +61,10 @@ def pretrain(
     run.check(resume=resume, overwrite=overwrite)
     if isinstance(config, RunConfig) and config.init_from:
         config = replace(config, init_from=str(Path(config.init_from).absolute()))
+    if isinstance(config, RunConfig) and isinstance(config.data, TextDataConfig) and config.data.tokenizer:
+        config = replace(config, data=replace(config.data, tokenizer=str(Path(config.data.tokenizer).absolute())))
     if resume:
-        config = resumed_config(saved_config(run.path), config)
+        config = with_own_tokenizer(resumed_config(saved_config(run.path), config), run.path)
     else:
         config = fitted_config(get_recipe(config) if isinstance(config, str) else config, data, say)
     prepared = open_training_data(config, data, Path(val) if val else None, say)
@@ -183,6 +186,8 @@ def _show_first_batch(config: RunConfig, data: TrainingData, say: Log) -> None:
 def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
     """What the folder says about the run before it begins."""
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
+    if isinstance(config.data, TextDataConfig) and not (run.path / TOKENIZER).exists():
+        copy_tokenizer(Path(str(config.data.tokenizer)), run.path / TOKENIZER)
     run.write_json("environment.json", {"data": data.description, **environment()})
     run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
     if data.skipped.reasons or data.skipped.left_out:

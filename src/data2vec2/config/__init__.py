@@ -23,6 +23,7 @@ from data2vec2.config.model import (
     MaskConfig,
     ModelConfig,
     TargetConfig,
+    TextConfig,
 )
 from data2vec2.config.run import (
     AudioDataConfig,
@@ -31,6 +32,7 @@ from data2vec2.config.run import (
     ImageDataConfig,
     OptimConfig,
     RunConfig,
+    TextDataConfig,
     TrainConfig,
 )
 from data2vec2.config.schedule import fit_schedule
@@ -61,6 +63,8 @@ __all__ = [
     "Schedule",
     "SpanMaskConfig",
     "TargetConfig",
+    "TextConfig",
+    "TextDataConfig",
     "TrainConfig",
     "fit_schedule",
     "from_dict",

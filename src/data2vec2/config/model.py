@@ -121,6 +121,32 @@ class AudioConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """Text, cut into the tokens of a tokenizer."""
+
+    kind: Literal["text"] = "text"
+    """Which modality this is."""
+    vocab_size: int = 50_265
+    """Entries of the tokenizer's vocabulary."""
+    max_tokens: int = 512
+    """Tokens of a block of pre-training, and of the longest input."""
+    bos_id: int = 0
+    """Token at the start of a block."""
+    pad_id: int = 1
+    """Token that fills a batch up."""
+    eos_id: int = 2
+    """Token behind every sentence or document."""
+
+    def __post_init__(self) -> None:
+        require(self.max_tokens >= 2, "model.modality.max_tokens", self.max_tokens, "at least 2")
+        ids = [self.bos_id, self.pad_id, self.eos_id]
+        fits = min(ids) >= 0 and len(set(ids)) == 3
+        require(fits, "model.modality.pad_id", self.pad_id, "0 or more, and another than bos_id and eos_id")
+        expected = f"above bos_id, pad_id and eos_id ({max(ids)})"
+        require(self.vocab_size > max(ids), "model.modality.vocab_size", self.vocab_size, expected)
+
+
+@dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
     """The post-norm Transformer that student and teacher share (paper, section 3)."""
 
@@ -199,7 +225,7 @@ class DecoderConfig:
     residual: bool = True
     """Add a layer's input to its output where the channel counts agree."""
     projection_depth: int = 1
-    """Linear layers after the convolutions: 1, or 2 with GELU and twice the width between them."""
+    """Linear layers after the convolutions: 1, or 2 with GELU and twice `dim` between them."""
 
     def __post_init__(self) -> None:
         require(self.depth >= 1, "model.decoder.depth", self.depth, "at least 1")
@@ -252,7 +278,7 @@ class LossConfig:
 class ModelConfig:
     """Everything that decides the shape and the objective of the model."""
 
-    modality: ImageConfig | AudioConfig = field(default_factory=ImageConfig)
+    modality: ImageConfig | AudioConfig | TextConfig = field(default_factory=ImageConfig)
     """What the inputs are and how they become tokens."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The Transformer."""

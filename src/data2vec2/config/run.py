@@ -124,6 +124,25 @@ class AudioDataConfig(DataConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TextDataConfig(DataConfig):
+    """How text is read."""
+
+    kind: Literal["text"] = "text"
+    """Which modality this is for."""
+    tokenizer: str | None = None
+    """A folder with a tokenizer, or its tokenizer.json; none: one is made from the training data."""
+    text_column: str = "text"
+    """Column of tables, or key of .jsonl files, that holds the text."""
+    unit: Literal["line", "document", "file"] = "line"
+    """What the end-of-text token stands behind: each line of text; each document, which an empty line (in tables a row)
+    ends; or each file (in tables a row)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.text_column), "data.text_column", self.text_column, "a name")
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """The loop."""
 
@@ -183,7 +202,7 @@ class RunConfig:
     """The optimiser."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """The teacher's average."""
-    data: ImageDataConfig | AudioDataConfig = field(default_factory=ImageDataConfig)
+    data: ImageDataConfig | AudioDataConfig | TextDataConfig = field(default_factory=ImageDataConfig)
     """Reading samples."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The loop."""

@@ -56,12 +56,7 @@ def read(text: str, content: Content = PICTURES) -> Found:
 
     Raises `UserError` if `datasets` is missing or can't load it.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise UserError(f"{text} needs the library datasets: pip install 'data2vec2[data]'") from error
-    loaded = _load(datasets, text.removeprefix(PREFIX), text)
-    splits: Mapping[str, Any] = loaded if isinstance(loaded, dict) else {"train": loaded}
+    datasets, splits = _datasets(text), load_splits(text)
     parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
     for part, names in by_part([name for name in splits if name not in left_out], text).items():
         if len(names) > 1:
@@ -81,6 +76,21 @@ def read(text: str, content: Content = PICTURES) -> Found:
         parts[part] = Part(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
     note = f"left out: splits {', '.join(left_out)}" if left_out else ""
     return Found("Hugging Face data set", parts, classes, (note,))
+
+
+def load_splits(text: str) -> Mapping[str, Any]:
+    """Each split of `hf:NAME` or `hf:NAME:CONFIG`, as a `datasets.Dataset`; `UserError` if it can't be loaded."""
+    loaded = _load(_datasets(text), text.removeprefix(PREFIX), text)
+    return loaded if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _datasets(text: str) -> Any:
+    """The library, which is optional."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError(f"{text} needs the library datasets: pip install 'data2vec2[data]'") from error
+    return datasets
 
 
 def _load(datasets: Any, name: str, text: str) -> Any:

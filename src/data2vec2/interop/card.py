@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data2vec2.config import AudioConfig, AudioFinetuneConfig, FinetuneConfig, ImageConfig, RunConfig
+from data2vec2.config import AudioConfig, AudioFinetuneConfig, FinetuneConfig, ImageConfig, RunConfig, TextConfig
 from data2vec2.interop.export import ExportInfo
 from data2vec2.version import __version__
 
@@ -33,19 +33,24 @@ Pre-trained without labels by data2vec2 {__version__} (recipe `{config.recipe}`)
 """
 
 
-def _input(modality: ImageConfig | AudioConfig) -> str:
+def _input(modality: ImageConfig | AudioConfig | TextConfig) -> str:
     """What the model takes."""
     if isinstance(modality, AudioConfig):
         return f"waveforms of {modality.sample_rate:,} Hz, one channel ({modality.stem} stem)"
+    if isinstance(modality, TextConfig):
+        return f"up to {modality.max_tokens} tokens of a vocabulary of {modality.vocab_size:,}"
     size = f"{modality.image_size} x {modality.image_size} pixels"
     return f"{size}, {modality.num_channels} channel(s), patches of {modality.patch_size}"
 
 
-def _use(modality: ImageConfig | AudioConfig) -> str:
+def _use(modality: ImageConfig | AudioConfig | TextConfig) -> str:
     """How to load the model with Transformers."""
     if isinstance(modality, AudioConfig):
         processor, call = "AutoFeatureExtractor", f"waveform, sampling_rate={modality.sample_rate}"
         note = "`pooler_output` is the mean over time; `last_hidden_state` has one vector for each 20 ms."
+    elif isinstance(modality, TextConfig):
+        processor, call = "AutoTokenizer", "texts, padding=True, truncation=True"
+        note = "`pooler_output` is the mean over the real tokens; `last_hidden_state` has one vector for each token."
     else:
         processor, call = "AutoImageProcessor", "picture"
         note = "`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token."

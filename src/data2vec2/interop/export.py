@@ -4,7 +4,7 @@
     model.safetensors         the encoder's weights, each name after "encoder." (and a head's: "norm.", "classifier.";
                               of a recogniser "lm_head.")
     vocab.json, tokenizer_config.json    of a recogniser: its letters
-    preprocessor_config.json  what makes inputs of pictures or recordings (processors.py)
+    preprocessor_config.json  what makes inputs of pictures or recordings (processors.py); of text: tokenizer.json
     README.md                 the model card
 
 Nothing here imports Transformers: the folder is plain JSON and safetensors, and `config.json` alone says what to build.
@@ -29,8 +29,10 @@ from data2vec2.config import (
     ImageConfig,
     ImageDataConfig,
     ModelConfig,
+    TextDataConfig,
 )
 from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
+from data2vec2.data.tokenizer import TOKENIZER_FILES, copy_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.interop.fields import from_fields, to_fields
 from data2vec2.interop.processors import from_processor, to_processor
@@ -53,7 +55,7 @@ class ExportInfo:
 
     model: ModelConfig
     """`modality` and `encoder` are the model's own; the other parts are placeholders that fit them."""
-    data: ImageDataConfig | AudioDataConfig
+    data: ImageDataConfig | AudioDataConfig | TextDataConfig
     """How inputs are read and normalised."""
     classes: tuple[str, ...] = ()
     """Names of a classifier's classes, in the order of its outputs; none for an encoder without head."""
@@ -73,7 +75,11 @@ class ExportInfo:
 
 
 def export_encoder(
-    encoder: Encoder, model: ModelConfig, data: ImageDataConfig | AudioDataConfig, folder: Path, card: str
+    encoder: Encoder,
+    model: ModelConfig,
+    data: ImageDataConfig | AudioDataConfig | TextDataConfig,
+    folder: Path,
+    card: str,
 ) -> None:
     """Write `encoder` as a folder for Transformers, in one step: the folder is the old one or the whole new one.
 
@@ -166,7 +172,7 @@ def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ExportInfo]:
 
 def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportInfo, folder: Path, card: str) -> None:
     """Write an export's files to a new folder, which then takes the place of `folder`."""
-    processor = to_processor(info.model.modality, info.data)
+    processor = None if isinstance(info.data, TextDataConfig) else to_processor(info.model.modality, info.data)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     folder = folder.resolve()
     _check_replaceable(folder)
@@ -176,7 +182,10 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
         _write_json(new / "config.json", {**head, "dtype": dtype, **to_fields(info.model)})
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-        _write_json(new / "preprocessor_config.json", processor)
+        if isinstance(info.data, TextDataConfig):
+            copy_tokenizer(Path(info.data.tokenizer or folder), new)
+        elif processor:
+            _write_json(new / "preprocessor_config.json", processor)
         if info.letters is not None:
             info.letters.save(new)
         (new / "README.md").write_text(card, encoding="utf-8")
@@ -189,18 +198,22 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
 
 def _read(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
     """What an exported folder says, and its weights as named in the file."""
-    for name in FILES[:3]:
+    fields = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    of_text = fields.get("model_type") == "data2vec2-text"
+    for name in (*FILES[:2], TOKENIZER_FILES[0] if of_text else FILES[2]):
         if not (folder / name).is_file():
             inner = folder / "exported"
             hint = f"; did you mean {inner}?" if inner.is_dir() else "; give a folder that data2vec2 exported"
             raise UserError(f"{folder} is not an exported model: {name} is missing{hint}")
-    fields, processor = _read_json(folder / "config.json"), _read_json(folder / "preprocessor_config.json")
     try:
         model, classes = from_fields(fields), _classes(fields)
     except ValueError as error:
         raise UserError(f"{folder / 'config.json'} is not of a model that can be loaded here: {error}") from error
     try:
-        data = from_processor(model.modality, processor)
+        if of_text:
+            data: ImageDataConfig | AudioDataConfig | TextDataConfig = TextDataConfig(tokenizer=str(folder.absolute()))
+        else:
+            data = from_processor(model.modality, _read_json(folder / "preprocessor_config.json"))
     except ValueError as error:
         raise UserError(f"{folder / 'preprocessor_config.json'} can't be used: {error}") from error
     multi_label = fields.get("problem_type") == PROBLEM_TYPES[True]
@@ -237,7 +250,8 @@ def _check_replaceable(folder: Path) -> None:
     """Refuse a target that holds anything but an earlier export: replacing it would delete that."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give the folder to export to")
-    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - {*FILES, VOCAB, TOKENIZER})):
+    own = {*FILES, VOCAB, TOKENIZER, *TOKENIZER_FILES}
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own)):
         raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
 
 

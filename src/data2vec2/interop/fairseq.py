@@ -34,6 +34,10 @@ KEYS = (
     (r"M\.project_features\.1\.(.+)",                        "{encoder}.modality.stem.norm.{0}"),
     (r"M\.project_features\.2\.(.+)",                        "{encoder}.modality.stem.proj.{0}"),
     (r"M\.relative_positional_encoder\.(\d+)\.0\.(.+)",      "{encoder}.modality.positions.convs.{0-1}.{1}"),
+    # text; its teacher is the trunk alone, so its names begin with a block's number
+    (r"M\.local_encoder\.embed_(tokens|positions)\.(.+)",   "{encoder}.modality.stem.{0}.{1}"),
+    (r"M\.local_encoder\.layernorm_embedding\.(.+)",        "{encoder}.modality.stem.norm.{0}"),
+    (r"(\d+)\.(.+)",                                        "{encoder}.blocks.{0+prenet}.{1}"),
     # all
     (r"M\.context_encoder\.norm\.(.+)",                      "{encoder}.norm.{0}"),
     (r"M\.context_encoder\.blocks\.(\d+)\.(.+)",            "{encoder}.blocks.{0}.{1}"),

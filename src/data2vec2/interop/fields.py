@@ -14,13 +14,15 @@ from data2vec2.config import (
     ImageConfig,
     ModelConfig,
     TargetConfig,
+    TextConfig,
     from_dict,
     to_dict,
 )
 
-MODALITIES: dict[str, type[ImageConfig | AudioConfig]] = {
+MODALITIES: dict[str, type[ImageConfig | AudioConfig | TextConfig]] = {
     "data2vec2-image": ImageConfig,
     "data2vec2-audio": AudioConfig,
+    "data2vec2-text": TextConfig,
 }
 """Model type in `config.json` to the modality's configuration, whose fields keep their names there."""
 
@@ -69,7 +71,8 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
     known = {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items() if theirs in names}
     encoder = from_dict(EncoderConfig, known)
     own_names = [name for name in names if name not in ENCODER_FIELDS and name != "hidden_act"]
-    modality: ImageConfig | AudioConfig = from_dict(MODALITIES[model_type], {name: fields[name] for name in own_names})
+    own = {name: fields[name] for name in own_names}
+    modality: ImageConfig | AudioConfig | TextConfig = from_dict(MODALITIES[model_type], own)
     return ModelConfig(
         modality=modality,
         encoder=encoder,

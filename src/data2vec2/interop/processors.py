@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data2vec2.config import AudioConfig, AudioDataConfig, ImageConfig, ImageDataConfig
+from data2vec2.config import AudioConfig, AudioDataConfig, ImageConfig, ImageDataConfig, TextConfig
 
 
-def to_processor(modality: ImageConfig | AudioConfig, data: ImageDataConfig | AudioDataConfig) -> dict[str, Any]:
+def to_processor(
+    modality: ImageConfig | AudioConfig | TextConfig, data: ImageDataConfig | AudioDataConfig
+) -> dict[str, Any]:
     """The file's content; `ValueError` where mean and deviation are missing or not of the model's channels."""
     if isinstance(modality, AudioConfig):
         return {
@@ -20,7 +22,7 @@ def to_processor(modality: ImageConfig | AudioConfig, data: ImageDataConfig | Au
             "do_normalize": True,
             "return_attention_mask": True,
         }
-    assert isinstance(data, ImageDataConfig)
+    assert isinstance(modality, ImageConfig) and isinstance(data, ImageDataConfig)
     if not len(data.mean or ()) == len(data.std or ()) == modality.num_channels:
         raise ValueError(f"mean {data.mean} and std {data.std} for pictures of {modality.num_channels} channels")
     return {
@@ -43,7 +45,7 @@ def to_processor(modality: ImageConfig | AudioConfig, data: ImageDataConfig | Au
 
 
 def from_processor(
-    modality: ImageConfig | AudioConfig, processor: Mapping[str, Any]
+    modality: ImageConfig | AudioConfig | TextConfig, processor: Mapping[str, Any]
 ) -> ImageDataConfig | AudioDataConfig:
     """Undo `to_processor`, as far as it says something; `ValueError` for what is missing or can't be."""
     if isinstance(modality, AudioConfig):

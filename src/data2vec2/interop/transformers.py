@@ -2,7 +2,7 @@
 
 Importing this module registers its classes with Transformers' Auto classes; `import data2vec2` sees to that.
 
-There is one model type a modality ("data2vec2-image", "data2vec2-audio"; "data2vec2-text" is to come), because their
+There is one model type a modality ("data2vec2-image", "data2vec2-audio", "data2vec2-text"), because their
 processors are of different families. A modality adds a configuration with its own fields and a model with its
 own `forward`; everything else is shared.
 
@@ -108,6 +108,23 @@ class Data2Vec2AudioConfig(Data2Vec2Config):  # type: ignore[no-untyped-call]
     """Their groups."""
 
 
+class Data2Vec2TextConfig(Data2Vec2Config):  # type: ignore[no-untyped-call]
+    """Shape of a text encoder."""
+
+    model_type = "data2vec2-text"
+
+    vocab_size: int = 50_265
+    """Entries of the tokenizer's vocabulary."""
+    max_tokens: int = 512
+    """Tokens of the longest input."""
+    bos_id: int = 0
+    """Token at the start of a text."""
+    pad_id: int = 1
+    """Token that fills a batch up."""
+    eos_id: int = 2
+    """Token at the end of a text."""
+
+
 class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """What the models of all modalities share: one encoder, its initialisation and its outputs."""
 
@@ -154,7 +171,7 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         with _block_outputs(self.encoder, bool(output_hidden_states)) as hidden_states:
-            encoded = self.encoder(inputs.to(self.dtype), lengths_B=lengths_B)
+            encoded = self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs, lengths_B=lengths_B)
         output = BaseModelOutputWithPooling(
             last_hidden_state=encoded.x_NLD,
             pooler_output=encoded.pooled(),
@@ -208,6 +225,32 @@ class Data2Vec2AudioModel(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-
         return self._encode(input_values, output_hidden_states, return_dict, lengths_B)
 
 
+class Data2Vec2TextModel(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+    """The text encoder without a head."""
+
+    config: Data2Vec2TextConfig
+    config_class = Data2Vec2TextConfig
+    main_input_name = "input_ids"
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encode token ids `(N, tokens)`.
+
+        Tokens where `attention_mask` is 0 are padding, and so are those with the id of padding; they change no text's
+        features. `last_hidden_state` (`NLD`) has a vector for each token; what stands at padded places means nothing.
+        `pooler_output` (`ND`) is the mean over the real ones. `hidden_states` as for pictures.
+        """
+        if attention_mask is not None:
+            input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_id)
+        lengths_B = (input_ids != self.config.pad_id).sum(1)
+        return self._encode(input_ids, output_hidden_states, return_dict, lengths_B)
+
+
 @contextmanager
 def _block_outputs(encoder: Encoder, wanted: bool) -> Iterator[list[Tensor]]:
     """Yield a list that the next `forward` fills with the first block's input and every block's output, if `wanted`."""
@@ -226,3 +269,5 @@ AutoConfig.register(Data2Vec2ImageConfig.model_type, Data2Vec2ImageConfig, exist
 AutoModel.register(Data2Vec2ImageConfig, Data2Vec2ImageModel, exist_ok=True)
 AutoConfig.register(Data2Vec2AudioConfig.model_type, Data2Vec2AudioConfig, exist_ok=True)
 AutoModel.register(Data2Vec2AudioConfig, Data2Vec2AudioModel, exist_ok=True)
+AutoConfig.register(Data2Vec2TextConfig.model_type, Data2Vec2TextConfig, exist_ok=True)
+AutoModel.register(Data2Vec2TextConfig, Data2Vec2TextModel, exist_ok=True)

@@ -42,8 +42,7 @@ class Decoder(nn.Module):
         )
         self.proj: nn.Module = nn.Linear(dim, embed_dim)
         if projection_depth == 2:
-            hidden = nn.Linear(dim, 2 * embed_dim)
-            self.proj = nn.Sequential(hidden, nn.GELU(), nn.Linear(2 * embed_dim, embed_dim))
+            self.proj = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, embed_dim))
 
     def restore(self, x_NKD: Tensor, keep_ids_NK: Tensor, num_tokens: int) -> Tensor:
         """The student's outputs back at their places, noise everywhere else: `NTD`."""

@@ -101,6 +101,33 @@ class MelStem(nn.Module):
             self.mels_FE.copy_(mel_filters(self.sample_rate, self.window, self.num_mels))
 
 
+class TokenStem(nn.Module):
+    """Token ids to tokens: embedding and learned position of each, LayerNorm, dropout."""
+
+    def __init__(self, vocab_size: int, max_tokens: int, pad_id: int, dim: int, dropout: float) -> None:
+        """Padding has an embedding and a position of zeros, which do not learn."""
+        super().__init__()
+        self.pad_id = pad_id
+        self.tokens = nn.Embedding(vocab_size, dim, padding_idx=pad_id)
+        self.positions = nn.Embedding(max_tokens + pad_id + 1, dim, padding_idx=pad_id)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """`BT` to `BTD`. Positions count the tokens that are not padding, from `pad_id + 1` on."""
+        real_BT = ids_BT != self.pad_id
+        places_BT = real_BT.cumsum(dim=1) * real_BT + self.pad_id
+        return self.dropout(self.norm(self.tokens(ids_BT) + self.positions(places_BT)))  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Embeddings N(0, 0.02), those of padding 0; the norm 1 and 0."""
+        for embedding in (self.tokens, self.positions):
+            nn.init.normal_(embedding.weight, std=0.02)
+            with torch.no_grad():
+                embedding.weight[self.pad_id] = 0
+        self.norm.reset_parameters()
+
+
 def mel_filters(sample_rate: int, window: int, num_mels: int) -> Tensor:
     """Triangles that sum a power spectrum's bins to mel bins, `(window // 2 + 1) x E`.
 

@@ -7,10 +7,12 @@ import difflib
 from data2vec2.config import RunConfig
 from data2vec2.recipes.audio import audio_base, audio_large, audio_mel_base, audio_mel_tiny, audio_tiny
 from data2vec2.recipes.image import image_base, image_huge14, image_large, image_tiny
+from data2vec2.recipes.text import text_base, text_large, text_tiny
 
 _IMAGE = (image_tiny, image_base, image_large, image_huge14)
 _AUDIO = (audio_mel_tiny, audio_mel_base, audio_tiny, audio_base, audio_large)
-RECIPES = {recipe.__name__: recipe for recipe in (*_IMAGE, *_AUDIO)}
+_TEXT = (text_tiny, text_base, text_large)
+RECIPES = {recipe.__name__: recipe for recipe in (*_IMAGE, *_AUDIO, *_TEXT)}
 
 
 DEMO_RECIPES = {"image": "image_tiny", "audio": "audio_mel_tiny"}

@@ -22,6 +22,7 @@ else:
 LOCK = "lock"
 CONFIG = "config.yaml"
 SPLIT = "split.json"
+TOKENIZER = "tokenizer"
 
 
 class RunFolder:

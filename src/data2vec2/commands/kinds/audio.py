@@ -16,7 +16,7 @@ from data2vec2.config import AudioConfig, AudioDataConfig, ModelConfig, RunConfi
 from data2vec2.data.audio import AudioReader, AudioSurvey, survey_audio
 from data2vec2.data.phones import Alignment, read_phones
 from data2vec2.data.reader import Bad, Reader
-from data2vec2.data.records import Records
+from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.errors import UserError
 from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.gallery_audio import write_audio_gallery
@@ -38,7 +38,11 @@ class AudioKind:
     largest_name = "the longest piece"
     raw = "log-mel statistics"
 
-    def adapted(self, config: RunConfig, recipe: RunConfig, records: Callable[[], Records], say: Log) -> RunConfig:
+    def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """Recordings."""
+        return open_data(path, "audio")
+
+    def adapted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
         """Nothing to adapt: every file is converted to what the model wants."""
         return config
 

@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.config import AudioDataConfig, ImageDataConfig, ModelConfig, RunConfig
+from data2vec2.config import AudioDataConfig, ImageDataConfig, ModelConfig, RunConfig, TextDataConfig
 from data2vec2.data.reader import Bad, Reader
-from data2vec2.data.records import Records
+from data2vec2.data.records import Parts, Records
 from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.probes import Part
 from data2vec2.interop.export import ExportInfo
 from data2vec2.models import Encoder
 
 Log = Callable[[str], None]
-AnyData = ImageDataConfig | AudioDataConfig
+AnyData = ImageDataConfig | AudioDataConfig | TextDataConfig
 
 
 class Look(Protocol):
@@ -51,7 +51,10 @@ class Kind(Protocol):
     raw: str
     """What the baseline features of `raw_features` are called."""
 
-    def adapted(self, config: RunConfig, recipe: RunConfig, records: Callable[[], Records], say: Log) -> RunConfig:
+    def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """The samples of a data set; `UserError` if it holds none."""
+
+    def adapted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
         """The configuration with what the data decide of the model, where the recipe's own was left."""
 
     def reader(self, records: Records, model: ModelConfig, data: AnyData, seed: int) -> Reader:

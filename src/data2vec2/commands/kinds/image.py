@@ -16,7 +16,7 @@ from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.config import ImageConfig, ImageDataConfig, ModelConfig, RunConfig
 from data2vec2.data.image import ImageReader, Survey, decode, survey
 from data2vec2.data.reader import Bad, Reader
-from data2vec2.data.records import BadSample, Records
+from data2vec2.data.records import BadSample, Parts, Records, open_data
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Normalise, raw_pixels
 from data2vec2.evaluation.frames import PhoneProbe
@@ -34,10 +34,14 @@ class ImageKind:
     largest_name = "a picture"
     raw = "raw pixels"
 
-    def adapted(self, config: RunConfig, recipe: RunConfig, records: Callable[[], Records], say: Log) -> RunConfig:
+    def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """Pictures."""
+        return open_data(path)
+
+    def adapted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
         """Three channels where there is colour."""
         modality = _modality(config.model)
-        if modality.num_channels != 1 or modality != recipe.model.modality or not has_colour(records()):
+        if modality.num_channels != 1 or modality != recipe.model.modality or not has_colour(open_data(path).train):
             return config
         say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
         return replace(config, model=replace(config.model, modality=replace(modality, num_channels=3)))

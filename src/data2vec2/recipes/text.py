@@ -1,0 +1,82 @@
+"""Recipes for text: as the authors released them, and a small one for a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data2vec2.config import (
+    DecoderConfig,
+    EmaConfig,
+    EncoderConfig,
+    LossConfig,
+    MaskConfig,
+    ModelConfig,
+    OptimConfig,
+    RunConfig,
+    TargetConfig,
+    TextConfig,
+    TextDataConfig,
+    TrainConfig,
+)
+
+DECODER = DecoderConfig(depth=5, kernel=9, dim=768, groups=1, input_dropout=0.1, residual=False, projection_depth=2)
+
+
+def text_base() -> RunConfig:
+    """English as released: 64 blocks of 512 tokens a step. The paper's tables say 32 blocks, and .42 for the masks."""
+    return RunConfig(
+        recipe="text_base",
+        model=ModelConfig(
+            modality=TextConfig(),
+            encoder=EncoderConfig(prenet_depth=0, depth=12, norm_eps=1e-5, dropout=0.1, attention_dropout=0.1),
+            masks=MaskConfig(num_masks=8, mask_ratio=0.48, adjust=0.0, block_length=1),
+            decoder=DECODER,
+            targets=TargetConfig(average_layers=12, final_norm="none"),
+            loss=LossConfig(scale=1.0, cls_loss_weight=0.0),
+        ),
+        optim=OptimConfig(
+            lr=2e-4, lr_batch=64, warmup_updates=4_000, beta2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=1.0
+        ),
+        ema=EmaConfig(start=0.9999, end=0.99999, anneal_updates=100_000),
+        data=TextDataConfig(),
+        train=TrainConfig(updates=1_000_000, batch_size=64),
+    )
+
+
+def text_large() -> RunConfig:
+    """English as released: 64 blocks of 512 tokens a step."""
+    base = text_base()
+    return replace(
+        base,
+        recipe="text_large",
+        model=replace(
+            base.model,
+            encoder=replace(base.model.encoder, embed_dim=1024, num_heads=16, depth=24),
+            masks=replace(base.model.masks, mask_ratio=0.5),
+            targets=TargetConfig(average_layers=24, layer_norm="layer", final_norm="instance"),
+        ),
+        optim=replace(base.optim, lr=1e-4),
+        train=replace(base.train, updates=600_000),
+    )
+
+
+def text_tiny() -> RunConfig:
+    """Blocks of 128 tokens of a vocabulary of 4,000 on a CPU. First values, not tuned."""
+    base = text_base()
+    return replace(
+        base,
+        recipe="text_tiny",
+        model=replace(
+            base.model,
+            modality=TextConfig(vocab_size=4_000, max_tokens=128),
+            encoder=EncoderConfig(embed_dim=96, num_heads=4, prenet_depth=0, depth=4, norm_eps=1e-5),
+            masks=replace(base.model.masks, num_masks=4),
+            decoder=replace(DECODER, depth=3, dim=64, input_dropout=0.0),
+            targets=TargetConfig(average_layers=4, final_norm="none"),
+        ),
+        optim=replace(base.optim, lr=1e-3, lr_batch=16, warmup_updates=200, clip_norm=4.0),
+        ema=EmaConfig(start=0.998, end=0.9999, anneal_updates=2_000),
+        train=TrainConfig(
+            updates=2_000, batch_size=16, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+        ),
+    )

@@ -1,0 +1,132 @@
+"""Pre-training on text, from words to a Transformers model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from transformers import AutoModel, AutoTokenizer
+
+import data2vec2
+from data2vec2.interop.export import load_encoder
+from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
+
+UPDATES = 20
+FLAGS = (
+    *SMALL,
+    *words(f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 4 --train.eval-every 10"),
+    *words("--train.batch-size 4 --model.modality.max-tokens 32 --model.decoder.projection-depth 1"),
+)
+"""With two layers of N(0, 0.02), predictions of so small a decoder start below the collapse alarm's floor."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data") / "text"
+    folder.mkdir()
+    for name in ("README.md", "CONTRIBUTING.md"):
+        shutil.copy(name, folder / f"{name}.txt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, data: Path, cache: Path) -> Path:
+    """The uninterrupted run, whose tokenizer is made from the text."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(cache))
+        assert run_here(["pretrain", "text_tiny", data, "--out", run, *FLAGS]) == 0
+    return run
+
+
+def test_a_killed_run_that_is_resumed_ends_with_the_same_bits(tmp_path: Path, data: Path, whole: Path) -> None:
+    """Even if the cached tokenizer and corpus are gone by then."""
+    run = tmp_path / "run"
+    arguments = ["pretrain", "text_tiny", data, "--out", run, *FLAGS]
+    child = Child(arguments, tmp_path / "out")
+    child.until(lambda: last_step(run) >= 6)
+    child.signal(signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL, child.output
+    cached = Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["tokenizer"])
+    shutil.rmtree(cached.parent)
+    assert run_here([*arguments, "--resume"]) == 0
+    assert_same_run(run, whole, UPDATES)
+
+
+def test_the_run_folder(whole: Path) -> None:
+    config = yaml.safe_load((whole / "config.yaml").read_text())
+    tokenizer = AutoTokenizer.from_pretrained(whole / "tokenizer")
+    assert config["model"]["modality"]["vocab_size"] == len(tokenizer)
+    with np.load(whole / "masks.npz") as arrays:
+        tokens, keep_ids = arrays["tokens"], arrays["keep_ids"]
+    assert tokens.shape == (4, 32) and keep_ids.shape == (4, 4, int(32 * (1 - 0.48)))
+    assert (tokens[:, 0] == "<s>").all()
+    assert json.loads((whole / "split.json").read_text())["validation"]
+    assert (whole / "report.html").is_file()
+
+
+def test_auto_model_gives_the_exported_encoder_and_padding_changes_nothing(whole: Path, tmp_path: Path) -> None:
+    exported = whole / "exported"
+    tokenizer, model = AutoTokenizer.from_pretrained(exported), AutoModel.from_pretrained(exported)
+    assert isinstance(model, data2vec2.Data2Vec2TextModel)
+    encoder, info = load_encoder(exported)
+    assert info.model.modality.kind == "text" and info.data.kind == "text"
+    texts = ["Pre-train on your own text.", "Pre-train"]
+    with torch.no_grad():
+        together = model(**tokenizer(texts, padding=True, return_tensors="pt"), output_hidden_states=True)
+        for row, text in enumerate(texts):
+            ids = tokenizer(text, return_tensors="pt").input_ids
+            alone = encoder(ids)
+            real = together.last_hidden_state[row, : ids.shape[1]]
+            assert (real - alone.features_NTD[0]).abs().max() < 1e-5
+            assert (together.pooler_output[row] - alone.pooled()[0]).abs().max() < 1e-5
+    assert len(together.hidden_states) == 3
+    model.save_pretrained(tmp_path / "again")
+    again = AutoModel.from_pretrained(tmp_path / "again")
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+
+
+def test_a_tokenizer_of_ones_own(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["tokenizer", "train", data, "--out", tmp_path / "tokenizer", "--vocab-size", 300]
+    assert run_here([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["vocab_size"] == 300
+    assert run_here(command) == 1
+    assert "is not empty" in capsys.readouterr().err
+    start = ["pretrain", "text_tiny", data, "--out", tmp_path / "run", *FLAGS, "--data.tokenizer"]
+    assert run_here([*start, tmp_path / "tokenizer", "--dry-run"]) == 0
+    shown = capsys.readouterr().err
+    assert "vocabulary of 300" in shown and "kept tokens (16, 16)" in shown
+    assert run_here([*start, tmp_path / "nothing"]) == 1
+    assert "data2vec2 tokenizer train" in capsys.readouterr().err
+    assert run_here([*start, tmp_path / "tokenizer", "--model.modality.vocab-size", 280]) == 1
+    assert "room for 280" in capsys.readouterr().err
+
+
+def test_another_tokenizer_is_refused_on_resume(
+    tmp_path: Path, data: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(["tokenizer", "train", data, "--out", tmp_path / "other", "--vocab-size", 300]) == 0
+    resume = ["pretrain", "text_tiny", data, "--out", whole, *FLAGS, "--resume", "--data.tokenizer"]
+    assert run_here([*resume, tmp_path / "other"]) == 1
+    assert "can't change on --resume" in capsys.readouterr().err
+
+
+def test_models_of_text_are_not_evaluated_yet(whole: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here(["evaluate", whole, data]) == 1
+    assert "can't be evaluated yet" in capsys.readouterr().err
