@@ -26,7 +26,7 @@ demo: $(VENV)/.package
 	$(BIN)/data2vec2 demo $(ARGS)
 
 test: $(VENV)/.development
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: $(VENV)/.development
 	$(BIN)/ruff check .

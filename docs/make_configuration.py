@@ -11,6 +11,7 @@ from typing import Any
 from data2vec2.config import to_dict
 from data2vec2.recipes import RECIPES, get_recipe
 from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
+from data2vec2.recipes.speech import SPEECH_RECIPES
 
 PAGE = Path(__file__).with_name("configuration.md")
 INTRODUCTION = """# Configuration
@@ -91,7 +92,9 @@ def render() -> str:
     pretrain = {name: get_recipe(name) for name in ("image_base", *(n for n in RECIPES if n != "image_base"))}
     order = ("image_finetune_base", *(n for n in FINETUNE_RECIPES if n != "image_finetune_base"))
     finetune = {name: get_finetune_recipe(name) for name in order}
+    speech = {name: recipe() for name, recipe in SPEECH_RECIPES.items()}
     lines = [INTRODUCTION, *sections("pretrain", pretrain), *sections("finetune", finetune)]
+    lines += sections("finetune (audio)", speech)
     return "\n".join(lines).rstrip() + "\n"
 
 
