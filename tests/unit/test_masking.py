@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from data2vec2.config import MaskConfig
+from data2vec2.config import MaskConfig, TextConfig
 from data2vec2.masking import draw_keep_ids, draw_spans, num_kept
 from data2vec2.recipes import RECIPES
 from data2vec2.rng import Stream
@@ -55,8 +55,12 @@ def test_recipes_keep_what_the_paper_keeps(name: str) -> None:
     model = RECIPES[name]().model
     kept = {"image_base": 39, "image_large": 49, "image_huge14": 64, "image_tiny": 19}
     kept |= {"audio_base": 500, "audio_large": 450, "audio_tiny": 500, "audio_mel_tiny": 500, "audio_mel_base": 500}
-    twenty_seconds = 320_000
-    grid = getattr(model.modality, "grid", None) or (model.modality.num_tokens(twenty_seconds),)
+    kept |= {"text_base": 266, "text_large": 256, "text_tiny": 66}
+    if isinstance(model.modality, TextConfig):
+        grid = (model.modality.max_tokens,)
+    else:
+        twenty_seconds = 320_000
+        grid = getattr(model.modality, "grid", None) or (model.modality.num_tokens(twenty_seconds),)
     assert draw(model.masks, grid, 2).shape == (2 * model.masks.num_masks, kept[name])
 
 

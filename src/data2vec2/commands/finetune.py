@@ -96,11 +96,10 @@ def finetune(
             _write_start(run, config, opened, Path(model), skipped)
             given = {"model": str(source), "data": str(data), "val": str(val) if val else None, "task": task}
             place = {"run": str(run.path.resolve()), "device": config.train.device, "threads": config.train.threads}
-            log = run.logger(say)
             return run_task(
                 run,
                 config,
-                lambda world: job.task(head, config, opened, device, skipped, run, world, log),
+                lambda world: job.task(head, config, opened, device, skipped, run, world, run.logger(say)),
                 job={**given, **place, "config": to_dict(config)},
                 helper=HELPER,
                 fingerprint=opened.train.records.fingerprint,

@@ -18,6 +18,8 @@ FLOORS = {
     "rank_encoder": 1.5,
     "rank_target": 1.5,
 }
+AFTER_ITS_RISE = "prediction_std"
+"""A figure that begins near 0 in narrow models: its floor counts from the first check that is above it."""
 PATIENCE = 3
 KNN_SHARE = 0.6
 """The floor of `val_knn` is this share of its value before training, less twice that value's standard error."""
@@ -37,6 +39,7 @@ class Alarms:
     def __init__(self) -> None:
         self._floors = dict(FLOORS)
         self._low = dict.fromkeys((*FLOORS, "val_knn"), 0)
+        self._risen = False
 
     def check(self, step: int, figures: Mapping[str, float]) -> None:
         """Raise `Alarm` for a loss or gradient that is not finite, or a figure that stayed below its floor."""
@@ -51,6 +54,9 @@ class Alarms:
             self._floors.setdefault("val_knn", knn_floor(figures))
         for name, floor in self._floors.items():
             if name not in figures:
+                continue
+            if name == AFTER_ITS_RISE and not self._risen:
+                self._risen = figures[name] >= floor
                 continue
             self._low[name] = self._low[name] + 1 if not figures[name] >= floor else 0
             if self._low[name] >= PATIENCE:

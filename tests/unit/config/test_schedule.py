@@ -26,7 +26,9 @@ def test_a_run_of_full_length_or_longer_is_left_alone(name: str, factor: int) ->
 @pytest.mark.parametrize("share", [2, 10, 100])
 def test_warmup_and_annealing_keep_their_share_of_the_run(name: str, share: int) -> None:
     recipe = get_recipe(name)
-    fitted = fit_schedule(shortened(recipe, recipe.train.updates // share), recipe)
+    updates = recipe.train.updates // share
+    share = recipe.train.updates / updates
+    fitted = fit_schedule(shortened(recipe, updates), recipe)
     assert fitted.optim.warmup_updates == pytest.approx(recipe.optim.warmup_updates / share, abs=0.6)
     assert fitted.ema.anneal_updates == pytest.approx(recipe.ema.anneal_updates / share, abs=0.6)
     for before, after in ((recipe.ema.start, fitted.ema.start), (recipe.ema.end, fitted.ema.end)):

@@ -21,12 +21,23 @@ def test_what_is_not_finite_diverged_at_once(name: str, value: float) -> None:
 @pytest.mark.parametrize("factor", [0.5, float("nan")])
 def test_a_figure_that_stays_low_collapsed(name: str, factor: float) -> None:
     alarms = Alarms()
+    alarms.check(0, HEALTHY)
     low = {**HEALTHY, name: FLOORS[name] * factor}
     for step in range(1, PATIENCE):
         alarms.check(step, low)
     with pytest.raises(Alarm, match=rf"{name} is .* at update {PATIENCE}, below .* for {PATIENCE} checks") as caught:
         alarms.check(PATIENCE, low)
     assert caught.value.kind == "collapsed"
+
+
+def test_predictions_that_have_not_risen_yet_are_fine() -> None:
+    alarms = Alarms()
+    for step in range(10):
+        alarms.check(step, {**HEALTHY, "prediction_std": 0.001})
+    alarms.check(10, HEALTHY)
+    with pytest.raises(Alarm, match="prediction_std"):
+        for step in range(11, 20):
+            alarms.check(step, {**HEALTHY, "prediction_std": 0.001})
 
 
 @pytest.mark.parametrize("name", FLOORS)
