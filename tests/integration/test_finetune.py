@@ -311,7 +311,7 @@ def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) ->
     config = from_dict(FinetuneConfig, yaml.safe_load((run / "config.yaml").read_text()))
     assert (config.optim.lr, config.optim.clip_norm, config.optim.layer_decay) == (1e-3, None, 0.9)
     assert (config.data.mean, config.data.flip, config.train.seed) == ((0.3,), False, 3)
-    assert load_classifier(run / "exported")[1].mean == (0.3,)
+    assert load_classifier(run / "exported")[1].data.mean == (0.3,)
 
 
 @pytest.mark.parametrize(
