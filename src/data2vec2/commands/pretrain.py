@@ -178,7 +178,8 @@ def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
 def _show_first_batch(config: RunConfig, data: TrainingData, say: Log) -> None:
     """Print the shapes of the first batch."""
     batch = MaskedBatches(data.train, data.train.order(config.train.batch_size), config.model.masks)[0]
-    say(f"first batch: {KINDS[config.model.modality.kind].plural} {tuple(batch.inputs.shape)} {batch.inputs.dtype}")
+    what, dtype = KINDS[config.model.modality.kind].plural, str(batch.inputs.dtype).removeprefix("torch.")
+    say(f"first batch: {what} {tuple(batch.inputs.shape)} {dtype}")
     say(f"first batch: kept tokens {tuple(batch.keep_ids_NK.shape)}")
     say(yaml.safe_dump(to_dict(config), sort_keys=False).rstrip())
 
