@@ -18,7 +18,7 @@ from tests.integration.helpers import Child, assert_same_run, last_step, metrics
 SMALL = words(
     "--model.encoder.embed-dim 16 --model.encoder.num-heads 2 --model.encoder.depth 2 --model.targets.average-layers 2 "
     "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu --train.processes 1 "
-    "--data.workers 0"
+    "--data.workers 0 --optim.lr 5e-4 --ema.start 0.999 --ema.end 0.999"
 )
 UPDATES = 30
 FLAGS = (*SMALL, *words(f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 4 --train.eval-every 15"))
@@ -47,7 +47,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def start(recipe: str, run: Path, data: Path, *flags: str) -> Child:
-    lengths = words("--data.min-seconds 0.5 --data.max-seconds 2 --data.max-bad 0.2 --train.batch-size 8")
+    lengths = words("--data.min-seconds 0.8 --data.max-seconds 2 --data.max-bad 0.2 --train.batch-size 8")
     return Child(["pretrain", recipe, data, "--out", run, *FLAGS, *lengths, *flags], run.with_suffix(".out"))
 
 
@@ -60,7 +60,7 @@ def test_a_run_leaves_what_it_should(whole: Path) -> None:
     assert {"prompts/empty.wav", "prompts/silent.flac"} <= {entry["name"] for entry in skipped}
     assert (whole / "report.html").exists()
     output = whole.with_suffix(".out").read_text()
-    assert "left out, being shorter than 0.5 s" in output
+    assert "left out, being shorter than 0.8 s" in output
     assert "seconds of audio" in output
     model, extractor = (kind.from_pretrained(whole / "exported") for kind in (AutoModel, AutoFeatureExtractor))
     wave, rate = soundfile.read(english_prompts() / "train" / "digits" / "1.ogg", dtype="float32")
@@ -89,6 +89,7 @@ def test_two_processes_and_layer_drop(tmp_path: Path, prompts: Path) -> None:
     assert last_step(tmp_path / "run") == 6
 
 
+@pytest.mark.parametrize("whole", ["audio_mel_tiny"], indirect=True)
 def test_evaluate_has_the_phone_probe_beside_its_baselines(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = english_prompts()
     command = ["evaluate", whole / "exported", data, "--probes", "phones,knn", "--json"]
@@ -102,6 +103,7 @@ def test_evaluate_has_the_phone_probe_beside_its_baselines(whole: Path, capsys: 
     assert scores["test_samples"] == 154
 
 
+@pytest.mark.parametrize("whole", ["audio_mel_tiny"], indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
