@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -373,6 +374,7 @@ def test_killed_half_way_it_leaves_nothing_behind(model: Path, tmp_path: Path) -
     command = ["embed", model, fashion_mnist(), "--batch", "8", "--out", out]
     asked = Child(command, tmp_path / "asked.log")
     asked.until(temporary.exists)
+    time.sleep(0.1)  # not in the moment in which the file is made
     asked.signal(signal.SIGTERM)
     assert asked.wait() == 130, asked.output
     assert files(tmp_path) == {"asked.log"}

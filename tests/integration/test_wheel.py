@@ -37,7 +37,7 @@ def test_the_wheel_holds_everything_and_no_more(wheel: Path) -> None:
     assert "data2vec2/reporting/templates/run.html.j2" in names
     assert "data2vec2/data/bundled/fashion_mnist/fashion_mnist.npz" in names
     licences = {name.split(".dist-info/licenses/")[1] for name in names if ".dist-info/licenses/" in name}
-    assert "data2vec2/data/bundled/english_prompts/digits/1.ogg" in names
+    assert "data2vec2/data/bundled/english_prompts/train/digits/1.ogg" in names
     bundled = "src/data2vec2/data/bundled"
     assert licences == {"LICENSE", f"{bundled}/english_prompts/LICENSE", f"{bundled}/fashion_mnist/LICENSE"}
     assert {name.split("/")[0].split("-")[0] for name in names} == {"data2vec2"}, "no tests or benchmarks beside it"
