@@ -16,7 +16,7 @@ from rich.progress import track
 from torch import Tensor
 
 from data2vec2.commands.embed_audio import Recordings, check_recordings
-from data2vec2.data import folder
+from data2vec2.commands.files import listed_files
 from data2vec2.data.content import PICTURES, Content
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records, open_data
@@ -201,27 +201,6 @@ def image_normalise(info: ExportInfo, device: torch.device) -> Normalise:
     return Normalise(data.mean, data.std, device)
 
 
-def picture_files(paths: Iterable[str | Path]) -> Records:
-    """Picture files, and those below folders, as records without labels; `UserError` for a folder without any."""
-    return _files(paths, PICTURES)
-
-
-def _files(paths: Iterable[str | Path], content: Content) -> Records:
-    """Files of samples, and those below folders, as records without labels; `UserError` for a folder without any."""
-    names: list[str] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            by_extension = folder.scan(path)
-            found = sorted(name for extension in content.extensions for name in by_extension.get(extension, ()))
-            if not found:
-                raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
-            names += [str(path / name) for name in found]
-        else:
-            names.append(str(path))
-    labels = np.full(len(names), -1, dtype=np.int64)
-    return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))
-
-
 @torch.inference_mode()
 def encode_all(
     pictures: Sequence[NDArray[np.uint8]],
@@ -276,7 +255,7 @@ def _parts(
     if not paths:
         raise ValueError("there is no DATA; name a data set or files")
     if len(paths) > 1 or Path(paths[0]).suffix.lower() in content.extensions:
-        found = {"train": _files(paths, content)}
+        found = {"train": listed_files(paths, content)}
         say(f"data: {len(found['train']):,} {content.many}")
     else:
         parts = open_data(paths[0], kind)
