@@ -72,7 +72,7 @@ class Known(nn.Module):
         super().__init__()
         self.logits_NC, self.place = logits_NC, 0
 
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, inputs: torch.Tensor, lengths_B: None = None) -> torch.Tensor:
         start, self.place = self.place, self.place + len(inputs)
         return self.logits_NC[start : self.place]
 
