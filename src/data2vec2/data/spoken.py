@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.config import AudioConfig, AudioFinetuneDataConfig
-from data2vec2.data.audio import AudioReader, measured
+from data2vec2.data.audio import AudioReader
+from data2vec2.data.lengths import measured
 from data2vec2.data.letters import normalise
 from data2vec2.data.reader import Bad, ReadBatch
 from data2vec2.data.records import BadSample, Records

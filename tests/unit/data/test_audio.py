@@ -366,7 +366,7 @@ def test_nothing_to_train_on(half_bad: Records) -> None:
 
 
 def test_long_measurements_are_told(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data2vec2.data.audio._NOTE_EVERY_S", -1.0)
+    monkeypatch.setattr("data2vec2.data.lengths._NOTE_EVERY_S", -1.0)
     said: list[str] = []
     reader_of(records).measure(said.append)
     assert said[-1] == "measured 13 of 13 recordings"
