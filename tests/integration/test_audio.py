@@ -111,7 +111,13 @@ def test_evaluate_has_the_phone_probe_beside_its_baselines(whole: Path, capsys: 
     [
         (["--probes", "attentive"], 1, "pictures"),
         (["--probes", "phones", "--test", "DATA"], 1, "phones.csv"),
-        (["--probes", "knn", "--finetune", "image_finetune_tiny", "--labels", "1"], 1, ""),
+        (
+            ["--finetune", "image_finetune_tiny", "--labels", "1"],
+            2,
+            "not for classes of audio; there are audio_classify",
+        ),
+        (["--finetune", "ctc_tiny", "--labels", "1"], 2, "ctc_tiny is not for classes of audio"),
+        (["--finetune", "audio_classify_tiny", "--labels", "1"], 1, "scores on the test part of DATA"),
     ],
 )
 def test_evaluate_refuses(
