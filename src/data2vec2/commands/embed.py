@@ -174,7 +174,7 @@ class Pictures:
         size, modality = self.size, self.modality
         if not self.keep_aspect:
             return ImageReader(records, replace(modality, image_size=size), self.data, seed=0).central_square
-        return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.num_channels)
+        return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.channels)
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Features `D` of each picture, or `TD` for pool none."""
