@@ -58,7 +58,7 @@ class MaskedAutoencoder(nn.Module):
         self.encoder = Encoder(config.encoder, build_modality(config))
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
         self.decoder = nn.ModuleList(Block(dim, heads) for _ in range(DECODER_DEPTH))
-        self.pixels = nn.Linear(dim, config.modality.num_channels * self.patch_size**2)
+        self.pixels = nn.Linear(dim, config.modality.channels * self.patch_size**2)
         self.register_buffer("positions_TD", sincos_2d(dim, config.modality.grid))
 
     def forward(self, inputs: Tensor, keep_ids_BK: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def step_flops(config: ModelConfig) -> int:
     modality, zero = config.modality, np.zeros(1, dtype=np.int64)
     with torch.device("meta"):
         model = Data2Vec2(config)
-        picture = torch.zeros(1, modality.num_channels, modality.image_size, modality.image_size)
+        picture = torch.zeros(1, modality.channels, modality.image_size, modality.image_size)
     keep_ids = torch.from_numpy(draw_keep_ids(config.masks, modality.grid, 0, zero, zero)).to("meta")
     with FlopCounterMode(display=False) as whole:
         student = model(picture, keep_ids).student
@@ -144,7 +144,7 @@ def measure(
 def _inputs(config: ModelConfig, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Noise pictures and their kept tokens, on the device."""
     modality = config.modality
-    pictures = torch.randn(batch, modality.num_channels, modality.image_size, modality.image_size, device=device)
+    pictures = torch.randn(batch, modality.channels, modality.image_size, modality.image_size, device=device)
     samples = np.arange(batch)
     keep_ids = draw_keep_ids(config.masks, modality.grid, 0, np.zeros_like(samples), samples)
     return pictures, torch.from_numpy(keep_ids).to(device)

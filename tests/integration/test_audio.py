@@ -111,7 +111,13 @@ def test_evaluate_has_the_phone_probe_beside_its_baselines(whole: Path, capsys: 
     [
         (["--probes", "attentive"], 1, "pictures"),
         (["--probes", "phones", "--test", "DATA"], 1, "phones.csv"),
-        (["--probes", "knn", "--finetune", "image_finetune_tiny", "--labels", "1"], 1, ""),
+        (
+            ["--finetune", "image_finetune_tiny", "--labels", "1"],
+            2,
+            "not for classes of audio; there are audio_classify",
+        ),
+        (["--finetune", "ctc_tiny", "--labels", "1"], 2, "ctc_tiny is not for classes of audio"),
+        (["--finetune", "audio_classify_tiny", "--labels", "1"], 1, "scores on the test part of DATA"),
     ],
 )
 def test_evaluate_refuses(
@@ -121,6 +127,32 @@ def test_evaluate_refuses(
     assert run_here(["evaluate", whole / "exported", prompts, *arguments]) == code
     error = capsys.readouterr().err
     assert message in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("whole", ["audio_mel_tiny"], indirect=True)
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file_name,phones\nNAME,SIL:9 W9\n", "phones.csv: row 1 (NAME): W9 is not understood"),
+        ("file_name,phones\nother.ogg,SIL:9 W:9\n", "phones.csv has no row for any of"),
+        ("file_name,phones\n", "phones.csv has no row for any of"),
+        ("file_name,phones\nNAME,SIL:9\nHELD,SIL:9\n", "0 phones are there to learn from"),
+    ],
+)
+def test_mistakes_in_phones_are_said(
+    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str], table: str, message: str
+) -> None:
+    names = []
+    for part, prompt in (("train", "1"), ("test", "7")):
+        names.append(f"{part}/x/{prompt}.ogg")
+        (tmp_path / names[-1]).parent.mkdir(parents=True)
+        shutil.copy(english_prompts() / part / "digits" / f"{prompt}.ogg", tmp_path / names[-1])
+    name, held = names
+    (tmp_path / "phones.csv").write_text(table.replace("NAME", name).replace("HELD", held))
+    assert run_here(["evaluate", whole / "exported", tmp_path, "--probes", "phones"]) == 1
+    error = capsys.readouterr().err
+    assert message.replace("NAME", name) in " ".join(error.split())
     assert "Traceback" not in error
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from PIL import Image, ImageOps
 
 import data2vec2
 from data2vec2.cli import VERBS
@@ -259,6 +260,30 @@ def test_a_dry_run_prints_shapes_and_writes_nothing(
     shown = from_dict(RunConfig, yaml.safe_load(err[err.index("recipe: image_tiny") :]))
     assert shown.train.updates == UPDATES
     assert files(place) == set()
+
+
+@pytest.mark.parametrize(
+    ("colour", "flags", "channels"),
+    [
+        (True, "", 3),
+        (True, "--model.modality.image-size 32 --model.modality.patch-size 8", 3),
+        (True, "--model.modality.num-channels 1", 1),
+        (False, "--model.modality.image-size 32", 1),
+        (False, "--model.modality.num-channels 3", 3),
+    ],
+)
+def test_colour_is_recognised_unless_channels_are_given(
+    place: Path, capsys: pytest.CaptureFixture[str], colour: bool, flags: str, channels: int
+) -> None:
+    (place / "pictures").mkdir()
+    for number in range(20):
+        picture = Image.linear_gradient("L").resize((40, 30 + number))
+        (ImageOps.colorize(picture, "black", "gold") if colour else picture).save(place / f"pictures/{number}.png")
+    arguments = ["pretrain", "image_tiny", place / "pictures", "--out", "run", "--dry-run", *flags.split()]
+    assert run_here([*arguments, "--train.processes", "1", "--train.device", "cpu"]) == 0
+    error = capsys.readouterr().err
+    assert f"num_channels: {channels}" in error
+    assert ("because the pictures have colour" in error) == (colour and "channels" not in flags)
 
 
 def test_a_runs_configuration_can_be_run_again(

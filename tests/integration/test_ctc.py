@@ -6,7 +6,9 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import yaml
 
 from data2vec2.config import AudioFinetuneConfig, from_dict
@@ -174,8 +176,27 @@ def test_classes_of_recordings(tmp_path: Path, model: Path, pooling: str, capsys
     assert load_classifier(run / "exported")[1].pooling == pooling
     assert load_encoder(run / "exported")[1].model.modality.kind == "audio"
     capsys.readouterr()
+    digits = sorted((folder / "test" / "digits").iterdir())
+    waves = [soundfile.read(path, dtype="float32")[0] for path in digits]
+    soundfile.write(folder / "test" / "long.wav", np.resize(np.concatenate(waves), 70 * 16_000), 16_000)
     assert run_here(["predict", run, folder / "test"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == 10
+    assert len(capsys.readouterr().out.splitlines()) == 11
+
+
+def test_curves_of_few_labels(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the probes, and with a run's configuration those of fine-tuning from the model and from scratch."""
+    folder, run = spoken_folder(tmp_path / "data", ("digits", "letters"), 20, 5), tmp_path / "run"
+    assert here("classify", model, folder, run, "--train.updates", 2) == 0
+    capsys.readouterr()
+    flags = ["--probes", "knn", "--labels", "2,4", "--seeds", 1, "--finetune", run / "config.yaml", "--json"]
+    assert run_here(["evaluate", model, folder, *flags]) == 0
+    curves = json.loads(capsys.readouterr().out)["curves"]
+    assert {(curve["features"], curve["probe"]) for curve in curves} >= {
+        ("data2vec2", "finetune"),
+        ("random initialisation", "finetune"),
+    }
+    assert all(0 <= value <= 1 for curve in curves for value in curve["mean"])
+    assert all(curve["labels"] == [2, 4] for curve in curves)
 
 
 def test_tags_of_recordings(tmp_path: Path, model: Path) -> None:

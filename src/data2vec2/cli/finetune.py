@@ -96,10 +96,10 @@ def run_finetune(rest: list[str]) -> int:
         )
     default = _default(task, _value(rest, "--recipe"), rest)
     args = _parse(task, rest, default)
-    from data2vec2.commands.finetune import finetune, saved_finetune_config
+    from data2vec2.commands.finetune import finetune, read_config
 
     if args.resume and (args.out / "config.yaml").is_file():  # what is not given stays as the run has it
-        saved = saved_finetune_config(args.out)
+        saved = read_config(args.out / "config.yaml")
         default = saved if _value(rest, "--recipe") in (None, saved.recipe) else default
         args = _parse(task, rest, default)
     changed = {field.name: getattr(args.config, field.name) for field in fields(args.config)}

@@ -29,7 +29,7 @@ class Evaluate:
     seeds: int = 3
     """Draws of labels for each point of the curves."""
     finetune: str | None = None
-    """Add curves of fine-tuning by this recipe (image_finetune_tiny, ...) or config.yaml of a fine-tuning run."""
+    """Add curves of fine-tuning by this recipe (image_finetune_tiny, audio_classify_tiny) or config.yaml."""
     seed: int = 0
     """Decides the split and the random initialisation."""
     decoder: Literal["greedy", "beam", "lm"] | None = None

@@ -65,7 +65,7 @@ class Way(Protocol):
     def read_of(self, records: Records) -> Callable[[int], Any]:
         """What makes a sample's input of its index, or raises `BadSample`."""
 
-    def encode(self, samples: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def encode(self, samples: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Features of each."""
 
     def cells(self, records: Records, chunk: Chunk, rows: Sequence[NDArray[np.float32]]) -> dict[str, list[Any]]:
@@ -98,7 +98,8 @@ def embed(
     interpolated positions. With `keep_aspect` nothing is cut: the shorter side becomes `size`, the longer follows, both
     rounded to whole patches.
 
-    Recordings are encoded whole; `size` and `keep_aspect` are for pictures.
+    Recordings are encoded whole, those above a minute in windows of a minute that overlap; `size` and `keep_aspect` are
+    for pictures.
 
     Raises `UserError` (model, data or file can't be used, or no sample can be read) or `ValueError` (an option).
     """
@@ -173,7 +174,7 @@ class Pictures:
         size, modality = self.size, self.modality
         if not self.keep_aspect:
             return ImageReader(records, replace(modality, image_size=size), self.data, seed=0).central_square
-        return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.num_channels)
+        return lambda index: whole_picture(records.read(index), size, modality.patch_size, modality.channels)
 
     def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float32]]:
         """Features `D` of each picture, or `TD` for pool none."""

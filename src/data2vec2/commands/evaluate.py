@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
+from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import finetune_config, finetune_curves
-from data2vec2.config import FinetuneConfig
+from data2vec2.commands.low_labels import check_recipe, finetune_config, finetune_curves
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
@@ -46,7 +46,7 @@ def evaluate(
     probes: Sequence[str] = PROBES[:2],
     labels: Sequence[int] = (),
     seeds: int = 3,
-    finetune: FinetuneConfig | str | None = None,
+    finetune: AnyConfig | str | None = None,
     seed: int = 0,
     device: str = "auto",
     baselines: bool = True,
@@ -73,6 +73,8 @@ def evaluate(
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))
     torch_device, kind = choose_device(device), KINDS[info.model.modality.kind]
+    if finetune is not None:
+        check_recipe(finetune, info.model.modality.kind)
     train, held, part = _parts(data, Path(test) if test else None, seed, run, info.model.modality.kind)
     if finetune is not None and part != "test":
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
@@ -143,9 +145,9 @@ def _checked(
     probes: Sequence[str],
     labels: Sequence[int],
     seeds: int,
-    finetune: FinetuneConfig | str | None,
+    finetune: AnyConfig | str | None,
     seed: int,
-) -> FinetuneConfig | None:
+) -> AnyConfig | None:
     """The configuration of fine-tuning, if there is one; `ValueError` for arguments that can't be."""
     if max_samples < 2:
         raise ValueError(f"--max-samples is {max_samples}; it must be at least 2")

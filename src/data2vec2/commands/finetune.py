@@ -121,7 +121,7 @@ def help_finetune() -> Outcome:
     """Compute a share of the gradients of another process's run."""
 
     def build(told: dict[str, Any], device: torch.device) -> tuple[AnyConfig, str, Callable[[World], Task]]:
-        config, run = _read_config(told["config"]), RunFolder(Path(told["run"]))
+        config, run = _of_dict(told["config"]), RunFolder(Path(told["run"]))
         encoder, info = load_encoder(Path(told["model"]))
         job = _job(told["task"], info)
         config, shape = _completed(job, config, info, config.weights or "")
@@ -182,23 +182,23 @@ def _shortened(config: AnyConfig) -> AnyConfig:
     return config
 
 
-def _read_config(values: dict[str, Any]) -> AnyConfig:
+def _of_dict(values: Any) -> AnyConfig:
     """A configuration of either class; `ValueError` for another."""
-    of_audio = "masks" in values
+    of_audio = isinstance(values, dict) and "masks" in values
     return from_dict(AudioFinetuneConfig, values) if of_audio else from_dict(FinetuneConfig, values)
 
 
-def saved_finetune_config(run: Path) -> AnyConfig:
-    """The configuration in a run folder; `UserError` if it can't be read."""
+def read_config(path: Path) -> AnyConfig:
+    """The configuration in the config.yaml of a run; `UserError` if it can't be read."""
     try:
-        return _read_config(yaml.safe_load((run / CONFIG).read_text()))
+        return _of_dict(yaml.safe_load(path.read_text("utf-8")))
     except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{run / CONFIG} is not of a fine-tuning run: {error}") from error
+        raise UserError(f"{path} can't be read as the configuration of a fine-tuning run: {error}") from error
 
 
 def _started(run: RunFolder, asked: AnyConfig | str, from_scratch: bool, weights: str) -> AnyConfig:
     """The run's own configuration, with what may change as asked; `UserError` for any other change."""
-    saved = saved_finetune_config(run.path)
+    saved = read_config(run.path / CONFIG)
     recipe = asked if isinstance(asked, str) else asked.recipe
     if recipe != saved.recipe:
         raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")

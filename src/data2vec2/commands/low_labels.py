@@ -7,34 +7,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
-import yaml
-
-from data2vec2.commands.finetune import finetune
-from data2vec2.config import FinetuneConfig, from_dict
+from data2vec2.commands.finetune import finetune, read_config
+from data2vec2.commands.jobs import JOBS
+from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.errors import UserError
 from data2vec2.evaluation.low_labels import Curve, low_label_curve
 from data2vec2.evaluation.scores import MODEL, RANDOM
 from data2vec2.recipes.finetune import get_finetune_recipe
 
 
-def finetune_config(name: str) -> FinetuneConfig:
+def finetune_config(name: str) -> AnyConfig:
     """The configuration of a recipe, or the one in the config.yaml of a fine-tuning run."""
-    if not name.endswith((".yaml", ".yml")):
-        config = get_finetune_recipe(name)
-        if not isinstance(config, FinetuneConfig):
-            raise ValueError(f"--finetune {name} is for audio, and curves of fine-tuning are for pictures")
-        return config
-    try:
-        return from_dict(FinetuneConfig, yaml.safe_load(Path(name).read_text("utf-8")))
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{name} can't be read as the configuration of a fine-tuning run: {error}") from error
+    return read_config(Path(name)) if name.endswith((".yaml", ".yml")) else get_finetune_recipe(name)
+
+
+def check_recipe(config: AnyConfig, kind: str) -> None:
+    """`ValueError` for a recipe that is not for classes of what the model is of."""
+    recipes = JOBS["classify", kind].recipes if ("classify", kind) in JOBS else {}
+    if config.recipe not in recipes:
+        raise ValueError(
+            f"--finetune {config.recipe} is not for classes of {kind}; there are {', '.join(recipes) or 'none'}"
+        )
 
 
 def finetune_curves(
     model: Path,
     data: Path,
-    config: FinetuneConfig,
+    config: AnyConfig,
     labels: Sequence[int],
     seeds: Sequence[int],
     device: str,
@@ -51,7 +52,7 @@ def finetune_curve(
     name: str,
     model: Path,
     data: Path,
-    config: FinetuneConfig,
+    config: AnyConfig,
     labels: Sequence[int],
     seeds: Sequence[int],
     device: str,
@@ -66,7 +67,8 @@ def finetune_curve(
     def accuracy(count: int, seed: int) -> float:
         log(f"fine-tuning from {name}: {count} labels a class, seed {seed}")
         train = replace(config.train, seed=seed, device=device, eval_every=0)
-        limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
+        data_config: Any = replace(config.data, labels_per_class=count)
+        limited = replace(config, train=train, data=data_config)
         with TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             outcome = finetune(model, data, run, config=limited)

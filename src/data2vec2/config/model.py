@@ -22,8 +22,8 @@ class ImageConfig:
     """Height and width of the model's input in pixels; divisible by `patch_size`."""
     patch_size: int = 16
     """Height and width of a patch in pixels; one patch is one token."""
-    num_channels: int = 3
-    """3 for colour, 1 for grey pictures."""
+    num_channels: int | None = 3
+    """3 for colour, 1 for grey pictures; none: as the training data are."""
     position_size: int | None = None
     """Height and width in pixels of the pictures that the positions are made for; none: `image_size`. Set to the size
     of pre-training where fine-tuning sees larger pictures: the positions of another size are interpolated."""
@@ -33,7 +33,12 @@ class ImageConfig:
         for name, size in (("image_size", self.image_size), ("position_size", self.position_size)):
             is_multiple = size is None or (size >= self.patch_size and size % self.patch_size == 0)
             require(is_multiple, f"model.modality.{name}", size, f"a multiple of patch_size ({self.patch_size})")
-        require(self.num_channels in (1, 3), "model.modality.num_channels", self.num_channels, "1 or 3")
+        require(self.num_channels in (None, 1, 3), "model.modality.num_channels", self.num_channels, "1 or 3")
+
+    @property
+    def channels(self) -> int:
+        """`num_channels`; 1 where it is left to data that have not been looked at."""
+        return self.num_channels or 1
 
     @property
     def grid(self) -> tuple[int, int]:

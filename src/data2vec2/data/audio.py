@@ -6,34 +6,31 @@ Shapes: `B` samples of a batch, `S` samples of a waveform, `N` records, `P` piec
 from __future__ import annotations
 
 import os
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.config import AudioConfig, AudioDataConfig
+from data2vec2.data.lengths import Note, measured
 from data2vec2.data.reader import Bad, ReadBatch
 from data2vec2.data.records import BadSample, Records
 from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
 from data2vec2.data.skipped import Skipped
-from data2vec2.data.waveform import length_of, normalise, rate_of, read_audio
+from data2vec2.data.waveform import TOO_SHORT, length_of, normalise, rate_of, read_audio
+from data2vec2.data.windows import Windows
 from data2vec2.errors import UserError
 
-Note = Callable[[str], None]
-
-TOO_SHORT = "too short"
-"""Why a recording below `AudioDataConfig.min_seconds` is left out."""
 KEPT_BYTES = 512 << 20
 """Training data of up to so many bytes when decoded (2.3 hours at 16 kHz) are decoded once and kept."""
 EVAL_SECONDS = 60.0
 """Evaluation looks at so much of a recording, and at so much sound at once: attention is quadratic."""
 _MAX_REPLACEMENTS = 100
-_NOTE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +172,14 @@ class AudioReader:
             raise BadSample(TOO_SHORT)
         return normalise(wave)
 
+    def entire(self, sample: int) -> NDArray[np.float32] | Windows:
+        """As `whole`, but of a recording above a minute all of it, in windows of a minute; raises `BadSample`."""
+        with self.records.open(sample) as file:
+            length = length_of(file, self.config.sample_rate)
+        if length <= self._longest_eval:
+            return self.whole(sample)
+        return Windows(self.config, partial(self.records.open, sample), EVAL_SECONDS)
+
     def piece(self, piece: int) -> NDArray[np.float32]:
         """One piece, normalised; raises `BadSample`."""
         if piece in self._kept:
@@ -287,31 +292,6 @@ def survey_audio(reader: AudioReader, limit: int = 200, note: Note | None = None
     unreadable = (*(item for item in pieces.bad if item.reason != TOO_SHORT), *bad)
     hours = float(pieces.lengths_P.sum() / rate / 3600)
     return AudioSurvey(len(reader.records), unreadable, short, hours, float(lengths.min()), float(lengths.max()), rates)
-
-
-def measured(records: Records, rate: int, note: Note | None = None) -> tuple[NDArray[np.int64], dict[int, str]]:
-    """Lengths `N` in samples, 0 where there is a reason why it can't be told, and these reasons."""
-    if records.seconds is not None:
-        return (records.seconds * rate).astype(np.int64), {}
-
-    def length(place: int) -> int | str:
-        try:
-            with records.open(place) as file:
-                return length_of(file, rate)
-        except BadSample as error:
-            return error.reason
-
-    lengths_N, reasons, said = np.zeros(len(records), dtype=np.int64), {}, time.monotonic()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for place, found in enumerate(pool.map(length, range(len(records)))):
-            if isinstance(found, str):
-                reasons[place] = found
-            else:
-                lengths_N[place] = found
-            if note is not None and time.monotonic() - said > _NOTE_EVERY_S:
-                said = time.monotonic()
-                note(f"measured {place + 1:,} of {len(records):,} recordings")
-    return lengths_N, reasons
 
 
 def _reasons(bad: tuple[Bad, ...] | list[Bad]) -> str:

@@ -159,7 +159,7 @@ class ImageReader:
 
     def _batch(self, samples_B: NDArray[np.int64], epochs_B: NDArray[np.int64] | None) -> ReadBatch:
         draws_BX = [None] * len(samples_B) if epochs_B is None else self._draws(epochs_B, samples_B).tolist()
-        channels, size = self.config.num_channels, self.config.image_size
+        channels, size = self.config.channels, self.config.image_size
         pixels_BHWC = np.empty((len(samples_B), size, size, channels), dtype=np.uint8)
         indices_B, bad = samples_B.astype(np.int64), []
         for place, (sample, draws) in enumerate(zip(samples_B.tolist(), draws_BX, strict=True)):
@@ -178,7 +178,7 @@ class ImageReader:
 
     def _picture(self, sample: int, draws: Sequence[float] | None) -> Image.Image:
         """The random crop that `draws` decide, or the central square."""
-        size, channels = self.config.image_size, self.config.num_channels
+        size, channels = self.config.image_size, self.config.channels
         raw = self.records.read(sample)
         if draws is None:
             return crop(raw, partial(central_box, self.data.eval_crop), size, channels)
@@ -224,7 +224,7 @@ def survey(reader: ImageReader, limit: int = 2048) -> Survey:
             picture = reader.central_square(sample)
         except BadSample as error:
             return Bad(reader.records.names[sample], error.reason)
-        values_PC = np.frombuffer(picture.tobytes(), np.uint8).reshape(-1, reader.config.num_channels).astype(np.int64)
+        values_PC = np.frombuffer(picture.tobytes(), np.uint8).reshape(-1, reader.config.channels).astype(np.int64)
         return np.stack((values_PC.sum(axis=0), (values_PC**2).sum(axis=0)))
 
     total = len(reader.records)

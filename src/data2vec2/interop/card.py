@@ -40,7 +40,7 @@ def _input(modality: ImageConfig | AudioConfig | TextConfig) -> str:
     if isinstance(modality, TextConfig):
         return f"up to {modality.max_tokens} tokens of a vocabulary of {modality.vocab_size:,}"
     size = f"{modality.image_size} x {modality.image_size} pixels"
-    return f"{size}, {modality.num_channels} channel(s), patches of {modality.patch_size}"
+    return f"{size}, {modality.channels} channel(s), patches of {modality.patch_size}"
 
 
 def _use(modality: ImageConfig | AudioConfig | TextConfig) -> str:
@@ -54,7 +54,7 @@ def _use(modality: ImageConfig | AudioConfig | TextConfig) -> str:
     else:
         processor, call = "AutoImageProcessor", "picture"
         note = "`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token."
-        if modality.num_channels == 1:
+        if modality.channels == 1:
             note += ' The model sees grey pictures: `picture.convert("L")` first.'
     return f"""```python
 import data2vec2

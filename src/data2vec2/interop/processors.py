@@ -23,12 +23,12 @@ def to_processor(
             "return_attention_mask": True,
         }
     assert isinstance(modality, ImageConfig) and isinstance(data, ImageDataConfig)
-    if not len(data.mean or ()) == len(data.std or ()) == modality.num_channels:
-        raise ValueError(f"mean {data.mean} and std {data.std} for pictures of {modality.num_channels} channels")
+    if not len(data.mean or ()) == len(data.std or ()) == modality.channels:
+        raise ValueError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
     return {
         # Transformers takes this class, or its Pillow sibling where torchvision is not installed.
         "image_processor_type": "ViTImageProcessor",
-        "do_convert_rgb": modality.num_channels == 3,
+        "do_convert_rgb": modality.channels == 3,
         "do_resize": True,
         # The central square, as `evaluate` cuts it: the shorter side scaled so that the square is the input's size.
         "size": {"shortest_edge": round(modality.image_size / data.eval_crop)},

@@ -129,19 +129,18 @@ def written_whole(path: Path, overwrite: bool) -> Iterator[Any]:
             f"{temporary} exists: another process is writing {path}, or was killed while it did; "
             "if no one is, --overwrite replaces it"
         )
+    ours = True  # even if a signal comes before `open` has returned
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = temporary.open("wb" if overwrite else "xb")
-    except OSError as error:
-        raise UserError(f"can't write {path}: {error.strerror}") from error
-    try:
-        with file:
+        with temporary.open("wb" if overwrite else "xb") as file:
             yield file
         temporary.replace(path)
     except OSError as error:
+        ours = not isinstance(error, FileExistsError)
         raise UserError(f"can't write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if ours:
+            temporary.unlink(missing_ok=True)
 
 
 def _text(name: str) -> str:

@@ -28,7 +28,7 @@ class ImageModality(Modality):
     def __init__(self, config: ImageConfig, embed_dim: int) -> None:
         super().__init__()
         self.config = config
-        self.stem = PatchEmbed(config.num_channels, config.patch_size, embed_dim)
+        self.stem = PatchEmbed(config.channels, config.patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
 
@@ -37,7 +37,7 @@ class ImageModality(Modality):
 
         `ValueError` for others and for another number of channels.
         """
-        patch, channels = self.config.patch_size, self.config.num_channels
+        patch, channels = self.config.patch_size, self.config.channels
         height, width = inputs.shape[-2:]
         if inputs.ndim != 4 or inputs.shape[1] != channels or height % patch or width % patch or not height * width:
             expected = f"(batch, {channels}, height, width), height and width multiples of {patch}"

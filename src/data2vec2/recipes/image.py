@@ -73,7 +73,7 @@ def image_tiny() -> RunConfig:
     return RunConfig(
         recipe="image_tiny",
         model=ModelConfig(
-            modality=ImageConfig(image_size=28, patch_size=4, num_channels=1),
+            modality=ImageConfig(image_size=28, patch_size=4, num_channels=None),
             encoder=EncoderConfig(embed_dim=96, num_heads=3, prenet_depth=0, depth=4),
             masks=MaskConfig(num_masks=4, mask_ratio=0.6, adjust=0.1, block_length=2),
             decoder=DecoderConfig(depth=2, kernel=3, dim=48, groups=8),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,3 +68,26 @@ def test_two_writers_of_one_file_are_refused(tmp_path: Path) -> None:
             pass
         file.write(b"first")
     assert out.read_bytes() == b"first"
+
+
+def test_a_signal_as_the_file_is_made_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Path.open
+
+    def interrupted(path: Path, *arguments: Any) -> Any:
+        original(path, *arguments).close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "f", overwrite=False):
+        raise AssertionError("the file was not opened")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_another_process_makes_at_the_same_moment_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".f.tmp").write_bytes(b"of another")
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(UserError, match="can't write .*f: File exists"), written_whole(tmp_path / "f", overwrite=False):
+        raise AssertionError("the file was not opened")
+    assert (tmp_path / ".f.tmp").read_bytes() == b"of another"

@@ -67,7 +67,7 @@ class PicturesJob(_ClassifyJob):
         """Mean and deviation as the model has them; the shape at the image size asked for."""
         assert isinstance(config, FinetuneConfig)
         (modality, of_model), data = info.image, config.data
-        channels = modality.num_channels
+        channels = modality.channels
         if data.mean is None or data.std is None:
             data = replace(data, mean=of_model.mean, std=of_model.std)
         elif not len(data.mean) == len(data.std) == channels:
@@ -102,7 +102,7 @@ class PicturesJob(_ClassifyJob):
         """A picture."""
         modality, device = shape.modality, model.head.weight.device
         assert isinstance(modality, ImageConfig)
-        picture = torch.zeros(1, modality.num_channels, modality.image_size, modality.image_size, device=device)
+        picture = torch.zeros(1, modality.channels, modality.image_size, modality.image_size, device=device)
         target = torch.zeros(1, model.head.out_features, device=device)
         return lambda: classification(model(picture), target, False), 1.0
 
@@ -110,7 +110,7 @@ class PicturesJob(_ClassifyJob):
         """Pictures and targets."""
         modality, batch = shape.modality, config.train.batch_size
         assert isinstance(modality, ImageConfig)
-        say(f"first batch: pictures {(batch, modality.num_channels, modality.image_size, modality.image_size)}")
+        say(f"first batch: pictures {(batch, modality.channels, modality.image_size, modality.image_size)}")
         say(f"first batch: targets {(batch, data.outputs)}")
 
 

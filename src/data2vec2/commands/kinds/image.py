@@ -39,12 +39,14 @@ class ImageKind:
         return open_data(path)
 
     def adapted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
-        """Three channels where there is colour."""
+        """Three channels where there is colour, unless their number is given."""
         modality = _modality(config.model)
-        if modality.num_channels != 1 or modality != recipe.model.modality or not has_colour(open_data(path).train):
+        if modality.num_channels is not None:
             return config
-        say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
-        return replace(config, model=replace(config.model, modality=replace(modality, num_channels=3)))
+        channels = 3 if has_colour(open_data(path).train) else 1
+        if channels == 3:
+            say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
+        return replace(config, model=replace(config.model, modality=replace(modality, num_channels=channels)))
 
     def reader(self, records: Records, model: ModelConfig, data: AnyData, seed: int) -> ImageReader:
         """Crops of the model's size."""
@@ -54,7 +56,7 @@ class ImageKind:
     def look(self, reader: Reader, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
         """Mean and deviation of the pictures, unless they were given."""
         assert isinstance(reader, ImageReader) and isinstance(config.data, ImageDataConfig)
-        found, data, channels = survey(reader), config.data, _modality(config.model).num_channels
+        found, data, channels = survey(reader), config.data, _modality(config.model).channels
         if data.mean is None or data.std is None:
             mean, std = (tuple(round(value, 4) for value in values) for values in (found.mean, found.std))
             used = found.checked - len(found.bad)
@@ -68,7 +70,7 @@ class ImageKind:
         """A picture."""
         modality = _modality(config.model)
         size = modality.image_size
-        return torch.zeros(1, modality.num_channels, size, size), modality.grid, 1.0
+        return torch.zeros(1, modality.channels, size, size), modality.grid, 1.0
 
     def normalise(self, data: AnyData, device: torch.device) -> Normalise:
         """Zero mean and unit variance of each channel over the training data."""
