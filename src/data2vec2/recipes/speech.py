@@ -68,12 +68,12 @@ def ctc_tiny() -> AudioFinetuneConfig:
     return replace(
         base,
         recipe="ctc_tiny",
-        model=AudioFinetuneModelConfig(activation_dropout=0.0, layer_drop=0.0, freeze_updates=100),
+        model=AudioFinetuneModelConfig(activation_dropout=0.0, layer_drop=0.0, freeze_updates=30),
         masks=SpanMaskConfig(time_share=0.3, time_length=5, channel_share=0.25, channel_length=8),
-        optim=replace(base.optim, lr=1e-3, lr_batch=40, warmup_updates=200, clip_norm=4.0),
+        optim=replace(base.optim, lr=3e-3, lr_batch=40, warmup_updates=60, clip_norm=4.0),
         data=AudioFinetuneDataConfig(min_seconds=0.3, max_seconds=20.0),
         train=TrainConfig(
-            updates=2_000, batch_size=40, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+            updates=600, batch_size=40, processes=2, threads=1, log_every=50, eval_every=100, save_every=100
         ),
     )
 
