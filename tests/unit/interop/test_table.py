@@ -88,6 +88,6 @@ def test_a_file_that_another_process_makes_at_the_same_moment_stays(
 ) -> None:
     (tmp_path / ".f.tmp").write_bytes(b"of another")
     monkeypatch.setattr(Path, "exists", lambda _: False)
-    with pytest.raises(UserError, match=r"can't write .*f: File exists"), written_whole(tmp_path / "f", overwrite=False):
+    with pytest.raises(UserError, match="File exists"), written_whole(tmp_path / "f", overwrite=False):
         raise AssertionError("the file was not opened")
     assert (tmp_path / ".f.tmp").read_bytes() == b"of another"
