@@ -110,11 +110,11 @@ def open_data(data: str | Path, kind: Literal["image", "audio"] = "image") -> Pa
     """
     content = RECORDINGS if kind == "audio" else PICTURES
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
-        return _parts(hub.read(text, content), text, content)
+        return parts_of(hub.read(text, content), text, content)
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    return _parts((_read_folder if path.is_dir() else _read_file)(path, content), str(path), content)
+    return parts_of((_read_folder if path.is_dir() else _read_file)(path, content), str(path), content)
 
 
 def _read_file(path: Path, content: Content) -> Found:
@@ -170,8 +170,8 @@ def _nothing_usable(path: Path, ignored: Mapping[str, int], content: Content) ->
     return f"no {content.files} in {path} ({', '.join(sorted(content.extensions))}, .parquet, .tar): {found}{hint}"
 
 
-def _parts(found: Found, where: str, content: Content) -> Parts:
-    """Records of each part, and their description."""
+def parts_of(found: Found, where: str, content: Content) -> Parts:
+    """Records of each part of what was found, and their description; `UserError` for labels that can't be."""
     encoded, classes = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
     records = {}
     for key, part in found.parts.items():

@@ -61,7 +61,8 @@ def linear_accuracy(train: Part, test: Part, seed: int = 0) -> float:
 
     The features are scaled to unit variance in each channel or in each principal direction, whichever does better:
     features whose channels say nearly the same (an untrained network's) need the second, pixels the first. Sparse ones
-    are taken as they are. `seed` decides what is split off. With fewer than 20 samples nothing is: unit variance in each channel, `C` 1.
+    are taken as they are. `seed` decides what is split off. With fewer than 20 samples nothing is: unit variance in
+    each channel, `C` 1.
     """
     tried: dict[tuple[int, float], list[tuple[float, LogisticRegression]]] = {}
     scalings = _scalings(train.x)

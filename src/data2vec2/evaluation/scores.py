@@ -80,10 +80,10 @@ def score(
 ) -> Scores:
     """The `probes` on features of a model, of the same network untrained and of raw inputs, and the majority class.
 
-    `raw` names the raw features and makes them of both parts; `phones` is what the probe of that name learns from. Without the
-    untrained network the raw features are left out too. With `labels` (a class) also low-label curves of kNN and linear
-    probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored, `note` of samples
-    that can't be read.
+    `raw` names the raw features and makes them of both parts; `phones` is what the probe of that name learns from.
+    Without the untrained network the raw features are left out too. With `labels` (a class) also low-label curves of
+    kNN and linear probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored, `note`
+    of samples that can't be read.
     """
     rows, curves = [], []
     others = ((RANDOM, untrained), (raw[0], None)) if untrained else ()

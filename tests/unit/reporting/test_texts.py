@@ -15,8 +15,8 @@ from data2vec2.config import TextConfig, TextDataConfig
 from data2vec2.data.samples import wordnet_glosses
 from data2vec2.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from data2vec2.evaluation.gallery_text import CHARACTERS, NEIGHBOURS, TEXTS, write_text_gallery
-from data2vec2.evaluation.words import tfidf
 from data2vec2.evaluation.probes import Part
+from data2vec2.evaluation.words import tfidf
 from data2vec2.recipes import get_recipe
 from data2vec2.reporting import write_report
 from data2vec2.reporting.texts import MASKS_SHOWN, TOKENS_SHOWN, read_text_gallery, read_text_masks

@@ -18,6 +18,7 @@ from data2vec2.config import ModelConfig, RunConfig, TextConfig, TextDataConfig
 from data2vec2.data.blocks import TextReader, open_text
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.sentences import SentenceReader, Texts
 from data2vec2.data.tokenizer import load_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Note, encode
@@ -44,7 +45,7 @@ class TextLook:
 class TextKind:
     """Blocks of tokens."""
 
-    plural = unit = "blocks"
+    plural, unit = "texts", "blocks"
     largest_name = "a block"
     raw = "words (TF-IDF)"
 
@@ -81,8 +82,11 @@ class TextKind:
             say(f"model: a vocabulary of {fitted.vocab_size:,}, as the tokenizer has")
         return replace(config, data=data, model=replace(config.model, modality=fitted))
 
-    def reader(self, records: Records, model: ModelConfig, data: AnyData, seed: int) -> TextReader:
-        """Blocks as they are."""
+    def reader(self, records: Records, model: ModelConfig, data: AnyData, seed: int) -> Reader:
+        """Blocks as they are; of tables whole texts."""
+        assert isinstance(data, TextDataConfig) and data.tokenizer
+        if isinstance(records.source, Texts):
+            return SentenceReader(records, _modality(model), Path(data.tokenizer), seed)
         return TextReader(records, _modality(model), seed)
 
     def look(self, reader: Reader, config: RunConfig, say: Log) -> tuple[RunConfig, TextLook]:
@@ -135,6 +139,12 @@ class TextKind:
             (_texts(reader, samples), reader.records.labels[samples]) for reader, samples in (train, test)
         )
         return tfidf(known, known_labels, asked, asked_labels)
+
+
+def _texts(reader: Reader, samples: NDArray[np.int64]) -> list[str]:
+    """The texts of samples; of a pair one behind the other, in lines."""
+    assert isinstance(reader, SentenceReader)
+    return ["\n".join(reader.texts.rows[sample]) for sample in samples.tolist()]
 
 
 def _modality(model: ModelConfig) -> TextConfig:
