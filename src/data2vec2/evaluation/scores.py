@@ -82,8 +82,8 @@ def score(
 
     `raw` names the raw features and makes them of both parts; `phones` is what the probe of that name learns from.
     Without the untrained network the raw features are left out too. With `labels` (a class) also low-label curves of
-    kNN and linear probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored, `note`
-    of samples that can't be read.
+    kNN and linear probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored,
+    `note` of samples that can't be read.
     """
     rows, curves = [], []
     others = ((RANDOM, untrained), (raw[0], None)) if untrained else ()

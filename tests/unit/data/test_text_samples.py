@@ -12,7 +12,8 @@ from data2vec2.data.samples import wordnet_glosses
 
 FOLDER = wordnet_glosses()
 PARTS = {part: pq.read_table(FOLDER / f"{part}.parquet").to_pydict() for part in ("train", "test")}
-CLASSES = {*"act animal artifact attribute cognition communication location person plant state".split()}
+CLASSES = {"act", "animal", "artifact", "attribute", "cognition"}
+CLASSES |= {"communication", "location", "person", "plant", "state"}
 
 
 def words(text: str) -> str:
