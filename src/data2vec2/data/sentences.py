@@ -91,9 +91,9 @@ def open_sentences(data: str | Path, columns: Sequence[str] = (), label: str | N
     names = [table.name for table in tables]
     of_part = {part: [tables[names.index(name)] for name in found] for part, found in by_part(names, str(data)).items()}
     remarks: Counter[str] = Counter()
-    texts, label = _columns(tables[0], columns, label)
+    texts, label = _columns(of_part["train"][0], columns, label)
     parts = {part: _part(found, texts, label, remarks) for part, found in of_part.items()}
-    classes = tables[0].classes.get(label) if label else None
+    classes = of_part["train"][0].classes.get(label) if label else None
     said = ", ".join(f"{count:,} {what}" for what, count in remarks.items() if count)
     read_as = f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else "")
     return parts_of(Found("table of texts", parts, classes, (read_as, said)), str(data), SENTENCES)
