@@ -112,19 +112,10 @@ def embed(
     encoder, info = load_encoder(export_of(Path(model)))
     kind = info.model.modality.kind
     layer = _checked(info, layer, pool, batch)
-    if kind != "image":
-        check_not_pictures(kind, pool, size, keep_aspect)
     opened = opener(kind, text_columns, label_column)
     torch_device = choose_device(device)
     encoder.blocks = encoder.blocks[:layer]
-    encoder = encoder.to(torch_device)
-    way: Way
-    if kind == "audio":
-        way = Recordings(encoder, info, layer, pool, torch_device)
-    elif kind == "text":
-        way = Sentences(encoder, info, layer, pool, torch_device)
-    else:
-        way = Pictures(encoder, info, layer, pool, torch_device, size, keep_aspect)
+    way = _way(encoder.to(torch_device), info, layer, pool, torch_device, size, keep_aspect)
     batch, many = batch or way.batch, way.content.many
     parts = _parts(data, part, way.content, opened, say)
     dim, skipped = info.model.encoder.embed_dim, Skipped(sum(map(len, parts.values())), max_bad=1)
@@ -146,6 +137,27 @@ def embed(
     if skipped.reasons:
         say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {_listed(skipped)}")
     return Embedded(out, table.num_rows, dim, skipped.reasons, kind)
+
+
+def _way(
+    encoder: Encoder,
+    info: ExportInfo,
+    layer: int,
+    pool: str,
+    device: torch.device,
+    size: int | None,
+    keep_aspect: bool,
+) -> Way:
+    """That of the model's modality; `ValueError` for options that are for another."""
+    kind = info.model.modality.kind
+    if kind == "image":
+        return Pictures(encoder, info, layer, pool, device, size, keep_aspect)
+    if pool == "cls":
+        raise ValueError(f"--pool cls is for models of pictures; one of {kind} has no CLS token, so use mean or none")
+    if size is not None or keep_aspect:
+        option = "--size" if size is not None else "--keep-aspect"
+        raise ValueError(f"{option} is for models of pictures, and this is one of {kind}; leave it out")
+    return (Sentences if kind == "text" else Recordings)(encoder, info, layer, pool, device)
 
 
 class Pictures:
@@ -247,15 +259,6 @@ def _checked(info: ExportInfo, layer: int | None, pool: Pool, batch: int | None)
     if batch is not None and batch < 1:
         raise ValueError(f"--batch is {batch}; it must be at least 1")
     return layer
-
-
-def check_not_pictures(kind: str, pool: str, size: int | None, keep_aspect: bool) -> None:
-    """`ValueError` for options that are for pictures."""
-    if pool == "cls":
-        raise ValueError(f"--pool cls is for models of pictures; one of {kind} has no CLS token, so use mean or none")
-    if size is not None or keep_aspect:
-        option = "--size" if size is not None else "--keep-aspect"
-        raise ValueError(f"{option} is for models of pictures, and this is one of {kind}; leave it out")
 
 
 def _versions() -> dict[str, str]:

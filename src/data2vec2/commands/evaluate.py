@@ -57,11 +57,10 @@ def evaluate(
 
     `model` is a run folder or an exported model. Probes learn from the labels of DATA's training part and are scored on
     `test`, or DATA's own test or validation part, or what the run held out of DATA, or a fifth split off by `seed`. At
-    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed.
-
-    DATA of text is a table, whose column of texts (or two, read as one) and column of labels are found by their usual
-    names unless given. The attentive probe is for pictures. The probe of phones is for speech with alignments: DATA
-    holds a phones.csv of columns `file_name` and `phones`, the latter "PHONE:FRAMES ..." in frames of 10 ms.
+    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed. Of text
+    the columns of tables are found by their usual names unless given. The attentive probe is for pictures. The probe of
+    phones is for speech with alignments: DATA holds a phones.csv of columns `file_name` and `phones`, the latter
+    "PHONE:FRAMES ..." in frames of 10 ms.
 
     `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
     training part `seeds` times, otherwise for every `seed`. `finetune` (a recipe, the config.yaml of a fine-tuning run,
@@ -98,8 +97,7 @@ def evaluate(
         log=say,
         note=skipped.add,
     )
-    if skipped.reasons:
-        scores = replace(scores, skipped=_listed(skipped, kind.plural, say))
+    scores = replace(scores, skipped=_listed(skipped, kind.plural, say))
     if finetune is not None:
         tuned = finetune_curves(model, data, finetune, labels, draws(seeds, seed), device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
@@ -167,7 +165,9 @@ def _checked(
 
 
 def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[str, int]:
-    """Say what could not be read; returns how much of it, by reason."""
+    """Say what could not be read, if anything; returns how much of it, by reason."""
+    if not skipped.reasons:
+        return {}
     say(f"{len(skipped.reasons)} {plural} could not be read and are left out: {skipped.summary()}")
     for name, reason in list(skipped.reasons.items())[:NAMED]:
         say(f"  {name}: {reason}")
