@@ -124,6 +124,32 @@ def test_evaluate_refuses(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("whole", ["audio_mel_tiny"], indirect=True)
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file_name,phones\nNAME,SIL:9 W9\n", "phones.csv: row 1 (NAME): W9 is not understood"),
+        ("file_name,phones\nother.ogg,SIL:9 W:9\n", "phones.csv has no row for any of"),
+        ("file_name,phones\n", "phones.csv has no row for any of"),
+        ("file_name,phones\nNAME,SIL:9\nHELD,SIL:9\n", "0 phones are there to learn from"),
+    ],
+)
+def test_mistakes_in_phones_are_said(
+    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str], table: str, message: str
+) -> None:
+    names = []
+    for part, prompt in (("train", "1"), ("test", "7")):
+        names.append(f"{part}/x/{prompt}.ogg")
+        (tmp_path / names[-1]).parent.mkdir(parents=True)
+        shutil.copy(english_prompts() / part / "digits" / f"{prompt}.ogg", tmp_path / names[-1])
+    name, held = names
+    (tmp_path / "phones.csv").write_text(table.replace("NAME", name).replace("HELD", held))
+    assert run_here(["evaluate", whole / "exported", tmp_path, "--probes", "phones"]) == 1
+    error = capsys.readouterr().err
+    assert message.replace("NAME", name) in " ".join(error.split())
+    assert "Traceback" not in error
+
+
 def test_pictures_for_an_audio_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     assert run_here(["pretrain", "audio_tiny", tmp_path, "--out", tmp_path / "run"]) == 1

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import soundfile
 import torch
 
 from data2vec2.config import AudioConfig, AudioDataConfig, DecoderConfig, EncoderConfig, ModelConfig, TargetConfig
@@ -72,6 +73,26 @@ def test_features_are_the_encoders_of_each_recording_alone(
     about = json.loads(pq.read_schema(tmp_path / "dense").metadata[b"data2vec2"])
     assert (about["hop_s"], about["first_centre_s"], about["sample_rate"]) == (0.02, 0.0175, 16_000)
     assert (about["layer"], about["pool"], about["dim"]) == (layer, "none", DIM)
+
+
+def test_all_of_a_long_recording_is_encoded(model: Path, encoder: Encoder, tmp_path: Path) -> None:
+    """In windows of a minute: as the whole at once, as far as the middle of a window is from its ends."""
+    parts = [soundfile.read(path, dtype="float32")[0] for path in FILES]
+    wave = np.resize(np.concatenate(parts), 130 * 16_000)
+    path = tmp_path / "long.wav"
+    soundfile.write(path, wave, 16_000)
+    files = [FILES[0], path, FILES[1]]
+    dense = embedded(model, *files, "--pool", "none", "--out", tmp_path / "dense")
+    pooled = embedded(model, *files, "--out", tmp_path / "mean")
+    assert [row["name"] for row in dense] == [str(name) for name in files]
+    with path.open("rb") as file, torch.no_grad():
+        whole_TD = encoder(torch.from_numpy(normalise(read_audio(file, 16_000)))[None]).features_NTD[0].numpy()
+    long_TD = np.reshape(dense[1]["features"], (-1, DIM))
+    assert dense[1]["num_tokens"] == len(whole_TD) == CONFIG.modality.num_tokens(len(wave))
+    errors_T = np.linalg.norm(long_TD - whole_TD, axis=1) / np.linalg.norm(whole_TD, axis=1)
+    assert errors_T.max() < 0.2
+    assert np.median(errors_T) < 0.02
+    np.testing.assert_allclose(pooled[1]["features"], long_TD.mean(axis=0), atol=1e-5)
 
 
 def test_a_data_set_has_parts_labels_and_transcripts(model: Path, tmp_path: Path) -> None:

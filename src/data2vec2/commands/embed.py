@@ -67,7 +67,7 @@ class Way(Protocol):
     def read_of(self, records: Records) -> Callable[[int], Any]:
         """What makes a sample's input of its index, or raises `BadSample`."""
 
-    def encode(self, samples: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    def encode(self, samples: Sequence[Any]) -> list[NDArray[np.float32]]:
         """Features of each."""
 
     def cells(self, records: Records, chunk: Chunk, rows: Sequence[NDArray[np.float32]]) -> dict[str, list[Any]]:
@@ -102,8 +102,9 @@ def embed(
     interpolated positions. With `keep_aspect` nothing is cut: the shorter side becomes `size`, the longer follows, both
     rounded to whole patches.
 
-    Recordings are encoded whole; `size` and `keep_aspect` are for pictures. Texts are those of a table (`text_columns`
-    and `label_column` as in `evaluate`) or the lines of a .txt file, up to the model's length.
+    Recordings are encoded whole, those above a minute in windows of a minute that overlap; `size` and `keep_aspect` are
+    for pictures. Texts are those of a table (`text_columns` and `label_column` as in `evaluate`) or the lines of a .txt
+    file, up to the model's length.
 
     Raises `UserError` (model, data or file can't be used, or no sample can be read) or `ValueError` (an option).
     """

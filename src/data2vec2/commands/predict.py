@@ -21,7 +21,10 @@ from data2vec2.data.content import PICTURES, RECORDINGS
 from data2vec2.data.image import ImageReader
 from data2vec2.data.records import Records
 from data2vec2.data.stream import stream
+from data2vec2.data.windows import Windows
+from data2vec2.evaluation.classification import long_logits
 from data2vec2.interop.export import ExportInfo, export_of, load_classifier
+from data2vec2.models import Classifier
 from data2vec2.training.device import choose_device
 
 
@@ -51,6 +54,8 @@ def predict(
     `model` is a run folder of fine-tuning or its export. The `top` classes are given (none: one). Where a sample can
     have several classes, these are all whose probability is at least `threshold`, or the `top` of them.
 
+    Recordings above a minute go through the model in windows of a minute that overlap, and are pooled over all of them.
+
     Raises, before the first file is read, `UserError` (no classifier, an empty folder) or `ValueError` (an option).
     """
     if top is not None and top < 1:
@@ -66,9 +71,8 @@ def predict(
     torch_device, is_audio = choose_device(device), isinstance(info.model.modality, AudioConfig)
     classifier.to(torch_device)
 
-    def probabilities(inputs: Tensor) -> Tensor:
-        logits_BC: Tensor = classifier(inputs)
-        return logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=1)
+    def probabilities(logits_BC: Tensor) -> Tensor:
+        return logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=-1)
 
     def chosen(probabilities_C: NDArray[np.float32]) -> dict[str, float]:
         order = np.argsort(-probabilities_C, kind="stable")[: top or (None if info.multi_label else 1)]
@@ -76,12 +80,19 @@ def predict(
         return {name: value for name, value in values.items() if value >= threshold or not info.multi_label}
 
     return _predictions(
-        listed_files(paths, RECORDINGS if is_audio else PICTURES), info, probabilities, chosen, batch, torch_device
+        listed_files(paths, RECORDINGS if is_audio else PICTURES),
+        classifier,
+        info,
+        probabilities,
+        chosen,
+        batch,
+        torch_device,
     )
 
 
 def _predictions(
     records: Records,
+    classifier: Classifier,
     info: ExportInfo,
     probabilities: Callable[[Tensor], Tensor],
     chosen: Callable[[NDArray[np.float32]], dict[str, float]],
@@ -92,11 +103,14 @@ def _predictions(
     modality, data = info.model.modality, info.data
     if isinstance(modality, AudioConfig):
         assert isinstance(data, AudioDataConfig)
-        read: Callable[[int], Any] = AudioReader(records, modality, data, seed=0).whole
-        encode = partial(_of_sounds, probabilities, device)
+        read: Callable[[int], Any] = AudioReader(records, modality, data, seed=0).entire
+        encode = partial(_of_sounds, classifier, probabilities, device)
     else:
         read = ImageReader(records, *info.image, seed=0).central_square
-        encode = partial(encode_all, features_of=probabilities, normalise=image_normalise(info, device), device=device)
+        normalise = image_normalise(info, device)
+        encode = partial(
+            encode_all, features_of=lambda x: probabilities(classifier(x)), normalise=normalise, device=device
+        )
     for chunk in stream(records, read, batch):
         found = encode(list(chunk.good.values()))
         rows = dict(zip(chunk.good, found, strict=True))
@@ -109,7 +123,16 @@ def _predictions(
 
 @torch.inference_mode()
 def _of_sounds(
-    probabilities: Callable[[Tensor], Tensor], device: torch.device, waves: Sequence[NDArray[np.float32]]
+    classifier: Classifier,
+    probabilities: Callable[[Tensor], Tensor],
+    device: torch.device,
+    samples: Sequence[NDArray[np.float32] | Windows],
 ) -> list[NDArray[np.float32]]:
     """Probabilities of each recording, one after another: their lengths differ."""
-    return [probabilities(torch.from_numpy(wave)[None].to(device))[0].float().cpu().numpy() for wave in waves]
+
+    def logits(sample: NDArray[np.float32] | Windows) -> Tensor:
+        if isinstance(sample, Windows):
+            return long_logits(classifier, sample, device)
+        return classifier(torch.from_numpy(sample)[None].to(device))[0]  # type: ignore[no-any-return]
+
+    return [probabilities(logits(sample)).float().cpu().numpy() for sample in samples]

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,12 @@ from data2vec2.data.reader import Bad, ReadBatch
 from data2vec2.data.records import BadSample, Records
 from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
 from data2vec2.data.skipped import Skipped
-from data2vec2.data.waveform import length_of, normalise, rate_of, read_audio
+from data2vec2.data.waveform import TOO_SHORT, length_of, normalise, rate_of, read_audio
+from data2vec2.data.windows import Windows
 from data2vec2.errors import UserError
 
 Note = Callable[[str], None]
 
-TOO_SHORT = "too short"
-"""Why a recording below `AudioDataConfig.min_seconds` is left out."""
 KEPT_BYTES = 512 << 20
 """Training data of up to so many bytes when decoded (2.3 hours at 16 kHz) are decoded once and kept."""
 EVAL_SECONDS = 60.0
@@ -174,6 +174,14 @@ class AudioReader:
         if len(wave) < self.config.receptive_field:
             raise BadSample(TOO_SHORT)
         return normalise(wave)
+
+    def entire(self, sample: int) -> NDArray[np.float32] | Windows:
+        """As `whole`, but of a recording above a minute all of it, in windows of a minute; raises `BadSample`."""
+        with self.records.open(sample) as file:
+            length = length_of(file, self.config.sample_rate)
+        if length <= self._longest_eval:
+            return self.whole(sample)
+        return Windows(self.config, partial(self.records.open, sample), EVAL_SECONDS)
 
     def piece(self, piece: int) -> NDArray[np.float32]:
         """One piece, normalised; raises `BadSample`."""

@@ -39,7 +39,7 @@ def read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[s
     texts: dict[str, Any] = {}
     for name in described:
         path = root / name
-        rows = _csv_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
+        rows = _labelled_rows(path) if path.suffix.lower() == ".csv" else _json_rows(path)
         columns = [
             next((known for known in among if any(known in row for row in rows)), None)
             for among in (COLUMNS, text_columns)
@@ -59,13 +59,18 @@ def read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[s
     return Described(frozenset(names), labels or None, texts or None)
 
 
-def _csv_rows(path: Path) -> list[Mapping[str, Any]]:
-    """Rows of a CSV file with a header; labels are lists where the column is one of several labels a sample."""
+def csv_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a CSV file with a header; `UserError` if it is none."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+            return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"can't read {path} as CSV: {error}") from error
+
+
+def _labelled_rows(path: Path) -> list[Mapping[str, Any]]:
+    """Rows of a CSV file; labels are lists where the column is one of several labels a sample."""
+    rows = csv_rows(path)
     for column in COLUMNS:
         values = [row.get(column) or "" for row in rows]
         if column in ("labels", "tags") or any("|" in value for value in values):

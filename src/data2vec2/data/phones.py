@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from data2vec2.data.metadata import csv_rows
+from data2vec2.errors import UserError
 
 SILENCE = "SIL"
 # fmt: off
@@ -30,9 +32,25 @@ class Alignment:
     phones: tuple[tuple[float, float, str], ...]
 
 
-def read_phones(folder: Path) -> tuple[Alignment, ...]:
-    """Alignments in `phones.csv`: columns `file_name` and `phones`, such as "SIL:12 W:8" in frames of 10 ms."""
-    return tuple(Alignment(row["file_name"], _spans(row["phones"])) for row in _rows(folder / "phones.csv"))
+def read_phones(path: Path) -> tuple[Alignment, ...]:
+    """Alignments in a CSV file: columns `file_name` and `phones`, such as "SIL:12 W:8" in frames of 10 ms.
+
+    Raises `UserError` for a file that is no such table.
+    """
+    found = []
+    for place, row in enumerate(csv_rows(path), 1):
+        missing = [column for column in ("file_name", "phones") if not row.get(column)]
+        if missing:
+            raise UserError(f"{path}: row {place} has no {' and no '.join(missing)}; columns are file_name and phones")
+        try:
+            found.append(Alignment(row["file_name"], _spans(row["phones"])))
+        except ValueError as error:
+            raise UserError(
+                f"{path}: row {place} ({row['file_name']}): {error}; phones are PHONE:FRAMES with spaces between, as "
+                f"in {SILENCE}:12 W:8, where PHONE is {SILENCE} or one of {', '.join(PHONES)}, and FRAMES of 10 ms are "
+                "1 or more"
+            ) from error
+    return tuple(found)
 
 
 def frame_labels(
@@ -52,14 +70,12 @@ def frame_labels(
 
 
 def _spans(runs: str) -> tuple[tuple[float, float, str], ...]:
-    """Seconds of "PHONE:FRAMES" one after another."""
-    pairs = [run.split(":") for run in runs.split()]
-    bounds = np.cumsum([0, *(int(count) for _, count in pairs)]) * _FRAME_S + _SHIFT_S
+    """Seconds of "PHONE:FRAMES" one after another; `ValueError` for what is none."""
+    pairs = [run.partition(":") for run in runs.split()]
+    for phone, colon, count in pairs:
+        if phone not in (*PHONES, SILENCE) or not count.isdecimal() or not int(count):
+            raise ValueError(f"{phone}{colon}{count[:10]} is not understood")
+    bounds = np.cumsum([0, *(int(count) for _, _, count in pairs)]) * _FRAME_S + _SHIFT_S
     return tuple(
-        (float(start), float(end), phone) for start, end, (phone, _) in zip(bounds, bounds[1:], pairs, strict=False)
+        (float(start), float(end), phone) for start, end, (phone, _, _) in zip(bounds, bounds[1:], pairs, strict=False)
     )
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.config import AudioConfig, AudioFinetuneDataConfig
-from data2vec2.data.audio import TOO_SHORT, AudioReader, measured
+from data2vec2.data.audio import AudioReader, measured
 from data2vec2.data.letters import normalise
 from data2vec2.data.reader import Bad, ReadBatch
 from data2vec2.data.records import BadSample, Records
 from data2vec2.data.sampler import LENGTH_STEP, Plan, WholeBatches
+from data2vec2.data.waveform import TOO_SHORT
 from data2vec2.errors import UserError
 
 NO_TRANSCRIPT = "no transcript"

@@ -30,24 +30,24 @@ _AHEAD = 3
 class Chunk:
     """Consecutive samples of a source."""
 
-    good: dict[int, NDArray[Any]]
-    """Index of each record that could be read, to its picture `CHW` or its array; in order."""
+    good: dict[int, Any]
+    """Index of each record that could be read, to its picture `CHW` or what else was read; in order."""
     bad: dict[int, Bad]
     """Index of each of the others."""
 
 
-def stream(records: Records, read_of: Callable[[int], Image.Image | NDArray[Any]], size: int) -> Iterator[Chunk]:
+def stream(records: Records, read_of: Callable[[int], Any], size: int) -> Iterator[Chunk]:
     """All samples in chunks of `size`, some chunks ahead of the caller.
 
-    `read_of` makes the picture or the waveform of the record at an index or raises `BadSample`; threads call it.
+    `read_of` makes a picture or anything else of the record at an index or raises `BadSample`; threads call it.
     """
 
-    def read(index: int) -> NDArray[Any] | Bad:
+    def read(index: int) -> Any:
         try:
             sample = read_of(index)
         except BadSample as error:
             return Bad(records.names[index], error.reason)
-        if isinstance(sample, np.ndarray):
+        if not isinstance(sample, Image.Image):
             return sample
         pixels = np.asarray(sample)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from data2vec2.data.source import BadSample
 
+TOO_SHORT = "too short"
+"""Why a recording is left out that is below `AudioDataConfig.min_seconds`, or has no token."""
 _LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decoder don't know what was before
 _RATES = (1_000, 1_000_000)
 _SILENT = 1e-5

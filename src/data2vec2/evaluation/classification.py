@@ -18,8 +18,11 @@ from sklearn.metrics import average_precision_score, confusion_matrix, precision
 
 from data2vec2.data.labelled import targets_of
 from data2vec2.data.reader import ReadBatch, Reader
+from data2vec2.data.windows import Windows
+from data2vec2.evaluation.features import mean_features, window_features
 from data2vec2.losses import classification
 from data2vec2.models import Classifier
+from data2vec2.models.classifier import linear_softmax
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,16 @@ def _batches(reader: Reader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
         for first in range(0, len(groups), threads):
             asked = groups[first : first + threads]
             yield from zip(asked, pool.map(reader.eval_batch, asked), strict=True)
+
+
+@torch.no_grad()
+def long_logits(classifier: Classifier, windows: Windows, device: torch.device) -> torch.Tensor:
+    """Logits `C` of a long recording, pooled over the tokens of all its windows."""
+    rows = window_features(classifier.encoder, windows, device)
+    if classifier.pooling == "mean":
+        return classifier.of_pooled(torch.from_numpy(mean_features(rows)).to(device))
+    logits_TC = [classifier.of_pooled(torch.from_numpy(row_TD).to(device)) for row_TD in rows]
+    return linear_softmax(torch.cat(logits_TC)[None])[0]
 
 
 def headline(predictions: Predictions) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Frozen features of many samples.
 
-Shapes: `B` samples of a batch, `T` tokens, `D` width, `C` channels, `H` and `W` pixels.
+Shapes: `B` samples of a batch, `S` samples of a waveform, `T` tokens, `D` width, `C` channels, `H` and `W` pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.source import BadSample
+from data2vec2.data.windows import Windows
 from data2vec2.errors import UserError
 from data2vec2.evaluation.probes import Part
 from data2vec2.models.encoder import Encoder, pooled_features
@@ -131,3 +133,26 @@ def token_features(
     padding_BT = encoded.tokens.padding_BT
     real_B = [rows.shape[1]] * len(rows) if padding_BT is None else (~padding_BT).sum(1).tolist()
     return [row[:count] for row, count in zip(rows, real_B, strict=True)]
+
+
+def window_features(
+    encoder: Encoder, windows: Windows, device: torch.device, *, stem: bool = False
+) -> Iterator[NDArray[np.float32]]:
+    """As `token_features`, of a long recording: of its tokens in order, some at once.
+
+    Raises `UserError` if it can't be read a second time.
+    """
+    try:
+        for wave_S, kept in windows:
+            (row_TD,) = token_features(encoder, torch.from_numpy(wave_S)[None].to(device), None, stem=stem)
+            yield row_TD[kept]
+    except BadSample as error:
+        raise UserError(f"a long recording changed while it was read: {error.reason}") from error
+
+
+def mean_features(rows: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The mean `D` over all tokens of rows `TD`."""
+    sums, count = np.zeros(1), 0
+    for row_TD in rows:
+        sums, count = sums + row_TD.sum(axis=0, dtype=np.float64), count + len(row_TD)
+    return (sums / count).astype(np.float32)

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data2vec2.data.audio import AudioReader
 from data2vec2.data.phones import Alignment, frame_labels
+from data2vec2.errors import UserError
 from data2vec2.evaluation.features import Inputs, Note, readable_batches, token_features
 from data2vec2.evaluation.mel import log_mel
 from data2vec2.evaluation.probes import Part, fit, majority_accuracy
@@ -41,15 +42,26 @@ class PhoneProbe:
         """Share of tokens whose phone is told from the encoder's output (none: from their log-mel energies).
 
         Multinomial logistic regression on standardised features, `C` 1. The encoder should be in eval mode.
+        Raises `UserError` if there are too few phones.
         """
-        train, test = (self._tokens(reader, encoder, device, note) for reader in (self.train, self.test))
+        train, test = self._parts(encoder, device, note)
         scaler, probe = StandardScaler().fit(train.x), LogisticRegression(max_iter=ITERATIONS)
         fit(probe, Part(scaler.transform(train.x), train.y))
         return float(probe.score(scaler.transform(test.x), test.y))
 
     def majority(self, device: torch.device) -> float:
         """Accuracy of always answering the most frequent phone."""
-        return majority_accuracy(*(self._tokens(reader, None, device) for reader in (self.train, self.test)))
+        return majority_accuracy(*self._parts(None, device))
+
+    def _parts(self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None) -> tuple[Part, Part]:
+        """Tokens to learn from and to score on; `UserError` if a probe can learn nothing from them."""
+        train, test = (self._tokens(reader, encoder, device, note) for reader in (self.train, self.test))
+        if len(np.unique(train.y)) < 2 or not len(test.y):
+            raise UserError(
+                f"of the recordings that could be read, {len(np.unique(train.y))} phones are there to learn from and "
+                f"{len(test.y):,} tokens to score on; the probe of phones needs at least two phones and one token"
+            )
+        return train, test
 
     def _tokens(
         self, reader: AudioReader, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None
@@ -65,7 +77,7 @@ class PhoneProbe:
                 labels_T = frame_labels(self.alignments[names[sample]], len(row_TD), hop_s, centre_s)
                 x_FD.append(row_TD[labels_T >= 0])
                 y_F.append(labels_T[labels_T >= 0])
-        return Part(np.concatenate(x_FD), np.concatenate(y_F))
+        return Part(np.concatenate(x_FD), np.concatenate(y_F)) if x_FD else Part.none()
 
 
 def _of_encoder(encoder: Encoder, device: torch.device) -> Tokens:

@@ -1,7 +1,6 @@
 """What a recogniser hears in recordings of any length, and how wrong it is.
 
-Long recordings go through the model in windows that overlap, so memory stays bounded; a window's outer tokens, which
-lack context, are dropped. Shapes: `S` samples, `T` tokens, `V` symbols.
+Long recordings go through the model in windows. Shapes: `S` samples, `T` tokens, `V` symbols.
 """
 
 from __future__ import annotations
@@ -16,21 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec2.config import AudioConfig
-from data2vec2.data.audio import TOO_SHORT, AudioReader
+from data2vec2.data.audio import AudioReader
 from data2vec2.data.letters import BLANK_ID, SPACE, UNKNOWN, Letters, normalise
-from data2vec2.data.records import BadSample, Records
-from data2vec2.data.waveform import length_of, read_audio
+from data2vec2.data.records import Records
+from data2vec2.data.windows import OVERLAP_S, Windows
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decoder, Transcript, Word, greedy, transcribe
 from data2vec2.evaluation.error_rate import ErrorRate, error_rate
 from data2vec2.evaluation.features import readable_batches
 from data2vec2.models.ctc import SpeechRecognizer
 
-WINDOW_S, OVERLAP_S = 30.0, 2.5
-"""Seconds of a window, and of its tokens that are dropped on either side of it."""
+WINDOW_S = 30.0
+"""Seconds of a window."""
 SEGMENT_TOKENS = 1_500
 """Longer recordings are decoded in parts, cut where it is silent between words."""
-_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -135,28 +133,9 @@ def log_probs(
     window_s: float = WINDOW_S,
     overlap_s: float = OVERLAP_S,
 ) -> NDArray[np.float32]:
-    """Log-probabilities `TV` of a recording, which is read a window at a time; raises `BadSample`.
-
-    It is normalised as a whole: a first reading finds mean and deviation.
-    """
-    rate, hop = config.sample_rate, config.hop
-    window, overlap = round(window_s * rate / hop), round(overlap_s * rate / hop)
-    with open_file() as file:
-        total = length_of(file, rate)
-    if total <= window * hop:  # as in training, whatever the header says of the end
-        with open_file() as file:
-            wave_S = read_audio(file, rate)
-        return _window(model, config, wave_S, *_statistics([wave_S]), device)
-    mean, deviation = _statistics(
-        _part(open_file, rate, start, min(window * hop, total - start)) for start in range(0, total, window * hop)
-    )
-    tokens, step, found = config.num_tokens(total), window - 2 * overlap, []
-    for first in range(0, tokens, step):
-        begin, end = max(0, first - overlap), min(tokens, first + step + overlap)
-        samples = (end - begin - 1) * hop + config.receptive_field
-        part_TV = _window(model, config, _part(open_file, rate, begin * hop, samples), mean, deviation, device)
-        found.append(part_TV[first - begin : first - begin + step])
-    return np.concatenate(found)
+    """Log-probabilities `TV` of a recording, which is read a window at a time; raises `BadSample`."""
+    windows = Windows(config, open_file, window_s, overlap_s)
+    return np.concatenate([_window(model, config, wave_S, device)[kept] for wave_S, kept in windows])
 
 
 def cuts(log_probs_TV: NDArray[np.float32], letters: Letters, limit: int = SEGMENT_TOKENS) -> list[int]:
@@ -174,45 +153,12 @@ def cuts(log_probs_TV: NDArray[np.float32], letters: Letters, limit: int = SEGME
     return [*stops[1:], len(best_T)]
 
 
-def _part(open_file: Callable[[], BinaryIO], rate: int, start: int, samples: int) -> NDArray[np.float32]:
-    """A part of a recording, with zeros where it ends too early; that a part is silent is no fault."""
-    wave_S = np.zeros(samples, dtype=np.float32)
-    try:
-        with open_file() as file:
-            read = read_audio(file, rate, start / rate, samples / rate)
-        wave_S[: len(read)] = read
-    except BadSample as error:
-        if error.reason not in ("silent", "truncated"):
-            raise
-    return wave_S
-
-
-def _statistics(parts: Any) -> tuple[float, float]:
-    """Mean and deviation over all parts; `BadSample` if nothing is heard."""
-    count, total, squares = 0, 0.0, 0.0
-    for part_S in parts:
-        count, total = count + len(part_S), total + float(part_S.sum(dtype=np.float64))
-        squares += float(np.square(part_S, dtype=np.float64).sum())
-    variance = max(0.0, squares / count - (total / count) ** 2)
-    if variance < _EPS**2:
-        raise BadSample("silent")
-    return total / count, float(np.sqrt(variance + _EPS))
-
-
 def _window(
-    model: SpeechRecognizer,
-    config: AudioConfig,
-    wave_S: NDArray[np.float32],
-    mean: float,
-    deviation: float,
-    device: torch.device,
+    model: SpeechRecognizer, config: AudioConfig, wave_S: NDArray[np.float32], device: torch.device
 ) -> NDArray[np.float32]:
     """Log-probabilities of the tokens of a part."""
-    if len(wave_S) < config.receptive_field:
-        raise BadSample(TOO_SHORT)
-    inputs_BS = torch.from_numpy(((wave_S.astype(np.float64) - mean) / deviation).astype(np.float32))[None].to(device)
     try:
-        logits_BTV = model(inputs_BS).logits_BTV
+        logits_BTV = model(torch.from_numpy(wave_S)[None].to(device)).logits_BTV
     except torch.OutOfMemoryError as error:
         seconds = len(wave_S) / config.sample_rate
         raise UserError(f"out of memory on {device} with {seconds:.0f} s of audio at once; use --device cpu") from error

@@ -64,8 +64,12 @@ class Classifier(nn.Module):
             tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
             encoded = self.encoder(tokens=tokens)
         if self.pooling == "mean":
-            return self.head(self.norm(encoded.pooled()))  # type: ignore[no-any-return]
-        return linear_softmax(self.head(self.norm(encoded.features_NTD)), encoded.tokens.padding_BT)
+            return self.of_pooled(encoded.pooled())
+        return linear_softmax(self.of_pooled(encoded.features_NTD), encoded.tokens.padding_BT)
+
+    def of_pooled(self, features_D: Tensor) -> Tensor:
+        """Logits `C` of features that are pooled already, or of single tokens; any axes before."""
+        return self.head(self.norm(features_D))  # type: ignore[no-any-return]
 
 
 def linear_softmax(logits_BTC: Tensor, padding_BT: Tensor | None = None) -> Tensor:

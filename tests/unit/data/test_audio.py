@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from data2vec2.config import AudioConfig, AudioDataConfig, MaskConfig
-from data2vec2.data.audio import TOO_SHORT, AudioReader, survey_audio
+from data2vec2.data.audio import AudioReader, survey_audio
 from data2vec2.data.loader import MaskedBatches, iterate
 from data2vec2.data.reader import Bad
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.sampler import LengthBatches, Plan
 from data2vec2.data.skipped import Skipped
-from data2vec2.data.waveform import normalise
+from data2vec2.data.waveform import TOO_SHORT, normalise
 from data2vec2.errors import UserError
 
 from .sounds import RATE, encoded, put, sound

@@ -54,7 +54,7 @@ def test_texts_of_the_parts_differ() -> None:
 
 
 def test_alignments_lie_inside_the_recordings() -> None:
-    alignments = read_phones(FOLDER)
+    alignments = read_phones(FOLDER / "phones.csv")
     assert len(alignments) == 491
     assert len({alignment.name for alignment in alignments}) == 491
     for alignment in alignments:
@@ -71,7 +71,7 @@ def test_alignments_lie_inside_the_recordings() -> None:
     [("train/digits/1", "W AH N"), ("test/digits/7", "S EH V AH N"), ("train/phonetic/n_p", "N OW V EH M B ER")],
 )
 def test_phones_lie_where_the_voice_is(name: str, phones: str) -> None:
-    (alignment,) = (alignment for alignment in read_phones(FOLDER) if alignment.name == f"{name}.ogg")
+    (alignment,) = (alignment for alignment in read_phones(FOLDER / "phones.csv") if alignment.name == f"{name}.ogg")
     spoken = [span for span in alignment.phones if span[2] != SILENCE]
     assert [phone for _, _, phone in spoken] == phones.split()
     wave, _ = soundfile.read(FOLDER / alignment.name)
@@ -90,7 +90,7 @@ def test_labels_are_those_of_the_centres() -> None:
 
 
 def test_labels_cover_the_speech() -> None:
-    alignments = read_phones(FOLDER)
+    alignments = read_phones(FOLDER / "phones.csv")
     labels = [
         frame_labels(alignment, soundfile.info(FOLDER / alignment.name).frames // 320) for alignment in alignments
     ]

@@ -39,7 +39,7 @@ def fill(run: Path, config: AudioConfig = CONFIG, samples: np.ndarray | None = N
     """What an audio run leaves of masks and gallery, by an untrained encoder."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(embed_dim=16, num_heads=2, depth=1, prenet_depth=0), AudioModality(config, 16, 2))
-    alignments: dict[str, Alignment] = {found.name: found for found in read_phones(english_prompts())}
+    alignments: dict[str, Alignment] = {found.name: found for found in read_phones(english_prompts() / "phones.csv")}
     samples = np.arange(0, 60, 4) if samples is None else samples
     write_audio_gallery(run, encoder.eval(), reader(config), samples, alignments, torch.device("cpu"))
     preview = KINDS["audio"].preview(reader(), np.arange(2), get_recipe("audio_mel_tiny"))

@@ -117,9 +117,14 @@ class AudioKind:
     def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
         """Alignments of DATA/phones.csv."""
         assert isinstance(train, AudioReader) and isinstance(test, AudioReader)
-        if not (data / "phones.csv").is_file():
-            raise UserError(f"--probes phones needs {data / 'phones.csv'} (columns file_name and phones); leave it out")
-        return PhoneProbe(train, test, _alignments(data))
+        path, alignments = data / "phones.csv", _alignments(data)
+        if not path.is_file():
+            raise UserError(f"--probes phones needs {path} (columns file_name and phones); leave it out")
+        for reader in (train, test):
+            names = reader.records.names
+            if alignments.keys().isdisjoint(names):
+                raise UserError(f"{path} has no row for any of {len(names):,} recordings, such as {names[0]}")
+        return PhoneProbe(train, test, alignments)
 
     def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[Part, Part]:
         """Mean and deviation of each log-mel bin over a recording."""
@@ -130,7 +135,8 @@ class AudioKind:
 
 def _alignments(data: Path) -> dict[str, Alignment]:
     """Those of DATA/phones.csv by the recordings' names; none where there is no such file."""
-    found = read_phones(data) if (data / "phones.csv").is_file() else ()
+    path = data / "phones.csv"
+    found = read_phones(path) if path.is_file() else ()
     return {alignment.name: alignment for alignment in found}
 
 
