@@ -15,6 +15,7 @@ import yaml
 from transformers import AutoModel, AutoTokenizer
 
 import data2vec2
+from data2vec2.commands import demo
 from data2vec2.data.samples import wordnet_glosses
 from data2vec2.interop.export import load_encoder
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
@@ -143,3 +144,23 @@ def test_a_run_is_scored_and_shown(whole: Path, tmp_path: Path, capsys: pytest.C
         assert heading in page.headings
     assert "can't be shown" not in page.text
     assert "Blocks of tokens seen" in page.text
+
+
+def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    data, what, asked = demo.DEMOS["text"]
+    monkeypatch.setitem(demo.DEMOS, "text", (data, what, {**asked, "max_samples": 300, "labels": (3,)}))
+    flags = words("--train.updates 4 --train.eval-every 0 --train.batch-size 4 --model.modality.vocab-size 1000")
+    assert run_here(["demo", "text", "--out", tmp_path / "run", *SMALL, *flags]) == 0
+    printed, said = capsys.readouterr()
+    assert "data2vec 2.0 learns from 110,806 explanations of words, without labels" in said
+    assert "Accuracy on 300 test texts, in percent" in printed
+    assert "words (TF-IDF)" in printed
+    assert "labels a class" in printed
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert len(scores["classes"]) == 10
+    assert {(curve["features"], curve["probe"]) for curve in scores["curves"]} >= {
+        (features, probe)
+        for features in ("data2vec2", "random initialisation", "words (TF-IDF)")
+        for probe in ("knn", "linear")
+    }
+    assert (tmp_path / "run" / "report.html").is_file()
