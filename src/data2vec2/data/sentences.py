@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from data2vec2.config import TextConfig
 from data2vec2.data import folder, hub
 from data2vec2.data.content import Content
 from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
+from data2vec2.data.labels import NUMBERS, numbers
 from data2vec2.data.reader import Bad, ReadBatch
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.rows import PLAIN, TABLES, Table, arrow_table, read_table
@@ -75,15 +76,20 @@ class Texts:
             yield "\0".join((*row, "")).encode("utf-8", "surrogatepass")
 
 
-def open_sentences(data: str | Path, columns: Sequence[str] = (), label: str | None = None) -> Parts:
+def open_sentences(
+    data: str | Path,
+    columns: Sequence[str] = (),
+    label: str | None = None,
+    labels: Literal["classes", "numbers", "none"] = "classes",
+) -> Parts:
     """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
 
     Files or splits called train, valid or test are the parts. `columns` name one column of texts or two, which the
     model reads as a pair, and `label` that of labels; unless given, they are found by their usual names (`PAIRS`,
-    `SINGLE`, `labels.COLUMNS`). NUL characters are taken from texts. A row without text stays, as a sample that can't
-    be read.
+    `SINGLE`, `labels.COLUMNS`). `labels` says what these are; none: they are not looked at. NUL characters are taken
+    from texts. A row without text stays, as a sample that can't be read.
 
-    Raises `UserError` for a path that does not exist, that holds no table, or whose tables lack a column.
+    Raises `UserError` for a path that does not exist, that holds no table, whose tables lack a column, or whose labels can't be.
     """
     if len(columns) > 2:
         raise ValueError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
@@ -91,8 +97,9 @@ def open_sentences(data: str | Path, columns: Sequence[str] = (), label: str | N
     names = [table.name for table in tables]
     of_part = {part: [tables[names.index(name)] for name in found] for part, found in by_part(names, str(data)).items()}
     remarks: Counter[str] = Counter()
-    texts, label = _columns(of_part["train"][0], columns, label)
-    parts = {part: _part(found, texts, label, remarks) for part, found in of_part.items()}
+    known = {"classes": LABEL_COLUMNS, "numbers": (*LABEL_COLUMNS, *NUMBERS), "none": ()}[labels]
+    texts, label = _columns(of_part["train"][0], columns, label, known)
+    parts = {part: _part(found, texts, label, remarks, labels == "numbers") for part, found in of_part.items()}
     classes = of_part["train"][0].classes.get(label) if label else None
     said = ", ".join(f"{count:,} {what}" for what, count in remarks.items() if count)
     read_as = f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else "")
@@ -116,7 +123,9 @@ def _tables(data: str | Path) -> list[Table]:
     return [read_table(path / name, name) for name in names]
 
 
-def _columns(table: Table, texts: Sequence[str], label: str | None) -> tuple[tuple[str, ...], str | None]:
+def _columns(
+    table: Table, texts: Sequence[str], label: str | None, labels: Sequence[str] = ()
+) -> tuple[tuple[str, ...], str | None]:
     """The columns of texts and of labels; `UserError` that lists the columns if there are none of texts."""
     known = [*PAIRS, *((name,) for name in SINGLE)]
     chosen = tuple(texts) or next((names for names in known if all(name in table.columns for name in names)), ())
@@ -127,10 +136,12 @@ def _columns(table: Table, texts: Sequence[str], label: str | None) -> tuple[tup
             f"{table.name} has no {what}; it has {', '.join(table.columns) or 'no columns'}. Name those of texts with "
             "--text-columns and that of labels with --label-column"
         )
-    return chosen, label or next((name for name in LABEL_COLUMNS if name in table.columns), None)
+    return chosen, label or next((name for name in labels if name in table.columns), None)
 
 
-def _part(tables: Sequence[Table], texts: tuple[str, ...], label: str | None, remarks: Counter[str]) -> Part:
+def _part(
+    tables: Sequence[Table], texts: tuple[str, ...], label: str | None, remarks: Counter[str], as_numbers: bool
+) -> Part:
     """The samples of some tables."""
     names: list[str] = []
     labels: list[Any] = []
@@ -142,7 +153,9 @@ def _part(tables: Sequence[Table], texts: tuple[str, ...], label: str | None, re
         labels += table.columns[label] if label else [None] * len(table)
         rows += zip(*([_clean(value, remarks) for value in table.columns[name]] for name in texts), strict=True)
     remarks["rows without text"] += sum(not all(text.strip() for text in row) for row in rows)
-    return Part(names, labels, Texts(tuple(rows)))
+    if not as_numbers:
+        return Part(names, labels, Texts(tuple(rows)))
+    return Part(names, [None] * len(names), Texts(tuple(rows)), numbers=numbers(labels, names, label or ""))
 
 
 def _clean(value: Any, remarks: Counter[str]) -> str:
