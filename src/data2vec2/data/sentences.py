@@ -89,7 +89,8 @@ def open_sentences(
     `SINGLE`, `labels.COLUMNS`). `labels` says what these are; none: they are not looked at. NUL characters are taken
     from texts. A row without text stays, as a sample that can't be read.
 
-    Raises `UserError` for a path that does not exist, that holds no table, whose tables lack a column, or whose labels can't be.
+    Raises `UserError` for a path that does not exist, that holds no table, whose tables lack a column, or labels that
+    can't be.
     """
     if len(columns) > 2:
         raise ValueError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
