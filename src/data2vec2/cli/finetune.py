@@ -32,6 +32,8 @@ from data2vec2.errors import UserError
 from data2vec2.recipes.finetune import get_finetune_recipe
 
 TASKS = ("classify", "regress", "ctc")
+DEFAULTS = {"image": "image_finetune_tiny", "audio": "audio_classify_tiny", "text": "text_finetune_tiny"}
+"""The recipe for classes, by the kind of the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +73,6 @@ OVERRIDES: dict[type[AnyFinetuneConfig], type] = {
     AudioFinetuneConfig: AudioFinetuneOverrides,
     TextFinetuneConfig: TextFinetuneOverrides,
 }
-DEFAULTS = {"image": "image_finetune_tiny", "audio": "audio_classify_tiny", "text": "text_finetune_tiny"}
-"""Recipes by the kind of the model's modality."""
 
 
 @dataclass(kw_only=True)
@@ -89,8 +89,8 @@ class Finetune:
     config: Annotated[FinetuneOverrides | AudioFinetuneOverrides | TextFinetuneOverrides, tyro.conf.arg(name="")]
     recipe: str | None = None
     """A recipe or the config.yaml of a run; none: the tiny one. Of pictures image_finetune_tiny, image_finetune_base,
-    image_finetune_large; of audio audio_classify_tiny, audio_classify_base; for ctc ctc_tiny, ctc_base_10m,
-    ctc_base_1h, ctc_base_10h, ctc_base_100h, ctc_base_960h; of text text_finetune_tiny, glue."""
+    image_finetune_large; of audio audio_classify_tiny, audio_classify_base; of text text_finetune_tiny, glue; for ctc
+    ctc_tiny, ctc_base_10m, ctc_base_1h, ctc_base_10h, ctc_base_100h, ctc_base_960h."""
     val: Path | None = None
     """Data for validation, which chooses the best model; none: DATA's own, or part of DATA is held out."""
     from_scratch: bool = False
