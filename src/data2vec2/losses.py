@@ -1,4 +1,4 @@
-"""The losses: regression in pre-training, classification and CTC in fine-tuning."""
+"""The losses: regression in pre-training, classification, numbers and CTC in fine-tuning."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def classification(logits_BC: Tensor, targets_BC: Tensor, multi_label: bool) -> 
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / logits_BC.shape[1]
     return F.cross_entropy(logits_BC, targets_BC, reduction="sum")
+
+
+def squared_error(outputs_B1: Tensor, targets_B1: Tensor) -> Tensor:
+    """Squared error of one number a sample, summed over samples; float32 scalar."""
+    return F.mse_loss(outputs_B1.float(), targets_B1, reduction="sum")
 
 
 class CtcLoss(NamedTuple):

@@ -1,13 +1,14 @@
 """The documentation does what it says: its commands run, its links lead somewhere, its generated page is up to date.
 
 Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
-folder `pictures` of real pictures and one `recordings` of real speech beside it. Two things are changed, so that this
-takes a minute: `data2vec2 pretrain` and `finetune` get `--train.updates UPDATES` where a block gives none, and
-`updates=N` in a Python block becomes `updates=UPDATES`.
+folder `pictures` of real pictures, one `recordings` of real speech and one `texts` of real texts beside it. Two things
+are changed, so that this takes a minute: `data2vec2 pretrain` and `finetune` get `--train.updates UPDATES` where a
+block gives none, and `updates=N` in a Python block becomes `updates=UPDATES`.
 `make` commands are not run but must name targets of the Makefile; installing is checked, not done.
 """
 
 import csv
+import json
 import os
 import re
 import runpy
@@ -17,10 +18,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image, ImageOps
 
-from data2vec2.data.samples import english_prompts, fashion_mnist
+from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -67,9 +69,19 @@ def make_recordings(folder: Path) -> None:
         csv.writer(file).writerows([("file_name", "transcription"), *((name, texts[name]) for name in names)])
 
 
+def make_texts(folder: Path) -> None:
+    """1,000 bundled glosses, a sixth of them to test on."""
+    folder.mkdir()
+    rows = pq.read_table(wordnet_glosses() / "test.parquet", columns=["text", "label"]).to_pylist()[::6]
+    for part in ("train", "test"):
+        own = [row for place, row in enumerate(rows) if (place % 6 == 0) == (part == "test")]
+        (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own), encoding="utf-8")
+
+
 def run_page(page: str, place: Path) -> str:
     """Run all blocks of a page in a folder; returns what they printed."""
-    environment = {**os.environ, "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    own = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
+    environment = {**os.environ, "PATH": f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}", **own}
     printed = ""
     for language, text in blocks(page):
         if language == "bash":
@@ -104,6 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     make_pictures(folder / "pictures")
     make_recordings(folder / "recordings")
+    make_texts(folder / "texts")
     (folder / "bin").mkdir()
     (folder / "bin" / "data2vec2").write_text(SHIM)
     (folder / "bin" / "data2vec2").chmod(0o755)
@@ -112,7 +125,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_readme_commands(place: Path) -> None:
-    assert {path.name for path in (place / "runs").iterdir()} == {"first", "heard", "labelled", "letters"}, (
+    assert {path.name for path in (place / "runs").iterdir()} == {"first", "heard", "labelled", "letters", "read"}, (
         "the dry run must write nothing"
     )
     run = place / "runs" / "first"

@@ -8,14 +8,18 @@ import signal
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from transformers import AutoModel, AutoTokenizer
 
 import data2vec2
+from data2vec2.commands import demo
+from data2vec2.data.samples import wordnet_glosses
 from data2vec2.interop.export import load_encoder
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
+from tests.unit.reporting.pages import read_page
 
 UPDATES = 20
 FLAGS = (
@@ -127,6 +131,36 @@ def test_another_tokenizer_is_refused_on_resume(
     assert "can't change on --resume" in capsys.readouterr().err
 
 
-def test_models_of_text_are_not_evaluated_yet(whole: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_here(["evaluate", whole, data]) == 1
-    assert "can't be evaluated yet" in capsys.readouterr().err
+def test_a_run_is_scored_and_shown(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pq.read_table(wordnet_glosses() / "test.parquet").take(list(range(0, 6_000, 15)))
+    pq.write_table(table, tmp_path / "table.parquet")
+    run = shutil.copytree(whole, tmp_path / "run")
+    assert run_here(["evaluate", run, tmp_path / "table.parquet", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert json.loads((run / "scores.json").read_text()) == scores
+    page = read_page(run / "report.html")
+    assert page.errors == []
+    for heading in ("Scores", "Masks", "Nearest neighbours", "Map of samples"):
+        assert heading in page.headings
+    assert "can't be shown" not in page.text
+    assert "Blocks of tokens seen" in page.text
+
+
+def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    data, what, asked = demo.DEMOS["text"]
+    monkeypatch.setitem(demo.DEMOS, "text", (data, what, {**asked, "max_samples": 300, "labels": (3,)}))
+    flags = words("--train.updates 4 --train.eval-every 0 --train.batch-size 4 --model.modality.vocab-size 1000")
+    assert run_here(["demo", "text", "--out", tmp_path / "run", *SMALL, *flags]) == 0
+    printed, said = capsys.readouterr()
+    assert "data2vec 2.0 learns from 110,806 explanations of words, without labels" in said
+    assert "Accuracy on 300 test texts, in percent" in printed
+    assert "words (TF-IDF)" in printed
+    assert "labels a class" in printed
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert len(scores["classes"]) == 10
+    assert {(curve["features"], curve["probe"]) for curve in scores["curves"]} >= {
+        (features, probe)
+        for features in ("data2vec2", "random initialisation", "words (TF-IDF)")
+        for probe in ("knn", "linear")
+    }
+    assert (tmp_path / "run" / "report.html").is_file()

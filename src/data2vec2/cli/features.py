@@ -1,4 +1,4 @@
-"""Verbs that turn pictures or recordings into features and classes: embed, predict."""
+"""Verbs that turn samples into features and classes: embed, predict."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from data2vec2.cli.common import FAILED
 
 @dataclass(kw_only=True)
 class Embed:
-    """Write the features of pictures or recordings to a Parquet file."""
+    """Write the features of pictures, recordings or texts to a Parquet file."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """A run folder or an exported model."""
     data: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="DATA")]
-    """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders of them."""
+    """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders of them. Of text: one table
+    (.csv, .tsv, .jsonl, .parquet), a folder of them, a .txt file with a text a line, or hf:NAME."""
     out: Path
     """Parquet file to write."""
     layer: int | None = None
@@ -36,7 +37,11 @@ class Embed:
     keep_aspect: bool = False
     """Of pictures: cut nothing off: shorter side to the size, longer one in proportion, in whole patches."""
     batch: int | None = None
-    """Samples that go through the model at once; none: 64 pictures, 8 recordings."""
+    """Samples that go through the model at once; none: 64 pictures, 8 recordings, 32 texts."""
+    text_columns: tuple[str, ...] = ()
+    """Of tables of text: the column of texts, or the two that the model reads as one; none: by their usual names."""
+    label_column: str | None = None
+    """Of tables of text: the column of labels; none: by its usual names."""
     dtype: Literal["float32", "float16"] = "float32"
     """Numbers in the file."""
     device: str = "auto"
@@ -78,7 +83,8 @@ def run_embed(rest: list[str]) -> int:
     if args.json:
         print(json.dumps({**asdict(result), "out": str(result.out)}))
     else:
-        many, one = ("recordings", "a token") if result.kind == "audio" else ("pictures", "a patch")
+        many = {"image": "pictures", "audio": "recordings", "text": "texts"}[result.kind]
+        one = "a patch" if result.kind == "image" else "a token"
         each = one if args.pool == "none" else "each"
         print(f"features: {result.out} ({result.rows:,} {many}, {result.dim} numbers {each})")
     return 0

@@ -69,7 +69,7 @@ class Pretrain:
 
 @dataclass(kw_only=True)
 class Demo:
-    """Learn from bundled pictures or speech in minutes on a CPU, and say what it learned."""
+    """Learn from bundled pictures, speech or text in minutes on a CPU, and say what it learned."""
 
     config: Flags
     out: Path | None = None
@@ -119,7 +119,7 @@ def run_demo(rest: list[str]) -> int:
         scores = result.scores.to_dict() if result.scores else None
         print(json.dumps({"run": str(result.run), "scores": scores, **asdict(result.outcome)}))
     elif result.scores:
-        what = "pictures" if kind == "image" else "recordings"
+        what = {"image": "pictures", "audio": "recordings", "text": "texts"}[kind]
         print(f"\nAccuracy on {result.scores.test_samples:,} test {what}, in percent:\n")
         print(f"{format_scores(result.scores)}\n")
         print(f"report: {result.run / 'report.html'}")

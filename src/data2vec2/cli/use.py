@@ -32,6 +32,10 @@ class Evaluate:
     """Add curves of fine-tuning by this recipe (image_finetune_tiny, audio_classify_tiny) or config.yaml."""
     seed: int = 0
     """Decides the split and the random initialisation."""
+    text_columns: tuple[str, ...] = ()
+    """Of tables of text: the column of texts, or the two that the model reads as one; none: by their usual names."""
+    label_column: str | None = None
+    """Of tables of text: the column of labels; none: by its usual names."""
     decoder: Literal["greedy", "beam", "lm"] | None = None
     """Of speech, as in transcribe; likewise the next four."""
     beam: int | None = None
@@ -83,6 +87,8 @@ def run_evaluate(rest: list[str]) -> int:
         finetune=args.finetune,
         seed=args.seed,
         device=args.device,
+        text_columns=args.text_columns,
+        label_column=args.label_column,
     )
     print(json.dumps(scores.to_dict()) if args.json else format_scores(scores))
     return 0

@@ -15,11 +15,13 @@ from PIL import Image
 from rich.progress import track
 from torch import Tensor
 
-from data2vec2.commands.embed_audio import Recordings, check_recordings
-from data2vec2.commands.files import listed_files
+from data2vec2.commands.embed_audio import Recordings
+from data2vec2.commands.embed_text import Sentences
+from data2vec2.commands.files import listed_files, opener
 from data2vec2.data.content import PICTURES, Content
 from data2vec2.data.image import ImageReader
-from data2vec2.data.records import Records, open_data
+from data2vec2.data.records import Parts, Records
+from data2vec2.data.sentences import SENTENCES
 from data2vec2.data.skipped import SHOWN, Skipped
 from data2vec2.data.stream import Chunk, stream, whole_picture
 from data2vec2.errors import UserError
@@ -47,7 +49,7 @@ class Embedded:
     """Width of a feature vector."""
     skipped: dict[str, str]
     """Samples that could not be read, and why; they are not in the table."""
-    kind: Literal["image", "audio"]
+    kind: Literal["image", "audio", "text"]
     """What samples are."""
 
 
@@ -86,20 +88,23 @@ def embed(
     dtype: Literal["float32", "float16"] = "float32",
     device: str = "auto",
     overwrite: bool = False,
+    text_columns: Sequence[str] = (),
+    label_column: str | None = None,
 ) -> Embedded:
-    """Write the features of all pictures or recordings of DATA to the Parquet file `out` (see interop/table.py).
+    """Write the features of all pictures, recordings or texts of DATA to the Parquet file `out` (see interop/table.py).
 
     `model` is a run folder or an exported model; `data` a data set, or files and folders of them (which then have no
     labels). `layer` is the block whose output is taken, from 1 (none: the last), or 0 for the stem's tokens. `pool`:
     the mean over patches or tokens, none of it (a vector for each), or the CLS token of pictures. `batch` samples go
-    through the model at once (none: 64 pictures, 8 recordings).
+    through the model at once (none: 64 pictures, 8 recordings, 32 texts).
 
     Pictures are cut to the central square that evaluation sees, at `size` pixels (none: the model's own) with
     interpolated positions. With `keep_aspect` nothing is cut: the shorter side becomes `size`, the longer follows, both
     rounded to whole patches.
 
     Recordings are encoded whole, those above a minute in windows of a minute that overlap; `size` and `keep_aspect` are
-    for pictures.
+    for pictures. Texts are those of a table (`text_columns` and `label_column` as in `evaluate`) or the lines of a .txt
+    file, up to the model's length.
 
     Raises `UserError` (model, data or file can't be used, or no sample can be read) or `ValueError` (an option).
     """
@@ -107,21 +112,13 @@ def embed(
     check_out(out, overwrite)
     encoder, info = load_encoder(export_of(Path(model)))
     kind = info.model.modality.kind
-    if kind == "text":
-        raise UserError("embed knows pictures and recordings, and MODEL is one of text")
     layer = _checked(info, layer, pool, batch)
-    if kind == "audio":
-        check_recordings(pool, size, keep_aspect)
+    opened = opener(kind, text_columns, label_column)
     torch_device = choose_device(device)
     encoder.blocks = encoder.blocks[:layer]
-    encoder = encoder.to(torch_device)
-    way: Way
-    if kind == "audio":
-        way = Recordings(encoder, info, layer, pool, torch_device)
-    else:
-        way = Pictures(encoder, info, layer, pool, torch_device, size, keep_aspect)
+    way = _way(encoder.to(torch_device), info, layer, pool, torch_device, size, keep_aspect)
     batch, many = batch or way.batch, way.content.many
-    parts = _parts(data, part, way.content, kind, say)
+    parts = _parts(data, part, way.content, opened, say)
     dim, skipped = info.model.encoder.embed_dim, Skipped(sum(map(len, parts.values())), max_bad=1)
     tagged = any(records.tags is not None for records in parts.values())
     about = {"model": str(model), "layer": layer, "pool": pool, **way.about, "dim": dim, "versions": _versions()}
@@ -141,6 +138,27 @@ def embed(
     if skipped.reasons:
         say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {_listed(skipped)}")
     return Embedded(out, table.num_rows, dim, skipped.reasons, kind)
+
+
+def _way(
+    encoder: Encoder,
+    info: ExportInfo,
+    layer: int,
+    pool: str,
+    device: torch.device,
+    size: int | None,
+    keep_aspect: bool,
+) -> Way:
+    """That of the model's modality; `ValueError` for options that are for another."""
+    kind = info.model.modality.kind
+    if kind == "image":
+        return Pictures(encoder, info, layer, pool, device, size, keep_aspect)
+    if pool == "cls":
+        raise ValueError(f"--pool cls is for models of pictures; one of {kind} has no CLS token, so use mean or none")
+    if size is not None or keep_aspect:
+        option = "--size" if size is not None else "--keep-aspect"
+        raise ValueError(f"{option} is for models of pictures, and this is one of {kind}; leave it out")
+    return (Sentences if kind == "text" else Recordings)(encoder, info, layer, pool, device)
 
 
 class Pictures:
@@ -249,17 +267,19 @@ def _versions() -> dict[str, str]:
 
 
 def _parts(
-    data: Paths, part: PartName, content: Content, kind: Literal["image", "audio"], say: Callable[[str], None]
+    data: Paths, part: PartName, content: Content, opened: Callable[[Path], Parts], say: Callable[[str], None]
 ) -> dict[str, Records]:
     """The records to encode, by part."""
     paths = [data] if isinstance(data, str | Path) else list(data)
     if not paths:
         raise ValueError("there is no DATA; name a data set or files")
-    if len(paths) > 1 or Path(paths[0]).suffix.lower() in content.extensions:
+    if content is SENTENCES and len(paths) > 1:
+        raise ValueError(f"there are {len(paths)} DATA; name one table of texts, or a folder of them")
+    if content is not SENTENCES and (len(paths) > 1 or Path(paths[0]).suffix.lower() in content.extensions):
         found = {"train": listed_files(paths, content)}
         say(f"data: {len(found['train']):,} {content.many}")
     else:
-        parts = open_data(paths[0], kind)
+        parts = opened(Path(paths[0]))
         say(f"data: {paths[0]}: {parts.description}")
         found = {name: records for name in ("train", "val", "test") if (records := getattr(parts, name)) is not None}
     if part != "all" and part not in found:

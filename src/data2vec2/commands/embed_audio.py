@@ -79,14 +79,3 @@ class Recordings:
         texts = records.texts
         found: dict[str, list[Any]] = {"transcript": [texts[index] if texts else None for index in chunk.good]}
         return found | ({"num_tokens": [len(row) for row in rows]} if self.pool == "none" else {})
-
-
-def check_recordings(pool: str, size: int | None, keep_aspect: bool) -> None:
-    """`ValueError` for options that are for pictures."""
-    if pool == "cls":
-        raise ValueError(
-            "--pool cls is for models of pictures; one of recordings has no CLS token, so use mean or none"
-        )
-    if size is not None or keep_aspect:
-        option = "--size" if size is not None else "--keep-aspect"
-        raise ValueError(f"{option} is for models of pictures; leave it out: recordings are encoded whole")

@@ -7,16 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from data2vec2.commands.data import held_out
+from data2vec2.commands.files import opener
 from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import KINDS
 from data2vec2.commands.low_labels import check_recipe, finetune_config, finetune_curves
-from data2vec2.data.records import Records, open_data
+from data2vec2.data.records import Parts, Records
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import labelled
@@ -50,15 +50,17 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     baselines: bool = True,
+    text_columns: Sequence[str] = (),
+    label_column: str | None = None,
 ) -> Scores:
     """Accuracy of kNN, linear, attentive and phone probes on frozen features, beside three baselines.
 
     `model` is a run folder or an exported model. Probes learn from the labels of DATA's training part and are scored on
     `test`, or DATA's own test or validation part, or what the run held out of DATA, or a fifth split off by `seed`. At
-    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed.
-
-    The attentive probe is for pictures. The probe of phones is for speech with alignments: DATA holds a phones.csv of
-    columns `file_name` and `phones`, the latter "PHONE:FRAMES ..." in frames of 10 ms.
+    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed. Of text
+    the columns of tables are found by their usual names unless given. The attentive probe is for pictures. The probe of
+    phones is for speech with alignments: DATA holds a phones.csv of columns `file_name` and `phones`, the latter
+    "PHONE:FRAMES ..." in frames of 10 ms.
 
     `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
     training part `seeds` times, otherwise for every `seed`. `finetune` (a recipe, the config.yaml of a fine-tuning run,
@@ -75,7 +77,8 @@ def evaluate(
     torch_device, kind = choose_device(device), KINDS[info.model.modality.kind]
     if finetune is not None:
         check_recipe(finetune, info.model.modality.kind)
-    train, held, part = _parts(data, Path(test) if test else None, seed, run, info.model.modality.kind)
+    opened = opener(info.model.modality.kind, text_columns, label_column)
+    train, held, part = _parts(data, Path(test) if test else None, seed, run, opened)
     if finetune is not None and part != "test":
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
     used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
@@ -96,8 +99,7 @@ def evaluate(
         log=say,
         note=skipped.add,
     )
-    if skipped.reasons:
-        scores = replace(scores, skipped=_listed(skipped, kind.plural, say))
+    scores = replace(scores, skipped=_listed(skipped, kind.plural, say))
     if finetune is not None:
         tuned = finetune_curves(model, data, finetune, labels, draws(seeds, seed), device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
@@ -165,7 +167,9 @@ def _checked(
 
 
 def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[str, int]:
-    """Say what could not be read; returns how much of it, by reason."""
+    """Say what could not be read, if anything; returns how much of it, by reason."""
+    if not skipped.reasons:
+        return {}
     say(f"{len(skipped.reasons)} {plural} could not be read and are left out: {skipped.summary()}")
     for name, reason in list(skipped.reasons.items())[:NAMED]:
         say(f"  {name}: {reason}")
@@ -181,13 +185,17 @@ def _check_labels(
     if set(probes) == {"phones"} and not labels:
         return
     if train[0].records.tags is not None:
-        raise UserError(f"pictures of {data} can have several labels, which probes can't learn; use finetune classify")
+        many = KINDS[info.model.modality.kind].plural
+        raise UserError(f"{many} of {data} can have several labels, which probes can't learn; use finetune classify")
     counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
     if np.count_nonzero(counts) < 2 or not len(test[1]):
-        raise UserError(
-            f"{data} has no labels to evaluate with; put the pictures of each class into a folder of its own, "
-            "or give arrays with labels"
+        kind = info.model.modality.kind
+        hint = (
+            "name their column with --label-column"
+            if kind == "text"
+            else f"put the {KINDS[kind].plural} of each class into a folder of its own, or give a table with labels"
         )
+        raise UserError(f"{data} has no labels to evaluate with; {hint}")
     if labels and max(labels) > counts.max():
         raise UserError(
             f"--labels asks for {max(labels):,} labels a class, but no class has more than {counts.max():,} in the "
@@ -196,14 +204,12 @@ def _check_labels(
 
 
 def _parts(
-    data: Path, test: Path | None, seed: int, run: Path | None, kind: Literal["image", "audio", "text"]
+    data: Path, test: Path | None, seed: int, run: Path | None, opened: Callable[[Path], Parts]
 ) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
-    if kind == "text":
-        raise UserError("models of text can't be evaluated yet")
-    parts = open_data(data, kind)
+    parts = opened(data)
     if test is not None:
-        held = open_data(test, kind)
+        held = opened(test)
         records = held.test or held.val or held.train
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")

@@ -1,15 +1,18 @@
-"""Files and folders that a user names, as records."""
+"""Data, files and folders that a user names, as records."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from data2vec2.data import folder
 from data2vec2.data.content import Content
-from data2vec2.data.records import Records
+from data2vec2.data.records import Parts, Records, open_data
+from data2vec2.data.sentences import open_sentences
 from data2vec2.errors import UserError
 
 
@@ -27,3 +30,14 @@ def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
             names.append(str(path))
     labels = np.full(len(names), -1, dtype=np.int64)
     return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))
+
+
+def opener(
+    kind: Literal["image", "audio", "text"], text_columns: Sequence[str], label_column: str | None
+) -> Callable[[Path], Parts]:
+    """What opens labelled data; `ValueError` for columns of data that are not text."""
+    if kind == "text":
+        return partial(open_sentences, columns=text_columns, label=label_column)
+    if text_columns or label_column:
+        raise ValueError(f"--text-columns and --label-column are for models of text, and this is one of {kind}")
+    return partial(open_data, kind=kind)

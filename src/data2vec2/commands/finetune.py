@@ -18,7 +18,14 @@ from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import Log
 from data2vec2.commands.plan import keep_started
 from data2vec2.commands.running import fitted, help_task, placed, run_task
-from data2vec2.config import AudioFinetuneConfig, FinetuneConfig, ModelConfig, TrainConfig, from_dict, to_dict
+from data2vec2.config import (
+    FINETUNE_KINDS,
+    AudioFinetuneConfig,
+    ModelConfig,
+    TrainConfig,
+    read_finetune_config,
+    to_dict,
+)
 from data2vec2.data.loader import default_workers
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
@@ -33,7 +40,7 @@ from data2vec2.training.parallel import World, is_helper, local_device
 from data2vec2.training.progress import console
 from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
 
-TaskName = Literal["classify", "ctc"]
+TaskName = Literal["classify", "regress", "ctc"]
 HELPER = "from data2vec2.commands.finetune import help_finetune; help_finetune()"
 
 
@@ -52,7 +59,7 @@ def finetune(
 ) -> Outcome:
     """Train a pre-trained encoder with a head on the labels of DATA, into the run folder `out`.
 
-    `task` is classify (classes or tags of pictures or recordings) or ctc (transcripts of speech). `model` is a run
+    `task` is classify (classes or tags), regress (numbers for texts) or ctc (transcripts of speech). `model` is a run
     folder or an exported model; `config` a recipe's name or a complete configuration (none: the tiny recipe).
     `from_scratch` takes the model's shape but not its weights, and freezes nothing (the baseline).
 
@@ -121,7 +128,7 @@ def help_finetune() -> Outcome:
     """Compute a share of the gradients of another process's run."""
 
     def build(told: dict[str, Any], device: torch.device) -> tuple[AnyConfig, str, Callable[[World], Task]]:
-        config, run = _of_dict(told["config"]), RunFolder(Path(told["run"]))
+        config, run = read_finetune_config(told["config"]), RunFolder(Path(told["run"]))
         encoder, info = load_encoder(Path(told["model"]))
         job = _job(told["task"], info)
         config, shape = _completed(job, config, info, config.weights or "")
@@ -143,10 +150,9 @@ def _job(task: str, info: ExportInfo) -> Job:
     kind = info.model.modality.kind
     if task not in {name for name, _ in JOBS}:
         raise ValueError(f"the task is {task!r}; it must be {' or '.join(sorted({name for name, _ in JOBS}))}")
-    if kind == "text":
-        raise UserError("models of text can be pre-trained and exported, not fine-tuned yet")
     if (task, kind) not in JOBS:
-        raise UserError(f"finetune {task} needs a model of audio, and MODEL is one of {kind}")
+        needed = " or ".join(modality for name, modality in JOBS if name == task)
+        raise UserError(f"finetune {task} needs a model of {needed}, and MODEL is one of {kind}")
     return JOBS[task, kind]
 
 
@@ -182,16 +188,10 @@ def _shortened(config: AnyConfig) -> AnyConfig:
     return config
 
 
-def _of_dict(values: Any) -> AnyConfig:
-    """A configuration of either class; `ValueError` for another."""
-    of_audio = isinstance(values, dict) and "masks" in values
-    return from_dict(AudioFinetuneConfig, values) if of_audio else from_dict(FinetuneConfig, values)
-
-
 def read_config(path: Path) -> AnyConfig:
     """The configuration in the config.yaml of a run; `UserError` if it can't be read."""
     try:
-        return _of_dict(yaml.safe_load(path.read_text("utf-8")))
+        return read_finetune_config(yaml.safe_load(path.read_text("utf-8")))
     except (OSError, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} can't be read as the configuration of a fine-tuning run: {error}") from error
 
@@ -211,7 +211,7 @@ def _started(run: RunFolder, asked: AnyConfig | str, from_scratch: bool, weights
 
 def _completed(job: Job, config: AnyConfig, info: ExportInfo, weights: str) -> tuple[AnyConfig, ModelConfig]:
     """The configuration with what it leaves to model and machine, and the encoder's shape."""
-    if isinstance(config, FinetuneConfig) == (info.model.modality.kind != "image"):
+    if not isinstance(config, FINETUNE_KINDS[info.model.modality.kind]):
         raise ValueError(
             f"{config.recipe} is a recipe for {config.data.kind}, and MODEL is one of {info.model.modality.kind}; "
             f"there are {', '.join(job.recipes)}"

@@ -10,10 +10,12 @@ import yaml
 
 from data2vec2.commands.kinds import KINDS, Log
 from data2vec2.config import (
+    AnyFinetuneConfig,
     AudioFinetuneConfig,
     FinetuneConfig,
     RunConfig,
     TextDataConfig,
+    TextFinetuneConfig,
     fit_schedule,
     from_dict,
     to_dict,
@@ -23,7 +25,7 @@ from data2vec2.errors import UserError
 from data2vec2.recipes import get_recipe
 from data2vec2.training.run import CONFIG, TOKENIZER
 
-C = TypeVar("C", RunConfig, FinetuneConfig, AudioFinetuneConfig, FinetuneConfig | AudioFinetuneConfig)
+C = TypeVar("C", RunConfig, FinetuneConfig, AudioFinetuneConfig, TextFinetuneConfig, AnyFinetuneConfig)
 
 
 def fitted_config(config: RunConfig, data: Path, say: Log) -> RunConfig:

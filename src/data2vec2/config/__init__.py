@@ -1,5 +1,6 @@
 """The configuration of a run: frozen dataclasses, standard library only."""
 
+from data2vec2.config.any_finetune import FINETUNE_KINDS, AnyFinetuneConfig, read_finetune_config
 from data2vec2.config.audio_finetune import (
     AudioFinetuneConfig,
     AudioFinetuneDataConfig,
@@ -36,9 +37,12 @@ from data2vec2.config.run import (
     TrainConfig,
 )
 from data2vec2.config.schedule import fit_schedule
+from data2vec2.config.text_finetune import TextFinetuneConfig, TextFinetuneDataConfig, TextFinetuneModelConfig
 from data2vec2.config.tree import from_dict, to_dict
 
 __all__ = [
+    "FINETUNE_KINDS",
+    "AnyFinetuneConfig",
     "AudioConfig",
     "AudioDataConfig",
     "AudioFinetuneConfig",
@@ -65,8 +69,12 @@ __all__ = [
     "TargetConfig",
     "TextConfig",
     "TextDataConfig",
+    "TextFinetuneConfig",
+    "TextFinetuneDataConfig",
+    "TextFinetuneModelConfig",
     "TrainConfig",
     "fit_schedule",
     "from_dict",
+    "read_finetune_config",
     "to_dict",
 ]

@@ -50,6 +50,11 @@ def choose_columns(schema: pa.Schema, where: str, content: Content = PICTURES) -
     return Columns(sample, str(_leaf(schema.field(sample))), label, classes, next(iter(texts), None))
 
 
+def class_names(schema: pa.Schema, column: str) -> tuple[str, ...] | None:
+    """Names of the classes that a column's whole numbers stand for, where Hugging Face's description has them."""
+    return _class_names(_features(schema).get(column))
+
+
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """Hugging Face's description of each column; empty where there is none."""
     try:

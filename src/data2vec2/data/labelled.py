@@ -1,4 +1,4 @@
-"""Batches of pictures with targets, for fine-tuning.
+"""Samples with labels, and batches of pictures with targets, for fine-tuning.
 
 Shapes: `B` samples, `C` classes.
 """
@@ -92,11 +92,14 @@ def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: 
 
 
 def labelled_records(records: Records, labels_per_class: int | None = None, seed: int = 0) -> Records:
-    """The samples that have a label (or may have several), at most so many of each class, drawn by `seed`.
+    """The samples that have a label, or a number, or may have several labels; so many of each class, drawn by `seed`.
 
     Where samples have several labels, the first so many of each class are taken, so some classes get more.
     """
-    places = np.arange(len(records)) if records.tags is not None else np.flatnonzero(records.labels >= 0)
+    places = np.arange(len(records))
+    if records.tags is None:
+        has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
+        places = np.flatnonzero(has_label)
     classes = range(len(records.classes))
     if labels_per_class is not None and classes:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]

@@ -16,6 +16,8 @@ from data2vec2.errors import UserError
 
 COLUMNS = ("label", "labels", "class", "classes", "category", "categories", "target", "tag", "tags", "fine_label")
 """Names under which tables keep labels; the first that is there is taken."""
+NUMBERS = ("score", "value")
+"""Names under which tables keep numbers to be predicted, besides."""
 
 Encoded = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 """Labels `N` (-1: none) and tags `NC`; where there are tags, all labels are -1."""
@@ -52,6 +54,21 @@ def encode(
             tags[place, [index[name] for name in row]] = True
         encoded[key] = np.full(len(part), -1, dtype=np.int64), tags
     return encoded, classes
+
+
+def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray[np.float64]:
+    """Labels as numbers, NaN for none (None, an empty string); `UserError` that names the first that is no number."""
+    found = np.full(len(values), np.nan)
+    for place, value in enumerate(values):
+        if value is None or value == "":
+            continue
+        try:
+            found[place] = float(value)
+        except (TypeError, ValueError):
+            found[place] = np.inf
+        if np.isinf(found[place]):
+            raise UserError(f"{names[place]}: {column} is {value!r}; to be learned as numbers, all labels must be some")
+    return found
 
 
 def _names(value: Any, known: Mapping[Any, str] | None, where: str) -> list[str]:

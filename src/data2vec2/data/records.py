@@ -45,6 +45,8 @@ class Records:
     """Transcripts of recordings; none of all where the data have none."""
     seconds: NDArray[np.float64] | None = None
     """Lengths of recordings, where the data say them without a look at the files."""
+    numbers: NDArray[np.float64] | None = None
+    """Labels that are numbers to be predicted, NaN for none; there are then no `classes`."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -69,8 +71,10 @@ class Records:
         tags = None if self.tags is None else self.tags[places]
         texts = None if self.texts is None else tuple(self.texts[place] for place in places.tolist())
         seconds = None if self.seconds is None else self.seconds[places]
+        numbers = None if self.numbers is None else self.numbers[places]
         labels, source = self.labels[places], self.source.select(places)
-        return replace(self, names=names, labels=labels, source=source, tags=tags, texts=texts, seconds=seconds)
+        more: dict[str, Any] = {"tags": tags, "texts": texts, "seconds": seconds, "numbers": numbers}
+        return replace(self, names=names, labels=labels, source=source, **more)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -81,8 +85,9 @@ class Records:
             digest.update(np.packbits(self.tags).data)
         if self.texts is not None:
             digest.update("\0".join(text or "" for text in self.texts).encode("utf-8", "surrogateescape"))
-        if self.seconds is not None:
-            digest.update(self.seconds.tobytes())
+        for values in (self.seconds, self.numbers):
+            if values is not None:
+                digest.update(values.tobytes())
         for part in self.source.content():
             digest.update(part)
         return digest.hexdigest()
@@ -110,11 +115,11 @@ def open_data(data: str | Path, kind: Literal["image", "audio"] = "image") -> Pa
     """
     content = RECORDINGS if kind == "audio" else PICTURES
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
-        return _parts(hub.read(text, content), text, content)
+        return parts_of(hub.read(text, content), text, content)
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    return _parts((_read_folder if path.is_dir() else _read_file)(path, content), str(path), content)
+    return parts_of((_read_folder if path.is_dir() else _read_file)(path, content), str(path), content)
 
 
 def _read_file(path: Path, content: Content) -> Found:
@@ -170,20 +175,23 @@ def _nothing_usable(path: Path, ignored: Mapping[str, int], content: Content) ->
     return f"no {content.files} in {path} ({', '.join(sorted(content.extensions))}, .parquet, .tar): {found}{hint}"
 
 
-def _parts(found: Found, where: str, content: Content) -> Parts:
-    """Records of each part, and their description."""
+def parts_of(found: Found, where: str, content: Content) -> Parts:
+    """Records of each part of what was found, and their description; `UserError` for labels that can't be."""
     encoded, classes = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
     records = {}
     for key, part in found.parts.items():
         labels, tags = encoded[key]
         ignored = found.ignored if key == "train" else {}
         texts = _texts(part.texts, where)
-        records[key] = Records(found.kind, part.names, labels, classes, ignored, part.source, tags, texts, part.seconds)
+        known: tuple[Any, ...] = (tags, texts, part.seconds, part.numbers)
+        records[key] = Records(found.kind, part.names, labels, classes, ignored, part.source, *known)
     train = records["train"]
     sizes = ", ".join(f"{len(records[key]):,} {key}" for key in ("train", "val", "test") if key in records)
     labelling = f"{len(classes):,} classes" if classes else "no labels"
     if train.tags is not None:
         labelling = f"{len(classes):,} tags, of which a {content.one} can have several"
+    if train.numbers is not None:
+        labelling = f"{np.isfinite(train.numbers).sum():,} numbers to learn from"
     if train.texts is not None:
         labelling += f", {sum(text is not None for text in train.texts):,} transcripts"
     left_out = f"left out: {_counts(found.ignored)}" if found.ignored else ""

@@ -17,3 +17,12 @@ def english_prompts() -> Path:
     `data.phones`).
     """
     return Path(__file__).parent / "bundled" / "english_prompts"
+
+
+def wordnet_glosses() -> Path:
+    """What WordNet says of its 117,000 meanings of words: train.parquet and test.parquet, for `open_sentences`.
+
+    Columns `text` (English), `label` (what a noun stands for, in ten classes; null for all others, which are in the
+    training part) and `synset`.
+    """
+    return Path(__file__).parent / "bundled" / "wordnet_glosses"

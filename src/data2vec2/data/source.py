@@ -53,6 +53,8 @@ class Part:
     """Transcripts, where the data have any: strings, or None."""
     seconds: NDArray[np.float64] | None = None
     """Lengths of recordings, where the data say them."""
+    numbers: NDArray[np.float64] | None = None
+    """Labels that are numbers to be predicted, NaN for none; `labels` are then all None."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Batches of recordings with targets and masks, for fine-tuning.
+"""Batches of recordings (or, without masks, of texts) with targets and masks, for fine-tuning.
 
 Shapes: `B` samples, `S` samples of a waveform, `T` tokens, `D` width, `L` letters of a text, `C` classes.
 """
@@ -31,11 +31,11 @@ class SpanBatch:
     """Recordings, what the model should say of them, and what is hidden from it."""
 
     inputs: Tensor
-    """`BS` float32, zeros behind each recording's end."""
+    """Waveforms `BS` float32, zeros behind each recording's end; of texts ids `BT`, padding behind each."""
     targets: Tensor
-    """Letters `BL` int64 with zeros behind each text, or classes `BC` float32 as in `LabelledBatch`."""
+    """Letters `BL` int64 with zeros behind each text, classes `BC` float32 as in `LabelledBatch`, or numbers `B1`."""
     lengths_B: Tensor | None = None
-    """Samples of each recording; none: all are full."""
+    """Samples of each recording, tokens of each text; none: all are full."""
     target_lengths_B: Tensor | None = None
     """Letters of each text."""
     time_masks_BT: Tensor | None = None
@@ -48,15 +48,15 @@ class SpanBatch:
     """Samples that could not be read and were replaced."""
     weight: float = 1.0
     """Of this process's mean loss in the mean over processes: 1 where all have equally many samples."""
-    seconds: float = 1.0
-    """Of each recording, filled up."""
+    size: float = 1.0
+    """What a sample counts in a batch size: seconds of each recording, or tokens of each text, filled up."""
 
     def __len__(self) -> int:
         return len(self.inputs)
 
     def split(self, size: int) -> Iterator[SpanBatch]:
-        """Micro-batches of at most `size` seconds (at least one recording)."""
-        count = max(1, int(size / self.seconds))
+        """Micro-batches of at most `size` seconds or tokens (at least one sample)."""
+        count = max(1, int(size / self.size))
         for start in range(0, len(self), count):
             yield self._with(lambda tensor: tensor[start : start + count], bad=())  # noqa: B023
 
@@ -147,5 +147,5 @@ class SpanBatches(Dataset[SpanBatch]):
             freeze_encoder=step < self.freeze_updates,
             bad=read.bad,
             weight=plan.weight,
-            seconds=samples / config.sample_rate,
+            size=samples / config.sample_rate,
         )

@@ -14,15 +14,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 
 from data2vec2.data.labelled import targets_of
 from data2vec2.data.reader import ReadBatch, Reader
+from data2vec2.data.sentences import Texts
 from data2vec2.data.windows import Windows
 from data2vec2.evaluation.features import mean_features, window_features
 from data2vec2.losses import classification
 from data2vec2.models import Classifier
 from data2vec2.models.classifier import linear_softmax
+
+SHOWN = 300
+"""Characters of a text that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -57,16 +67,24 @@ def predict(
     classifier: Classifier, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
 ) -> Predictions:
     """Classify all samples as evaluation sees them. The classifier should be in eval mode."""
-    logits, samples = [], []
+    logits_NC, samples_N = outputs(classifier, reader, normalise, device)
+    truth_NC = targets_of(reader.records, samples_N) > 0
+    return Predictions(logits_NC, truth_NC, samples_N, reader.records.tags is not None)
+
+
+@torch.no_grad()
+def outputs(
+    model: Classifier, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """What the model gives `NC` for all samples that can be read, and their places."""
+    found, samples = [], []
     for asked, batch in _batches(reader):
         read = batch.indices_B == asked  # others stand in for samples that can't be read
         inputs = normalise(torch.from_numpy(batch.inputs).to(device))
         lengths_B = None if batch.lengths_B is None else torch.from_numpy(batch.lengths_B).to(device)
-        logits.append(classifier(inputs, lengths_B).float().cpu().numpy()[read])
+        found.append(model(inputs, lengths_B).float().cpu().numpy()[read])
         samples.append(asked[read])
-    samples_N = np.concatenate(samples)
-    truth_NC = targets_of(reader.records, samples_N) > 0
-    return Predictions(np.concatenate(logits), truth_NC, samples_N, reader.records.tags is not None)
+    return np.concatenate(found), np.concatenate(samples)
 
 
 def _batches(reader: Reader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
@@ -89,14 +107,24 @@ def long_logits(classifier: Classifier, windows: Windows, device: torch.device) 
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
-    """The mean loss, and the accuracy, or with several labels the mean average precision of the classes that occur."""
+    """The mean loss, accuracy, F1 and Matthews' correlation coefficient.
+
+    F1 is that of the second class where there are two, else the mean over the classes that occur. With several labels
+    the loss, and the mean average precision of the classes that occur.
+    """
     logits, truth = torch.from_numpy(predictions.logits_NC), torch.from_numpy(predictions.truth_NC).float()
     loss = classification(logits, truth, predictions.multi_label).item() / max(1, len(logits))
     if predictions.multi_label:
         precisions = [value for value in _average_precisions(predictions) if value is not None]
         return {"loss": loss, "map": float(np.mean(precisions)) if precisions else 0.0}
-    correct = int((predictions.decided_NC & predictions.truth_NC).sum())
-    return {"loss": loss, "accuracy": correct / max(1, len(logits))}
+    truth_N, decided_N = predictions.truth_NC.argmax(axis=1), predictions.decided_NC.argmax(axis=1)
+    average = "binary" if truth.shape[1] == 2 else "macro"
+    return {
+        "loss": loss,
+        "accuracy": float((truth_N == decided_N).mean()),
+        "f1": float(f1_score(truth_N, decided_N, average=average, zero_division=0.0)),
+        "matthews": float(matthews_corrcoef(truth_N, decided_N)),
+    }
 
 
 def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -123,9 +151,8 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
 def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[str, NDArray[Any]]:
     """The wrong predictions that the classifier was surest of, worst first.
 
-    Of pictures `pictures` (`NHWC` uint8); `predicted` (the most probable class that a sample has not), its
-    `probability`, `truth`
-    (its own class; of several the least probable, of none -1), `names`.
+    Of pictures `pictures` (`NHWC` uint8), of text `texts`; `predicted` (the most probable class that a sample has not),
+    its `probability`, `truth` (its own class; of several the least probable, of none -1), `names`.
     """
     probabilities_NC = predictions.probabilities_NC
     wrong_NC = np.where(predictions.truth_NC, -1.0, probabilities_NC)
@@ -135,14 +162,27 @@ def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[
     truth_N = np.where(predictions.truth_NC, probabilities_NC, np.inf).argmin(axis=1)
     truth_N[~predictions.truth_NC.any(axis=1)] = -1
     samples = predictions.samples_N[worst]
-    inputs = reader.eval_batch(samples).inputs
     return {
-        **({"pictures": inputs.transpose(0, 2, 3, 1)} if inputs.ndim == 4 else {}),
         "truth": truth_N[worst],
         "predicted": predicted_N[worst],
         "probability": wrong_N[worst].astype(np.float32),
-        "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
+        **shown(reader, samples),
     }
+
+
+def shown(reader: Reader, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Samples as a report shows them: `names`, of pictures `pictures` (`NHWC` uint8), of text `texts`."""
+    records = reader.records
+    found = {"names": np.array([records.names[sample] for sample in samples.tolist()], dtype=np.str_)}
+    if isinstance(records.source, Texts):
+        rows = ["\n".join(records.source.rows[sample]) for sample in samples.tolist()]
+        return {**found, "texts": np.array([_short(row) for row in rows], dtype=np.str_)}
+    inputs = reader.eval_batch(samples).inputs
+    return {**found, **({"pictures": inputs.transpose(0, 2, 3, 1)} if inputs.ndim == 4 else {})}
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _average_precisions(predictions: Predictions) -> list[float | None]:

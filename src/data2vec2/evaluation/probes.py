@@ -13,9 +13,11 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import normalize
 
 from data2vec2.data.splits import split_validation
 
@@ -33,7 +35,7 @@ CHOOSING = 2_000
 
 @dataclass(frozen=True)
 class Part:
-    """Features `NF` and labels `N` of one part of the data; labels are 0 or above."""
+    """Features `NF` (dense, or a SciPy matrix of sparse rows) and labels `N`, 0 or above, of one part of the data."""
 
     x: Features
     y: Labels
@@ -50,21 +52,19 @@ class Part:
 
 def knn_accuracy(train: Part, test: Part, neighbours: int = 10) -> float:
     """Accuracy of a kNN classifier: cosine similarity, neighbours weighted by the inverse of their distance."""
-
-    def unit(x: Features) -> Features:
-        scaled: Features = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-        return scaled
-
+    if 0 < np.count_nonzero(real := np.asarray(abs(train.x).sum(axis=1)).ravel() > 0) < len(real):
+        train = train.select(np.flatnonzero(real))  # a row of zeros is similar to nothing, yet nearer than most
     classifier = KNeighborsClassifier(min(neighbours, len(train.y)), weights="distance", algorithm="brute")
-    return float(classifier.fit(unit(train.x), train.y).score(unit(test.x), test.y))
+    return float(classifier.fit(normalize(train.x), train.y).score(normalize(test.x), test.y))
 
 
 def linear_accuracy(train: Part, test: Part, seed: int = 0) -> float:
     """Accuracy of multinomial logistic regression, its scaling and strength chosen on a fifth of the training part.
 
     The features are scaled to unit variance in each channel or in each principal direction, whichever does better:
-    features whose channels say nearly the same (an untrained network's) need the second, pixels the first. `seed`
-    decides what is split off. With fewer than 20 samples nothing is: unit variance in each channel, `C` 1.
+    features whose channels say nearly the same (an untrained network's) need the second, pixels the first. Sparse ones
+    are taken as they are. `seed` decides what is split off. With fewer than 20 samples nothing is: unit variance in
+    each channel, `C` 1.
     """
     tried: dict[tuple[int, float], list[tuple[float, LogisticRegression]]] = {}
     scalings = _scalings(train.x)
@@ -89,8 +89,13 @@ def majority_accuracy(train: Part, test: Part) -> float:
     return float((test.y == np.bincount(train.y).argmax()).mean())
 
 
-def _scalings(x: Features) -> tuple[Scaling, Scaling]:
-    """Centred features with unit variance in each channel, and nearly so in each principal direction of those."""
+def _scalings(x: Features) -> tuple[Scaling, ...]:
+    """Centred features with unit variance in each channel, and nearly so in each principal direction of those.
+
+    Sparse ones as they are: they would not stay sparse.
+    """
+    if issparse(x):
+        return (lambda x: x,)
     mean, std = x.mean(0), x.std(0)
     std = np.where(std > 1e-6 * std.max(initial=0), std, 1)
 

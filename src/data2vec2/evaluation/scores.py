@@ -69,7 +69,7 @@ def score(
     device: torch.device,
     part: str,
     *,
-    raw: tuple[str, Callable[[Reader, NDArray[np.int64], Note], Part]],
+    raw: tuple[str, Callable[[Samples, Samples, Note], tuple[Part, Part]]],
     phones: PhoneProbe | None = None,
     probes: Sequence[str] = PROBES[:2],
     labels: Sequence[int] = (),
@@ -80,10 +80,10 @@ def score(
 ) -> Scores:
     """The `probes` on features of a model, of the same network untrained and of raw inputs, and the majority class.
 
-    `raw` names the raw features and makes them; `phones` is what the probe of that name learns from. Without the
-    untrained network the raw features are left out too. With `labels` (a class) also low-label curves of kNN and linear
-    probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored, `note` of samples
-    that can't be read.
+    `raw` names the raw features and makes them of both parts; `phones` is what the probe of that name learns from.
+    Without the untrained network the raw features are left out too. With `labels` (a class) also low-label curves of
+    kNN and linear probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored,
+    `note` of samples that can't be read.
     """
     rows, curves = [], []
     others = ((RANDOM, untrained), (raw[0], None)) if untrained else ()
@@ -91,10 +91,10 @@ def score(
         log(f"scoring {name}")
         known, asked = Part.none(), Part.none()
         if set(probes) - {"phones"} or labels:
-            known, asked = (
-                raw[1](*samples, note) if model is None else encode(model, *samples, normalise, device, note)
-                for samples in (train, test)
-            )
+            if model is None:
+                known, asked = raw[1](train, test, note)
+            else:
+                known, asked = (encode(model, *samples, normalise, device, note) for samples in (train, test))
         row: dict[str, float] = {}
         if "knn" in probes:
             row["knn"] = knn_accuracy(known, asked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from data2vec2.config import AudioConfig, AudioFinetuneConfig, FinetuneConfig, ImageConfig, RunConfig, TextConfig
+from data2vec2.config import AnyFinetuneConfig, AudioConfig, AudioFinetuneConfig, ImageConfig, RunConfig, TextConfig
 from data2vec2.interop.export import ExportInfo
 from data2vec2.version import __version__
 
@@ -68,16 +68,21 @@ features = model(**processor({call}, return_tensors="pt")).pooler_output
 {note}"""
 
 
-def classifier_card(
-    config: FinetuneConfig | AudioFinetuneConfig, info: ExportInfo, data: str, scores: Mapping[str, Any]
-) -> str:
-    """README.md of a fine-tuned classifier; `scores` as in scores.json, or empty."""
+def classifier_card(config: AnyFinetuneConfig, info: ExportInfo, data: str, scores: Mapping[str, Any]) -> str:
+    """README.md of a fine-tuned classifier, or of a model that gives numbers; `scores` as in scores.json, or empty."""
     kind, encoder = info.model.modality.kind, info.model.encoder
     start = (
         "from random initialisation" if config.from_scratch else "from an encoder that was pre-trained without labels"
     )
     names = ", ".join(info.classes[:20]) + (", ..." if len(info.classes) > 20 else "")
     measure = ("mean average precision", "map") if info.multi_label else ("accuracy", "accuracy")
+    if info.regression:
+        measure = ("Pearson correlation", "pearson")
+    outputs = (
+        "a number"
+        if info.regression
+        else f"{len(info.classes)}{', several a sample' if info.multi_label else ''}: {names}"
+    )
     score = f"{scores[measure[1]]:.4f} on {scores['samples']:,} samples ({scores['part']} part)" if scores else "none"
     return f"""---
 library_name: transformers
@@ -85,14 +90,14 @@ pipeline_tag: {kind}-classification
 tags: [data2vec2, {kind}-classification]
 ---
 
-# data2vec 2.0 {kind} classifier
+# data2vec 2.0 {kind} {"regression" if info.regression else "classifier"}
 
 Fine-tuned {start} by data2vec2 {__version__} (recipe `{config.recipe}`).
 
 | | |
 |---|---|
 | data | {data} |
-| classes | {len(info.classes)}{", several a sample" if info.multi_label else ""}: {names} |
+| {"output" if info.regression else "classes"} | {outputs} |
 | {measure[0]} | {score} |
 | updates x batch | {config.train.updates:,} x {config.train.batch_size} |
 | input | {_input(info.model.modality)} |

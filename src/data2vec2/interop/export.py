@@ -18,7 +18,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -38,15 +38,17 @@ from data2vec2.interop.fields import from_fields, to_fields
 from data2vec2.interop.processors import from_processor, to_processor
 from data2vec2.modalities import build_modality
 from data2vec2.models import Classifier, Encoder
+from data2vec2.models.classifier import POOLINGS, Pooling
 from data2vec2.models.ctc import SpeechRecognizer
 from data2vec2.training.run import CONFIG
 
-Pooling = Literal["mean", "linear_softmax"]
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
 CTC = "Data2Vec2AudioForCTC"
 """What `architectures` says of a recogniser."""
 PROBLEM_TYPES = {False: "single_label_classification", True: "multi_label_classification"}
 """Whether a sample can have several classes, to Transformers' name for it."""
+REGRESSION = "regression"
+"""The same of a model whose only output is a number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,6 +65,8 @@ class ExportInfo:
     """Whether a sample can have several of the classes."""
     pooling: Pooling = "mean"
     """How a classifier's tokens become classes."""
+    regression: bool = False
+    """Whether the model gives a number, which `classes` names, and no class."""
     letters: Letters | None = None
     """What a recogniser writes; none for another model."""
 
@@ -101,11 +105,11 @@ def export_classifier(classifier: Classifier, info: ExportInfo, folder: Path, ca
     }
     kind = info.model.modality.kind.capitalize()
     head = {
-        "architectures": [f"Data2Vec2{kind}For{kind}Classification"],
+        "architectures": [f"Data2Vec2{kind}For{'Sequence' if kind == 'Text' else kind}Classification"],
         "id2label": dict(enumerate(info.classes)),
         "label2id": {name: index for index, name in enumerate(info.classes)},
-        "problem_type": PROBLEM_TYPES[info.multi_label],
-        **({"pooling": info.pooling} if kind == "Audio" else {}),
+        "problem_type": REGRESSION if info.regression else PROBLEM_TYPES[info.multi_label],
+        **({} if kind == "Image" else {"pooling": info.pooling}),
     }
     _write(weights, head, info, folder, card)
 
@@ -218,9 +222,15 @@ def _read(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
         raise UserError(f"{folder / 'preprocessor_config.json'} can't be used: {error}") from error
     multi_label = fields.get("problem_type") == PROBLEM_TYPES[True]
     letters = Letters.load(folder) if fields.get("architectures") == [CTC] else None
-    pooling: Pooling = "linear_softmax" if fields.get("pooling") == "linear_softmax" else "mean"
+    pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
     info = ExportInfo(
-        model=model, data=data, classes=classes, multi_label=multi_label, pooling=pooling, letters=letters
+        model=model,
+        data=data,
+        classes=classes,
+        multi_label=multi_label,
+        pooling=pooling,
+        regression=fields.get("problem_type") == REGRESSION,
+        letters=letters,
     )
     try:
         return info, load_file(folder / "model.safetensors")

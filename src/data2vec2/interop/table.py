@@ -1,11 +1,13 @@
 """Features as a Parquet file.
 
 Columns: `name` (string), `part` (string), `label` (string or null; a list of strings where samples can have several),
-`features`; of recordings `transcript` (string or null). Pooled features are a list of the fixed length `dim`. Dense
-ones are one flat list a sample: of pictures patch after patch, row by row, with `grid` (int32, rows and columns), so
-`features.reshape(*grid, dim)`; of recordings token after token, with `num_tokens` (int32). The schema's metadata hold a
-JSON object under "data2vec2" that says what they are; of recordings also `hop_s` and `first_centre_s`: token t stands
-for the sound around `first_centre_s + t * hop_s` seconds.
+`features`; of recordings `transcript` (string or null), of text `texts` (a list of one string, of a pair two). Pooled
+features are a list of the fixed length `dim`. Dense ones are one flat list a sample: of pictures patch after patch, row
+by row, with `grid` (int32, rows and columns), so `features.reshape(*grid, dim)`; of recordings token after token, with
+`num_tokens` (int32); of text likewise, with `tokens` (strings, as the vocabulary has them) and `offsets` (int32, first
+character of each in its text and the one behind its last). The schema's metadata hold a JSON object under "data2vec2"
+that says what they are; of recordings also `hop_s` and `first_centre_s`: token t stands for the sound around
+`first_centre_s + t * hop_s` seconds.
 
 Shapes: `D` width, `T` patches.
 """

@@ -5,26 +5,32 @@ Shapes: `B` samples, `T` tokens, `C` classes, `D` width.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.models.ctc import mask_tokens
-from data2vec2.models.encoder import Encoder
+from data2vec2.models.encoder import Encoder, initialise
 from data2vec2.nn.block import Block
+
+Pooling = Literal["mean", "linear_softmax", "first"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
 class Classifier(nn.Module):
-    """Mean of the features over real tokens (without CLS), LayerNorm, Linear; or pooled after these."""
+    """Mean of the features over real tokens (without CLS), LayerNorm, Linear; or pooled after these.
+
+    Or of text, as RoBERTa has it: features of the first token, a layer with tanh, Linear.
+    """
 
     def __init__(
         self,
         encoder: Encoder,
         num_classes: int,
         drop_path: float = 0.0,
-        pooling: Literal["mean", "linear_softmax"] = "mean",
+        pooling: Pooling = "mean",
         noise_std: float = 0.01,
     ) -> None:
         """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block.
@@ -37,7 +43,11 @@ class Classifier(nn.Module):
         self.skips_parts = False  # for the loop: whether a pass may leave out trained parts (`freeze_encoder`)
         dim, config = encoder.config.embed_dim, encoder.config
         self.encoder = encoder
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm: nn.Module = nn.Identity() if pooling == "first" else nn.LayerNorm(dim, eps=1e-6)
+        self.dense: nn.Module = nn.Identity()
+        if pooling == "first":
+            self.dense = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
+            initialise(self.dense)
         self.head = nn.Linear(dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
@@ -63,13 +73,19 @@ class Classifier(nn.Module):
             tokens = self.encoder.modality.tokens(inputs, lengths_B)
             tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
             encoded = self.encoder(tokens=tokens)
-        if self.pooling == "mean":
-            return self.of_pooled(encoded.pooled())
+        if self.pooling != "linear_softmax":
+            return self.of_pooled(encoded.pooled() if self.pooling == "mean" else encoded.x_NLD[:, 0])
         return linear_softmax(self.of_pooled(encoded.features_NTD), encoded.tokens.padding_BT)
 
     def of_pooled(self, features_D: Tensor) -> Tensor:
         """Logits `C` of features that are pooled already, or of single tokens; any axes before."""
-        return self.head(self.norm(features_D))  # type: ignore[no-any-return]
+        return self.head(self.dense(self.norm(features_D)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def rescale(self, mean: float, deviation: float) -> None:
+        """Make outputs that were learned as (number - mean) / deviation the numbers themselves."""
+        self.head.weight *= deviation
+        self.head.bias.copy_(self.head.bias * deviation + mean)
 
 
 def linear_softmax(logits_BTC: Tensor, padding_BT: Tensor | None = None) -> Tensor:

@@ -15,7 +15,7 @@ _TEXT = (text_tiny, text_base, text_large)
 RECIPES = {recipe.__name__: recipe for recipe in (*_IMAGE, *_AUDIO, *_TEXT)}
 
 
-DEMO_RECIPES = {"image": "image_tiny", "audio": "audio_mel_tiny"}
+DEMO_RECIPES = {"image": "image_tiny", "audio": "audio_mel_tiny", "text": "text_tiny"}
 """Kinds of demonstration, and their recipes."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from data2vec2.config import (
-    AudioFinetuneConfig,
+    AnyFinetuneConfig,
     AugmentConfig,
     FinetuneConfig,
     FinetuneDataConfig,
@@ -16,6 +16,7 @@ from data2vec2.config import (
     TrainConfig,
 )
 from data2vec2.recipes.speech import SPEECH_RECIPES
+from data2vec2.recipes.text_finetune import TEXT_FINETUNE_RECIPES
 
 
 def image_finetune_base() -> FinetuneConfig:
@@ -71,9 +72,10 @@ FINETUNE_RECIPES = {
 }
 
 
-def get_finetune_recipe(name: str) -> FinetuneConfig | AudioFinetuneConfig:
+def get_finetune_recipe(name: str) -> AnyFinetuneConfig:
     """The configuration of a recipe; `ValueError` with the nearest name if there is none of this name."""
-    recipes: dict[str, Callable[[], FinetuneConfig | AudioFinetuneConfig]] = {**FINETUNE_RECIPES, **SPEECH_RECIPES}
+    recipes: dict[str, Callable[[], AnyFinetuneConfig]]
+    recipes = {**FINETUNE_RECIPES, **SPEECH_RECIPES, **TEXT_FINETUNE_RECIPES}
     if name not in recipes:
         near = difflib.get_close_matches(name, recipes, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipes)}"

@@ -21,6 +21,7 @@ from data2vec2.reporting.parts import read_config, read_environment, read_skippe
 from data2vec2.reporting.pictures import read_gallery, read_masks, read_mistakes
 from data2vec2.reporting.scores import read_scores
 from data2vec2.reporting.sounds import read_sound_gallery, read_sound_masks
+from data2vec2.reporting.texts import read_text_gallery, read_text_masks
 from data2vec2.reporting.transcripts import read_transcripts
 from data2vec2.training.run import write_text
 from data2vec2.version import __version__
@@ -65,13 +66,17 @@ def write_report(run: Path, out: Path | None = None) -> Path:
 
 
 def _masks(path: Path) -> dict[str, Any]:
-    """Masks of pictures or of recordings, whichever the file holds."""
-    return read_sound_masks(path) if _holds(path, "spectra") else read_masks(path)
+    """Masks of pictures, recordings or texts, whichever the file holds."""
+    if _holds(path, "spectra"):
+        return read_sound_masks(path)
+    return read_text_masks(path) if _holds(path, "tokens") else read_masks(path)
 
 
 def _gallery(path: Path) -> dict[str, Any]:
-    """A gallery of pictures or of recordings, whichever the file holds."""
-    return read_sound_gallery(path) if _holds(path, "spectra") else read_gallery(path)
+    """A gallery of pictures, recordings or texts, whichever the file holds."""
+    if _holds(path, "spectra"):
+        return read_sound_gallery(path)
+    return read_text_gallery(path) if _holds(path, "texts") else read_gallery(path)
 
 
 def _holds(path: Path, name: str) -> bool:

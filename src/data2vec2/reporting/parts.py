@@ -28,7 +28,8 @@ def read_config(path: Path) -> dict[str, Any]:
     """Find the name of the recipe and whether it is a fine-tuning run, and keep the file as it stands."""
     values = read_mapping(path)
     recipe = str(values.get("recipe", "unknown recipe"))
-    kind = "audio" if "sample_rate:" in (text := path.read_text("utf-8")) else "image"
+    marks, text = {"sample_rate:": "audio", "vocab_size:": "text"}, path.read_text("utf-8")
+    kind = next((kind for mark, kind in marks.items() if mark in text), "image")
     return {"recipe": recipe, "finetuning": bool({"augment", "masks"} & values.keys()), "kind": kind, "text": text}
 
 

@@ -94,6 +94,11 @@ def is_helper() -> bool:
     return int(os.environ.get("RANK", "0")) > 0
 
 
+def under_torchrun() -> bool:
+    """Whether torchrun has started this process."""
+    return "WORLD_SIZE" in os.environ
+
+
 def local_device(device: torch.device) -> torch.device:
     """The GPU of this process, where each process of a machine has its own."""
     if device != torch.device("cuda"):
@@ -106,7 +111,7 @@ def num_processes(asked: int | None, device: torch.device) -> int:
 
     None asked: one for each GPU if the device is "cuda" without a number, else one.
     """
-    if "WORLD_SIZE" in os.environ:
+    if under_torchrun():
         return int(os.environ["WORLD_SIZE"])
     if device.type == "cpu":
         return asked or 1

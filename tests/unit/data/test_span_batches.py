@@ -82,8 +82,8 @@ def test_what_a_batch_holds(reader: SpokenReader) -> None:
         batch, plan = dataset[step], reader.order(SECONDS)(step)
         assert batch.lengths_B is not None and batch.target_lengths_B is not None
         assert len(batch) == len(plan.samples_B)
-        assert batch.seconds == batch.inputs.shape[1] / RATE == int(batch.lengths_B.max()) / RATE
-        assert len(batch) * batch.seconds <= SECONDS
+        assert batch.size == batch.inputs.shape[1] / RATE == int(batch.lengths_B.max()) / RATE
+        assert len(batch) * batch.size <= SECONDS
         assert (batch.weight, batch.bad) == (1.0, ())
         for place, sample in enumerate(plan.samples_B.tolist()):
             wave, letters, *_ = rows(batch, place)
@@ -180,8 +180,8 @@ def test_micro_batches_are_slices_of_so_many_seconds(reader: SpokenReader, secon
         if isinstance(value := getattr(batch, field.name), Tensor):
             assert torch.equal(torch.cat([getattr(part, field.name) for part in parts]), value), field.name
     for part in parts:
-        kept = part.freeze_encoder, part.weight, part.seconds
-        assert kept == (batch.freeze_encoder, batch.weight, batch.seconds)
+        kept = part.freeze_encoder, part.weight, part.size
+        assert kept == (batch.freeze_encoder, batch.weight, batch.size)
 
 
 def test_moving_a_batch_keeps_all_of_it(reader: SpokenReader) -> None:
@@ -189,7 +189,7 @@ def test_moving_a_batch_keeps_all_of_it(reader: SpokenReader) -> None:
     assert_same(batch.to(CPU), batch)
     moved = batch.to(torch.device("meta"))
     assert {value.device.type for value in vars(moved).values() if isinstance(value, Tensor)} == {"meta"}
-    assert (moved.weight, moved.seconds, moved.freeze_encoder) == (batch.weight, batch.seconds, True)
+    assert (moved.weight, moved.seconds, moved.freeze_encoder) == (batch.weight, batch.size, True)
 
 
 def test_what_could_not_be_read_is_named_once(folder: Path, tmp_path: Path) -> None:

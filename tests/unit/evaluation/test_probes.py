@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -108,3 +109,14 @@ def test_a_channel_without_variation_changes_nothing() -> None:
     train, test = clusters(200, 0, spread=2.0), clusters(200, 1, spread=2.0)
     wider = [Part(np.hstack([part.x, np.full((200, 1), 7, np.float32)]), part.y) for part in (train, test)]
     assert linear_accuracy(*wider) == pytest.approx(linear_accuracy(train, test), abs=0.02)
+
+
+def test_sparse_features_are_read_as_dense_ones() -> None:
+    train, test = (clusters(200, seed, spread=1.0) for seed in (0, 1))
+    sparse = [Part(csr_matrix(part.x), part.y) for part in (train, test)]
+    assert knn_accuracy(*sparse) == pytest.approx(knn_accuracy(train, test))
+    assert linear_accuracy(*sparse) == pytest.approx(linear_accuracy(train, test), abs=0.03)
+    zeros = csr_matrix(([], ([], [])), shape=(50, train.x.shape[1]), dtype=np.float32)
+    more = Part(vstack([sparse[0].x, zeros]).tocsr(), np.append(train.y, np.zeros(50, dtype=np.int64)))
+    assert knn_accuracy(more, sparse[1]) == pytest.approx(knn_accuracy(train, test)), "zeros are near to nothing"
+    assert sparse[0].select(np.array([3, 1])).x.toarray().tolist() == train.x[[3, 1]].tolist()

@@ -23,7 +23,7 @@ from data2vec2.models import Encoder
 from data2vec2.recipes import get_recipe
 
 CPU = torch.device("cpu")
-RAW = ("raw pixels", lambda reader, samples, note: raw_pixels(reader, samples, note=note))
+RAW = ("raw pixels", lambda train, test, note: (raw_pixels(*train, note=note), raw_pixels(*test, note=note)))
 CONFIG = get_recipe("image_tiny").model
 
 

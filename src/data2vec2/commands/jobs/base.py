@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from data2vec2.commands.kinds import Log
-from data2vec2.config import AudioFinetuneConfig, FinetuneConfig, ModelConfig
+from data2vec2.config import AnyFinetuneConfig, ModelConfig
 from data2vec2.data.reader import Reader
 from data2vec2.data.skipped import Skipped
 from data2vec2.interop.export import ExportInfo
@@ -19,7 +19,7 @@ from data2vec2.training.loop import Task
 from data2vec2.training.parallel import World
 from data2vec2.training.run import RunFolder
 
-AnyConfig = FinetuneConfig | AudioFinetuneConfig
+AnyConfig = AnyFinetuneConfig
 
 
 class Data(Protocol):

@@ -27,8 +27,8 @@ from data2vec2.training.parallel import World
 from data2vec2.training.run import RunFolder
 
 
-class _ClassifyJob:
-    """What is the same for both."""
+class ClassifyJob:
+    """What is the same for all modalities."""
 
     outputs = "classes"
 
@@ -57,7 +57,7 @@ class _ClassifyJob:
         write_result(run, config, shape, model, data, log)
 
 
-class PicturesJob(_ClassifyJob):
+class PicturesJob(ClassifyJob):
     """Classes of pictures."""
 
     unit = "pictures"
@@ -114,7 +114,7 @@ class PicturesJob(_ClassifyJob):
         say(f"first batch: targets {(batch, data.outputs)}")
 
 
-class SoundsJob(_ClassifyJob):
+class SoundsJob(ClassifyJob):
     """Classes of recordings."""
 
     unit = "seconds of audio"

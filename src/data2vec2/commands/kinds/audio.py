@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.config import AudioConfig, AudioDataConfig, ModelConfig, RunConfig
 from data2vec2.data.audio import AudioReader, AudioSurvey, survey_audio
 from data2vec2.data.phones import Alignment, read_phones
-from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.errors import UserError
+from data2vec2.evaluation.features import Note
 from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.gallery_audio import write_audio_gallery
 from data2vec2.evaluation.mel import log_mel, mel_statistics
 from data2vec2.evaluation.probes import Part
+from data2vec2.evaluation.scores import Samples
 from data2vec2.interop.export import ExportInfo
 from data2vec2.masking import draw_keep_ids
 from data2vec2.models import Encoder
@@ -124,10 +126,11 @@ class AudioKind:
                 raise UserError(f"{path} has no row for any of {len(names):,} recordings, such as {names[0]}")
         return PhoneProbe(train, test, alignments)
 
-    def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[Part, Part]:
         """Mean and deviation of each log-mel bin over a recording."""
-        assert isinstance(reader, AudioReader)
-        return mel_statistics(reader, samples, reader.config.sample_rate, note)
+        assert isinstance(train[0], AudioReader)
+        rate = train[0].config.sample_rate
+        return mel_statistics(*train, rate, note), mel_statistics(*test, rate, note)
 
 
 def _alignments(data: Path) -> dict[str, Alignment]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +14,10 @@ from torch import Tensor
 from data2vec2.config import AudioDataConfig, ImageDataConfig, ModelConfig, RunConfig, TextDataConfig
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Parts, Records
+from data2vec2.evaluation.features import Note
 from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.probes import Part
+from data2vec2.evaluation.scores import Samples
 from data2vec2.interop.export import ExportInfo
 from data2vec2.models import Encoder
 
@@ -87,5 +89,5 @@ class Kind(Protocol):
     def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
         """What the probe of phones learns from and is scored on; `UserError` where there is none."""
 
-    def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[Part, Part]:
         """The inputs themselves as features, with labels: what a probe can do without a model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,14 @@ from torch import Tensor
 from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.config import ImageConfig, ImageDataConfig, ModelConfig, RunConfig
 from data2vec2.data.image import ImageReader, Survey, decode, survey
-from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import BadSample, Parts, Records, open_data
 from data2vec2.errors import UserError
-from data2vec2.evaluation.features import Normalise, raw_pixels
+from data2vec2.evaluation.features import Normalise, Note, raw_pixels
 from data2vec2.evaluation.frames import PhoneProbe
 from data2vec2.evaluation.gallery import write_gallery
 from data2vec2.evaluation.probes import Part
+from data2vec2.evaluation.scores import Samples
 from data2vec2.interop.export import ExportInfo
 from data2vec2.masking import draw_keep_ids
 from data2vec2.models import Encoder
@@ -105,9 +105,9 @@ class ImageKind:
         """Pictures say nothing."""
         raise ValueError("--probes phones is for speech; leave it out")
 
-    def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[Part, Part]:
         """Pixels."""
-        return raw_pixels(reader, samples, note=note)
+        return raw_pixels(*train, note=note), raw_pixels(*test, note=note)
 
 
 def has_colour(records: Records, looks: int = 16) -> bool:

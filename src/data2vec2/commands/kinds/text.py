@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,16 @@ from data2vec2.config import ModelConfig, RunConfig, TextConfig, TextDataConfig
 from data2vec2.data.blocks import TextReader, open_text
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.sentences import SentenceReader, Texts
 from data2vec2.data.tokenizer import load_tokenizer
 from data2vec2.errors import UserError
+from data2vec2.evaluation.features import Note, encode
 from data2vec2.evaluation.frames import PhoneProbe
+from data2vec2.evaluation.gallery_text import write_text_gallery
 from data2vec2.evaluation.probes import Part
+from data2vec2.evaluation.scores import Samples
+from data2vec2.evaluation.similarity import SEARCHED, spread
+from data2vec2.evaluation.words import tfidf
 from data2vec2.interop.export import ExportInfo
 from data2vec2.masking import draw_keep_ids
 from data2vec2.models import Encoder
@@ -39,9 +45,9 @@ class TextLook:
 class TextKind:
     """Blocks of tokens."""
 
-    plural = unit = "blocks"
+    plural, unit = "texts", "blocks"
     largest_name = "a block"
-    raw = "counts of tokens"
+    raw = "words (TF-IDF)"
 
     def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
         """Blocks of the tokenised text."""
@@ -76,8 +82,11 @@ class TextKind:
             say(f"model: a vocabulary of {fitted.vocab_size:,}, as the tokenizer has")
         return replace(config, data=data, model=replace(config.model, modality=fitted))
 
-    def reader(self, records: Records, model: ModelConfig, data: AnyData, seed: int) -> TextReader:
-        """Blocks as they are."""
+    def reader(self, records: Records, model: ModelConfig, data: AnyData, seed: int) -> Reader:
+        """Blocks as they are; of tables whole texts."""
+        assert isinstance(data, TextDataConfig) and data.tokenizer
+        if isinstance(records.source, Texts):
+            return SentenceReader(records, _modality(model), Path(data.tokenizer), seed)
         return TextReader(records, _modality(model), seed)
 
     def look(self, reader: Reader, config: RunConfig, say: Log) -> tuple[RunConfig, TextLook]:
@@ -115,15 +124,27 @@ class TextKind:
         info: ExportInfo,
         data: Path,
     ) -> None:
-        """Nothing yet."""
+        """Neighbours, and a map."""
+        samples = samples[spread(len(samples), SEARCHED)]
+        known = encode(encoder, reader, samples, self.normalise(info.data, device), device)
+        write_text_gallery(run, known, _texts(reader, samples), reader.records.classes)
 
     def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
         """Text says nothing."""
         raise ValueError("--probes phones is for speech; leave it out")
 
-    def raw_features(self, reader: Reader, samples: NDArray[np.int64], note: Callable[[Iterable[Bad]], object]) -> Part:
-        """Nothing yet."""
-        raise UserError("models of text can't be evaluated yet")
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[Part, Part]:
+        """Frequencies of words and of pairs of words."""
+        (known, known_labels), (asked, asked_labels) = (
+            (_texts(reader, samples), reader.records.labels[samples]) for reader, samples in (train, test)
+        )
+        return tfidf(known, known_labels, asked, asked_labels)
+
+
+def _texts(reader: Reader, samples: NDArray[np.int64]) -> list[str]:
+    """The texts of samples; of a pair one behind the other, in lines."""
+    assert isinstance(reader, SentenceReader)
+    return ["\n".join(reader.texts.rows[sample]) for sample in samples.tolist()]
 
 
 def _modality(model: ModelConfig) -> TextConfig:

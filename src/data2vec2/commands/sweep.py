@@ -1,0 +1,146 @@
+"""finetune TASK MODEL DATA --out OUT --sweep LR,LR --seeds N: the same fine-tuning at several rates and seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import yaml
+
+from data2vec2.commands.finetune import TaskName, finetune, read_config
+from data2vec2.commands.plan import keep_started
+from data2vec2.config import AnyFinetuneConfig, to_dict
+from data2vec2.errors import UserError
+from data2vec2.training.best import Best
+from data2vec2.training.loop import Outcome
+from data2vec2.training.parallel import under_torchrun
+from data2vec2.training.progress import console
+from data2vec2.training.run import CONFIG, RunFolder, write_text
+
+SWEEP = "sweep.yaml"
+MAIN = ("map", "accuracy", "pearson", "wer")
+"""Which of a run's scores is shown: the first that it has."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One rate, over the seeds."""
+
+    lr: float
+    median: float | None
+    """Of the best validation scores of its runs; none if one of them failed."""
+    best: float | None
+    run: str | None
+    """The run with the best one, by the name of its folder."""
+    tested: dict[str, float]
+    """Score on the test part: the median over runs, and that of `run`; empty without a test part."""
+
+
+def sweep(
+    model: Path,
+    data: Path,
+    out: Path,
+    rates: Sequence[float],
+    seeds: int,
+    *,
+    task: TaskName,
+    config: AnyFinetuneConfig,
+    val: Path | None = None,
+    from_scratch: bool = False,
+    resume: bool = False,
+) -> tuple[Outcome, list[Row]]:
+    """Fine-tune at each of the rates with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED.
+
+    The best rate is that with the highest median over seeds of the best validation score; the test part decides
+    nothing. OUT/scores.json has all scores. With `resume` finished runs are kept and others gone on with.
+
+    Returns how it ended, and a row for each rate, best first (none if interrupted). Raises as `finetune` does, and
+    `UserError` if there is no validation part.
+    """
+    if not rates or seeds < 1 or len(set(rates)) < len(rates) or min(rates) <= 0:
+        raise ValueError(
+            f"--sweep {','.join(f'{rate:g}' for rate in rates)} with --seeds {seeds}; rates must be above 0 "
+            "and different, seeds at least 1"
+        )
+    if under_torchrun():
+        raise ValueError("a sweep starts its processes itself (--train.processes); run it without torchrun")
+    config = _started(out, replace(config, from_scratch=from_scratch or config.from_scratch), resume)
+    runs: list[dict[str, Any]] = []
+    for rate in rates:
+        for seed in range(config.train.seed, config.train.seed + seeds):
+            run = out / f"lr-{rate:g}-seed-{seed}"
+            if _state(run) not in ("finished", "diverged", "collapsed"):
+                console().print(f"{run.name}:")
+                one = replace(config, optim=replace(config.optim, lr=rate), train=replace(config.train, seed=seed))
+                goes_on = (run / CONFIG).is_file()
+                outcome = finetune(model, data, run, task=task, config=one, val=val, resume=goes_on)
+                if outcome.state == "interrupted":
+                    return outcome, []
+            validation = Best(run).score if _state(run) == "finished" else None
+            if _state(run) == "finished" and validation is None:
+                raise UserError(f"{run} has no validation scores to choose by; give --val or --data.val-fraction")
+            scores = json.loads((run / "scores.json").read_text("utf-8")) if validation is not None else {}
+            runs.append({"run": run.name, "lr": rate, "seed": seed, "validation": validation, "scores": scores})
+    rows = [_row(rate, runs) for rate in rates]
+    rows.sort(key=lambda row: float("-inf") if row.median is None else row.median, reverse=True)
+    found = {"kind": "sweep", "task": task, "rates": [vars(row) for row in rows], "runs": runs}
+    RunFolder(out).write_json("scores.json", found)
+    return Outcome("finished", config.train.updates), rows
+
+
+def format_sweep(rows: Sequence[Row]) -> str:
+    """The rows as plain text, best first."""
+
+    def cells(*values: float | None) -> str:
+        return "  ".join("failed" if value is None else f"{value:6.4f}" for value in values)
+
+    lines = [f"{'':>10}  validation" + ("      test" if any(row.tested for row in rows) else "")]
+    lines += [f"{'rate':>10}  median    best" + ("    median    best" if any(row.tested for row in rows) else "")]
+    lines += [
+        f"{row.lr:>10g}  {cells(row.median, row.best)}" + (f"    {cells(*row.tested.values())}" if row.tested else "")
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _started(out: Path, config: AnyFinetuneConfig, resume: bool) -> AnyFinetuneConfig:
+    """The sweep's configuration, kept in OUT; `UserError` if OUT holds another, or something else."""
+    path = out / SWEEP
+    if resume:
+        if not path.is_file():
+            raise UserError(f"nothing to resume: {out} holds no sweep (no {SWEEP}); leave --resume out")
+        saved = read_config(path)
+        if (saved.recipe, saved.from_scratch) != (config.recipe, config.from_scratch):
+            raise UserError(f"{out} holds a sweep of {saved.recipe}, not of {config.recipe}, or of other weights")
+        return keep_started(saved, config, config)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty; give another folder, or --resume to go on with a sweep")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
+    return config
+
+
+def _state(run: Path) -> str:
+    """How a run ended; empty if it did not, or there is none."""
+    status = run / "status.json"
+    return str(json.loads(status.read_text("utf-8"))["state"]) if status.is_file() else ""
+
+
+def _row(rate: float, runs: Sequence[dict[str, Any]]) -> Row:
+    """What became of a rate."""
+    own = [run for run in runs if run["lr"] == rate]
+    known = [run for run in own if run["validation"] is not None]
+    if not known:
+        return Row(rate, None, None, None, {})
+    best = max(known, key=lambda run: float(run["validation"]))
+    main = next(name for name in MAIN if name in best["scores"])
+    tested = {}
+    if best["scores"]["part"] == "test":
+        values = [float(run["scores"][main]) for run in known]
+        tested = {f"median {main}": median(values), main: float(best["scores"][main])}
+    middle = median(float(run["validation"]) for run in known) if len(known) == len(own) else None
+    return Row(rate, middle, float(best["validation"]), str(best["run"]), tested)
