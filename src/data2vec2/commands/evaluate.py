@@ -15,7 +15,7 @@ from data2vec2.commands.data import held_out
 from data2vec2.commands.files import opener
 from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import check_recipe, finetune_config, finetune_curves
+from data2vec2.commands.low_labels import check_curves, finetune_config, finetune_curves
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
@@ -57,10 +57,9 @@ def evaluate(
 
     `model` is a run folder or an exported model. Probes learn from the labels of DATA's training part and are scored on
     `test`, or DATA's own test or validation part, or what the run held out of DATA, or a fifth split off by `seed`. At
-    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed. Of text
-    the columns of tables are found by their usual names unless given. The attentive probe is for pictures. The probe of
-    phones is for speech with alignments: DATA holds a phones.csv of columns `file_name` and `phones`, the latter
-    "PHONE:FRAMES ..." in frames of 10 ms.
+    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed. Columns
+    of texts are found by their usual names unless given. The attentive probe is for pictures, that of phones for speech
+    with a phones.csv in DATA: columns `file_name` and `phones` ("PHONE:FRAMES ..." in frames of 10 ms).
 
     `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
     training part `seeds` times, otherwise for every `seed`. `finetune` (a recipe, the config.yaml of a fine-tuning run,
@@ -75,12 +74,10 @@ def evaluate(
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))
     torch_device, kind = choose_device(device), KINDS[info.model.modality.kind]
-    if finetune is not None:
-        check_recipe(finetune, info.model.modality.kind)
     opened = opener(info.model.modality.kind, text_columns, label_column)
     train, held, part = _parts(data, Path(test) if test else None, seed, run, opened)
-    if finetune is not None and part != "test":
-        raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
+    if finetune is not None:
+        check_curves(finetune, info.model.modality.kind, data, part)
     used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
     phones = kind.phones(data, used[0][0], used[1][0]) if "phones" in probes else None
     _check_labels(data, *used, labels, probes, info)

@@ -23,13 +23,15 @@ def finetune_config(name: str) -> AnyConfig:
     return read_config(Path(name)) if name.endswith((".yaml", ".yml")) else get_finetune_recipe(name)
 
 
-def check_recipe(config: AnyConfig, kind: str) -> None:
-    """`ValueError` for a recipe that is not for classes of what the model is of."""
+def check_curves(config: AnyConfig, kind: str, data: Path, part: str) -> None:
+    """`ValueError` for a recipe that is not for classes of what the model is of; `UserError` for another part."""
     recipes = JOBS["classify", kind].recipes if ("classify", kind) in JOBS else {}
     if config.recipe not in recipes:
         raise ValueError(
             f"--finetune {config.recipe} is not for classes of {kind}; there are {', '.join(recipes) or 'none'}"
         )
+    if part != "test":
+        raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
 
 
 def finetune_curves(
