@@ -61,7 +61,8 @@ def predict(
     `model` is a run folder of fine-tuning or its export. The `top` classes are given (none: one). Where a sample can
     have several classes, these are all whose probability is at least `threshold`, or the `top` of them.
 
-    Texts longer than the model takes are cut as in fine-tuning. Recordings above a minute go through the model in windows of a minute that overlap, and are pooled over all of them.
+    Texts longer than the model takes are cut as in fine-tuning. Recordings above a minute go through the model in
+    windows of a minute that overlap, and are pooled over all of them.
 
     Raises, before the first file is read, `UserError` (no classifier, an empty folder) or `ValueError` (an option).
     """
