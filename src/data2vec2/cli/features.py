@@ -54,18 +54,20 @@ class Embed:
 
 @dataclass(kw_only=True)
 class Predict:
-    """Name the classes of pictures or recordings with a fine-tuned model."""
+    """Name the classes of pictures, recordings or texts, or numbers of texts, with a fine-tuned model."""
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
     """A run folder of finetune, or its exported model."""
     files: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="FILES")]
-    """Files and folders of pictures or recordings."""
+    """Files and folders of pictures or recordings; of text, tables or .txt files with a text a line."""
     top: int | None = None
     """Classes for each file, most probable first; none: 1, or all above the threshold where there can be several."""
     threshold: float = 0.5
     """Smallest probability to show, for models of pictures that have several classes."""
     batch: int = 64
-    """Pictures that go through the model at once."""
+    """Pictures or texts that go through the model at once."""
+    text_columns: tuple[str, ...] = ()
+    """Of tables of text: the column of texts, or the two that the model reads as a pair; none: by their usual names."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     json: bool = False
@@ -106,6 +108,7 @@ def run_predict(rest: list[str]) -> int:
         elif args.json:
             print(json.dumps(asdict(prediction)))
         else:
-            found = [f"{name}\t{probability:.4f}" for name, probability in prediction.classes.items()]
+            found = [] if prediction.value is None else [f"{prediction.value:.6g}"]
+            found += [f"{name}\t{probability:.4f}" for name, probability in prediction.classes.items()]
             print("\n".join(f"{prediction.name}\t{one}" for one in found or ["\t"]))
     return code

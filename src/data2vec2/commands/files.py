@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -30,6 +31,19 @@ def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
             names.append(str(path))
     labels = np.full(len(names), -1, dtype=np.int64)
     return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))
+
+
+def listed_texts(paths: Iterable[str | Path], columns: Sequence[str]) -> list[Records]:
+    """Texts of tables, or of files with a text a line, in order and without labels; raises as `open_sentences` does."""
+    found: list[Records] = []
+    for path in paths:
+        parts = open_sentences(path, columns, labels="none")
+        place = Path(path) if Path(path).is_dir() else Path(path).parent
+        for records in (parts.train, parts.val, parts.test):
+            if records is not None:
+                names = [str(place / name) for name in records.names]
+                found.append(replace(records, names=names))
+    return found
 
 
 def opener(

@@ -77,7 +77,7 @@ def finetune(
     run.check(resume=resume, overwrite=overwrite)
     source = export_of(Path(model))
     encoder, info = load_encoder(source)
-    job, weights = _job(task, info), _sha256(source)
+    job, weights = _job(task, info), weights_of(source)
     config = next(iter(job.recipes)) if config is None else config
     config = _started(run, config, from_scratch, weights) if resume else _planned(config, from_scratch, say)
     config, shape = _completed(job, config, info, weights)
@@ -156,7 +156,8 @@ def _job(task: str, info: ExportInfo) -> Job:
     return JOBS[task, kind]
 
 
-def _sha256(source: Path) -> str:
+def weights_of(source: Path) -> str:
+    """SHA-256 (hex) of an exported model's weights."""
     with (source / "model.safetensors").open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

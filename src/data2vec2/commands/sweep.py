@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 
 import yaml
 
-from data2vec2.commands.finetune import TaskName, finetune, read_config
+from data2vec2.commands.finetune import TaskName, finetune, read_config, weights_of
 from data2vec2.commands.plan import keep_started
 from data2vec2.config import AnyFinetuneConfig, to_dict
 from data2vec2.errors import UserError
+from data2vec2.interop.export import export_of, load_encoder
 from data2vec2.training.best import Best
 from data2vec2.training.loop import Outcome
 from data2vec2.training.parallel import under_torchrun
@@ -61,14 +63,18 @@ def sweep(
     Returns how it ended, and a row for each rate, best first (none if interrupted). Raises as `finetune` does, and
     `UserError` if there is no validation part.
     """
-    if not rates or seeds < 1 or len(set(rates)) < len(rates) or min(rates) <= 0:
+    named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
+    if not rates or seeds < 1 or len(named) < len(rates):
         raise ValueError(
-            f"--sweep {','.join(f'{rate:g}' for rate in rates)} with --seeds {seeds}; rates must be above 0 "
-            "and different, seeds at least 1"
+            f"--sweep {','.join(f'{rate:g}' for rate in rates)} with --seeds {seeds}; rates must be above 0 and "
+            "finite, each another, seeds at least 1"
         )
     if under_torchrun():
         raise ValueError("a sweep starts its processes itself (--train.processes); run it without torchrun")
-    config = _started(out, replace(config, from_scratch=from_scratch or config.from_scratch), resume)
+    source = export_of(model)
+    load_encoder(source)  # what is wrong with it is said before anything is written
+    config = replace(config, from_scratch=from_scratch or config.from_scratch, weights=weights_of(source))
+    config = _started(out, config, resume)
     runs: list[dict[str, Any]] = []
     for rate in rates:
         for seed in range(config.train.seed, config.train.seed + seeds):
@@ -114,8 +120,13 @@ def _started(out: Path, config: AnyFinetuneConfig, resume: bool) -> AnyFinetuneC
         if not path.is_file():
             raise UserError(f"nothing to resume: {out} holds no sweep (no {SWEEP}); leave --resume out")
         saved = read_config(path)
-        if (saved.recipe, saved.from_scratch) != (config.recipe, config.from_scratch):
-            raise UserError(f"{out} holds a sweep of {saved.recipe}, not of {config.recipe}, or of other weights")
+        if saved.recipe != config.recipe:
+            raise UserError(f"{out} holds a sweep of {saved.recipe}, not of {config.recipe}")
+        if saved.from_scratch != config.from_scratch:
+            start = "from random weights" if config.from_scratch else "from MODEL's weights"
+            raise UserError(f"{out} holds a sweep that can't go on {start}: it began otherwise")
+        if saved.weights != config.weights:
+            raise UserError(f"MODEL is not the one that the sweep in {out} was started from; resume with the same")
         return keep_started(saved, config, config)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give another folder, or --resume to go on with a sweep")

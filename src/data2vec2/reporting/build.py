@@ -59,7 +59,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     config, scores = parts["config"].content, parts["scores"].content
     classes = scores["classes"] if scores else []
     mistakes = read_part(partial(read_mistakes, classes=classes), run / "mistakes.npz", "no mistake was kept")
-    finetuning = bool((config and config["finetuning"]) or (scores and scores["kind"] == "classify"))
+    finetuning = bool((config and config["finetuning"]) or (scores and scores["kind"] in ("classify", "regress")))
     kinds = [part.content["kind"] for name in ("masks", "gallery", "config") if (part := parts[name]).content]
     more = {"mistakes": mistakes, "finetuning": finetuning, "kind": kinds[0] if kinds else "image"}
     return write_page("run.html.j2", out or run / "report.html", **parts, **more)

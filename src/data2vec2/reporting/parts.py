@@ -28,9 +28,14 @@ def read_config(path: Path) -> dict[str, Any]:
     """Find the name of the recipe and whether it is a fine-tuning run, and keep the file as it stands."""
     values = read_mapping(path)
     recipe = str(values.get("recipe", "unknown recipe"))
-    marks, text = {"sample_rate:": "audio", "vocab_size:": "text"}, path.read_text("utf-8")
+    marks, text = {"sample_rate:": "audio", "vocab_size:": "text", "label_column:": "text"}, path.read_text("utf-8")
     kind = next((kind for mark, kind in marks.items() if mark in text), "image")
-    return {"recipe": recipe, "finetuning": bool({"augment", "masks"} & values.keys()), "kind": kind, "text": text}
+    return {
+        "recipe": recipe,
+        "finetuning": bool({"augment", "masks", "from_scratch"} & values.keys()),
+        "kind": kind,
+        "text": text,
+    }
 
 
 def read_environment(path: Path) -> dict[str, str]:

@@ -96,22 +96,25 @@ def read_gallery(path: Path) -> dict[str, Any]:
 def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
     """The worst mistakes of a classifier, worst first, from a `mistakes.npz`.
 
-    The file holds `truth`, `predicted`, `probability` and `names`, and of pictures `pictures` (NHWC uint8).
+    The file holds `truth` and `predicted` (classes, or numbers), of classes `probability`, `names`, and of pictures
+    `pictures` (NHWC uint8), of text `texts`.
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    keys = ("truth", "predicted", "probability", "names")
-    pictures = arrays.get("pictures", [None] * len(arrays["names"]))  # recordings have none
-    rows = zip(pictures[:MISTAKES_SHOWN], *(arrays[key][:MISTAKES_SHOWN] for key in keys), strict=True)
+    keys, optional = ("truth", "predicted", "names"), ("pictures", "texts", "probability")
+    nothing = [None] * len(arrays["names"])  # recordings have no picture, numbers no probability
+    columns = [*(arrays[key] for key in keys), *(arrays.get(key, nothing) for key in optional)]
+    rows = zip(*(column[:MISTAKES_SHOWN] for column in columns), strict=True)
     return [
         {
             "picture": None if picture is None else data_uri(picture),
             "truth": class_name(truth, classes),
             "predicted": class_name(predicted, classes),
-            "probability": f"{100 * float(probability):.0f} %",
+            "probability": "" if probability is None else f"{100 * float(probability):.0f} %",
             "name": str(name),
+            "text": None if text is None else str(text),
         }
-        for picture, truth, predicted, probability, name in rows
+        for truth, predicted, name, picture, text, probability in rows
     ]
 
 
@@ -139,10 +142,10 @@ def data_uri(picture: Pixels, seen: NDArray[np.bool_] | None = None, *, hidden: 
 
 
 def class_name(label: Any, classes: list[str]) -> str:
-    """The name of a class, from its index or as it is; "" for none."""
+    """The name of a class, from its index or as it is; "" for none. A number with four digits."""
     if isinstance(label, int | np.integer):
         return classes[label] if 0 <= label < len(classes) else ""
-    return str(label)
+    return f"{label:.4g}" if isinstance(label, float | np.floating) else str(label)
 
 
 def draw_map(points_S2: NDArray[np.float32], labels_S: NDArray[np.int64], classes: list[str]) -> tuple[Markup, Any]:

@@ -23,6 +23,9 @@ PROBES = {
     "finetune": "fine-tuned accuracy",
 }
 CLASSIFIER = {"accuracy": "accuracy", "map": "mean average precision"}
+MORE = {"f1": "F1", "matthews": "Matthews' correlation"}
+"""Further scores of a classifier with one label a sample; the second from -1 to 1."""
+NUMBERS = {"pearson": "Pearson's correlation", "spearman": "Spearman's correlation"}
 RECOGNIZER = {"cer": "character error rate", "wer": "word error rate"}
 EDITS = {"substitutions": "substituted", "insertions": "inserted", "deletions": "left out", "length": "of"}
 EACH_CLASS = {"ap": "average precision", "precision": "precision", "recall": "recall", "f1": "F1"}
@@ -52,6 +55,8 @@ def read_scores(path: Path) -> dict[str, Any]:
     }
     if shown["kind"] == "classify":
         return shown | _classifier(scores, classes)
+    if shown["kind"] == "regress":
+        return shown | _numbers(scores)
     if shown["kind"] == "ctc":
         return shown | _recognizer(scores)
     return shown | _table(scores["rows"]) | {"curves": _low_label_charts(scores.get("curves") or [])}
@@ -62,8 +67,9 @@ def read_measures(path: Path) -> dict[str, float]:
     scores = read_mapping(path)
     if scores.get("kind") == "ctc":
         return {name: scores[key] for key, name in RECOGNIZER.items() if is_number(scores.get(key))}
-    if scores.get("kind") == "classify":
-        return {name: scores[key] for key, name in CLASSIFIER.items() if is_number(scores.get(key))}
+    if scores.get("kind") in ("classify", "regress"):
+        names = CLASSIFIER | MORE if scores["kind"] == "classify" else NUMBERS
+        return {name: scores[key] for key, name in names.items() if is_number(scores.get(key))}
     return {
         f"{SHARES.get(key, key)}: {row.get('features', '?')}": value
         for row in scores["rows"]
@@ -133,18 +139,31 @@ def _classifier(scores: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     rows = scores.get("per_class") or []
     columns = {key: name for key, name in EACH_CLASS.items() if any(key in row for row in rows)}
     main = "ap" if "ap" in columns else "f1"
+    measures = CLASSIFIER | MORE
     worst_first = sorted(rows, key=lambda row: row[main] if is_number(row.get(main)) else 2)
     counts = {key: _count(scores[key]) for key in ("samples", "labels", "update") if is_number(scores.get(key))}
     return {
         "counts": counts,
         "from_scratch": scores.get("from_scratch") is True,
-        "headline": [(name, said(scores[key], True)) for key, name in CLASSIFIER.items() if is_number(scores.get(key))],
+        "headline": [
+            (name, said(scores[key], key in CLASSIFIER)) for key, name in measures.items() if is_number(scores.get(key))
+        ],
         "columns": [*columns.values(), "samples"],
         "rows": [
             (str(row.get("name", "?")), [*(said(row.get(key), True) for key in columns), _count(row.get("count"))])
             for row in worst_first
         ],
         **_confusion(np.array(scores.get("confusion") or np.zeros((0, 0)), dtype=np.int64), classes),
+    }
+
+
+def _numbers(scores: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of a model that gives numbers: correlations, and its error beside that of the mean."""
+    return {
+        "counts": {key: _count(scores[key]) for key in ("samples", "labels", "update") if is_number(scores.get(key))},
+        "from_scratch": scores.get("from_scratch") is True,
+        "headline": [(name, said(scores[key], False)) for key, name in NUMBERS.items() if is_number(scores.get(key))],
+        "errors": [said(scores.get(key), False) for key in ("mse", "mse_of_mean")],
     }
 
 

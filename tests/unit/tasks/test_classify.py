@@ -91,8 +91,8 @@ def test_a_step_never_waits_for_the_device(tmp_path: Path) -> None:
         trainer.update(1, batches[1])
 
 
-@pytest.mark.parametrize(("multi_label", "score"), [(False, "val_accuracy"), (True, "val_map")])
-def test_the_score_that_is_monitored_is_given(tmp_path: Path, multi_label: bool, score: str) -> None:
+@pytest.mark.parametrize(("multi_label", "scores"), [(False, "val_accuracy val_f1 val_matthews"), (True, "val_map")])
+def test_the_score_that_is_monitored_is_given(tmp_path: Path, multi_label: bool, scores: str) -> None:
     task = trainer_of(config_of(16), tmp_path, multi_label).task
-    assert task.monitor == score
-    assert set(task.evaluate(0)) == {"val_loss", score}
+    assert task.monitor == scores.split()[0]
+    assert set(task.evaluate(0)) == {"val_loss", *scores.split()}
