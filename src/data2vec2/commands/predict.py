@@ -164,5 +164,7 @@ def _of_texts(
     rows: Sequence[NDArray[np.int64]],
 ) -> list[NDArray[np.float32]]:
     """Probabilities of each text, or its number; filled up to the longest of them."""
+    if not rows:  # none of them could be read
+        return []
     ids_BT, lengths_B = torch.from_numpy(padded(rows, pad_id)), torch.tensor([len(row) for row in rows])
     return list(outputs(classifier(ids_BT.to(device), lengths_B.to(device))).float().cpu().numpy())
