@@ -61,7 +61,8 @@ def predict(
     `model` is a run folder of fine-tuning or its export. The `top` classes are given (none: one). Where a sample can
     have several classes, these are all whose probability is at least `threshold`, or the `top` of them.
 
-    Texts longer than the model takes are cut as in fine-tuning. Recordings above a minute go through the model in windows of a minute that overlap, and are pooled over all of them.
+    Texts longer than the model takes are cut as in fine-tuning. Recordings above a minute go through the model in
+    windows of a minute that overlap, and are pooled over all of them.
 
     Raises, before the first file is read, `UserError` (no classifier, an empty folder) or `ValueError` (an option).
     """
@@ -163,5 +164,7 @@ def _of_texts(
     rows: Sequence[NDArray[np.int64]],
 ) -> list[NDArray[np.float32]]:
     """Probabilities of each text, or its number; filled up to the longest of them."""
+    if not rows:  # none of them could be read
+        return []
     ids_BT, lengths_B = torch.from_numpy(padded(rows, pad_id)), torch.tensor([len(row) for row in rows])
     return list(outputs(classifier(ids_BT.to(device), lengths_B.to(device))).float().cpu().numpy())
