@@ -1,0 +1,258 @@
+"""finetune classify, finetune regress and predict on tables of real texts."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+from data2vec2.config import (
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    TargetConfig,
+    TextConfig,
+    TextDataConfig,
+    read_finetune_config,
+    to_dict,
+)
+from data2vec2.data.samples import wordnet_glosses
+from data2vec2.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from data2vec2.interop.export import export_encoder, load_classifier
+from data2vec2.modalities import build_modality
+from data2vec2.models import Encoder
+from data2vec2.recipes.text_finetune import TEXT_FINETUNE_RECIPES
+from tests.integration.helpers import Child, assert_same_run, last_step, run_here, words
+
+TABLE = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()
+PLANTS = [text for text, label in zip(TABLE["text"], TABLE["label"], strict=True) if label == "plant"]
+PEOPLE = [text for text, label in zip(TABLE["text"], TABLE["label"], strict=True) if label == "person"]
+PAIRS = zip(((text, "plant") for text in PLANTS), ((text, "person") for text in PEOPLE), strict=False)
+ROWS = [row for pair in PAIRS for row in pair]
+FLAGS = words(
+    "--train.updates 40 --train.batch-size 512 --train.log-every 1 --train.eval-every 10 --train.save-every 7 "
+    "--train.precision float32 --train.device cpu --train.processes 1 --data.val-fraction 0.2 --optim.lr 0.01"
+)
+
+
+def write(path: Path, rows: list[tuple[Any, ...]], *header: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder that takes a few milliseconds a step."""
+    place = tmp_path_factory.mktemp("model")
+    save_tokenizer(train_tokenizer([text for text, _ in ROWS], 600), place / "tokenizer")
+    shape = ModelConfig(
+        modality=TextConfig(vocab_size=load_tokenizer(place / "tokenizer").size, max_tokens=32),
+        encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=0, depth=2),
+        decoder=DecoderConfig(dim=16, groups=4),
+        targets=TargetConfig(average_layers=1),
+    )
+    torch.manual_seed(7)
+    encoder = Encoder(shape.encoder, build_modality(shape))
+    export_encoder(encoder, shape, TextDataConfig(tokenizer=str(place / "tokenizer")), place / "exported", "")
+    return place / "exported"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes, one row without a text and one without a label."""
+    folder = tmp_path_factory.mktemp("texts") / "texts"
+    write(folder / "train.csv", [*ROWS[:600], ("", "plant"), ("no label", "")], "text", "label")
+    write(folder / "test.csv", ROWS[600:800], "text", "label")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """How long a text is, in a unit in which the mean is far from 0."""
+    folder = tmp_path_factory.mktemp("numbers") / "numbers"
+    rows = [(text, 1000 + 7 * len(text)) for text, _ in ROWS]
+    write(folder / "train.csv", rows[:600], "text", "score")
+    write(folder / "test.csv", rows[600:800], "text", "score")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Path) -> Path:
+    """An uninterrupted run."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    child = start(run, model, data)
+    assert child.wait() == 0, child.output
+    return run
+
+
+def start(run: Path, model: Path, data: Path, *flags: object) -> Child:
+    return Child(["finetune", "classify", model, data, "--out", run, *FLAGS, *flags], run.with_suffix(".out"))
+
+
+def here(task: str, model: object, data: object, run: Path, *flags: object) -> int:
+    return run_here(["finetune", task, model, data, "--out", run, *FLAGS, *flags])
+
+
+def scores(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    return found
+
+
+def predicted(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
+    capsys.readouterr()
+    assert run_here(["predict", *arguments, "--json"]) == 0
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_scores_are_those_of_the_exported_model(whole: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found, log = scores(whole), (whole / "train.log").read_text()
+    assert (found["part"], found["samples"], found["classes"]) == ("test", 200, ["person", "plant"])
+    assert found["accuracy"] > 0.7, "half of the texts are of each class"
+    said = predicted(capsys, whole, data / "test.csv")
+    truth = [label for _, label in ROWS[600:800]]
+    given = [next(iter(row["classes"])) for row in said]
+    assert [row["name"] for row in said] == [f"{data / 'test.csv'}[{place}]" for place in range(200)]
+    assert found["accuracy"] == pytest.approx(np.mean([a == b for a, b in zip(given, truth, strict=True)]))
+    assert found["f1"] == pytest.approx(f1_score(truth, given, pos_label="plant"))
+    assert found["matthews"] == pytest.approx(matthews_corrcoef(truth, given))
+    for name in ("val_accuracy", "val_f1", "val_matthews"):
+        assert name in log
+    with np.load(whole / "mistakes.npz", allow_pickle=False) as wrong:
+        assert set(wrong["texts"].tolist()) <= {text[:300] + "…" * (len(text) > 300) for text, _ in ROWS[600:800]}
+        assert len(wrong["texts"])
+    page = (whole / "report.html").read_text()
+    assert "Matthews" in page and "Confusion matrix" in page
+
+
+def test_kills_and_resume_end_with_the_same_bits(tmp_path: Path, model: Path, data: Path, whole: Path) -> None:
+    run = tmp_path / "run"
+    for number, aim in enumerate((9, 24)):
+        child = start(run, model, data, *(["--resume"] if number else []))
+        child.until(lambda: last_step(run) >= aim)  # noqa: B023
+        child.signal(signal.SIGKILL)
+        assert child.wait() == -signal.SIGKILL, child.output
+    assert run_here(["finetune", "classify", model, data, "--out", run, "--resume"]) == 0
+    assert_same_run(run, whole, 40)
+    assert scores(run) == scores(whole)
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_pairs_and_the_head_come_back_from_the_export(
+    tmp_path: Path, model: Path, pooling: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [(one, other, int(a == b)) for (one, a), (other, b) in zip(ROWS[:90], ROWS[1:180:2], strict=False)]
+    table = write(tmp_path / "pairs.csv", rows, "premise", "hypothesis", "label")
+    run = tmp_path / "run"
+    assert here("classify", model, table, run, "--model.pooling", pooling, "--train.updates", 4) == 0
+    classifier, info = load_classifier(run / "exported")
+    assert (classifier.pooling, info.classes) == (pooling, ("0", "1"))
+    saved = json.loads((run / "exported" / "config.json").read_text())
+    assert saved["architectures"] == ["Data2Vec2TextForSequenceClassification"]
+    assert saved["hidden_dropout_prob"] == saved["attention_probs_dropout_prob"] == 0.1
+    both = predicted(capsys, run, table, "--top", 2)
+    one = predicted(capsys, run, table, "--top", 2, "--text-columns", "premise")
+    assert all(sum(row["classes"].values()) == pytest.approx(1) for row in both)
+    assert [row["classes"] for row in one] != [row["classes"] for row in both]
+
+
+def test_numbers_come_back_in_their_own_unit(
+    tmp_path: Path, model: Path, numbers: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert here("regress", model, numbers, run) == 0
+    found = scores(run)
+    assert found["pearson"] > 0.5 and found["spearman"] > 0.5
+    assert found["mse"] < found["mse_of_mean"]
+    truth = np.array([1000 + 7 * len(text) for text, _ in ROWS[600:800]])
+    given = np.array([row["value"] for row in predicted(capsys, run, numbers / "test.csv")])
+    assert found["mse"] == pytest.approx(np.square(given - truth).mean(), rel=1e-4)
+    assert found["pearson"] == pytest.approx(np.corrcoef(given, truth)[0, 1], rel=1e-4)
+    mean = np.mean([1000 + 7 * len(text) for text, _ in ROWS[:600]])
+    assert found["mse_of_mean"] == pytest.approx(np.square(truth - mean).mean(), rel=0.02), "a fifth is held out"
+    saved = json.loads((run / "exported" / "config.json").read_text())
+    assert (saved["problem_type"], saved["id2label"]) == ("regression", {"0": "value"})
+    assert "Pearson" in (run / "report.html").read_text()
+    assert run_here(["predict", run, numbers / "test.csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0].split("\t") == [f"{numbers / 'test.csv'}[0]", f"{given[0]:.6g}"]
+
+
+def test_every_option(tmp_path: Path, model: Path, numbers: Path, data: Path) -> None:
+    rows = [(text, text[::-1], label) for text, label in ROWS[:200]]
+    table = write(tmp_path / "odd.csv", rows, "body", "again", "kind")
+    flags = words(
+        "--recipe glue --data.text-columns body again --data.label-column kind --data.labels-per-class 20 "
+        "--model.dropout 0 --model.attention-dropout 0.2 --train.updates 3 --from-scratch"
+    )
+    assert here("classify", model, table, tmp_path / "run", "--val", table, *flags) == 0
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["data"]["text_columns"] == ["body", "again"]
+    assert config["from_scratch"] is True
+    assert (scores(tmp_path / "run")["labels"], scores(tmp_path / "run")["samples"]) == (40, 200)
+    encoder = load_classifier(tmp_path / "run" / "exported")[1].model.encoder
+    assert (encoder.dropout, encoder.attention_dropout) == (0, 0.2)
+
+
+def test_predict_says_what_it_can_not_read(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "lines.txt").write_text("a small tree\n\na person who sings\n", encoding="utf-8")
+    assert run_here(["predict", whole, tmp_path / "lines.txt", "--top", 1, "--batch", 1]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "lines.txt[1]: no text" in err
+
+
+def test_dry_run_writes_nothing(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert here("classify", model, data, tmp_path / "run", "--dry-run") == 0
+    out, err = capsys.readouterr()
+    assert "first batch: ids (" in out + err and "512 tokens" in out + err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("task", "flags", "code", "message"),
+    [
+        ("classify", ["--data.text-columns", "body"], 1, "has no column 'body'"),
+        ("classify", ["--data.text-columns", "a", "b", "c"], 2, "one column, or two"),
+        ("classify", ["--data.label-column", "kind"], 1, "has no column 'kind'"),
+        ("classify", ["--train.batch-size", "8"], 2, "train.batch_size is 8; it must be at least"),
+        ("classify", ["--data.labels-per-class", "0"], 2, "data.labels_per_class"),
+        ("classify", ["--model.dropout", "1"], 2, "model.dropout is 1"),
+        ("classify", ["--recipe", "ctc_tiny"], 2, "ctc_tiny"),
+        ("regress", ["--data.label-column", "label"], 1, "label is 'plant'; to be learned as numbers"),
+        ("regress", ["--data.labels-per-class", "5"], 2, "--data.labels-per-class is for classes"),
+        ("ctc", [], 1, "finetune ctc needs a model of audio, and MODEL is one of text"),
+    ],
+)
+def test_mistakes(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    task: str, flags: list[str], code: int, message: str,
+) -> None:  # fmt: skip
+    out = ["--out", tmp_path / "run"]
+    assert run_here(["finetune", task, model, data, *out, *flags]) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_that_are_all_the_same(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = write(tmp_path / "same.csv", [(text, 3) for text, _ in ROWS[:50]], "text", "score")
+    assert here("regress", model, table, tmp_path / "run") == 1
+    assert "are 3; there is nothing to learn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", TEXT_FINETUNE_RECIPES)
+def test_every_recipe_round_trips(name: str) -> None:
+    config = TEXT_FINETUNE_RECIPES[name]()
+    assert config.recipe == name
+    assert read_finetune_config(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
