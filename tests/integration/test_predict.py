@@ -149,6 +149,24 @@ def test_a_file_name_that_is_no_text_is_printed_as_it_is(
     assert capfdbinary.readouterr().out.startswith(name + b"\t")
 
 
+def test_lines_go_to_a_file_that_is_not_overwritten_unasked(
+    model: Path, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, out = sorted(clothes.rglob("*.jpg"))[:3], tmp_path / "found" / "lines.tsv"
+    assert run_here(["predict", model, *pictures]) == 0
+    printed = capsys.readouterr().out
+    assert run_here(["predict", model, *pictures, "--out", out]) == 0
+    assert (capsys.readouterr().out, out.read_text()) == ("", printed)
+    assert run_here(["predict", model, pictures[0], "--out", out]) == 1
+    assert "exists; --overwrite replaces it" in capsys.readouterr().err
+    assert out.read_text() == printed
+    assert run_here(["predict", model, pictures[0], "--out", out, "--overwrite", "--json"]) == 0
+    assert json.loads(out.read_text())["name"] == str(pictures[0])
+    assert run_here(["predict", model, *pictures, "--out", tmp_path]) == 1
+    assert f"such as {tmp_path / 'predictions.tsv'}" in capsys.readouterr().err
+    assert [path.name for path in out.parent.iterdir()] == ["lines.tsv"]
+
+
 def test_an_encoder_without_a_head_is_refused(
     classifier: Classifier, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

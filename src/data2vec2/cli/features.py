@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -68,6 +70,10 @@ class Predict:
     """Pictures or texts that go through the model at once."""
     text_columns: tuple[str, ...] = ()
     """Of tables of text: the column of texts, or the two that the model reads as a pair; none: by their usual names."""
+    out: Path | None = None
+    """File to write instead of printing."""
+    overwrite: bool = False
+    """Replace an existing file."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
     json: bool = False
@@ -97,18 +103,35 @@ def run_predict(rest: list[str]) -> int:
     args = tyro.cli(Predict, args=rest, prog="data2vec2 predict")
     from data2vec2.commands.predict import predict
 
-    options = {name: value for name, value in vars(args).items() if name != "json"}
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # file names as they are, even where they are no text
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: without the unfinished file
+    options = {name: value for name, value in vars(args).items() if name not in ("json", "out", "overwrite")}
     code = 0
-    for prediction in predict(**options):
-        if prediction.error:
-            print(f"data2vec2: {prediction.name}: {prediction.error}", file=sys.stderr)
-            code = FAILED
-        elif args.json:
-            print(json.dumps(asdict(prediction)))
-        else:
+    predictions = predict(**options)
+    with _lines(args.out, args.overwrite) as write:
+        for prediction in predictions:
+            if prediction.error:
+                print(f"data2vec2: {prediction.name}: {prediction.error}", file=sys.stderr)
+                code = FAILED
+                continue
+            if args.json:
+                write(json.dumps(asdict(prediction)))
+                continue
             found = [] if prediction.value is None else [f"{prediction.value:.6g}"]
             found += [f"{name}\t{probability:.4f}" for name, probability in prediction.classes.items()]
-            print("\n".join(f"{prediction.name}\t{one}" for one in found or ["\t"]))
+            write("\n".join(f"{prediction.name}\t{one}" for one in found or ["\t"]))
     return code
+
+
+@contextmanager
+def _lines(out: Path | None, overwrite: bool) -> Iterator[Callable[[str], object]]:
+    """What prints a line, or writes it to a file that is there when all are; file names as they are, even no text."""
+    if out is None:
+        if isinstance(sys.stdout, TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")
+        yield print
+        return
+    from data2vec2.interop.table import check_out, written_whole
+
+    check_out(out, overwrite, "predictions.tsv")
+    with written_whole(out, overwrite) as file:
+        yield lambda line: file.write(f"{line}\n".encode("utf-8", "surrogateescape"))

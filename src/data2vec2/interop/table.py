@@ -110,10 +110,10 @@ class FeatureTable:
         self._pending = []
 
 
-def check_out(path: Path, overwrite: bool) -> None:
+def check_out(path: Path, overwrite: bool, example: str = "features.parquet") -> None:
     """`UserError` for a path that must not be written."""
     if path.is_dir():
-        raise UserError(f"--out {path} is a folder; give a file, such as {path / 'features.parquet'}")
+        raise UserError(f"--out {path} is a folder; give a file, such as {path / example}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; --overwrite replaces it")
 
