@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import data2vec2
 from data2vec2.commands import demo
 from data2vec2.data.samples import wordnet_glosses
 from data2vec2.interop.export import load_encoder
+from data2vec2.recipes.finetune import get_finetune_recipe
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
 from tests.unit.reporting.pages import read_page
 
@@ -148,7 +150,11 @@ def test_a_run_is_scored_and_shown(whole: Path, tmp_path: Path, capsys: pytest.C
 
 def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     data, what, asked = demo.DEMOS["text"]
-    monkeypatch.setitem(demo.DEMOS, "text", (data, what, {**asked, "max_samples": 300, "labels": (3,)}))
+    tuned = get_finetune_recipe(asked["finetune"])
+    tuned = replace(tuned, train=replace(tuned.train, updates=2, processes=1))
+    monkeypatch.setitem(
+        demo.DEMOS, "text", (data, what, {**asked, "max_samples": 300, "labels": (3,), "finetune": tuned})
+    )
     flags = words("--train.updates 4 --train.eval-every 0 --train.batch-size 4 --model.modality.vocab-size 1000")
     assert run_here(["demo", "text", "--out", tmp_path / "run", *SMALL, *flags]) == 0
     printed, said = capsys.readouterr()
@@ -162,5 +168,5 @@ def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         (features, probe)
         for features in ("data2vec2", "random initialisation", "words (TF-IDF)")
         for probe in ("knn", "linear")
-    }
+    } | {("data2vec2", "finetune"), ("random initialisation", "finetune")}
     assert (tmp_path / "run" / "report.html").is_file()

@@ -19,8 +19,8 @@ from data2vec2.training.progress import console
 
 DemoKind = Literal["image", "audio", "text"]
 
-FEW_LABELS: dict[str, Any] = {"labels": (10, 100), "seeds": 1}
-"""What the text demo asks beside probes: 100 and 1,000 labels in all."""
+FEW_LABELS: dict[str, Any] = {"labels": (10, 100), "seeds": 1, "finetune": "text_finetune_tiny"}
+"""What the text demo asks beside probes: 100 and 1,000 labels in all, for probes and for fine-tuning."""
 DEMOS: dict[str, tuple[Callable[[], Path], str, dict[str, Any]]] = {
     "image": (fashion_mnist, "10,000 small pictures of clothes, without their labels", {}),
     "audio": (english_prompts, "15 minutes of one voice, without a transcript", {"probes": ("phones", "linear")}),
@@ -44,8 +44,8 @@ def demo(kind: DemoKind = "image", config: RunConfig | None = None, out: str | P
 
     "image": 10,000 Fashion-MNIST pictures, scored on 2,000 others. "audio": 15 minutes of one voice's prompts, scored
     on the phones of 9 others. "text": 110,806 WordNet glosses, scored on what 6,222 others are about, with all labels,
-    and with 100 and 1,000 of them. `config` is the kind's recipe unless given; `out` a new folder under runs/ unless
-    given.
+    and with 100 and 1,000 of them, also fine-tuned. `config` is the kind's recipe unless given; `out` a new folder
+    under runs/ unless given.
     """
     config = config or get_recipe(DEMO_RECIPES[kind])
     run = Path(out) if out else _new_folder(Path("runs"), f"demo-{kind}")

@@ -15,7 +15,7 @@ from data2vec2.commands.data import held_out
 from data2vec2.commands.files import opener
 from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import check_curves, finetune_config, finetune_curves
+from data2vec2.commands.low_labels import check_curves, finetune_config, finetune_curves, of_columns
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
@@ -69,7 +69,7 @@ def evaluate(
     The folder of a pre-training run gets the scores as scores.json, pictures of what the features know as gallery.npz,
     and both in its report. Raises `UserError` if model or data can't be used, or there are no labels.
     """
-    finetune = _checked(max_samples, probes, labels, seeds, finetune, seed)
+    finetune = of_columns(_checked(max_samples, probes, labels, seeds, finetune, seed), text_columns, label_column)
     model, data, say = Path(model), Path(data), console().print
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))

@@ -12,6 +12,7 @@ from typing import Any
 from data2vec2.commands.finetune import finetune, read_config
 from data2vec2.commands.jobs import JOBS
 from data2vec2.commands.jobs.base import AnyConfig
+from data2vec2.config import TextFinetuneConfig
 from data2vec2.errors import UserError
 from data2vec2.evaluation.low_labels import Curve, low_label_curve
 from data2vec2.evaluation.scores import MODEL, RANDOM
@@ -21,6 +22,14 @@ from data2vec2.recipes.finetune import get_finetune_recipe
 def finetune_config(name: str) -> AnyConfig:
     """The configuration of a recipe, or the one in the config.yaml of a fine-tuning run."""
     return read_config(Path(name)) if name.endswith((".yaml", ".yml")) else get_finetune_recipe(name)
+
+
+def of_columns(config: AnyConfig | None, texts: Sequence[str], label: str | None) -> AnyConfig | None:
+    """The configuration with the columns of tables of texts, where they are given."""
+    if not isinstance(config, TextFinetuneConfig) or not (texts or label):
+        return config
+    data = replace(config.data, text_columns=tuple(texts), label_column=label)
+    return replace(config, data=data)
 
 
 def check_curves(config: AnyConfig, kind: str, data: Path, part: str) -> None:
