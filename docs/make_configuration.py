@@ -12,6 +12,7 @@ from data2vec2.config import to_dict
 from data2vec2.recipes import RECIPES, get_recipe
 from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
 from data2vec2.recipes.speech import SPEECH_RECIPES
+from data2vec2.recipes.text_finetune import TEXT_FINETUNE_RECIPES
 
 PAGE = Path(__file__).with_name("configuration.md")
 INTRODUCTION = """# Configuration
@@ -27,7 +28,7 @@ The column "others" lists the recipes that differ from the first.
 """
 
 
-NO_FLAGS = {"recipe", "weights"}
+NO_FLAGS = {"recipe", "weights", "tokenizer"}
 """Fields that are not given on the command line."""
 
 
@@ -49,7 +50,7 @@ def table(prefix: str, values: dict[str, Any]) -> list[str]:
     docs = field_docs(type(base))
     lines = [f"| flag | {usual_recipe} | others | |", "|---|---|---|---|"]
     for field in dataclasses.fields(base):
-        if dataclasses.is_dataclass(getattr(base, field.name)) or field.name in NO_FLAGS:
+        if dataclasses.is_dataclass(getattr(base, field.name)) or prefix + field.name in NO_FLAGS:
             continue
         shown = {recipe: to_dict(config)[field.name] for recipe, config in values.items()}
         usual = shown[usual_recipe]
@@ -80,7 +81,7 @@ def sections(name: str, values: dict[str, Any], prefix: str = "") -> list[str]:
     first = next(iter(values.values()))
     inner = [field.name for field in dataclasses.fields(first) if dataclasses.is_dataclass(getattr(first, field.name))]
     lines = []
-    if {field.name for field in dataclasses.fields(first)} - set(inner) - NO_FLAGS:
+    if {prefix + field.name for field in dataclasses.fields(first) if field.name not in inner} - NO_FLAGS:
         lines = [f"## {name}", "", str(type(first).__doc__), "", *table(prefix, values), ""]
     for part in inner:
         lines += sections(f"{name} {part}", {r: getattr(c, part) for r, c in values.items()}, f"{prefix}{part}.")
@@ -93,8 +94,9 @@ def render() -> str:
     order = ("image_finetune_base", *(n for n in FINETUNE_RECIPES if n != "image_finetune_base"))
     finetune = {name: get_finetune_recipe(name) for name in order}
     speech = {name: recipe() for name, recipe in SPEECH_RECIPES.items()}
+    text = {name: recipe() for name, recipe in TEXT_FINETUNE_RECIPES.items()}
     lines = [INTRODUCTION, *sections("pretrain", pretrain), *sections("finetune", finetune)]
-    lines += sections("finetune (audio)", speech)
+    lines += sections("finetune (audio)", speech) + sections("finetune (text)", text)
     return "\n".join(lines).rstrip() + "\n"
 
 

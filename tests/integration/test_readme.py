@@ -70,12 +70,16 @@ def make_recordings(folder: Path) -> None:
 
 
 def make_texts(folder: Path) -> None:
-    """1,000 bundled glosses, a sixth of them to test on."""
+    """1,000 bundled glosses, a sixth of them to test on; beside them pairs, and how many words they share."""
     folder.mkdir()
     rows = pq.read_table(wordnet_glosses() / "test.parquet", columns=["text", "label"]).to_pylist()[::6]
     for part in ("train", "test"):
         own = [row for place, row in enumerate(rows) if (place % 6 == 0) == (part == "test")]
         (folder / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in own), encoding="utf-8")
+    texts = [row["text"] for row in rows]
+    with (folder.parent / "pairs.csv").open("w", encoding="utf-8", newline="") as file:
+        pairs = [(a, b, len({*a.split()} & {*b.split()})) for a, b in zip(texts[:200], texts[200:400], strict=True)]
+        csv.writer(file).writerows([("sentence1", "sentence2", "score"), *pairs])
 
 
 def run_page(page: str, place: Path) -> str:

@@ -149,9 +149,10 @@ class TrainConfig:
     updates: int = 375_300
     """Optimiser steps. Fewer than the recipe's shorten warm-up and EMA with them."""
     batch_size: int = 256
-    """Samples in an optimiser step, over all processes (each has `num_masks` student rows); of audio: seconds."""
+    """Samples in an optimiser step, over all processes (each has `num_masks` student rows); of audio: seconds; in
+    fine-tuning on text: tokens, padding included."""
     micro_batch: int | None = None
-    """Samples (seconds) that go through the model at once in each process; none: as many as fit the memory."""
+    """Samples (seconds, tokens) that go through the model at once in each process; none: as many as fit the memory."""
     processes: int | None = None
     """Processes of this machine that share every batch; none: one for each GPU, or one. Ignored under torchrun."""
     seed: int = 0
