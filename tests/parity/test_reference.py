@@ -107,7 +107,7 @@ def test_the_fast_version_against_the_slow_one(seed: int) -> None:
     samples = np.arange(3)
     keep_ids = torch.from_numpy(draw_keep_ids(config.masks, config.modality.grid, seed, samples * 0, samples))
     size = config.modality.image_size
-    pixels = torch.randn(3, config.modality.num_channels, size, size)
+    pixels = torch.randn(3, config.modality.channels, size, size)
 
     expected, grads = slow_step(model, pixels, keep_ids)
     out = model(pixels, keep_ids)

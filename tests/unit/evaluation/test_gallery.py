@@ -28,7 +28,7 @@ def gallery(
     reader = ImageReader(open_data(data).train, config, ImageDataConfig(eval_crop=1.0), 0)
     if samples is None:
         samples = np.arange(len(reader.records))
-    values = (0.5,) * config.num_channels
+    values = (0.5,) * config.channels
     write_gallery(folder, encoder.eval(), reader, samples, Normalise(values, values, CPU), CPU)
     assert [path.name for path in folder.glob("*gallery*")] == ["gallery.npz"], "no draft is left"
     with np.load(folder / "gallery.npz", allow_pickle=False) as arrays:

@@ -35,7 +35,7 @@ def make_encoder(config: ModelConfig) -> Encoder:
 def export(
     encoder: Encoder, config: ModelConfig, folder: Path, card: str = "# A model\n", eval_crop: float = 0.875
 ) -> None:
-    channels = config.modality.num_channels
+    channels = config.modality.channels
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
     export_encoder(encoder, config, ImageDataConfig(mean=mean, std=std, eval_crop=eval_crop), folder, card)
 

@@ -49,7 +49,7 @@ def no_waiting() -> AbstractContextManager[object]:
 def batch(config: ModelConfig = CONFIG, seed: int = 0) -> tuple[Tensor, Tensor]:
     samples = np.arange(B)
     keep_ids = draw_keep_ids(config.masks, config.modality.grid, seed, samples * 0, samples)
-    size, channels = config.modality.image_size, config.modality.num_channels
+    size, channels = config.modality.image_size, config.modality.channels
     pixels = torch.randn(B, channels, size, size, generator=torch.Generator().manual_seed(seed))
     return pixels, torch.from_numpy(keep_ids)
 
