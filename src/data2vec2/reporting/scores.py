@@ -141,9 +141,8 @@ def _classifier(scores: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     main = "ap" if "ap" in columns else "f1"
     measures = CLASSIFIER | MORE
     worst_first = sorted(rows, key=lambda row: row[main] if is_number(row.get(main)) else 2)
-    counts = {key: _count(scores[key]) for key in ("samples", "labels", "update") if is_number(scores.get(key))}
     return {
-        "counts": counts,
+        "counts": _counts(scores),
         "from_scratch": scores.get("from_scratch") is True,
         "headline": [
             (name, said(scores[key], key in CLASSIFIER)) for key, name in measures.items() if is_number(scores.get(key))
@@ -160,7 +159,7 @@ def _classifier(scores: dict[str, Any], classes: list[str]) -> dict[str, Any]:
 def _numbers(scores: dict[str, Any]) -> dict[str, Any]:
     """What is shown of a model that gives numbers: correlations, and its error beside that of the mean."""
     return {
-        "counts": {key: _count(scores[key]) for key in ("samples", "labels", "update") if is_number(scores.get(key))},
+        "counts": _counts(scores),
         "from_scratch": scores.get("from_scratch") is True,
         "headline": [(name, said(scores[key], False)) for key, name in NUMBERS.items() if is_number(scores.get(key))],
         "errors": [said(scores.get(key), False) for key in ("mse", "mse_of_mean")],
@@ -169,9 +168,8 @@ def _numbers(scores: dict[str, Any]) -> dict[str, Any]:
 
 def _recognizer(scores: dict[str, Any]) -> dict[str, Any]:
     """What is shown of a model that writes down speech: error rates, and the edits that they count."""
-    counts = {key: _count(scores[key]) for key in ("samples", "update") if is_number(scores.get(key))}
     return {
-        "counts": counts,
+        "counts": _counts(scores),
         "from_scratch": scores.get("from_scratch") is True,
         "headline": [(name, said(scores[key], True)) for key, name in RECOGNIZER.items() if is_number(scores.get(key))],
         "minutes": said(scores.get("minutes"), False),
@@ -203,3 +201,9 @@ def _confusion(counts_TP: NDArray[np.int64], classes: list[str]) -> dict[str, An
 
 def _count(value: Any) -> str:
     return f"{value:,.0f}" if is_number(value) else "an unknown number of"
+
+
+def _counts(scores: dict[str, Any]) -> dict[str, str]:
+    """How many samples, labels and updates; empty where it is not known."""
+    keys = ("samples", "labels", "update")
+    return {key: _count(scores[key]) if is_number(scores.get(key)) else "" for key in keys}

@@ -73,6 +73,31 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     )
 
 
+def test_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,score\na,1.5\nb,\nc,-3\nd,2e1\n")
+    parts = open_sentences(tmp_path / "a.csv", labels="numbers")
+    assert parts.train.numbers is not None
+    assert np.array_equal(parts.train.numbers, [1.5, np.nan, -3, 20], equal_nan=True)
+    assert (parts.train.classes, parts.train.labels.tolist()) == ((), [-1] * 4)
+    assert "3 numbers to learn from; texts from text, labels from score" in parts.description
+    assert parts.train.select([2, 0]).numbers.tolist() == [-3, 1.5]  # type: ignore[union-attr]
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [0.25, None]}), tmp_path / "b.parquet")
+    found = open_sentences(tmp_path / "b.parquet", labels="numbers").train.numbers
+    assert found is not None and np.array_equal(found, [0.25, np.nan], equal_nan=True)
+    for value in ("good", "inf"):
+        (tmp_path / "a.csv").write_text(f"text,label\na,1\nb,{value}\n")
+        with pytest.raises(UserError, match=rf"a.csv\[1\]: label is '{value}'"):
+            open_sentences(tmp_path / "a.csv", labels="numbers")
+
+
+def test_labels_that_are_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 0.5}\n{"text": "b", "label": {"x": 1}}\n')
+    records = open_sentences(tmp_path / "a.jsonl", labels="none").train
+    assert (records.labels.tolist(), records.classes, records.numbers) == ([-1, -1], (), None)
+    with pytest.raises(UserError, match=r"a label is 0\.5"):
+        open_sentences(tmp_path / "a.jsonl")
+
+
 def test_parts_by_the_names_of_files(tmp_path: Path) -> None:
     for name, count in (("train-0.csv", 3), ("sub/train-1.csv", 2), ("valid.csv", 1), ("test.csv", 4)):
         (tmp_path / name).parent.mkdir(exist_ok=True)

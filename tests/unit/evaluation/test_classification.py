@@ -41,6 +41,16 @@ def test_loss_and_accuracy() -> None:
     assert found["loss"] == pytest.approx(-np.log([0.7, 0.8, 0.3, 0.3]).mean(), rel=1e-5)
 
 
+def test_f1_is_of_the_second_of_two_classes_or_the_mean_and_matthews() -> None:
+    found = headline(FOUR)
+    assert found["f1"] == pytest.approx((2 / 3 + 1 / 2 + 0) / 3)
+    # (right x all - sum of predicted x true) / roots; predicted 2, 2, 0 and true 1, 2, 1 of each class
+    assert found["matthews"] == pytest.approx((2 * 4 - (2 + 4 + 0)) / np.sqrt((16 - 8) * (16 - 6)))
+    two = headline(single([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.6, 0.4], [0.9, 0.1]], [0, 1, 0, 1, 0]))
+    assert two["f1"] == pytest.approx(2 * 1 / (2 * 1 + 1 + 1))
+    assert two["matthews"] == pytest.approx((1 * 2 - 1 * 1) / np.sqrt(2 * 2 * 3 * 3))
+
+
 def test_confusion_and_classes() -> None:
     found = details(FOUR, ("a", "b", "c"))
     assert found["confusion"] == [[1, 0, 0], [1, 1, 0], [0, 1, 0]]  # rows are the truth

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data2vec2.config import AudioConfig, EncoderConfig, ImageConfig
-from data2vec2.modalities import AudioModality, ImageModality
+from data2vec2.config import AudioConfig, EncoderConfig, ImageConfig, TextConfig
+from data2vec2.modalities import AudioModality, ImageModality, TextModality
 from data2vec2.models import Classifier, Encoder
 from data2vec2.models.classifier import linear_softmax
 
@@ -64,6 +64,40 @@ def test_a_recording_gives_the_same_in_any_batch(pooling: str) -> None:
     together = model(torch.nn.utils.rnn.pad_sequence(clips, batch_first=True, padding_value=9.0), lengths)
     for row, clip in enumerate(clips):
         assert torch.allclose(together[row], model(clip[None])[0], atol=1e-5)
+
+
+def text_classifier(pooling: str) -> Classifier:
+    torch.manual_seed(0)
+    modality = TextModality(TextConfig(vocab_size=50, max_tokens=12), 16, 0.0)
+    return Classifier(Encoder(SHAPE, modality), 3, pooling=pooling).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("pooling", ["mean", "first"])
+def test_a_text_gives_the_same_in_any_batch(pooling: str) -> None:
+    model = text_classifier(pooling)
+    torch.nn.init.normal_(model.head.weight)
+    texts = [torch.randint(3, 50, (length,)) for length in (12, 5)]
+    ids, lengths = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=1), torch.tensor([12, 5])
+    together = model(ids, lengths)
+    for row, text in enumerate(texts):
+        assert torch.allclose(together[row], model(text[None])[0], atol=1e-5)
+
+
+def test_first_is_a_layer_with_tanh_on_the_first_token() -> None:
+    model, ids = text_classifier("first"), torch.randint(3, 50, (4, 9))
+    first_BD = model.encoder(ids).x_NLD[:, 0]
+    dense = model.dense[0]  # type: ignore[index]
+    expected_BC = torch.tanh(first_BD @ dense.weight.T + dense.bias) @ model.head.weight.T + model.head.bias
+    assert torch.allclose(model(ids), expected_BC, atol=1e-6)
+    assert not dense.bias.any()
+    assert dense.weight.std().item() == pytest.approx(0.02, rel=0.2)
+
+
+def test_rescaled_outputs_are_in_the_unit_of_the_numbers() -> None:
+    model, ids = text_classifier("mean"), torch.randint(3, 50, (4, 9))
+    before = model(ids)
+    model.rescale(100.0, 7.0)
+    assert torch.allclose(model(ids), before * 7 + 100, rtol=1e-5)
 
 
 def test_linear_softmax_weighs_probabilities_with_themselves() -> None:
