@@ -39,7 +39,10 @@ def test_the_wheel_holds_everything_and_no_more(wheel: Path) -> None:
     licences = {name.split(".dist-info/licenses/")[1] for name in names if ".dist-info/licenses/" in name}
     assert "data2vec2/data/bundled/english_prompts/train/digits/1.ogg" in names
     bundled = "src/data2vec2/data/bundled"
-    assert licences == {"LICENSE", f"{bundled}/english_prompts/LICENSE", f"{bundled}/fashion_mnist/LICENSE"}
+    assert licences == {
+        "LICENSE",
+        *(f"{bundled}/{name}/LICENSE" for name in ("english_prompts", "fashion_mnist", "wordnet_glosses")),
+    }
     assert {name.split("/")[0].split("-")[0] for name in names} == {"data2vec2"}, "no tests or benchmarks beside it"
 
 

@@ -84,7 +84,7 @@ def _place(records: Records, rate: int) -> Path | None:
         paths = [file["filename"] for file in source.dataset.cache_files] if isinstance(source, HubRows) else []
     for path in paths:
         digest.update(os.fsencode(path))
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # a name with a NUL
             stat = os.stat(path)  # noqa: PTH116
             digest.update(f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
     for part in () if isinstance(source, Files) else source.content():

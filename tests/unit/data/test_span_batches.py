@@ -189,7 +189,7 @@ def test_moving_a_batch_keeps_all_of_it(reader: SpokenReader) -> None:
     assert_same(batch.to(CPU), batch)
     moved = batch.to(torch.device("meta"))
     assert {value.device.type for value in vars(moved).values() if isinstance(value, Tensor)} == {"meta"}
-    assert (moved.weight, moved.seconds, moved.freeze_encoder) == (batch.weight, batch.size, True)
+    assert (moved.weight, moved.size, moved.freeze_encoder) == (batch.weight, batch.size, True)
 
 
 def test_what_could_not_be_read_is_named_once(folder: Path, tmp_path: Path) -> None:
