@@ -31,6 +31,7 @@ class ClassifyJob:
     """What is the same for all modalities."""
 
     outputs = "classes"
+    trained: type[ClassifyTask] = ClassifyTask
 
     def task(
         self,
@@ -43,8 +44,8 @@ class ClassifyJob:
         world: World,
         log: Log,
     ) -> ClassifyTask:
-        """Cross-entropy."""
-        return ClassifyTask(model, config, data.train, data.val, device, skipped, run.path / "skipped.jsonl", world)
+        """What the loop trains: cross-entropy, unless `trained` is another."""
+        return self.trained(model, config, data.train, data.val, device, skipped, run.path / "skipped.jsonl", world)
 
     def open(self, config: AnyConfig, shape: ModelConfig, path: Path, val: Path | None) -> LabelledData:
         """Samples with labels."""

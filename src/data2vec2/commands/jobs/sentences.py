@@ -23,7 +23,6 @@ from data2vec2.losses import classification, squared_error
 from data2vec2.models import Classifier, Encoder
 from data2vec2.recipes.text_finetune import TEXT_FINETUNE_RECIPES
 from data2vec2.tasks.classify import RegressTask
-from data2vec2.training.parallel import World
 from data2vec2.training.run import RunFolder
 
 
@@ -99,6 +98,7 @@ class NumbersJob(SentencesJob):
 
     outputs = "number"
     numbers = True
+    trained = RegressTask
 
     def open(self, config: AnyConfig, shape: ModelConfig, path: Path, val: Path | None) -> LabelledData:
         """Texts with numbers; `UserError` if these are all the same."""
@@ -113,20 +113,6 @@ class NumbersJob(SentencesJob):
     def error(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss."""
         return squared_error(outputs, target)
-
-    def task(
-        self,
-        model: Classifier,
-        config: AnyConfig,
-        data: LabelledData,
-        device: torch.device,
-        skipped: Skipped,
-        run: RunFolder,
-        world: World,
-        log: Log,
-    ) -> RegressTask:
-        """Squared error."""
-        return RegressTask(model, config, data.train, data.val, device, skipped, run.path / "skipped.jsonl", world)
 
     def finish(
         self, run: RunFolder, config: AnyConfig, shape: ModelConfig, model: Classifier, data: LabelledData, log: Log
