@@ -51,7 +51,7 @@ class Pretrain:
     audio_base, audio_large; text_tiny, text_base, text_large) or the config.yaml of a run."""
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
     """A folder of images or recordings, .parquet or .tar files, IDX arrays, one such file, a .npz or fairseq .tsv
-    file, or hf:NAME. Of text: .txt, .jsonl or .parquet files, a folder of them, or hf:NAME."""
+    file, or hf:NAME. Of text: .txt, .jsonl, .csv, .tsv or .parquet files, a folder of them, or hf:NAME."""
     out: Path
     """Run folder to write; a new one."""
     config: Flags

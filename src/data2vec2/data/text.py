@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import hashlib
+import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data2vec2.data import folder, hub
+from data2vec2.data.rows import FIELD_LIMIT
 from data2vec2.data.source import PART_NAMES, by_part
 from data2vec2.errors import UserError
 
-EXTENSIONS = (".txt", ".jsonl", ".parquet")
+EXTENSIONS = (".txt", ".jsonl", ".csv", ".tsv", ".parquet")
 Unit = Literal["line", "document", "file"]
 Piece = tuple[str, bool]
 """Some text, and whether a unit ends with it."""
@@ -91,14 +94,14 @@ def pieces_of(
         if extension == ".txt":
             pieces = _plain(source, unit, counts, read)
         else:
-            rows = _json_rows if extension == ".jsonl" else _parquet_rows if extension == ".parquet" else _hub_rows
+            rows = _ROWS_OF.get(extension, _hub_rows)
             pieces = _row_pieces(rows(source, column, counts, read), unit, counts)
         for text, ends in pieces:
             clean = text.replace("\0", "")
             counts["NUL characters removed"] += len(text) - len(clean)
             counts["characters"] += len(clean)
             yield clean, ends
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, csv.Error, pa.ArrowException) as error:
         raise UserError(f"can't read {source.path or source.name}: {str(error).splitlines()[0]}") from error
     counts["empty files"] += counts["characters"] == before
 
@@ -178,28 +181,58 @@ def _json_rows(source: TextSource, column: str, counts: Counter[str], read: Call
             yield row.get(column) if isinstance(row, dict) else None
 
 
+def _delimited_rows(
+    source: TextSource, column: str, counts: Counter[str], read: Callable[[int], object]
+) -> Iterator[Any]:
+    """Values of a CSV or TSV file, read as `rows.read_table` does."""
+    assert source.path is not None
+    csv.field_size_limit(FIELD_LIMIT)
+    newline = "" if source.path.suffix.lower() == ".csv" else None
+    with (
+        source.path.open("rb") as raw,
+        io.TextIOWrapper(raw, "utf-8-sig", errors="surrogateescape", newline=newline) as text,
+    ):
+        rows = csv.reader(text) if newline == "" else (line.rstrip("\n").split("\t") for line in text)
+        place, told = _place_of(column, [name.strip() for name in next(rows, [])], source), 0
+        for row in rows:
+            read(raw.tell() - told)
+            told = raw.tell()
+            value, bad = re.subn("[\udc80-\udcff]", "\ufffd", row[place]) if place < len(row) else ("", 0)
+            counts["undecodable bytes replaced"] += bad
+            if row:
+                yield value
+
+
 def _parquet_rows(
     source: TextSource, column: str, counts: Counter[str], read: Callable[[int], object]
 ) -> Iterator[Any]:
     assert source.path is not None
     with pq.ParquetFile(source.path, memory_map=True, pre_buffer=False) as file:
-        if column not in (names := file.schema_arrow.names):
-            raise UserError(
-                f"{source.path} has no column {column!r} but {', '.join(names)}; name it: --data.text-column"
-            )
+        _place_of(column, file.schema_arrow.names, source)
         for batch in file.iter_batches(_ROWS, columns=[column], use_threads=False):
             read(source.size * len(batch) // max(1, file.metadata.num_rows))
             yield from batch.column(0).to_pylist()
 
 
 def _hub_rows(source: TextSource, column: str, counts: Counter[str], read: Callable[[int], object]) -> Iterator[Any]:
-    if column not in source.rows.column_names:
-        known = ", ".join(source.rows.column_names)
-        raise UserError(f"{source.name} has no column {column!r} but {known}; name it: --data.text-column")
+    _place_of(column, source.rows.column_names, source)
     for start in range(0, len(source.rows), _ROWS):
         values = source.rows[start : start + _ROWS][column]
         read(len(values))
         yield from values
+
+
+_ROWS_OF = {".jsonl": _json_rows, ".csv": _delimited_rows, ".tsv": _delimited_rows, ".parquet": _parquet_rows}
+
+
+def _place_of(column: str, names: Sequence[str], source: TextSource) -> int:
+    """Where a column is; `UserError` that lists the columns if it is not there."""
+    if column not in names:
+        known = ", ".join(names) or "no columns"
+        raise UserError(
+            f"{source.path or source.name} has no column {column!r} but {known}; name it: --data.text-column"
+        )
+    return names.index(column)
 
 
 def identity_of(sources: list[TextSource]) -> str:

@@ -65,7 +65,7 @@ class PretrainTask:
         out: Pretrained = model(self.normalise(batch.inputs), batch.keep_ids_NK)
         self._last = {  # for `figures`; nothing that would keep the graph alive
             "regression": out.regression,
-            "cls": out.cls,
+            **({"cls": out.cls} if out.student.num_extra_tokens else {}),
             "target": out.targets_BTD,
             "prediction": out.predictions_NUD,
             "stem": out.student.tokens.tokens_BTD.detach(),
@@ -85,7 +85,7 @@ class PretrainTask:
         spread = {f"{name}_std": mean_std(last[name]) for name in ("target", "prediction")}
         error = last["regression"].item() / (self.model.loss_scale * last["target"].shape[-1])  # mean square
         return {
-            **{name: last[name].item() for name in ("regression", "cls")},
+            **{name: last[name].item() for name in ("regression", "cls") if name in last},
             **spread,
             "unexplained": error / spread["target_std"] ** 2,
             **{f"rank_{name}": effective_rank(last[name]) for name in ("stem", "encoder", "target")},

@@ -105,6 +105,18 @@ def test_tables_and_json_lines(tmp_path: Path) -> None:
         units(tmp_path, "line")
 
 
+def test_csv_and_tsv(tmp_path: Path) -> None:
+    quoted = '"two\nlines, ""quoted"""'
+    (tmp_path / "a.csv").write_bytes(f"\ufefflabel,text\r\n1,plain\r\n2,{quoted}\r\n3\r\n\r\n".encode() + b"4,\xff!\n")
+    (tmp_path / "b.tsv").write_bytes(b'text\tlabel\nsays "so\t1\n\t2\n')
+    found, counts = units(tmp_path, "document")
+    assert found == ["plain", 'two\nlines, "quoted"', "\ufffd!", 'says "so']
+    assert (counts["rows without text left out"], counts["undecodable bytes replaced"]) == (2, 1)
+    assert units(tmp_path, "line")[0][1:3] == ["two", 'lines, "quoted"']
+    with pytest.raises(UserError, match=r"a.csv has no column 'body' but label, text; name it: --data.text-column"):
+        units(tmp_path, "line", "body")
+
+
 def test_blocks_cover_the_stream(tmp_path: Path, tokenizer: TextTokenizer) -> None:
     (tmp_path / "a.txt").write_text(TEXT, "utf-8")
     parts = opened(tmp_path / "a.txt", tokenizer, val_fraction=0.1)
