@@ -102,14 +102,14 @@ def test_the_command_writes_a_model_that_is_scored(
     words = [*map(str, (data, tmp_path / "mae")), "--like", str(run), "--batch-size", "4", "--lr", "1e-3"]
     monkeypatch.setattr(sys, "argv", ["masked_autoencoder.py", *words, "--seed", "1", "--updates", "2"])
     masked_autoencoder.main()
-    assert "2 updates of 4 pictures" in capsys.readouterr().out
+    assert "2 updates of 4 samples" in capsys.readouterr().out
     encoder, info = load_encoder(tmp_path / "mae")
     own, own_info = load_encoder(run / "exported")
     assert info == own_info  # shape, crop and normalisation
     assert not torch.equal(encoder.blocks[0].mlp.fc1.weight, own.blocks[0].mlp.fc1.weight)
     monkeypatch.setattr(sys, "argv", ["masked_autoencoder.py", *words, "--seconds", "0.3"])
     masked_autoencoder.main()
-    assert re.search(r"\d+ updates of 4 pictures", capsys.readouterr().out)
+    assert re.search(r"\d+ updates of 4 samples", capsys.readouterr().out)
     assert run_here(["evaluate", tmp_path / "mae", data, "--probes", "knn"]) == 0
 
 
@@ -121,16 +121,16 @@ def test_the_comparison(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import compare_images
+    import compare_pretraining
 
     tuning = tmp_path / "finetune.yaml"
     train = {"updates": 2, "batch_size": 8, "processes": 1, "device": "cpu", "precision": "float32"}
     tuning.write_text(json.dumps({"recipe": "image_finetune_tiny", "train": train}))
     out, flags = tmp_path / "out", ["--labels", "1,3", "--seeds", "1", "--seconds", "0.3"]
     flags += ["--finetune", str(tuning), "--finetune-labels", "2"]
-    monkeypatch.setattr(sys, "argv", ["compare_images.py", str(data), str(run), "--out", str(out), *flags])
+    monkeypatch.setattr(sys, "argv", ["compare_pretraining.py", str(data), str(run), "--out", str(out), *flags])
     capsys.readouterr()
-    compare_images.main()
+    compare_pretraining.main()
     header, rule, *rows = capsys.readouterr().out.splitlines()
     names = [name.strip() for name in header.strip("|").split("|")][1:]
     assert names[:2] == ["data2vec2", "masked autoencoder"]
@@ -143,5 +143,5 @@ def test_the_comparison(
     assert rows[-1].count("±") == 3  # from both models and from scratch
     assert (out / "seed-3" / "model.safetensors").is_file()
     (run / "status.json").write_text(json.dumps({"state": "interrupted"}))
-    with pytest.raises(compare_images.UserError, match="has not finished: interrupted"):
-        compare_images.main()
+    with pytest.raises(compare_pretraining.UserError, match="has not finished: interrupted"):
+        compare_pretraining.main()

@@ -1,12 +1,12 @@
-"""data2vec 2.0 beside a masked autoencoder, random initialisation and raw pixels: `compare_images.py DATA RUN...`.
+"""data2vec 2.0 beside masked modelling, random initialisation and raw inputs: `compare_pretraining.py DATA RUN...`.
 
-Each RUN is a finished data2vec2 run of another seed. For each, a masked autoencoder of the same encoder and seed is
-trained on the same pictures for as long (a run of several processes: for their seconds together; `--seconds` instead
-of the run's wall-clock time where the machine was busy with other things). Both are scored on
-DATA's test part by `data2vec2 evaluate`, with low-label curves. The run's seed decides the random initialisation and
-which labels are drawn, and these are the same for all features. `--finetune` adds fine-tuning from both and from
-scratch, one draw of labels a run. Prints a Markdown table: mean over the runs and half of its 95 % interval, which so
-counts in seeds and labels.
+Each RUN is a finished data2vec2 run of another seed, on pictures or text. For each, a masked autoencoder (of text: a
+masked language model) of the same encoder and seed is trained on the same data for as long (a run of several processes:
+for their seconds together; `--seconds` instead of the run's wall-clock time where the machine was busy with other
+things). Both are scored on DATA's test part by `data2vec2 evaluate`, with low-label curves. The run's seed decides the
+random initialisation and which labels are drawn, and these are the same for all features. `--finetune` adds fine-tuning
+from both and from scratch, one draw of labels a run. Prints a Markdown table: mean over the runs and half of its 95 %
+interval, which so counts in seeds and labels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from masked_autoencoder import pretrain
+import masked_autoencoder
+import masked_language_model
 
 from data2vec2.commands.evaluate import evaluate
 from data2vec2.commands.low_labels import finetune_config, finetune_curve
@@ -29,7 +30,10 @@ from data2vec2.errors import UserError
 from data2vec2.evaluation.low_labels import Curve, interval
 from data2vec2.evaluation.scores import MODEL, RANDOM, Scores
 
-AUTOENCODER = "masked autoencoder"
+RIVALS = {
+    "image": ("masked autoencoder", masked_autoencoder.pretrain),
+    "text": ("masked language model", masked_language_model.pretrain),
+}
 Key = tuple[str, str]
 """Features, and what was measured of them."""
 
@@ -37,9 +41,10 @@ Key = tuple[str, str]
 def main() -> None:
     """Parse and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path, help="data with a test part")
+    parser.add_argument("data", type=Path, help="data with a test part to score on")
+    parser.add_argument("--unlabelled", type=Path, help="what the runs were trained on, if it is not DATA")
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of data2vec2 pretrain, one for each seed")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the masked autoencoders")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the rivals")
     parser.add_argument("--seconds", type=float, help="processor time of each run, if the machine did other things too")
     parser.add_argument("--labels", default="10,100,1000", help="labels a class of the low-label curves")
     parser.add_argument("--seeds", type=int, default=3, help="draws of labels for each point and run")
@@ -53,10 +58,11 @@ def main() -> None:
         config, folder = saved_config(run), args.out / run.name
         trained = wall_clock(run) * (config.train.processes or 1)
         seconds = args.seconds or trained
-        print(f"{run}: {AUTOENCODER} for {seconds:.0f} s", file=sys.stderr)
-        updates = pretrain(config, args.data, folder, seconds=seconds, say=lambda text: print(text, file=sys.stderr))
-        print(f"{run}: {updates:,} updates", file=sys.stderr)
-        for name, model in ((MODEL, run / "exported"), (AUTOENCODER, folder)):
+        rival, pretrain = RIVALS[config.model.modality.kind]
+        say(f"{run}: {rival} for {seconds:.0f} s")
+        updates = pretrain(config, args.unlabelled or args.data, folder, seconds=seconds, say=say)
+        say(f"{run}: {updates:,} updates")
+        for name, model in ((MODEL, run / "exported"), (rival, folder)):
             scores = evaluate(model, args.data, seed=config.train.seed, baselines=name == MODEL, **options)
             if scores.part != "test":
                 raise UserError(f"{args.data} has no test part; a run would be scored on what it was trained on")
@@ -64,10 +70,11 @@ def main() -> None:
                 if features == MODEL or name == MODEL:  # the majority class once
                     found.setdefault((name if features == MODEL else features, measure), []).append(value)
         if args.finetune:
-            for curve in finetuned(run, folder, args.data, args.finetune, counts(args.finetune_labels)):
+            models = {MODEL: run, rival: folder, RANDOM: run}
+            for curve in finetuned(models, args.data, args.finetune, counts(args.finetune_labels), config.train.seed):
                 for key, value in points(curve):
                     found.setdefault(key, []).append(value)
-        print(table(found), file=sys.stderr)
+        say(table(found))
     print(table(found))
 
 
@@ -76,21 +83,17 @@ def counts(text: str) -> list[int]:
     return [int(count) for count in text.split(",")]
 
 
-def finetuned(run: Path, autoencoder: Path, data: Path, recipe: str, labels: Sequence[int]) -> list[Curve]:
-    """Fine-tuning from both models and from scratch, with labels drawn by the run's seed."""
-    seed, config = saved_config(run).train.seed, finetune_config(recipe)
+def say(text: str) -> None:
+    """To stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def finetuned(models: dict[str, Path], data: Path, recipe: str, labels: Sequence[int], seed: int) -> list[Curve]:
+    """Fine-tuning from each model (of the random one: its shape), with labels drawn by the run's seed."""
+    config = finetune_config(recipe)
     return [
-        finetune_curve(
-            name,
-            model,
-            data,
-            replace(config, from_scratch=name == RANDOM),
-            labels,
-            [seed],
-            "cpu",
-            lambda text: print(text, file=sys.stderr),
-        )
-        for name, model in ((MODEL, run), (AUTOENCODER, autoencoder), (RANDOM, run))
+        finetune_curve(name, model, data, replace(config, from_scratch=name == RANDOM), labels, [seed], "cpu", say)
+        for name, model in models.items()
     ]
 
 
@@ -118,7 +121,7 @@ def points(curve: Curve) -> list[tuple[Key, float]]:
 def table(found: dict[Key, Sequence[float]]) -> str:
     """A row for each measure, a column for each kind of features, in percent."""
     names = list(dict.fromkeys(features for features, _ in found))
-    names.sort(key=[MODEL, AUTOENCODER].__contains__, reverse=True)
+    names.sort(key=[MODEL, *(name for name, _ in RIVALS.values())].__contains__, reverse=True)
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
     for measure in dict.fromkeys(measure for _, measure in found):
         cells = []
