@@ -16,8 +16,9 @@ import yaml
 from transformers import AutoModel, AutoTokenizer
 
 import data2vec2
-from data2vec2.commands import demo
+from data2vec2.commands import demo, tokenizer
 from data2vec2.data.samples import wordnet_glosses
+from data2vec2.data.text import find_text
 from data2vec2.interop.export import load_encoder
 from data2vec2.recipes.finetune import get_finetune_recipe
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
@@ -122,6 +123,19 @@ def test_a_tokenizer_of_ones_own(tmp_path: Path, data: Path, capsys: pytest.Capt
     assert "data2vec2 tokenizer train" in capsys.readouterr().err
     assert run_here([*start, tmp_path / "tokenizer", "--model.modality.vocab-size", 280]) == 1
     assert "room for 280" in capsys.readouterr().err
+
+
+def test_a_vocabulary_is_made_of_evenly_spread_pieces_of_long_texts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def taken() -> str:
+        return " ".join(tokenizer._texts(find_text(tmp_path)["train"], "text", "line", lambda *_: None))
+
+    for name, word in (("a.txt", "first"), ("b.txt", "other"), ("c.txt", "third")):
+        (tmp_path / name).write_text(f"{word}\n" * 1_000)
+    assert [taken().count(word) for word in ("first", "other", "third")] == [1_000] * 3
+    monkeypatch.setattr(tokenizer, "LEARNED", 1_800)  # a tenth of the bytes
+    assert [taken().count(word) for word in ("first", "other", "third")] == pytest.approx([120] * 3, abs=2)
 
 
 def test_another_tokenizer_is_refused_on_resume(

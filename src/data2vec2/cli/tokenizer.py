@@ -17,8 +17,8 @@ class Tokenizer:
     action: Annotated[tyro.conf.Positional[Literal["train", "original"]], tyro.conf.arg(metavar="{train,original}")]
     """train: a byte-level BPE of the text of DATA. original: GPT-2's BPE with the ids of the released models."""
     data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="DATA")]
-    """train: .txt, .jsonl, .csv, .tsv or .parquet files, a folder of them, or hf:NAME. original: a folder with encoder.json,
-    vocab.bpe and dict.txt."""
+    """train: .txt, .jsonl, .csv, .tsv or .parquet files, a folder of them, or hf:NAME. original: a folder with
+    encoder.json, vocab.bpe and dict.txt."""
     out: Path
     """Folder to write; a new one."""
     vocab_size: int = 4_000

@@ -17,9 +17,14 @@ from data2vec2.data.tokenizer import TOKENIZER_FILES, original_tokenizer, save_t
 from data2vec2.errors import UserError
 from data2vec2.training.progress import console
 
+LEARNED = 100_000_000
+"""Characters that a vocabulary is made of, at most; of longer texts evenly spread pieces."""
+
 
 def train(data: str | Path, out: str | Path, *, vocab_size: int, text_column: str = "text") -> int:
     """Make a byte-level BPE of the training text of DATA, as a folder that `AutoTokenizer` loads; returns its size.
+
+    It is made of 100 million characters at most, evenly spread over longer texts.
 
     Raises `UserError` if there is no text, or `out` is no new or empty folder, and `ValueError` for a size below 261.
     """
@@ -60,7 +65,8 @@ def shown_progress(what: str) -> Iterator[Heard]:
 
 
 def _texts(sources: list[TextSource], column: str, unit: Unit, progress: Heard) -> Iterator[str]:
-    done, total = 0, sum(source.size for source in sources)
+    """Pieces of the sources: as much of what was read so far as `LEARNED` is of all of it."""
+    taken, done, total = 0, 0, sum(source.size for source in sources)
 
     def read(size: int) -> None:
         nonlocal done
@@ -69,7 +75,9 @@ def _texts(sources: list[TextSource], column: str, unit: Unit, progress: Heard) 
 
     for source in sources:
         for text, _ in pieces_of(source, column, unit, Counter(), read):
-            yield text
+            if taken * total <= LEARNED * done:
+                taken += len(text)
+                yield text
 
 
 def _new(out: str | Path) -> Path:
