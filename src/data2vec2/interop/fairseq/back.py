@@ -28,7 +28,7 @@ from data2vec2.training.run import CONFIG
 NEVER = -1e4
 """Bias of symbols that the original's vocabulary has and ours has not."""
 _SPECIAL = ("<s>", "<pad>", "</s>", UNKNOWN)
-_FINETUNED = {
+_FINETUNED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "image": ("mae_image_classification", "pretrained_model_args", {"_name": "mae_image_classification"}),
     "audio": ("wav2vec_ctc", "w2v_args", {"_name": "audio_finetuning", "normalize": True}),
     "text": ("data2vec_text_classification", "pretrained_model_args", {"_name": "sentence_prediction"}),

@@ -122,8 +122,9 @@ def _reason(path: Path, message: str) -> str:
         return f"{path} can't be read as a checkpoint; it may be damaged or cut short ({message.splitlines()[0]})"
     if "is blocked" in message:
         return f"{path} calls {named[1]}: it is a program in disguise and is not read"
+    name = named[1] if "." in named[1] else f"builtins.{named[1]}"  # as PyTorch's message shortens it
     return (
-        f"{path} can't be read as a checkpoint: it holds an object of {named[1]}, and files are read only if they hold "
+        f"{path} can't be read as a checkpoint: it holds an object of {name}, and files are read only if they hold "
         "tensors and plain values, because others could run a program; data2vec2 convert --allow "
-        f"{named[1]} reads its state as plain values, and runs nothing of it"
+        f"{name} reads its state as plain values, and runs nothing of it"
     )

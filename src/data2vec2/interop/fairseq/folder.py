@@ -186,8 +186,8 @@ def _info(
     letters: Letters | None,
 ) -> ExportInfo:
     """What the export says; `UserError` where names of classes or letters are missing or not as many as outputs."""
-    data = {"image": IMAGENET, "audio": AudioDataConfig(), "text": TextDataConfig(tokenizer=str(tokenizer))}
-    info = ExportInfo(model=config, data=data[original.kind])
+    of_sequences = AudioDataConfig() if original.kind == "audio" else TextDataConfig(tokenizer=str(tokenizer))
+    info = ExportInfo(model=config, data=IMAGENET if original.kind == "image" else of_sequences)
     if original.job == "pretraining":
         return info
     if "head.weight" not in head:

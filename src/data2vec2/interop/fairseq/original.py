@@ -121,8 +121,7 @@ def _symbols(task_state: Any) -> tuple[str, ...] | None:
     if not (isinstance(dictionary, StandIn) and dictionary.of == DICTIONARY):
         return None
     symbols = dictionary.state.get("symbols")
-    usable = isinstance(symbols, list) and all(isinstance(symbol, str) for symbol in symbols)
-    return tuple(symbols) if usable else None
+    return tuple(map(str, symbols)) if isinstance(symbols, list) else None
 
 
 def _of(value: Any, name: str) -> Any:
