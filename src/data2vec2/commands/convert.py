@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from data2vec2.config import RunConfig
-from data2vec2.data.letters import Letters
 from data2vec2.data.tokenizer import TOKENIZER_FILES, load_tokenizer, original_tokenizer, save_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.interop.fairseq.back import original_content
 from data2vec2.interop.fairseq.config import run_config
 from data2vec2.interop.fairseq.files import write_checkpoint
-from data2vec2.interop.fairseq.folder import Weights, original_letters, write_folder
+from data2vec2.interop.fairseq.folder import Weights, write_folder
 from data2vec2.interop.fairseq.original import Original, read_original
 from data2vec2.recipes import get_recipe
 from data2vec2.training.run import write_text
@@ -62,6 +61,10 @@ def convert(
     original = read_original(source, allow)
     names = _lines(Path(classes)) if classes else None
     place = Path(vocabulary) if vocabulary else source.parent
+    dictionary = place / DICTIONARY if place.is_dir() else place
+    if original.job == "recognizer" and (vocabulary or dictionary.is_file()):
+        letters = (line.rsplit(" ", 1)[0] for line in _lines(dictionary))
+        original = replace(original, symbols=("<s>", "<pad>", "</s>", "<unk>", *letters))
     with tempfile.TemporaryDirectory() as temporary:
         info = write_folder(
             original,
@@ -71,7 +74,6 @@ def convert(
             weights=weights,
             tokenizer=_tokenizer(original, place, Path(temporary)) if original.kind == "text" else None,
             classes=tuple(names) if names else None,
-            letters=_letters(original, source, place) if original.job == "recognizer" else None,
         )
     what = "encoder" if original.job == "pretraining" else original.job
     return Converted(out=out, kind=info.model.modality.kind, what=what, dropped=original.dropped)
@@ -127,18 +129,6 @@ def _tokenizer(original: Original, place: Path, temporary: Path) -> Path:
     if size != entries:
         raise UserError(f"the tokenizer in {place} has {size} entries, and the model {entries}; it is another's")
     return folder
-
-
-def _letters(original: Original, source: Path, place: Path) -> Letters | None:
-    """Letters by dict.ltr.txt, or by the dictionary in the file; none where neither is there."""
-    path = place / DICTIONARY if place.is_dir() else place
-    symbols = original.symbols
-    if path.is_file():
-        symbols = ("<s>", "<pad>", "</s>", "<unk>", *(line.rsplit(" ", 1)[0] for line in _lines(path)))
-    try:
-        return original_letters(symbols) if symbols else None
-    except ValueError as error:
-        raise UserError(f"{path if path.is_file() else source} names no letters: {error}") from error
 
 
 def _lines(path: Path) -> list[str]:

@@ -51,7 +51,6 @@ def write_folder(
     weights: Weights = "student",
     tokenizer: Path | None = None,
     classes: tuple[str, ...] | None = None,
-    letters: Letters | None = None,
 ) -> ExportInfo:
     """Write `folder`, a new one, in one step; returns what the export says of itself.
 
@@ -71,7 +70,7 @@ def write_folder(
         beside = {}
     beside |= {f"{part}.{name}": t for part in ("teacher", "decoder") for name, t in parts[part].items()}
     beside |= {f"{LEFT}{name}": t for name, t in leftovers(original.student, original.ema).items()}
-    info = _info(original, run.model, head, source, tokenizer, classes, letters)
+    info = _info(original, run.model, head, source, tokenizer, classes)
     about = {
         "source": source.name,
         "sha256": _sha256(source),
@@ -183,7 +182,6 @@ def _info(
     source: Path,
     tokenizer: Path | None,
     classes: tuple[str, ...] | None,
-    letters: Letters | None,
 ) -> ExportInfo:
     """What the export says; `UserError` where names of classes or letters are missing or not as many as outputs."""
     of_sequences = AudioDataConfig() if original.kind == "audio" else TextDataConfig(tokenizer=str(tokenizer))
@@ -194,10 +192,14 @@ def _info(
         raise UserError(f"{source} has no head, although its names are those of a fine-tuned model")
     outputs = len(head["head.weight"])
     if original.job == "recognizer":
-        if letters is None or len(letters) != outputs:
-            found = "nothing says which letters" if letters is None else f"the vocabulary has {len(letters)} symbols"
+        symbols = original.symbols or ()
+        if len(symbols) != outputs:
+            found = f"the vocabulary has {len(symbols)} symbols" if symbols else "nothing says which letters"
             raise UserError(f"{source} has {outputs} outputs, and {found}; --vocabulary names the right dict.ltr.txt")
-        return dataclasses.replace(info, letters=letters)
+        try:
+            return dataclasses.replace(info, letters=original_letters(symbols))
+        except ValueError as error:
+            raise UserError(f"the vocabulary of {source} is not one of letters: {error}") from error
     if classes is not None and len(classes) != outputs:
         raise UserError(f"--classes has {len(classes)} lines, and {source} has {outputs} outputs")
     of_text = original.kind == "text"
