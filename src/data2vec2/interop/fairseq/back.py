@@ -106,7 +106,7 @@ def _made_config(info: ExportInfo, job: Job) -> dict[str, Any]:
     kind = info.model.modality.kind
     if job == "classifier" and (kind == "audio" or info.pooling != ("first" if kind == "text" else "mean")):
         raise ValueError(f"it has no classifier of {kind} whose pooling is {info.pooling}")
-    cfg = original_config(replace(get_recipe(f"{kind}_base"), model=info.model))
+    cfg = original_config(replace(get_recipe(f"{kind}_base"), model=info.model, data=info.data))
     cfg["model"]["modalities"][kind]["decoder"] = None
     cfg["model"]["skip_ema"] = True
     if job == "pretraining":

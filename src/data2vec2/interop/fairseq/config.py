@@ -7,13 +7,15 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from data2vec2.config import AudioConfig, RunConfig, from_dict, to_dict
+from data2vec2.config import AudioConfig, ImageDataConfig, RunConfig, TextConfig, from_dict, to_dict
 from data2vec2.interop.fairseq.keys import Kind
 from data2vec2.recipes import RECIPES
 
 NEEDED = object()
 OURS = object()
 """Marks of values that must be there, and of those that stay as in our recipe where they are not there."""
+OWN = "data2vec2"
+"""Part of a configuration in which a model of ours says how its pictures are normalised."""
 TASKS = {"image": "mae_image_pretraining", "audio": "audio_pretraining", "text": "masked_lm"}
 
 # M: "model.modalities.image" or another; D: its "decoder"; G: "optimizer.groups.default"
@@ -31,6 +33,7 @@ TABLE = (
     ("image", "M.input_size",                   "model.modality.image_size",       224),
     ("image", "M.patch_size",                   "model.modality.patch_size",       16),
     ("image", "M.in_chans",                     "model.modality.num_channels",     3),
+    ("audio", "task.sample_rate",               "model.modality.sample_rate",      16_000),
     ("audio", "M.conv_pos_depth",               "model.modality.position_depth",   NEEDED),
     ("audio", "M.conv_pos_groups",              "model.modality.position_groups",  NEEDED),
     ("text",  "M.max_source_positions",         "model.modality.max_tokens",       512),
@@ -96,6 +99,8 @@ def run_config(kind: Kind, cfg: Mapping[str, Any], vocab_size: int | None) -> Ru
     _set_optimiser(kind, cfg, values)
     if kind == "audio":
         values["model"]["modality"] |= _waveform_stem(cfg)
+    if kind == "image":  # a run of ours; the original knows ImageNet's statistics only
+        values["data"] |= _get(cfg, OWN, {})
     if vocab_size is not None:
         values["model"]["modality"]["vocab_size"] = vocab_size
     encoder, decoder = values["model"]["encoder"], values["model"]["decoder"]
@@ -109,6 +114,8 @@ def original_config(run: RunConfig) -> dict[str, Any]:
     modality, kind = run.model.modality, run.model.modality.kind
     if isinstance(modality, AudioConfig) and modality.stem != "waveform":
         raise ValueError("the original knows no mel stem")
+    if isinstance(modality, TextConfig) and (modality.bos_id, modality.pad_id, modality.eos_id) != (0, 1, 2):
+        raise ValueError("the original's bos, pad and eos are 0, 1 and 2, and this model's tokenizer has others")
     ours = to_dict(run)
     cfg: dict[str, Any] = {"_name": None}
     for whose, theirs, name, _ in TABLE:
@@ -138,10 +145,10 @@ def original_config(run: RunConfig) -> dict[str, Any]:
     group["lr_scheduler"] |= {"_name": "cosine"}
     cfg["optimizer"] |= {"_name": "composite", "dynamic_groups": True}
     cfg["optimization"] |= {"lr": [run.optim.lr], "clip_norm": run.optim.clip_norm or 0.0}
-    cfg |= {
-        "dataset": {"batch_size": run.train.batch_size},
-        "task": {"_name": TASKS[kind], **({"normalize": True} if kind == "audio" else {})},
-    }
+    cfg["dataset"] = {"batch_size": run.train.batch_size}
+    cfg["task"] = {**cfg.get("task", {}), "_name": TASKS[kind], **({"normalize": True} if kind == "audio" else {})}
+    if isinstance(run.data, ImageDataConfig):
+        cfg[OWN] = {name: _get(ours["data"], name, None) for name in ("mean", "std", "eval_crop")}
     return cfg
 
 

@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data2vec2.config import AudioDataConfig, ModelConfig, RunConfig, TextDataConfig, to_dict
+from data2vec2.config import ModelConfig, RunConfig, TextDataConfig, to_dict
 from data2vec2.data.letters import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UserError
 from data2vec2.interop.card import converted_card
@@ -34,7 +34,6 @@ from data2vec2.interop.fairseq.keys import Kind, Part, leftovers, original_name,
 from data2vec2.interop.fairseq.original import Original
 from data2vec2.modalities import build_modality
 from data2vec2.models import Classifier, Data2Vec2, Encoder, SpeechRecognizer
-from data2vec2.recipes.image import IMAGENET
 
 ABOUT, TENSORS, PRETRAINING = "original.json", "original.safetensors", "pretraining.yaml"
 LEFT = "leftover."
@@ -70,7 +69,7 @@ def write_folder(
         beside = {}
     beside |= {f"{part}.{name}": t for part in ("teacher", "decoder") for name, t in parts[part].items()}
     beside |= {f"{LEFT}{name}": t for name, t in leftovers(original.student, original.ema).items()}
-    info = _info(original, run.model, head, source, tokenizer, classes)
+    info = _info(original, run, head, source, tokenizer, classes)
     about = {
         "source": source.name,
         "sha256": _sha256(source),
@@ -177,15 +176,15 @@ def _head_name(name: str, kind: Kind, source: Path) -> str:
 
 def _info(
     original: Original,
-    config: ModelConfig,
+    run: RunConfig,
     head: Mapping[str, Tensor],
     source: Path,
     tokenizer: Path | None,
     classes: tuple[str, ...] | None,
 ) -> ExportInfo:
     """What the export says; `UserError` where names of classes or letters are missing or not as many as outputs."""
-    of_sequences = AudioDataConfig() if original.kind == "audio" else TextDataConfig(tokenizer=str(tokenizer))
-    info = ExportInfo(model=config, data=IMAGENET if original.kind == "image" else of_sequences)
+    data = TextDataConfig(tokenizer=str(tokenizer)) if original.kind == "text" else run.data
+    info = ExportInfo(model=run.model, data=data)
     if original.job == "pretraining":
         return info
     if "head.weight" not in head:
