@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from data2vec2.config import AudioConfig, TextConfig
-from data2vec2.interop.fairseq.config import format_spec, original_config, parse_spec, run_config
+from data2vec2.interop.fairseq.config import TABLE, format_spec, original_config, parse_spec, run_config
 from data2vec2.interop.fairseq.files import from_json, to_json
 from data2vec2.interop.fairseq.folder import original_letters
 from data2vec2.interop.fairseq.keys import POSITIONS, original_name, our_name
@@ -65,6 +66,13 @@ def test_configurations_come_back(name: str) -> None:
         replace(recipe.optim, lr_batch=again.optim.lr_batch),
     )
     assert again.train.updates == recipe.train.updates
+
+
+def test_the_documentation_has_every_key() -> None:
+    page = Path("docs/migration.md").read_text("utf-8")
+    for _, theirs, ours, _ in TABLE:
+        last = theirs.rpartition(".")[2]
+        assert f".{last}` | `{ours}` |" in page
 
 
 def test_what_the_original_has_not() -> None:
