@@ -2,8 +2,9 @@
 
 Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
 folder `pictures` of real pictures, one `recordings` of real speech and one `texts` of real texts beside it, and one
-`checkpoints` of files as the original saves them, of small models. Two things are changed, so that this takes a minute: `data2vec2 pretrain` and `finetune` get `--train.updates UPDATES` where a
-block gives none, and `updates=N` in a Python block becomes `updates=UPDATES`.
+`checkpoints` of files as the original saves them, of small models. Two things are changed, so that this takes a minute:
+`data2vec2 pretrain` and `finetune` get `--train.updates UPDATES` where a block gives none, and `updates=N` in a Python
+block becomes `updates=UPDATES`.
 `make` commands are not run but must name targets of the Makefile; installing is checked, not done.
 """
 
