@@ -14,6 +14,7 @@ from data2vec2.registration import register_models
 from data2vec2.version import __version__
 
 if TYPE_CHECKING:
+    from data2vec2.commands.convert import convert
     from data2vec2.commands.demo import demo
     from data2vec2.commands.doctor import doctor
     from data2vec2.commands.embed import embed
@@ -40,6 +41,7 @@ __all__ = [
     "Data2Vec2TextConfig",
     "Data2Vec2TextModel",
     "__version__",
+    "convert",
     "demo",
     "doctor",
     "embed",
@@ -59,6 +61,7 @@ _HOME = {
     "Data2Vec2ImageModel": "data2vec2.interop.transformers",
     "Data2Vec2TextConfig": "data2vec2.interop.transformers",
     "Data2Vec2TextModel": "data2vec2.interop.transformers",
+    "convert": "data2vec2.commands.convert",
     "demo": "data2vec2.commands.demo",
     "doctor": "data2vec2.commands.doctor",
     "embed": "data2vec2.commands.embed",

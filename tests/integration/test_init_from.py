@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from safetensors.torch import load_file
 
 from tests.integration.helpers import SMALL, Child, last_step, run_here, small_npz, words
 from tests.parity.cases import GoldenCase
+from tests.parity.originals import pretrained
 
 FLAGS = (*SMALL, *words("--train.updates 6 --train.log-every 1 --train.eval-every 0 --train.batch-size 8"))
 STILL = ("--optim.lr", "1e-30", "--ema.start", "1", "--ema.end", "1")
@@ -65,28 +64,25 @@ def test_from_an_export_comes_the_student_twice(
     assert "at random initialisation: decoder" in capsys.readouterr().err
 
 
-def test_from_an_original_checkpoint(tmp_path: Path, data: Path) -> None:
-    """A file with the nesting and types of an original one, made of the golden case's weights."""
+@pytest.mark.parametrize("source", ["old.pt", "converted"])
+def test_from_an_original_checkpoint(tmp_path: Path, source: str) -> None:
+    """A file with the nesting and types of an original one, made of the golden case's weights; as it is, or converted.
+
+    The converted folder brings its configuration too.
+    """
     case = GoldenCase("image_tiny")
-    extra = {"val_loss": np.float64(3.0), "args": Namespace(lr=[0.001])}
-    model = {**case.original_student, "_ema": case.original_teacher}
-    torch.save({"cfg": {"model": {}}, "args": None, "model": model, "extra_state": extra}, tmp_path / "old.pt")
-    config = {"model": json.loads(json.dumps(_golden_model(case))), "recipe": "image_tiny"}
-    (tmp_path / "golden.yaml").write_text(yaml.safe_dump(config))
+    torch.save(pretrained(case), tmp_path / "old.pt")
+    recipe = tmp_path / "converted" / "pretraining.yaml"
+    convert = ["convert", tmp_path / "old.pt", tmp_path / "converted"]
+    assert run_here([*convert, "--weights", "teacher"]) == 0, "the student must be taken from beside the model"
     pictures = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
     np.savez(tmp_path / "pictures.npz", images=pictures)
     flags = words("--train.updates 6 --train.batch-size 8 --train.eval-every 0 --train.device cpu --train.processes 1")
-    command = ["pretrain", tmp_path / "golden.yaml", tmp_path / "pictures.npz", "--out", tmp_path / "run"]
-    assert run_here([*command, *flags, *STILL, "--init-from", tmp_path / "old.pt"]) == 0
+    command = ["pretrain", recipe, tmp_path / "pictures.npz", "--out", tmp_path / "run"]
+    assert run_here([*command, *flags, *STILL, "--init-from", tmp_path / source]) == 0
     expected, ours = case.model.state_dict(), weights(tmp_path / "run")
     assert expected.keys() == ours.keys()
     assert all(torch.equal(ours[name], expected[name]) for name in expected)
-
-
-def _golden_model(case: GoldenCase) -> dict[str, object]:
-    from data2vec2.config import to_dict
-
-    return to_dict(case.config)
 
 
 class Stranger:

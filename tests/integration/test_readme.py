@@ -1,9 +1,10 @@
 """The documentation does what it says: its commands run, its links lead somewhere, its generated page is up to date.
 
 Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
-folder `pictures` of real pictures, one `recordings` of real speech and one `texts` of real texts beside it. Two things
-are changed, so that this takes a minute: `data2vec2 pretrain` and `finetune` get `--train.updates UPDATES` where a
-block gives none, and `updates=N` in a Python block becomes `updates=UPDATES`.
+folder `pictures` of real pictures, one `recordings` of real speech and one `texts` of real texts beside it, and one
+`checkpoints` of files as the original saves them, of small models. Two things are changed, so that this takes a minute:
+`data2vec2 pretrain` and `finetune` get `--train.updates UPDATES` where a block gives none, and `updates=N` in a Python
+block becomes `updates=UPDATES`.
 `make` commands are not run but must name targets of the Makefile; installing is checked, not done.
 """
 
@@ -20,9 +21,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageOps
 
 from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from tests.parity.cases import GoldenCase
+from tests.parity.originals import LETTERS, finetuned, pretrained, save_with_dictionary, write_bpe
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
@@ -82,6 +86,19 @@ def make_texts(folder: Path) -> None:
         csv.writer(file).writerows([("sentence1", "sentence2", "score"), *pairs])
 
 
+def make_checkpoints(folder: Path) -> None:
+    """Pre-trained and fine-tuned files of the original, with what lies beside them."""
+    folder.mkdir()
+    image, audio, text = (GoldenCase(f"{kind}_tiny") for kind in ("image", "audio", "text"))
+    for name, case in (("base_imagenet", image), ("base_libri", audio), ("nlp_base", text)):
+        torch.save(pretrained(case), folder / f"{name}.pt")
+    torch.save(finetuned(image, 3), folder / "base_imagenet_ft.pt")
+    (folder / "classes.txt").write_text("Bag\nDress\nSneaker\n")
+    save_with_dictionary(finetuned(audio, len(LETTERS)), folder / "base_vox_960h.pt")
+    torch.save(finetuned(text, 2), folder / "rte.pt")
+    write_bpe(folder, 128)
+
+
 def run_page(page: str, place: Path) -> str:
     """Run all blocks of a page in a folder; returns what they printed."""
     own = {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
@@ -121,6 +138,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_pictures(folder / "pictures")
     make_recordings(folder / "recordings")
     make_texts(folder / "texts")
+    make_checkpoints(folder / "checkpoints")
     (folder / "bin").mkdir()
     (folder / "bin" / "data2vec2").write_text(SHIM)
     (folder / "bin" / "data2vec2").chmod(0o755)

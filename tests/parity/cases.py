@@ -19,7 +19,7 @@ from data2vec2.config import (
     TargetConfig,
     TextConfig,
 )
-from data2vec2.interop import fairseq
+from data2vec2.interop.fairseq import keys
 from data2vec2.models import Data2Vec2
 from data2vec2.nn.positions import sincos_2d
 
@@ -56,12 +56,12 @@ class GoldenCase:
             of_teacher = {n.removeprefix("blocks."): s for n, s in shapes.items() if n.startswith("blocks.")}
         self.original_teacher = self._weights("_ema.", of_teacher)
         self.model = Data2Vec2(self.config)
-        self.model.load_state_dict(fairseq.state_dict(self.config, self.original_student, self.original_teacher))
+        self.model.load_state_dict(keys.state_dict(self.config, self.original_student, self.original_teacher))
 
     def _weights(self, prefix: str, names: dict[str, list[int]]) -> dict[str, torch.Tensor]:
         weights = {}
         for name, shape in names.items():
-            if name == fairseq.POSITIONS:
+            if name == keys.POSITIONS:
                 weights[name] = sincos_2d(self.config.encoder.embed_dim, self.config.modality.grid)[None]
             else:
                 weights[name] = golden_weight(prefix + name, shape)
@@ -83,7 +83,7 @@ class GoldenCase:
         return mask_NT.argsort(dim=1, stable=True)[:, :kept]
 
     def our_name(self, original: str, encoder: str = "student") -> str:
-        return fairseq.our_name(original, encoder, self.config.encoder.prenet_depth)
+        return keys.our_name(original, self.config.modality.kind, encoder, self.config.encoder.prenet_depth)
 
     def _config(self) -> ModelConfig:
         model, own, decoder = (self.info["config"][k] for k in ("model", "modality_cfg", "decoder"))

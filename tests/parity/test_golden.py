@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from data2vec2.interop import fairseq
+from data2vec2.interop.fairseq import keys
 from data2vec2.models import Data2Vec2
 from data2vec2.recipes import get_recipe
 from data2vec2.training.ema import Ema
@@ -85,7 +85,7 @@ def test_against_golden_teacher_after_one_step(name: str) -> None:
     ema.update(1)
     teacher = dict(model.named_parameters())
     names = [n.removeprefix("ema_after.") for n in case.tensors if n.startswith("ema_after.")]
-    names = [n for n in names if n != fairseq.POSITIONS]
+    names = [n for n in names if n != keys.POSITIONS]
     assert len(names) == sum(1 for _ in model.teacher.parameters())
     for name in names:
         ours = teacher[case.our_name(name, "teacher")]
@@ -124,11 +124,11 @@ def test_every_released_key_has_a_place(recipe: str) -> None:
     found = {}
     for encoder, part in (("student", "state_dict"), ("teacher", "ema")):
         for name, shape in manifest[part].items():
-            if name != fairseq.POSITIONS:
-                ours = fairseq.our_name(name, encoder, config.encoder.prenet_depth)
+            if name != keys.POSITIONS:
+                ours = keys.our_name(name, config.modality.kind, encoder, config.encoder.prenet_depth)
                 found[ours] = (math.prod(shape),) if ours.endswith("alibi_scale_H") else tuple(shape)
     assert found == expected
-    positions = sum(shape[1] * shape[2] for name, shape in manifest["state_dict"].items() if name == fairseq.POSITIONS)
+    positions = sum(shape[1] * shape[2] for name, shape in manifest["state_dict"].items() if name == keys.POSITIONS)
     ours = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("teacher."))
     assert ours + positions == manifest["total_parameters"]
 

@@ -40,6 +40,8 @@ ONLY = {"config": set[str](), "errors": set[str](), "version": set[str](), "regi
 """Parts that may use nothing but the standard library, the package and these."""
 NOT_AT_IMPORT = {"torchvision", "torchaudio", "torchcodec", "timm", "lightning", "pytorch_lightning", "accelerate"}
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+WRITES_PICKLES = "data2vec2.interop.fairseq.files"
+"""The one module that may call `torch.save`: files for the original's tools, which read nothing else."""
 MAX_FILE, MAX_FUNCTION = 330, 70
 
 MODULES = {
@@ -140,7 +142,7 @@ def test_nothing_fragile_is_imported_with_a_module(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_pickle_and_no_eval(module: str) -> None:
-    assert not dangers(parsed(module))
+    assert dangers(parsed(module)) == (["torch.save"] if module == WRITES_PICKLES else [])
 
 
 @pytest.mark.parametrize("module", MODULES)

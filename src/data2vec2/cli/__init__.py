@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from data2vec2.cli.common import ABORTED, FAILED, USAGE, fail
+from data2vec2.cli.convert import Convert, run_convert
 from data2vec2.cli.features import Embed, Predict, run_embed, run_predict
 from data2vec2.cli.finetune import Finetune, run_finetune
 from data2vec2.cli.report import Report, run_report
@@ -25,6 +26,7 @@ VERBS = {
     "embed": (run_embed, Embed),
     "predict": (run_predict, Predict),
     "transcribe": (run_transcribe, Transcribe),
+    "convert": (run_convert, Convert),
     "report": (run_report, Report),
     "tokenizer": (run_tokenizer, Tokenizer),
     "doctor": (run_doctor, Doctor),

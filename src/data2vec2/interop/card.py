@@ -139,3 +139,40 @@ Fine-tuned {start} by data2vec2 {__version__} (recipe `{config.recipe}`).
 
 `data2vec2 transcribe PATH FILES` writes down what is said.
 """
+
+
+def converted_card(info: ExportInfo, about: Mapping[str, Any]) -> str:
+    """README.md of a model that was converted from a checkpoint of the original; `about` as in original.json."""
+    kind, encoder = info.model.modality.kind, info.model.encoder
+    what = {"pretraining": "encoder", "classifier": "classifier", "recognizer": "recogniser"}[about["job"]]
+    licence = ("cc-by-nc-4.0", "CC-BY-NC 4.0: not for commercial use") if kind == "image" else ("mit", "MIT")
+    numbers = "\n| output | a number, on the scale that it was trained with |" if info.regression else ""
+    if about["job"] == "pretraining":
+        use = _use(info.model.modality)
+    else:
+        verb = "transcribe PATH FILES" if about["job"] == "recognizer" else f"predict PATH {kind.upper()}S"
+        use = f"`data2vec2 {verb}` uses it."
+    return f"""---
+library_name: transformers
+license: {licence[0]}
+tags: [data2vec2, {kind}-feature-extraction]
+---
+
+# data2vec 2.0 {kind} {what}
+
+Trained by the authors of data2vec 2.0, or with their code, and converted by data2vec2 {__version__}.
+
+| | |
+|---|---|
+| source | `{about["source"]}`, SHA-256 `{about["sha256"]}` |
+| licence | {licence[1]}, if it is one of the released models |
+| weights | the {about["weights"]}'s |{numbers}
+| input | {_input(info.model.modality)} |
+| encoder | {encoder.prenet_depth + encoder.depth} blocks of width {encoder.embed_dim} |
+| dropped | {", ".join(about["dropped"]) or "nothing"} |
+
+Decoder and teacher, if the source has them, and the original's configuration stand in `original.safetensors` and
+`original.json`: `data2vec2 convert PATH OUT.pt --to fairseq` makes the checkpoint of them again.
+
+{use}
+"""

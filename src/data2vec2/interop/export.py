@@ -141,7 +141,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
     The head of a classifier is left out. `UserError` if the folder is not an export, or is one of another model type
     or with damaged files.
     """
-    info, weights = _read(folder)
+    info, weights = read_export(folder)
     encoder = Encoder(info.model.encoder, build_modality(info.model))
     own = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
     _load_weights(encoder, own, folder)
@@ -150,7 +150,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, ExportInfo]:
 
 def load_classifier(folder: Path) -> tuple[Classifier, ExportInfo]:
     """Load a fine-tuned classifier as `load_encoder` loads an encoder; `UserError` also if the model has no head."""
-    info, weights = _read(folder)
+    info, weights = read_export(folder)
     if not info.classes:
         found = (
             "an encoder without a head" if info.letters is None else "a recogniser of speech, whose head has letters"
@@ -165,7 +165,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, ExportInfo]:
 
 def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ExportInfo]:
     """Load a recogniser, as `load_encoder` loads an encoder; `UserError` also for another model."""
-    info, weights = _read(folder)
+    info, weights = read_export(folder)
     if info.letters is None:
         raise UserError(f"{folder} holds no recogniser of speech; make one of it with data2vec2 finetune ctc")
     recognizer = SpeechRecognizer(Encoder(info.model.encoder, build_modality(info.model)), len(info.letters))
@@ -200,7 +200,7 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _read(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
+def read_export(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
     """What an exported folder says, and its weights as named in the file."""
     fields = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     of_text = fields.get("model_type") == "data2vec2-text"

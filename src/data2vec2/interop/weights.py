@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from data2vec2.errors import UserError
-from data2vec2.interop import fairseq
+from data2vec2.interop.fairseq.folder import LEFT, read_beside
+from data2vec2.interop.fairseq.keys import state_dict
+from data2vec2.interop.fairseq.original import read_original
 from data2vec2.models import Data2Vec2
 from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.run import CONFIG
@@ -20,9 +20,9 @@ from data2vec2.training.run import CONFIG
 def load_initial(model: Data2Vec2, path: Path) -> str:
     """Put the student, teacher and decoder that `path` has into `model`; returns what was found, for the user.
 
-    A run folder has all three, an export the student's encoder (the teacher starts as its copy), an original `.pt` file
-    what its `model` entry holds. What is missing keeps its random initialisation. `UserError` if nothing usable is
-    there or its shapes are not the model's.
+    A run folder has all three, and so has a converted checkpoint; another export has the student's encoder (the teacher
+    starts as its copy), an original `.pt` file what its `model` entry holds. What is missing keeps its random
+    initialisation. `UserError` if nothing usable is there or its shapes are not the model's.
     """
     weights, kind = _weights(model, path)
     if not any(name.startswith("teacher.") for name in weights):
@@ -58,8 +58,9 @@ def _weights(model: Data2Vec2, path: Path) -> tuple[dict[str, Tensor], str]:
             tensors = load_file(path / "model.safetensors")
         except SafetensorError as error:
             raise UserError(f"{path / 'model.safetensors'} can't be read: {error}") from error
-        of_encoder = {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
-        return {f"student.{n.removeprefix('encoder.')}": t for n, t in of_encoder.items()}, f"the export {path}"
+        found = {f"student.{n.removeprefix('encoder.')}": t for n, t in tensors.items() if n.startswith("encoder.")}
+        found |= {name: tensor for name, tensor in read_beside(path)[1].items() if not name.startswith(LEFT)}
+        return found, f"the export {path}"
     if path.suffix == ".pt" and path.is_file():
         return _original(model, path), f"the original checkpoint {path}"
     raise UserError(
@@ -69,16 +70,10 @@ def _weights(model: Data2Vec2, path: Path) -> tuple[dict[str, Tensor], str]:
 
 
 def _original(model: Data2Vec2, path: Path) -> dict[str, Tensor]:
-    content = fairseq.read_checkpoint(path)
-    tensors = _mapping(content.get("model"), path)
-    ema = _mapping(tensors.pop("_ema", {}), path)
+    original, kind = read_original(path), model.config.modality.kind
+    if original.kind != kind:
+        raise UserError(f"{path} is a model of {original.kind}, and this recipe is for {kind}")
     try:
-        return fairseq.state_dict(model.config, tensors, ema)
+        return state_dict(model.config, original.student, original.ema)
     except (KeyError, ValueError) as error:
-        raise UserError(f"{path} does not fit this model: {error}") from error
-
-
-def _mapping(value: Any, path: Path) -> dict[str, Tensor]:
-    if not isinstance(value, Mapping):
-        raise UserError(f"{path} holds no `model` with named tensors, so it is not a checkpoint of data2vec 2.0")
-    return dict(value)
+        raise UserError(f"{path} does not fit this model: {error.args[0]}") from error

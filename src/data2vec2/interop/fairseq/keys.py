@@ -1,0 +1,134 @@
+"""Tensors of the original data2vec 2.0 and ours: one table of names, read in both directions.
+
+A pre-trained file holds the student, the decoder and, under `_ema`, the teacher. The fixed image positions are in the
+file but not parameters of ours: they are checked, and what stood in the file is kept as it was (`leftovers`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from torch import Tensor
+
+from data2vec2.config import ImageConfig, ModelConfig
+from data2vec2.nn.positions import sincos_2d
+
+Kind = Literal["image", "audio", "text"]
+Part = Literal["student", "teacher", "head"]
+POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
+OLD_POSITIONS = "positional_encoder.pos_embed"
+"""How the name of the positions ends in old files."""
+STRAY = "encoder_mask"
+"""A tensor of old files that means nothing."""
+
+# M: "modality_encoders.IMAGE" or another; E: "student" or "teacher"; #: a number (P: the prenet's depth); *: the rest.
+# whose          the original's name                              ours
+KEYS = (
+    ("image",        "M.extra_tokens",                            "E.modality.cls_token"),
+    ("image",        "M.local_encoder.proj.*",                    "E.modality.stem.*"),
+    ("audio",        "M.alibi_scale",                             "E.modality.alibi_scale_H"),
+    ("audio",        "M.local_encoder.conv_layers.#.0.weight",    "E.modality.stem.convs.#.weight"),
+    ("audio",        "M.local_encoder.conv_layers.#.2.1.*",       "E.modality.stem.norms.#.*"),
+    ("audio",        "M.project_features.1.*",                    "E.modality.stem.norm.*"),
+    ("audio",        "M.project_features.2.*",                    "E.modality.stem.proj.*"),
+    ("audio",        "M.relative_positional_encoder.#+1.0.*",     "E.modality.positions.convs.#.*"),
+    ("text",         "M.local_encoder.embed_tokens.*",            "E.modality.stem.tokens.*"),
+    ("text",         "M.local_encoder.embed_positions.*",         "E.modality.stem.positions.*"),
+    ("text",         "M.local_encoder.layernorm_embedding.*",     "E.modality.stem.norm.*"),
+    ("text teacher", "#.*",                                       "E.blocks.#+P.*"),  # it is the trunk alone
+    ("",             "M.context_encoder.norm.*",                  "E.norm.*"),
+    ("",             "M.context_encoder.blocks.#<P.*",            "E.blocks.#.*"),
+    ("",             "blocks.#.*",                                "E.blocks.#+P.*"),
+    ("student",      "M.decoder.blocks.#.0.*",                    "decoder.convs.#.*"),
+    ("student",      "M.decoder.proj.*",                          "decoder.proj.*"),
+    ("image head",   "fc_norm.*",                                 "norm.*"),
+    ("image head",   "head.*",                                    "head.*"),
+    ("audio head",   "w2v_encoder.proj.*",                        "head.*"),
+    ("text head",    "classification_heads.dense.*",              "dense.0.*"),
+    ("text head",    "classification_heads.out_proj.*",           "head.*"),
+)  # fmt: skip
+
+
+def our_name(original: str, kind: Kind, part: Part, prenet_depth: int) -> str:
+    """Our name of an original one; `KeyError` if the table has no place for it."""
+    return _translate(original, kind, part, prenet_depth, source=0)
+
+
+def original_name(ours: str, kind: Kind, part: Part, prenet_depth: int) -> str:
+    """Undo `our_name`."""
+    return _translate(ours, kind, part, prenet_depth, source=1)
+
+
+def state_dict(config: ModelConfig, student: Mapping[str, Tensor], ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict for `Data2Vec2` from an original file's `model` entries and its nested `_ema`.
+
+    `KeyError` for a key that has no place, `ValueError` for stored positions that are not the ones we compute.
+    """
+    ours = {}
+    parts: tuple[tuple[Part, Mapping[str, Tensor]], ...] = (("student", student), ("teacher", ema))
+    for part, tensors in parts:
+        for name, tensor in tensors.items():
+            if _is_positions(name):
+                _check_positions(config, name, tensor)
+            elif not name.endswith(STRAY):
+                ours_name = our_name(name, config.modality.kind, part, config.encoder.prenet_depth)
+                ours[ours_name] = tensor.flatten() if ours_name.endswith("alibi_scale_H") else tensor
+    return ours
+
+
+def leftovers(student: Mapping[str, Tensor], ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What has no place in our model but belongs into a file of the original: `student.NAME` and `teacher.NAME`."""
+    parts = (("student", student), ("teacher", ema))
+    return {f"{part}.{POSITIONS}": t for part, tensors in parts for name, t in tensors.items() if _is_positions(name)}
+
+
+def original_tensors(
+    kind: Kind, prenet_depth: int, ours: Mapping[str, Tensor], left: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Undo `state_dict` and `leftovers`: the `model` entries, and the teacher's for `_ema`."""
+    student: dict[str, Tensor] = {}
+    teacher: dict[str, Tensor] = {}
+    for name, tensor in ours.items():
+        part: Part = "teacher" if name.startswith("teacher.") else "student"
+        shaped = tensor.view(1, 1, -1, 1, 1) if name.endswith("alibi_scale_H") else tensor
+        (teacher if part == "teacher" else student)[original_name(name, kind, part, prenet_depth)] = shaped
+    for name, tensor in left.items():
+        part_name, _, original = name.partition(".")
+        (teacher if part_name == "teacher" else student)[original] = tensor
+    return student, teacher
+
+
+def _translate(name: str, kind: Kind, part: Part, prenet_depth: int, *, source: int) -> str:
+    shifts = {"#": 0, "#<P": 0, "#+1": 1, "#+P": prenet_depth}
+    groups = {"*": "(?P<rest>.+)", **dict.fromkeys(shifts, r"(?P<number>\d+)")}
+    for whose, *columns in KEYS:
+        words = {kind, part} if part == "head" else set(whose.split())
+        if words != set(whose.split()) or not words <= {kind, part}:
+            continue
+        full = [re.sub(r"^M\.", f"modality_encoders.{kind.upper()}.", c) for c in columns]
+        pieces = [re.split(r"(#(?:\+1|\+P|<P)?|\*)", re.sub(r"^E\.", f"{part}.", c)) for c in full]
+        match = re.fullmatch("".join(groups.get(piece, re.escape(piece)) for piece in pieces[source]), name)
+        if match is None:
+            continue
+        found = match.groupdict()
+        number = int(found.get("number") or 0) - next((shifts[p] for p in pieces[source] if p in shifts), 0)
+        if number < 0 or ("#<P" in pieces[0] and number >= prenet_depth):
+            continue
+        filled = {"*": found.get("rest", ""), **{sign: str(number + shift) for sign, shift in shifts.items()}}
+        return "".join(filled.get(piece, piece) for piece in pieces[1 - source])
+    raise KeyError(f"unknown key {name!r} in a data2vec 2.0 model")
+
+
+def _is_positions(name: str) -> bool:
+    return name == POSITIONS or name.endswith(OLD_POSITIONS)
+
+
+def _check_positions(config: ModelConfig, name: str, tensor: Tensor) -> None:
+    """`ValueError` for positions that are not ours, as far as half precision shows."""
+    if not isinstance(config.modality, ImageConfig):
+        raise ValueError(f"{name} in a model of {config.modality.kind}")
+    expected = sincos_2d(config.encoder.embed_dim, config.modality.position_grid)
+    if tensor.shape[1:] != expected.shape or not (tensor[0].float() - expected).abs().max() <= 2e-3:
+        raise ValueError(f"{name} is not the 2-D sine-cosine table for a grid of {config.modality.grid}")
