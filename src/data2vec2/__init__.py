@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from data2vec2.commands.doctor import doctor
     from data2vec2.commands.embed import embed
     from data2vec2.commands.evaluate import evaluate
+    from data2vec2.commands.export import export
     from data2vec2.commands.finetune import finetune
     from data2vec2.commands.predict import predict
     from data2vec2.commands.pretrain import pretrain
@@ -47,6 +48,7 @@ __all__ = [
     "embed",
     "evaluate",
     "evaluate_recognizer",
+    "export",
     "finetune",
     "predict",
     "pretrain",
@@ -67,6 +69,7 @@ _HOME = {
     "embed": "data2vec2.commands.embed",
     "evaluate": "data2vec2.commands.evaluate",
     "evaluate_recognizer": "data2vec2.commands.transcribe",
+    "export": "data2vec2.commands.export",
     "predict": "data2vec2.commands.predict",
     "finetune": "data2vec2.commands.finetune",
     "pretrain": "data2vec2.commands.pretrain",

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from data2vec2.cli.common import ABORTED, FAILED, USAGE, fail
 from data2vec2.cli.convert import Convert, run_convert
+from data2vec2.cli.export import Export, run_export
 from data2vec2.cli.features import Embed, Predict, run_embed, run_predict
 from data2vec2.cli.finetune import Finetune, run_finetune
 from data2vec2.cli.report import Report, run_report
@@ -27,6 +28,7 @@ VERBS = {
     "predict": (run_predict, Predict),
     "transcribe": (run_transcribe, Transcribe),
     "convert": (run_convert, Convert),
+    "export": (run_export, Export),
     "report": (run_report, Report),
     "tokenizer": (run_tokenizer, Tokenizer),
     "doctor": (run_doctor, Doctor),

@@ -16,9 +16,8 @@ from data2vec2.data.records import BadSample, Records
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decoder, beam_search
 from data2vec2.evaluation.ngram import NgramDecoder
-from data2vec2.evaluation.recognition import Heard, hear, heard_of
+from data2vec2.evaluation.recognition import Heard, Recognizer, hear, heard_of
 from data2vec2.interop.export import ExportInfo
-from data2vec2.models.ctc import SpeechRecognizer
 
 DecoderName = Literal["greedy", "beam", "lm"]
 
@@ -66,7 +65,7 @@ class Decoding:
 
 
 def score(
-    model: SpeechRecognizer, info: ExportInfo, records: Records, device: torch.device, decode: Decoder | None = None
+    model: Recognizer, info: ExportInfo, records: Records, device: torch.device, decode: Decoder | None = None
 ) -> tuple[Heard, dict[str, int]]:
     """What is heard in recordings with transcripts, and how many can't be read, by reason."""
     assert isinstance(info.model.modality, AudioConfig) and info.letters is not None

@@ -31,6 +31,8 @@ from data2vec2.losses import classification
 from data2vec2.models import Classifier
 from data2vec2.models.classifier import linear_softmax
 
+Gives = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""A model: outputs `BC` of inputs and of their lengths, where these differ."""
 SHOWN = 300
 """Characters of a text that a report shows."""
 
@@ -64,7 +66,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    classifier: Classifier, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+    classifier: Gives, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
 ) -> Predictions:
     """Classify all samples as evaluation sees them. The classifier should be in eval mode."""
     logits_NC, samples_N = outputs(classifier, reader, normalise, device)
@@ -74,7 +76,7 @@ def predict(
 
 @torch.no_grad()
 def outputs(
-    model: Classifier, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+    model: Gives, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the model gives `NC` for all samples that can be read, and their places."""
     found, samples = [], []

@@ -23,8 +23,10 @@ from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decoder, Transcript, Word, greedy, transcribe
 from data2vec2.evaluation.error_rate import ErrorRate, error_rate
 from data2vec2.evaluation.features import readable_batches
-from data2vec2.models.ctc import SpeechRecognizer
+from data2vec2.models.ctc import Recognized
 
+Recognizer = Callable[..., Recognized]
+"""A model: scores of inputs, and of their lengths where these differ."""
 WINDOW_S = 30.0
 """Seconds of a window."""
 SEGMENT_TOKENS = 1_500
@@ -67,7 +69,7 @@ def rows_of(heard: Heard, records: Records) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def recognise_all(
-    model: SpeechRecognizer,
+    model: Recognizer,
     letters: Letters,
     reader: AudioReader,
     samples: NDArray[np.int64],
@@ -101,7 +103,7 @@ def heard_of(records: Records, texts: dict[int, str]) -> Heard:
 
 
 def hear(
-    model: SpeechRecognizer,
+    model: Recognizer,
     letters: Letters,
     config: AudioConfig,
     open_file: Callable[[], BinaryIO],
@@ -126,7 +128,7 @@ def hear(
 
 @torch.no_grad()
 def log_probs(
-    model: SpeechRecognizer,
+    model: Recognizer,
     config: AudioConfig,
     open_file: Callable[[], BinaryIO],
     device: torch.device,
@@ -154,7 +156,7 @@ def cuts(log_probs_TV: NDArray[np.float32], letters: Letters, limit: int = SEGME
 
 
 def _window(
-    model: SpeechRecognizer, config: AudioConfig, wave_S: NDArray[np.float32], device: torch.device
+    model: Recognizer, config: AudioConfig, wave_S: NDArray[np.float32], device: torch.device
 ) -> NDArray[np.float32]:
     """Log-probabilities of the tokens of a part."""
     try:

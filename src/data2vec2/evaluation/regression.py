@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from data2vec2.data.reader import Reader
-from data2vec2.evaluation.classification import outputs, shown
-from data2vec2.models import Classifier
+from data2vec2.evaluation.classification import Gives, outputs, shown
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Numbers:
         return Numbers(self.given_N * deviation + mean, self.truth_N, self.samples_N)
 
 
-def predict_numbers(model: Classifier, reader: Reader, device: torch.device) -> Numbers:
+def predict_numbers(model: Gives, reader: Reader, device: torch.device) -> Numbers:
     """Numbers for all samples as evaluation sees them. The model should be in eval mode."""
     given_N1, samples_N = outputs(model, reader, lambda inputs: inputs, device)
     assert reader.records.numbers is not None

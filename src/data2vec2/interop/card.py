@@ -176,3 +176,57 @@ Decoder and teacher, if the source has them, and the original's configuration st
 
 {use}
 """
+
+
+def kind_of_model(info: ExportInfo) -> str:
+    """encoder, classifier, regressor or recogniser."""
+    if info.letters is not None:
+        return "recogniser"
+    return ("regressor" if info.regression else "classifier") if info.classes else "encoder"
+
+
+def portable_card(info: ExportInfo, to: str, difference: float, int8: str | None) -> str:
+    """README.md of a model for ONNX Runtime (`to` "onnx") or torch.export ("torch")."""
+    kind, audio = info.model.modality.kind, isinstance(info.model.modality, AudioConfig)
+    outputs = ["logits"] if info.classes or info.letters is not None else ["last_hidden_state", "pooler_output"]
+    inputs = {"image": "`pixel_values`", "audio": "`input_values`, `attention_mask`"}
+    names = inputs.get(kind, "`input_ids`, `attention_mask`")
+    processor, call = {
+        "image": ("AutoImageProcessor", "picture"),
+        "audio": ("AutoFeatureExtractor", f"waveforms, sampling_rate={getattr(info.model.modality, 'sample_rate', 0)}"),
+        "text": ("AutoTokenizer", "texts, truncation=True"),
+    }[kind]
+    call += "" if kind == "image" else ", padding=True"
+    arrays, run = ("np", "session.run(None, dict(inputs))") if to == "onnx" else ("pt", "program(**inputs)")
+    load = (
+        'import onnxruntime\n\nsession = onnxruntime.InferenceSession("PATH/model.onnx")'
+        if to == "onnx"
+        else 'import torch\n\nprogram = torch.export.load("PATH/model.pt2").module()'
+    )
+    meaning = {
+        "encoder": "a vector for each token, and their mean (of pictures without the CLS token, which stands first)",
+        "classifier": "of each class, in the order of `id2label` in config.json",
+        "regressor": "the number",
+        "recogniser": "of each letter in vocab.json, at every 20 ms; padding is blank (0)",
+    }[kind_of_model(info)]
+    quantised = f"`model_int8.onnx` is the same with matrices of 8 bits. {int8}." if int8 else ""
+    return f"""# data2vec 2.0 {kind} {kind_of_model(info)}, for {"ONNX Runtime" if to == "onnx" else "torch.export"}
+
+Written by data2vec2 {__version__}; largest difference from PyTorch, on real inputs: {difference:.1e}.
+
+| | |
+|---|---|
+| inputs | {names}; any number of samples{"" if kind == "image" else ", of any length"} |
+| outputs | {", ".join(f"`{name}`" for name in outputs)}: {meaning} |
+| made for | {_input(info.model.modality)}{"; shorter ones of a batch are filled up with zeros" if audio else ""} |
+
+```python
+from transformers import {processor}
+{load}
+processor = {processor}.from_pretrained("PATH")
+inputs = processor({call}, return_tensors="{arrays}")
+{", ".join(outputs)}{"," if len(outputs) == 1 else ""} = {run}
+```
+
+{quantised}
+"""

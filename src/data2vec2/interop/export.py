@@ -174,6 +174,14 @@ def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ExportInfo]:
     return recognizer.eval(), info
 
 
+def load_model(folder: Path) -> tuple[Encoder | Classifier | SpeechRecognizer, ExportInfo]:
+    """Load what an exported folder holds, with its head if it has one."""
+    info, _ = read_export(folder)
+    if info.letters is not None:
+        return load_recognizer(folder)
+    return load_classifier(folder) if info.classes else load_encoder(folder)
+
+
 def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportInfo, folder: Path, card: str) -> None:
     """Write an export's files to a new folder, which then takes the place of `folder`."""
     processor = None if isinstance(info.data, TextDataConfig) else to_processor(info.model.modality, info.data)

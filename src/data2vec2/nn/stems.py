@@ -101,6 +101,32 @@ class MelStem(nn.Module):
             self.mels_FE.copy_(mel_filters(self.sample_rate, self.window, self.num_mels))
 
 
+class MelConvStem(MelStem):
+    """A `MelStem` whose spectra are one convolution: for formats that have no Fourier transform of sliding windows.
+
+    Its kernels are the cosines and sines of both frames of a token, so its strides are whole tokens. The same to
+    rounding, but slower.
+    """
+
+    kernels_O1S: Tensor
+
+    def __init__(self, stem: MelStem) -> None:
+        """Shares norm and projection with `stem`."""
+        super().__init__(stem.sample_rate, stem.num_mels, stem.window, stem.hop, stem.proj.out_features)
+        self.norm, self.proj = stem.norm, stem.proj
+        places_S = torch.arange(self.window, dtype=torch.float64)
+        angles_FS = 2 * math.pi / self.window * torch.arange(self.window // 2 + 1)[:, None] * places_S
+        waves = torch.stack([angles_FS.cos(), angles_FS.sin()]) * torch.hann_window(self.window, dtype=torch.float64)
+        frames = torch.stack([F.pad(waves, (0, self.hop)), F.pad(waves, (self.hop, 0))])
+        self.register_buffer("kernels_O1S", frames.flatten(0, 2)[:, None].float(), persistent=False)
+
+    def spectra(self, waveforms_BS: Tensor) -> Tensor:
+        """`B x T x 2E`, as a `MelStem` computes it."""
+        x_BOT = F.conv1d(waveforms_BS[:, None], self.kernels_O1S, stride=2 * self.hop)
+        power_BTF = x_BOT.transpose(1, 2).unflatten(-1, (2, 2, -1)).square().sum(3)  # of each token's two frames
+        return (power_BTF @ self.mels_FE).flatten(2).add(1e-3).log()
+
+
 class TokenStem(nn.Module):
     """Token ids to tokens: embedding and learned position of each, LayerNorm, dropout."""
 
