@@ -126,7 +126,7 @@ def is_checked_only(line: str) -> bool:
         assert line.split()[1] in targets, f"{line}: the Makefile has {targets}"
         return True
     if line.startswith("pip install"):
-        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision|lm)\])?'?", line), line
+        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision|lm|onnx)\])?'?", line), line
         return True
     return False
 

@@ -38,7 +38,10 @@ PAGES = {"masking", "targets", "losses", "rng"}
 """The single files of layer 1, which stand in one folder."""
 ONLY = {"config": set[str](), "errors": set[str](), "version": set[str](), "registration": set[str](), "nn": {"torch"}}
 """Parts that may use nothing but the standard library, the package and these."""
-NOT_AT_IMPORT = {"torchvision", "torchaudio", "torchcodec", "timm", "lightning", "pytorch_lightning", "accelerate"}
+NOT_AT_IMPORT = {
+    "torchvision", "torchaudio", "torchcodec", "timm", "lightning", "pytorch_lightning", "accelerate",
+    "onnx", "onnxscript", "onnxruntime",
+}  # fmt: skip
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 WRITES_PICKLES = "data2vec2.interop.fairseq.files"
 """The one module that may call `torch.save`: files for the original's tools, which read nothing else."""
