@@ -47,12 +47,23 @@ class Data2Vec2(nn.Module):
     def __init__(self, config: ModelConfig, modality: Modality | None = None) -> None:
         """`modality` overrides the one that the configuration names (for a modality of your own)."""
         super().__init__()
-        self.config = config
-        self.student = Encoder(config.encoder, modality or build_modality(config))
-        self.decoder = Decoder(config.encoder.embed_dim, self.student.modality.num_axes, **asdict(config.decoder))
+        student = Encoder(config.encoder, modality or build_modality(config))
+        decoder = Decoder(config.encoder.embed_dim, student.modality.num_axes, **asdict(config.decoder))
         if config.decoder.projection_depth == 2:  # text: as every other Linear
-            initialise(self.decoder.proj)
-        self.teacher = make_teacher(self.student)
+            initialise(decoder.proj)
+        self._hold(config, student, decoder, make_teacher(student))
+
+    @classmethod
+    def of(cls, config: ModelConfig, student: Encoder, decoder: Decoder, teacher: Encoder) -> Data2Vec2:
+        """The same of parts that another module owns."""
+        model = cls.__new__(cls)
+        nn.Module.__init__(model)
+        model._hold(config, student, decoder, teacher)
+        return model
+
+    def _hold(self, config: ModelConfig, student: Encoder, decoder: Decoder, teacher: Encoder) -> None:
+        self.config = config
+        self.student, self.decoder, self.teacher = student, decoder, teacher
         self.loss_scale = config.loss.scale or 1 / math.sqrt(config.encoder.embed_dim)
 
     def train(self, mode: bool = True) -> Data2Vec2:
