@@ -1,6 +1,6 @@
 """What is fine-tuned from an encoder: classes and numbers of pictures, recordings and texts, and letters of speech.
 
-The parts and what is computed with them are those of `data2vec2.models`; only their names in the file are Transformers'.
+The parts, and what is computed with them, are those of `data2vec2.models`; only names in the file are Transformers'.
 
 Shapes: `N` inputs, `T` tokens, `C` classes, `V` letters, `L` letters of a transcript.
 """

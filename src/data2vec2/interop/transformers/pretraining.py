@@ -146,8 +146,8 @@ class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call
         self._student_version = version
         if self._unanswered >= MAX_UNANSWERED:
             raise UserError(
-                f"the student was trained for {self._unanswered} steps and its teacher was not updated, so nothing "
-                "would be learned; give the Trainer callbacks=[TeacherUpdate()], or call update_teacher() after each step"
+                f"the student was trained for {self._unanswered} steps without an update of its teacher, so nothing would "
+                "be learned; give the Trainer callbacks=[TeacherUpdate()], or call update_teacher() after each step"
             )
 
 
