@@ -103,7 +103,7 @@ class Encoder(nn.Module):
         def run(x_NLD: Tensor) -> BlockOutput:  # with a bias of its own, which no other pass has made dense
             return block(x_NLD, None if bias is None else replace(bias))  # type: ignore[no-any-return]
 
-        return checkpoint(run, x_NLD, use_reentrant=False)  # type: ignore[no-any-return]
+        return checkpoint(run, x_NLD, use_reentrant=False)
 
     def trunk_outputs(self, encoded: Encoded) -> list[Tensor]:
         """The trunk's feed-forward outputs `NTD` without extra tokens, first layer first."""

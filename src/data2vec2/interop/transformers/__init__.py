@@ -84,4 +84,6 @@ for _auto, _model in (
 AutoImageProcessor.register(
     Data2Vec2ImageConfig, image_processor_classes={"pil": Data2Vec2ImageProcessor}, exist_ok=True
 )
-AutoTokenizer.register(Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True)
+AutoTokenizer.register(  # type: ignore[no-untyped-call]
+    Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True
+)

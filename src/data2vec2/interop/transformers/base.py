@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from data2vec2.config import ModelConfig
 from data2vec2.interop.transformers.configuration import Data2Vec2Config, Data2Vec2TextConfig

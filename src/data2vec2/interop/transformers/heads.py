@@ -7,7 +7,7 @@ Shapes: `N` inputs, `T` tokens, `C` classes, `V` letters, `L` letters of a trans
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -31,8 +31,9 @@ from data2vec2.models import Classifier, SpeechRecognizer
 from data2vec2.models.classifier import POOLINGS, Pooling, pool
 from data2vec2.models.ctc import recognized
 
-REGRESSION, SINGLE, MULTI = "regression", "single_label_classification", "multi_label_classification"
-"""Transformers' names of problems."""
+REGRESSION: Final = "regression"
+SINGLE: Final = "single_label_classification"
+MULTI: Final = "multi_label_classification"
 
 
 class _ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -44,7 +45,7 @@ class _ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-c
         if pooling is None:
             raise ValueError(f"pooling is {self.config.pooling!r}; it must be one of {', '.join(POOLINGS)}")
         self.pooling: Pooling = pooling
-        parts = Classifier(self.encoder, self.config.num_labels, pooling=pooling)
+        parts = Classifier(self.encoder, int(self.config.num_labels or 0), pooling=pooling)
         self.norm, self.dense, self.classifier = parts.norm, parts.dense, parts.head
 
     def _classify(
@@ -64,7 +65,7 @@ class _ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-c
         """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet."""
         if self.config.problem_type is None:
             whole = MULTI if labels.is_floating_point() else SINGLE
-            self.config.problem_type = REGRESSION if self.config.num_labels == 1 else whole
+            self.config.problem_type = REGRESSION if logits_NC.shape[1] == 1 else whole
         if self.config.problem_type == REGRESSION:
             loss = losses.squared_error(logits_NC, labels.view_as(logits_NC).float())
         else:

@@ -19,7 +19,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from data2vec2.data.image import central_box, crop
 
 
-class Data2Vec2ImageProcessor(BaseImageProcessor):  # type: ignore[no-untyped-call]
+class Data2Vec2ImageProcessor(BaseImageProcessor):
     """The central square of pictures, scaled to the model's size, in its colours, normalised."""
 
     model_input_names = ["pixel_values"]  # noqa: RUF012  (Transformers' own attribute)
@@ -55,8 +55,8 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):  # type: ignore[no-untyped-ca
         box, channels = partial(central_box, self.eval_crop), len(self.image_mean)
         picture = crop(_raw(image), box, self.size, channels)
         values_HWC = np.asarray(picture, dtype=np.float32).reshape(self.size, self.size, channels) / 255
-        normalised = (values_HWC - np.float32(self.image_mean)) / np.float32(self.image_std)
-        return np.ascontiguousarray(normalised.transpose(2, 0, 1), dtype=np.float32)
+        mean, std = (np.asarray(values, dtype=np.float32) for values in (self.image_mean, self.image_std))
+        return np.ascontiguousarray(((values_HWC - mean) / std).transpose(2, 0, 1))
 
 
 def _raw(image: Any) -> bytes | NDArray[np.uint8]:
@@ -76,10 +76,12 @@ def _raw(image: Any) -> bytes | NDArray[np.uint8]:
     return array.transpose(1, 2, 0) if channels_first else array
 
 
-class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):  # type: ignore[no-untyped-call]
+class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):
     """Letters, as `data2vec2.data.letters` has them: between words there is one space."""
 
-    def convert_tokens_to_string(self, tokens: list[str], *arguments: Any, **more: Any) -> dict[str, Any]:
+    def convert_tokens_to_string(  # type: ignore[override]  # as of the class above
+        self, tokens: list[str], *arguments: Any, **more: Any
+    ) -> dict[str, Any]:
         """As of `Wav2Vec2CTCTokenizer`; where it would leave several spaces, one."""
         said: dict[str, Any] = super().convert_tokens_to_string(tokens, *arguments, **more)
         return {**said, "text": " ".join(said["text"].split())}

@@ -16,7 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 from transformers import TrainerCallback
-from transformers.utils import ModelOutput
+from transformers.utils.generic import ModelOutput
 
 from data2vec2.config import AudioConfig, ImageConfig, ModelConfig
 from data2vec2.errors import UserError
@@ -53,6 +53,9 @@ class Data2Vec2PreTrainingOutput(ModelOutput):
 class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
     """`data2vec2.models.Data2Vec2`: student (`encoder`), decoder and teacher, of any modality."""
 
+    passes: Tensor
+    teacher_updates: Tensor
+
     def _build(self, config: ModelConfig) -> None:
         if self.config.pretraining is None:
             kind = config.modality.kind
@@ -69,24 +72,21 @@ class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        """As others; what no checkpoint gave the teacher is the student's, and counters start at 0."""
-        if isinstance(module, Decoder):
-            sparing_loaded(module, _reset_decoder)
-        elif module is not self:
+        """As others, and last the whole: what no checkpoint gave the teacher is the student's, counters start at 0."""
+        if module is not self:
             super()._init_weights(module)
-        else:
-            student = dict(self.encoder.named_parameters())
-            for name, parameter in self.teacher.named_parameters():
-                if not getattr(parameter, "_is_hf_initialized", False):
-                    parameter.copy_(student[name])
-            for counter in (self.passes, self.teacher_updates):
-                if not getattr(counter, "_is_hf_initialized", False):
-                    counter.zero_()
+            return
+        sparing_loaded(self.decoder, _reset_decoder)
+        student = dict(self.encoder.named_parameters())
+        teacher = {parameter: student[name] for name, parameter in self.teacher.named_parameters()}
+        for tensor, value in (*teacher.items(), *((counter, 0) for counter in (self.passes, self.teacher_updates))):
+            if not getattr(tensor, "_is_hf_initialized", False):
+                tensor.copy_(torch.as_tensor(value))
 
     def train(self, mode: bool = True) -> _ForPreTraining:
-        """Set the mode of student and decoder; the teacher always stays in eval mode."""
+        """Set the mode of student and decoder; the teacher always stays in eval mode and without gradients."""
         super().train(mode)
-        self.teacher.eval()
+        self.teacher.eval().requires_grad_(False)  # which loading forgets
         return self
 
     @torch.no_grad()
@@ -101,7 +101,7 @@ class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call
             self.teacher, self.encoder, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates
         )  # anew, because the model may have moved
         average.update(int(self.teacher_updates))
-        self._unanswered = 0
+        self._student_version, self._unanswered = self._version_of_student(), 0
 
     def _pretrain(self, inputs: Tensor, attention_mask: Tensor | None, return_dict: bool | None) -> Any:
         """Every modality's loss; `ValueError` for padding, `UserError` where nobody updates the teacher."""
@@ -138,17 +138,20 @@ class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call
     def _check_teacher(self) -> None:
         """Refuse to go on if the student was changed, and changed again, and its teacher was not.
 
-        PyTorch counts the changes of a tensor; a pass that follows another without a step (as gradients are
-        accumulated) is none.
+        Passes that follow each other without a step, as gradients are accumulated, change nothing.
         """
-        version = sum(parameter._version for parameter in self.encoder.parameters())
+        version = self._version_of_student()
         self._unanswered += self._student_version not in (None, version)
         self._student_version = version
         if self._unanswered >= MAX_UNANSWERED:
             raise UserError(
-                f"the student was trained for {self._unanswered} steps without an update of its teacher, so nothing would "
+                f"the student was trained for {self._unanswered} steps, its teacher for none, so nothing would "
                 "be learned; give the Trainer callbacks=[TeacherUpdate()], or call update_teacher() after each step"
             )
+
+    def _version_of_student(self) -> int:
+        """How often its tensors were changed, as PyTorch counts."""
+        return sum(parameter._version for parameter in self.encoder.parameters())
 
 
 def _reset_decoder(decoder: nn.Module) -> None:

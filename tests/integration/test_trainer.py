@@ -1,0 +1,181 @@
+"""Exports in Transformers' pipelines, in a fresh process, and the examples that train with its Trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import data2vec2
+from data2vec2.config import (
+    DecoderConfig,
+    EncoderConfig,
+    ImageConfig,
+    ImageDataConfig,
+    ModelConfig,
+    TargetConfig,
+    TextConfig,
+    TextDataConfig,
+)
+from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from data2vec2.data.tokenizer import save_tokenizer, train_tokenizer
+from data2vec2.interop.export import export_encoder, load_encoder
+from data2vec2.modalities import build_modality
+from data2vec2.models import Encoder
+from tests.integration.speech import tiny_encoder
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+PIPELINE = """
+import json, sys
+import data2vec2
+from transformers import pipeline
+import numpy as np, soundfile
+task, model, *values = sys.argv[1:]
+ask = pipeline(task, model=model, device="cpu")
+if "audio" in task or "speech" in task:
+    values = [{"raw": soundfile.read(value, dtype="float32")[0], "sampling_rate": 16_000} for value in values]
+more = {"return_timestamps": "word"} if "speech" in task else {}
+print(json.dumps([ask(value, **more) for value in values], default=float))
+assert not {"torchaudio", "torchcodec", "pyctcdecode"} & set(sys.modules)
+"""
+
+
+def ask(task: str, model: Path, *values: object) -> list:
+    """What a pipeline says of each value, in a process of its own."""
+    command = [sys.executable, "-c", PIPELINE, task, str(model), *map(str, values)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=offline)
+    assert done.returncode == 0, done.stderr
+    assert "not supported" not in done.stderr, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def encoder_of(modality: ImageConfig | TextConfig) -> tuple[Encoder, ModelConfig]:
+    torch.manual_seed(7)
+    shape = ModelConfig(
+        modality=modality,
+        encoder=EncoderConfig(embed_dim=32, num_heads=2, prenet_depth=0, depth=2),
+        decoder=DecoderConfig(dim=16, groups=4),
+        targets=TargetConfig(average_layers=2),
+    )
+    return Encoder(shape.encoder, build_modality(shape)), shape
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    encoder, shape = encoder_of(ImageConfig(image_size=28, patch_size=7, num_channels=1))
+    folder = tmp_path_factory.mktemp("image") / "exported"
+    export_encoder(encoder, shape, ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0), folder, "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("audio") / "exported")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    glosses = pq.read_table(wordnet_glosses() / "test.parquet").column("text").to_pylist()
+    save_tokenizer(train_tokenizer(glosses, 1_000), folder / "tokenizer")
+    encoder, shape = encoder_of(TextConfig(vocab_size=1_000, max_tokens=48))
+    export_encoder(encoder, shape, TextDataConfig(tokenizer=str(folder / "tokenizer")), folder / "exported", "")
+    return folder / "exported"
+
+
+def run(
+    example: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
+) -> list[float]:
+    """The numbers of the last line that an example prints."""
+    monkeypatch.setattr(sys, "argv", [example, *map(str, arguments)])
+    runpy.run_path(str(EXAMPLES / example), run_name="__main__")
+    return [float(number) for number in re.findall(r" (\d\.\d+)", capsys.readouterr().out.splitlines()[-1])]
+
+
+def test_pictures(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = run("finetune_images.py", capsys, monkeypatch, image, tmp_path / "out", 60)
+    assert after > before + 0.3
+    with np.load(fashion_mnist()) as arrays:
+        Image.fromarray(arrays["x_test"][0]).convert("RGB").save(tmp_path / "boot.png")
+    [said] = ask("image-classification", tmp_path / "out", tmp_path / "boot.png")
+    [ours] = data2vec2.predict(tmp_path / "out", tmp_path / "boot.png", top=3)
+    for theirs, (name, share) in zip(said, ours.classes.items(), strict=False):
+        assert theirs["label"] == name and theirs["score"] == pytest.approx(share, abs=1e-5)
+
+
+def test_sounds(
+    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = run("finetune_sounds.py", capsys, monkeypatch, audio, tmp_path / "out", 60)
+    assert after > max(before, 0.6)
+    files = sorted((english_prompts() / "test" / "digits").iterdir())[:2]
+    said = ask("audio-classification", tmp_path / "out", *files)
+    for theirs, ours in zip(said, data2vec2.predict(tmp_path / "out", files, top=2), strict=True):
+        assert {one["label"]: one["score"] for one in theirs} == pytest.approx(ours.classes, abs=1e-5)
+
+
+def test_speech(
+    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after = run("finetune_speech.py", capsys, monkeypatch, audio, tmp_path / "out", 120)
+    assert after < before - 0.1
+    files = sorted((english_prompts() / "test" / "digits").iterdir())[:4]
+    said = ask("automatic-speech-recognition", tmp_path / "out", *files)
+    ours = list(data2vec2.transcribe(tmp_path / "out", files))
+    assert [one["text"] for one in said] == [one.text for one in ours]
+    assert any(one["text"] for one in said)
+
+
+def test_texts(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = run("finetune_text.py", capsys, monkeypatch, text, tmp_path / "out", 60)
+    assert after > before + 0.1
+    words = ["a large bird of prey", "the act of singing"]
+    (tmp_path / "texts.txt").write_text("\n".join(words))
+    said = ask("text-classification", tmp_path / "out", *words)
+    for [theirs], ours in zip(said, data2vec2.predict(tmp_path / "out", tmp_path / "texts.txt"), strict=True):
+        assert {theirs["label"]: theirs["score"]} == pytest.approx(ours.classes, abs=1e-5)
+
+
+def test_features_of_a_text(text: Path) -> None:
+    [features] = ask("feature-extraction", text, "a large bird of prey")
+    assert np.asarray(features).shape[2] == 32
+
+
+def test_pretraining(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data2vec2.recipes.get_recipe", small_recipe(data2vec2.recipes.get_recipe))
+    [loss] = run("pretrain_images.py", capsys, monkeypatch, tmp_path / "out", 3)
+    assert np.isfinite(loss)
+    encoder, info = load_encoder(tmp_path / "out")
+    assert info.model.modality.num_channels == 1
+    model = data2vec2.Data2Vec2ImageForPreTraining.from_pretrained(tmp_path / "out")
+    assert int(model.passes) == int(model.teacher_updates) == 3
+    student, teacher = dict(model.encoder.named_parameters()), dict(model.teacher.named_parameters())
+    assert any(not torch.equal(student[name], tensor) for name, tensor in teacher.items())
+
+
+def small_recipe(whole):
+    """The recipe with an encoder that takes milliseconds a step."""
+
+    def recipe(name: str):
+        config = whole(name)
+        encoder = replace(config.model.encoder, embed_dim=16, num_heads=2, depth=2)
+        parts = {"decoder": replace(config.model.decoder, dim=16, depth=2), "targets": TargetConfig(average_layers=2)}
+        return replace(config, model=replace(config.model, encoder=encoder, **parts))
+
+    return recipe
