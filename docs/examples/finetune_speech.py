@@ -46,8 +46,9 @@ arguments = TrainingArguments(
     out, max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-3, report_to="none"
 )
 trainer = Trainer(model, arguments, collate, train, test, processor, compute_metrics=errors)
-before = trainer.evaluate()["eval_cer"]
+before = trainer.evaluate()
 trainer.train()
-after = trainer.evaluate()["eval_cer"]
+after = trainer.evaluate()
 trainer.save_model(out)
-print(f"character error rate {before:.3f} before, {after:.3f} after")
+for name in ("cer", "loss"):
+    print(f"{name} {before[f'eval_{name}']:.3f} before, {after[f'eval_{name}']:.3f} after")

@@ -8,6 +8,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,19 +96,25 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "exported"
 
 
-def run(
-    example: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: object
-) -> list[float]:
-    """The numbers of the last line that an example prints."""
-    monkeypatch.setattr(sys, "argv", [example, *map(str, arguments)])
-    runpy.run_path(str(EXAMPLES / example), run_name="__main__")
-    return [float(number) for number in re.findall(r" (\d\.\d+)", capsys.readouterr().out.splitlines()[-1])]
+Example = Callable[..., list[float]]
+
+
+@pytest.fixture
+def example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Example:
+    """Runs an example and gives the numbers of the last line that it prints."""
+
+    def run(name: str, *arguments: object) -> list[float]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return [float(number) for number in re.findall(r" (\d+\.\d+)", capsys.readouterr().out.splitlines()[-1])]
+
+    return run
 
 
 def test_pictures(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, after = run("finetune_images.py", capsys, monkeypatch, image, tmp_path / "out", 60)
+    before, after = example("finetune_images.py", image, tmp_path / "out", 60)
     assert after > before + 0.3
     with np.load(fashion_mnist()) as arrays:
         Image.fromarray(arrays["x_test"][0]).convert("RGB").save(tmp_path / "boot.png")
@@ -120,7 +127,7 @@ def test_pictures(
 def test_sounds(
     audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, after = run("finetune_sounds.py", capsys, monkeypatch, audio, tmp_path / "out", 60)
+    before, after = example("finetune_sounds.py", audio, tmp_path / "out", 60)
     assert after > max(before, 0.6)
     files = sorted((english_prompts() / "test" / "digits").iterdir())[:2]
     said = ask("audio-classification", tmp_path / "out", *files)
@@ -128,20 +135,24 @@ def test_sounds(
         assert {one["label"]: one["score"] for one in theirs} == pytest.approx(ours.classes, abs=1e-5)
 
 
-def test_speech(
-    audio: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, after = run("finetune_speech.py", capsys, monkeypatch, audio, tmp_path / "out", 120)
-    assert after < before - 0.1
+def test_speech(audio: Path, tmp_path: Path, example: Example) -> None:
+    """The loss falls; what a pipeline hears is what `transcribe` does, also of a head that says more than blank."""
+    before, after = example("finetune_speech.py", audio, tmp_path / "out", 30)
+    assert after < before / 2
+    model = data2vec2.Data2Vec2AudioForCTC.from_pretrained(tmp_path / "out")
+    torch.nn.init.normal_(model.lm_head.weight)
+    torch.nn.init.zeros_(model.lm_head.bias)
+    model.save_pretrained(tmp_path / "out")
     files = sorted((english_prompts() / "test" / "digits").iterdir())[:4]
     said = ask("automatic-speech-recognition", tmp_path / "out", *files)
     ours = list(data2vec2.transcribe(tmp_path / "out", files))
     assert [one["text"] for one in said] == [one.text for one in ours]
-    assert any(one["text"] for one in said)
+    assert all(one["text"] for one in said)
+    assert said[0]["chunks"][0]["timestamp"][0] < 2  # seconds
 
 
-def test_texts(text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    before, after = run("finetune_text.py", capsys, monkeypatch, text, tmp_path / "out", 60)
+def test_texts(text: Path, tmp_path: Path, example: Example) -> None:
+    before, after = example("finetune_text.py", text, tmp_path / "out", 60)
     assert after > before + 0.1
     words = ["a large bird of prey", "the act of singing"]
     (tmp_path / "texts.txt").write_text("\n".join(words))
@@ -159,9 +170,9 @@ def test_pretraining(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("data2vec2.recipes.get_recipe", small_recipe(data2vec2.recipes.get_recipe))
-    [loss] = run("pretrain_images.py", capsys, monkeypatch, tmp_path / "out", 3)
+    [loss] = example("pretrain_images.py", tmp_path / "out", 3)
     assert np.isfinite(loss)
-    encoder, info = load_encoder(tmp_path / "out")
+    info = load_encoder(tmp_path / "out")[1]
     assert info.model.modality.num_channels == 1
     model = data2vec2.Data2Vec2ImageForPreTraining.from_pretrained(tmp_path / "out")
     assert int(model.passes) == int(model.teacher_updates) == 3

@@ -9,6 +9,8 @@ own `forward`; everything else is shared.
 
 from __future__ import annotations
 
+from inspect import signature
+
 from transformers import (
     AutoConfig,
     AutoImageProcessor,
@@ -81,9 +83,12 @@ for _auto, _model in (
     (AutoModelForSequenceClassification, Data2Vec2TextForSequenceClassification),
 ):
     _auto.register(_model.config_class, _model, exist_ok=True)
-AutoImageProcessor.register(
-    Data2Vec2ImageConfig, image_processor_classes={"pil": Data2Vec2ImageProcessor}, exist_ok=True
-)
+_forms = dict.fromkeys(("pil", "torchvision"), Data2Vec2ImageProcessor)  # one class, whatever is installed
+_named = (
+    "image_processor_classes" in signature(AutoImageProcessor.register).parameters
+)  # not in the first releases of 5
+_processors = {"image_processor_classes": _forms} if _named else {"slow_image_processor_class": _forms["pil"]}
+AutoImageProcessor.register(Data2Vec2ImageConfig, exist_ok=True, **_processors)  # type: ignore[arg-type]
 AutoTokenizer.register(  # type: ignore[no-untyped-call]
     Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True
 )

@@ -171,9 +171,12 @@ class Data2Vec2ImageForPreTraining(_ForPreTraining):  # type: ignore[no-untyped-
     main_input_name = "pixel_values"
 
     def forward(
-        self, pixel_values: Tensor, return_dict: bool | None = None
+        self, pixel_values: Tensor, return_dict: bool | None = None, return_loss: bool = True
     ) -> Data2Vec2PreTrainingOutput | tuple[Any, ...]:
-        """The loss on normalised pictures `(B, channels, image_size, image_size)`."""
+        """The loss on normalised pictures `(B, channels, image_size, image_size)`.
+
+        `return_loss` changes nothing; it lets the `Trainer` know that there is a loss without labels.
+        """
         return self._pretrain(pixel_values, None, return_dict)  # type: ignore[no-any-return]
 
 
@@ -184,11 +187,15 @@ class Data2Vec2AudioForPreTraining(_ForPreTraining):  # type: ignore[no-untyped-
     main_input_name = "input_values"
 
     def forward(
-        self, input_values: Tensor, attention_mask: Tensor | None = None, return_dict: bool | None = None
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        return_loss: bool = True,
     ) -> Data2Vec2PreTrainingOutput | tuple[Any, ...]:
         """The loss on waveforms `(B, samples)` of zero mean and unit variance, all of one length.
 
-        `attention_mask`, which feature extractors give, may have no 0.
+        `attention_mask`, which feature extractors give, may have no 0. `return_loss` as for pictures.
         """
         return self._pretrain(input_values, attention_mask, return_dict)  # type: ignore[no-any-return]
 
@@ -200,11 +207,15 @@ class Data2Vec2TextForPreTraining(_ForPreTraining):  # type: ignore[no-untyped-c
     main_input_name = "input_ids"
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, return_dict: bool | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        return_loss: bool = True,
     ) -> Data2Vec2PreTrainingOutput | tuple[Any, ...]:
         """The loss on token ids `(B, tokens)`, blocks that are full.
 
-        `attention_mask`, which tokenizers give, may have no 0.
+        `attention_mask`, which tokenizers give, may have no 0. `return_loss` as for pictures.
         """
         return self._pretrain(input_ids, attention_mask, return_dict)  # type: ignore[no-any-return]
 
