@@ -27,8 +27,9 @@ model = AutoModelForSequenceClassification.from_pretrained(
 
 
 def encoded(part: str, count: int) -> list[dict]:
-    rows = [row for row in tables[part] if row["label"]][:count]
-    return [{**tokenizer(row["text"], truncation=True), "labels": names.index(row["label"])} for row in rows]
+    rows = [row for row in tables[part] if row["label"]]
+    some = rows[:: max(1, len(rows) // count)]  # evenly: they are in the order of WordNet
+    return [{**tokenizer(row["text"], truncation=True), "labels": names.index(row["label"])} for row in some]
 
 
 def accuracy(found):
