@@ -88,7 +88,7 @@ _named = (
     "image_processor_classes" in signature(AutoImageProcessor.register).parameters
 )  # not in the first releases of 5
 _processors = {"image_processor_classes": _forms} if _named else {"slow_image_processor_class": _forms["pil"]}
-AutoImageProcessor.register(Data2Vec2ImageConfig, exist_ok=True, **_processors)  # type: ignore[arg-type]
+AutoImageProcessor.register(Data2Vec2ImageConfig, exist_ok=True, **_processors)
 AutoTokenizer.register(  # type: ignore[no-untyped-call]
     Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True
 )

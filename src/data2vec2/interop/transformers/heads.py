@@ -63,9 +63,10 @@ class _ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-c
 
     def _loss(self, logits_NC: Tensor, labels: Tensor) -> Tensor:
         """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet."""
-        if self.config.problem_type is None:
-            whole = MULTI if labels.is_floating_point() else SINGLE
-            self.config.problem_type = REGRESSION if logits_NC.shape[1] == 1 else whole
+        if self.config.problem_type is None and logits_NC.shape[1] == 1:
+            self.config.problem_type = REGRESSION
+        elif self.config.problem_type is None:
+            self.config.problem_type = MULTI if labels.is_floating_point() else SINGLE
         if self.config.problem_type == REGRESSION:
             loss = losses.squared_error(logits_NC, labels.view_as(logits_NC).float())
         else:
