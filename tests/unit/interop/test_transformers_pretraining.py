@@ -103,9 +103,10 @@ def step(model: torch.nn.Module, optimiser: torch.optim.Optimizer, update: bool)
         TeacherUpdate().on_optimizer_step(None, None, None, model=model)
 
 
-def test_without_updates_of_the_teacher_it_refuses_to_go_on() -> None:
+@pytest.mark.parametrize("fused", [False, True])  # True as by the Trainer
+def test_without_updates_of_the_teacher_it_refuses_to_go_on(fused: bool) -> None:
     model = new_model().train()
-    optimiser = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    optimiser = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3, fused=fused)
     for _ in range(4):
         step(model, optimiser, update=True)
     step(model, optimiser, update=False)

@@ -67,7 +67,7 @@ class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call
         self.encoder, self.decoder, self.teacher = model.student, model.decoder, model.teacher
         self.register_buffer("passes", torch.zeros((), dtype=torch.long))
         self.register_buffer("teacher_updates", torch.zeros((), dtype=torch.long))
-        self._student_version: int | None = None
+        self._seen: Tensor | None = None
         self._unanswered = 0
 
     @torch.no_grad()
@@ -101,7 +101,7 @@ class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call
             self.teacher, self.encoder, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates
         )  # anew, because the model may have moved
         average.update(int(self.teacher_updates))
-        self._student_version, self._unanswered = self._version_of_student(), 0
+        self._seen, self._unanswered = self._sample_of_student(), 0
 
     def _pretrain(self, inputs: Tensor, attention_mask: Tensor | None, return_dict: bool | None) -> Any:
         """Every modality's loss; `ValueError` for padding, `UserError` where nobody updates the teacher."""
@@ -140,18 +140,18 @@ class _ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call
 
         Passes that follow each other without a step, as gradients are accumulated, change nothing.
         """
-        version = self._version_of_student()
-        self._unanswered += self._student_version not in (None, version)
-        self._student_version = version
+        now = self._sample_of_student()
+        self._unanswered += self._seen is not None and not torch.equal(self._seen.to(now.device), now)
+        self._seen = now
         if self._unanswered >= MAX_UNANSWERED:
             raise UserError(
                 f"the student was trained for {self._unanswered} steps, its teacher for none, so nothing would "
                 "be learned; give the Trainer callbacks=[TeacherUpdate()], or call update_teacher() after each step"
             )
 
-    def _version_of_student(self) -> int:
-        """How often its tensors were changed, as PyTorch counts."""
-        return sum(parameter._version for parameter in self.encoder.parameters())
+    def _sample_of_student(self) -> Tensor:
+        """Some of its weights, which each step of training changes."""
+        return self.encoder.blocks[-1].norm2.bias.detach().clone()  # type: ignore[union-attr, operator]
 
 
 def _reset_decoder(decoder: nn.Module) -> None:
