@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from transformers import Trainer, TrainingArguments
 
 import data2vec2
 from data2vec2.config import (
@@ -31,10 +32,12 @@ from data2vec2.config import (
 )
 from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
 from data2vec2.data.tokenizer import save_tokenizer, train_tokenizer
+from data2vec2.errors import UserError
 from data2vec2.interop.export import export_encoder, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 from tests.integration.speech import tiny_encoder
+from tests.unit.interop.test_transformers_pretraining import run_config
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PIPELINE = """
@@ -172,6 +175,39 @@ def test_pretraining(tmp_path: Path, example: Example, monkeypatch: pytest.Monke
     assert int(model.passes) == int(model.teacher_updates) == 3
     student, teacher = dict(model.encoder.named_parameters()), dict(model.teacher.named_parameters())
     assert any(not torch.equal(student[name], tensor) for name, tensor in teacher.items())
+
+
+def pretrained(folder: Path, resume: Path | None = None, **options: object) -> dict[str, torch.Tensor]:
+    """What the Trainer makes of a tiny model in six steps of two batches, recomputing its blocks."""
+    torch.manual_seed(0)
+    model = data2vec2.Data2Vec2ImageForPreTraining(data2vec2.Data2Vec2ImageConfig.from_run_config(run_config()))
+    arguments = TrainingArguments(
+        str(folder),
+        max_steps=6,
+        save_steps=3,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
+        disable_tqdm=True,
+    )
+    pictures = list(torch.randn(48, 3, 24, 24, generator=torch.Generator().manual_seed(1)))
+    options = {"callbacks": [data2vec2.TeacherUpdate()], **options}
+    collate = lambda rows: {"pixel_values": torch.stack(rows)}  # noqa: E731
+    trainer = Trainer(model, arguments, collate, pictures, **options)
+    trainer.train(resume_from_checkpoint=resume and str(resume))
+    return model.state_dict()
+
+
+def test_pretraining_that_is_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = pretrained(tmp_path / "whole")
+    resumed = pretrained(tmp_path / "resumed", tmp_path / "whole" / "checkpoint-3")
+    assert (int(whole["passes"]), int(whole["teacher_updates"])) == (12, 6)
+    assert not [name for name, tensor in whole.items() if not torch.equal(tensor, resumed[name])]
+
+
+def test_pretraining_without_the_callback_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"TeacherUpdate\(\)"):
+        pretrained(tmp_path / "out", callbacks=[])
 
 
 def small_recipe(whole):
