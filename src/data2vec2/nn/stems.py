@@ -80,7 +80,7 @@ class MelStem(nn.Module):
 
     def forward(self, waveforms_BS: Tensor) -> Tensor:
         """`BS` to `BTD`."""
-        return self.proj(self.norm(self.spectra(waveforms_BS)))  # type: ignore[no-any-return]
+        return self.proj(self.norm(self.spectra(waveforms_BS).to(self.norm.weight.dtype)))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def spectra(self, waveforms_BS: Tensor) -> Tensor:
