@@ -126,7 +126,7 @@ def is_checked_only(line: str) -> bool:
         assert line.split()[1] in targets, f"{line}: the Makefile has {targets}"
         return True
     if line.startswith("pip install"):
-        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision|lm|onnx)\])?'?", line), line
+        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision|lm|onnx|trainer)\])?'?", line), line
         return True
     return False
 
@@ -141,7 +141,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_checkpoints(folder / "checkpoints")
     (folder / "bin").mkdir()
     (folder / "bin" / "data2vec2").write_text(SHIM)
-    (folder / "bin" / "data2vec2").chmod(0o755)
+    (folder / "bin" / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    for command in ("data2vec2", "python"):
+        (folder / "bin" / command).chmod(0o755)
+    shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
     (folder / "printed.txt").write_text(run_page("README.md", folder))
     return folder
 

@@ -2,10 +2,14 @@
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModel, AutoModelForPreTraining
 
+from data2vec2 import Data2Vec2AudioConfig, Data2Vec2ImageConfig, Data2Vec2TextConfig
 from data2vec2.interop.fairseq import keys
 from data2vec2.models import Data2Vec2
 from data2vec2.recipes import get_recipe
@@ -33,6 +37,31 @@ def test_against_golden_features(tiny: GoldenCase) -> None:
     assert len(trunk) == 3
     for i, ffn in enumerate(trunk):
         assert relative_error(ffn, tiny.tensors[f"layer_results.{i}"]) < TOLERANCE
+
+
+def test_golden_features_and_loss_through_transformers(
+    tiny: GoldenCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the encoder, and of the model that pre-trains, both saved and loaded."""
+    kind = tiny.info["config"]["modality"].lower()
+    configs = {"image": Data2Vec2ImageConfig, "audio": Data2Vec2AudioConfig, "text": Data2Vec2TextConfig}
+    run = get_recipe(f"{kind}_tiny")
+    model = AutoModelForPreTraining.from_config(configs[kind].from_run_config(replace(run, model=tiny.config)))
+    names = {
+        f"encoder.{n.removeprefix('student.')}" if n.startswith("student.") else n: n for n in tiny.model.state_dict()
+    }
+    weights = tiny.model.state_dict()
+    missing, unexpected = model.load_state_dict({n: weights[ours] for n, ours in names.items()}, strict=False)
+    assert set(missing) == {"passes", "teacher_updates"} and not unexpected
+    model.save_pretrained(tmp_path)
+    inputs = tiny.tensors["source"]
+    with torch.no_grad():
+        output = AutoModel.from_pretrained(tmp_path)(inputs)
+        extra = output.last_hidden_state.shape[1] - tiny.tensors["features"].shape[1]
+        assert relative_error(output.last_hidden_state[:, extra:], tiny.tensors["features"]) < TOLERANCE
+        loaded = AutoModelForPreTraining.from_pretrained(tmp_path).train()
+        monkeypatch.setattr(type(loaded), "_keep_ids", lambda *_: tiny.keep_ids())
+        assert loaded(inputs).loss.item() == pytest.approx(tiny.info["loss"], rel=TOLERANCE)
 
 
 def test_against_golden_step(tiny: GoldenCase) -> None:

@@ -79,9 +79,13 @@ class Letters:
         return " ".join(spelled.replace(SPACE, " ").split())
 
     def save(self, folder: Path) -> None:
-        """Write the files of Transformers' Wav2Vec2CTCTokenizer, which decodes the same ids to the same text."""
+        """Write the files of a tokenizer of Transformers', which decodes the same ids to the same text.
+
+        Its class is registered by `data2vec2.interop.transformers`.
+        """
         names = {"pad_token": BLANK, "word_delimiter_token": SPACE, "unk_token": UNKNOWN}
-        settings = {"tokenizer_class": "Wav2Vec2CTCTokenizer", "bos_token": None, "eos_token": None, **names}
+        classes = {"tokenizer_class": "Data2Vec2CTCTokenizer", "processor_class": "Wav2Vec2Processor"}
+        settings = {**classes, "bos_token": None, "eos_token": None, **names}
         (folder / VOCAB).write_text(json.dumps(self.ids, ensure_ascii=False, indent=1), encoding="utf-8")
         (folder / TOKENIZER).write_text(json.dumps(settings, indent=1), encoding="utf-8")
 

@@ -15,7 +15,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
-from tokenizers.processors import TemplateProcessing
 
 from data2vec2 import rng
 from data2vec2.config import TextConfig
@@ -28,7 +27,7 @@ from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.rows import PLAIN, TABLES, Table, arrow_table, read_table
 from data2vec2.data.sampler import Plan, WholeBatches
 from data2vec2.data.source import BadSample, Found, Part, by_part
-from data2vec2.data.tokenizer import load_tokenizer
+from data2vec2.data.tokenizer import load_tokenizer, surround
 from data2vec2.errors import UserError
 
 SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset((*TABLES, PLAIN)), ())
@@ -191,16 +190,9 @@ class SentenceReader:
     def backend(self) -> Tokenizer:
         """What makes ids of texts, cut to the model's length."""
         loaded = load_tokenizer(self.tokenizer)
-        backend, ids = loaded.backend, (loaded.bos_id, loaded.eos_id)
-        if not backend.num_special_tokens_to_add(is_pair=False):
-            bos, eos = (str(backend.id_to_token(number)) for number in ids)
-            backend.post_processor = TemplateProcessing(
-                single=[bos, "$A", eos],
-                pair=[bos, "$A", eos, eos, "$B", eos],
-                special_tokens=list(zip((bos, eos), ids, strict=True)),
-            )
-        backend.enable_truncation(self.config.max_tokens, strategy="longest_first")
-        return backend
+        surround(loaded)
+        loaded.backend.enable_truncation(self.config.max_tokens, strategy="longest_first")
+        return loaded.backend
 
     @cached_property
     def lengths_N(self) -> NDArray[np.int64]:

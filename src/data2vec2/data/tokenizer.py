@@ -140,6 +140,37 @@ def copy_tokenizer(path: Path, folder: Path) -> None:
             shutil.copyfile(path / name, folder / name)
 
 
+def export_tokenizer(path: Path, folder: Path, max_tokens: int) -> None:
+    """Copy a tokenizer so that Transformers makes of texts what fine-tuning makes of them.
+
+    Special tokens stand around a text, `truncation=True` cuts it to `max_tokens`, and only what a model needs is given.
+    """
+    copy_tokenizer(path, folder)
+    loaded, config = load_tokenizer(folder), folder / TOKENIZER_FILES[1]
+    if surround(loaded):
+        backend = Tokenizer.from_file(str(folder / TOKENIZER_FILES[0]))
+        backend.post_processor = loaded.backend.post_processor
+        backend.save(str(folder / TOKENIZER_FILES[0]))
+    names = {f"{role}_token": loaded.backend.id_to_token(getattr(loaded, f"{role}_id")) for role in _ROLES}
+    said = json.loads(config.read_text("utf-8")) if config.is_file() else {"tokenizer_class": "PreTrainedTokenizerFast"}
+    longest = {"model_max_length": max_tokens, "model_input_names": ["input_ids", "attention_mask"]}
+    config.write_text(json.dumps({**names, **said, **longest}, indent=2) + "\n", encoding="utf-8")
+
+
+def surround(tokenizer: TextTokenizer) -> bool:
+    """Make a tokenizer that puts no special tokens around texts do so; whether that was needed."""
+    backend, ids = tokenizer.backend, (tokenizer.bos_id, tokenizer.eos_id)
+    if backend.num_special_tokens_to_add(is_pair=False):
+        return False
+    bos, eos = (str(backend.id_to_token(number)) for number in ids)
+    backend.post_processor = processors.TemplateProcessing(
+        single=[bos, "$A", eos],
+        pair=[bos, "$A", eos, eos, "$B", eos],
+        special_tokens=list(zip((bos, eos), ids, strict=True)),
+    )
+    return True
+
+
 def _complete(tokenizer: Tokenizer) -> Tokenizer:
     """Add the mask token, and what puts `<s>` and `</s>` around a text, or `</s></s>` between two."""
     tokenizer.add_special_tokens([MASK])

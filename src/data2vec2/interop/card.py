@@ -54,8 +54,6 @@ def _use(modality: ImageConfig | AudioConfig | TextConfig) -> str:
     else:
         processor, call = "AutoImageProcessor", "picture"
         note = "`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token."
-        if modality.channels == 1:
-            note += ' The model sees grey pictures: `picture.convert("L")` first.'
     return f"""```python
 import data2vec2
 from transformers import {processor}, AutoModel
@@ -102,6 +100,8 @@ Fine-tuned {start} by data2vec2 {__version__} (recipe `{config.recipe}`).
 | updates x batch | {config.train.updates:,} x {config.train.batch_size} |
 | input | {_input(info.model.modality)} |
 | encoder | {encoder.prenet_depth + encoder.depth} blocks of width {encoder.embed_dim} |
+
+{_pipeline(f"{kind}-classification", info.model.modality)}
 """
 
 
@@ -137,7 +137,9 @@ Fine-tuned {start} by data2vec2 {__version__} (recipe `{config.recipe}`).
 | input | {_input(info.model.modality)} |
 | encoder | {encoder.prenet_depth + encoder.depth} blocks of width {encoder.embed_dim} |
 
-`data2vec2 transcribe PATH FILES` writes down what is said.
+{_pipeline("automatic-speech-recognition", info.model.modality)}
+
+`data2vec2 transcribe PATH FILES` writes down what is said, in recordings of any length.
 """
 
 
@@ -221,6 +223,7 @@ Written by data2vec2 {__version__}; largest difference from PyTorch, on real inp
 | made for | {_input(info.model.modality)}{"; shorter ones of a batch are filled up with zeros" if audio else ""} |
 
 ```python
+import data2vec2  # for its processors
 from transformers import {processor}
 {load}
 processor = {processor}.from_pretrained("PATH")
@@ -230,3 +233,16 @@ inputs = processor({call}, return_tensors="{arrays}")
 
 {quantised}
 """
+
+
+def _pipeline(task: str, modality: ImageConfig | AudioConfig | TextConfig) -> str:
+    """How to ask a fine-tuned model with Transformers."""
+    value = "text" if isinstance(modality, TextConfig) else "picture"
+    if isinstance(modality, AudioConfig):
+        value = f'{{"raw": waveform, "sampling_rate": {modality.sample_rate}}}'
+    return f"""```python
+import data2vec2
+from transformers import pipeline
+
+print(pipeline("{task}", model="PATH")({value}))
+```"""

@@ -29,10 +29,11 @@ from data2vec2.config import (
     ImageConfig,
     ImageDataConfig,
     ModelConfig,
+    TextConfig,
     TextDataConfig,
 )
 from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
-from data2vec2.data.tokenizer import TOKENIZER_FILES, copy_tokenizer
+from data2vec2.data.tokenizer import TOKENIZER_FILES, export_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.interop.fields import from_fields, to_fields
 from data2vec2.interop.processors import from_processor, to_processor
@@ -43,6 +44,8 @@ from data2vec2.models.ctc import SpeechRecognizer
 from data2vec2.training.run import CONFIG
 
 FILES = ("config.json", "model.safetensors", "preprocessor_config.json", "README.md")
+PROCESSOR = "processor_config.json"
+"""Where Transformers keeps what makes inputs, of a recogniser that it saved."""
 CTC = "Data2Vec2AudioForCTC"
 """What `architectures` says of a recogniser."""
 PROBLEM_TYPES = {False: "single_label_classification", True: "multi_label_classification"}
@@ -195,7 +198,8 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
         save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
         if isinstance(info.data, TextDataConfig):
-            copy_tokenizer(Path(info.data.tokenizer or folder), new)
+            assert isinstance(info.model.modality, TextConfig)
+            export_tokenizer(Path(info.data.tokenizer or folder), new, info.model.modality.max_tokens)
         elif processor:
             _write_json(new / "preprocessor_config.json", processor)
         if info.letters is not None:
@@ -213,7 +217,7 @@ def read_export(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
     fields = _read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     of_text = fields.get("model_type") == "data2vec2-text"
     for name in (*FILES[:2], TOKENIZER_FILES[0] if of_text else FILES[2]):
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() and not (name == FILES[2] and (folder / PROCESSOR).is_file()):
             inner = folder / "exported"
             hint = f"; did you mean {inner}?" if inner.is_dir() else "; give a folder that data2vec2 exported"
             raise UserError(f"{folder} is not an exported model: {name} is missing{hint}")
@@ -225,9 +229,9 @@ def read_export(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
         if of_text:
             data: ImageDataConfig | AudioDataConfig | TextDataConfig = TextDataConfig(tokenizer=str(folder.absolute()))
         else:
-            data = from_processor(model.modality, _read_json(folder / "preprocessor_config.json"))
+            data = from_processor(model.modality, _processor(folder))
     except ValueError as error:
-        raise UserError(f"{folder / 'preprocessor_config.json'} can't be used: {error}") from error
+        raise UserError(f"{folder / FILES[2]} can't be used: {error}") from error
     multi_label = fields.get("problem_type") == PROBLEM_TYPES[True]
     letters = Letters.load(folder) if fields.get("architectures") == [CTC] else None
     pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
@@ -244,6 +248,13 @@ def read_export(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
         return info, load_file(folder / "model.safetensors")
     except SafetensorError as error:
         raise UserError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
+
+
+def _processor(folder: Path) -> dict[str, Any]:
+    """What makes the inputs: a file of its own, or with a tokenizer in one of Transformers'."""
+    if (folder / FILES[2]).is_file():
+        return _read_json(folder / FILES[2])
+    return dict(_read_json(folder / PROCESSOR).get("feature_extractor") or {})
 
 
 def _classes(fields: Mapping[str, Any]) -> tuple[str, ...]:

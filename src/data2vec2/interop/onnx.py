@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from data2vec2.config import AudioConfig, ImageConfig, ModelConfig, TextConfig
 from data2vec2.errors import UserError
 from data2vec2.models import Classifier, Encoded, Encoder, Recognized, SpeechRecognizer
+from data2vec2.nn.attention import eager_attention
 from data2vec2.nn.stems import MelConvStem, MelStem
 
 ONNX, INT8, TORCH = "model.onnx", "model_int8.onnx", "model.pt2"
@@ -83,12 +84,12 @@ def portable(model: AnyModel, config: ModelConfig) -> nn.Module:
 @torch.no_grad()
 def export_program(model: AnyModel, config: ModelConfig) -> torch.export.ExportedProgram:
     """The model as a program for any number of samples, and of audio and text for any length."""
+    model = copy.deepcopy(model)
     encoder = model if isinstance(model, Encoder) else model.encoder
     if isinstance(encoder.modality.stem, MelStem):  # ONNX and torch.export know no windows of any number
-        model = copy.deepcopy(model)
-        encoder = model if isinstance(model, Encoder) else model.encoder
-        assert isinstance(encoder.modality.stem, MelStem)
         encoder.modality.stem = MelConvStem(encoder.modality.stem)
+    for block in encoder.blocks:  # PyTorch's own leaves a memory layout that ONNX's decomposition does not
+        block.attn.attend = eager_attention  # type: ignore[union-attr]
     example, dynamic = _example(config), torch.export.Dim.DYNAMIC
     axes = (0,) if isinstance(config.modality, ImageConfig) else (0, 1)
     shapes = {name: dict.fromkeys(axes, dynamic) for name in example}

@@ -26,18 +26,8 @@ def to_processor(
     if not len(data.mean or ()) == len(data.std or ()) == modality.channels:
         raise ValueError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
     return {
-        # Transformers takes this class, or its Pillow sibling where torchvision is not installed.
-        "image_processor_type": "ViTImageProcessor",
-        "do_convert_rgb": modality.channels == 3,
-        "do_resize": True,
-        # The central square, as `evaluate` cuts it: the shorter side scaled so that the square is the input's size.
-        "size": {"shortest_edge": round(modality.image_size / data.eval_crop)},
-        "do_center_crop": True,
-        "crop_size": {"height": modality.image_size, "width": modality.image_size},
-        "resample": 3,  # Pillow's number for bicubic
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
+        "image_processor_type": "Data2Vec2ImageProcessor",
+        "size": modality.image_size,
         "image_mean": list(data.mean or ()),
         "image_std": list(data.std or ()),
         "eval_crop": data.eval_crop,

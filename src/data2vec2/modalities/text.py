@@ -24,7 +24,8 @@ class TextModality(Modality):
     def __init__(self, config: TextConfig, embed_dim: int, dropout: float) -> None:
         super().__init__()
         self.config = config
-        self.stem = TokenStem(config.vocab_size, config.max_tokens, config.pad_id, embed_dim, dropout)
+        shape = (config.vocab_size, config.max_tokens, config.pad_id, embed_dim)
+        self.stem = TokenStem(*shape, dropout, config.token_std)
 
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.

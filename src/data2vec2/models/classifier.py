@@ -5,6 +5,7 @@ Shapes: `B` samples, `T` tokens, `C` classes, `D` width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.models.ctc import mask_tokens
-from data2vec2.models.encoder import Encoder, initialise
+from data2vec2.models.encoder import Encoded, Encoder, initialise
 from data2vec2.nn.block import Block
 
 Pooling = Literal["mean", "linear_softmax", "first"]
@@ -73,9 +74,7 @@ class Classifier(nn.Module):
             tokens = self.encoder.modality.tokens(inputs, lengths_B)
             tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
             encoded = self.encoder(tokens=tokens)
-        if self.pooling != "linear_softmax":
-            return self.of_pooled(encoded.pooled() if self.pooling == "mean" else encoded.x_NLD[:, 0])
-        return linear_softmax(self.of_pooled(encoded.features_NTD), encoded.tokens.padding_BT)
+        return pool(encoded, self.pooling, self.of_pooled)
 
     def of_pooled(self, features_D: Tensor) -> Tensor:
         """Logits `C` of features that are pooled already, or of single tokens; any axes before."""
@@ -86,6 +85,13 @@ class Classifier(nn.Module):
         """Make outputs that were learned as (number - mean) / deviation the numbers themselves."""
         self.head.weight *= deviation
         self.head.bias.copy_(self.head.bias * deviation + mean)
+
+
+def pool(encoded: Encoded, pooling: Pooling, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """Logits `BC` of whole samples by a head that gives them for features `D` with any axes before."""
+    if pooling != "linear_softmax":
+        return head(encoded.pooled() if pooling == "mean" else encoded.x_NLD[:, 0])
+    return linear_softmax(head(encoded.features_NTD), encoded.tokens.padding_BT)
 
 
 def linear_softmax(logits_BTC: Tensor, padding_BT: Tensor | None = None) -> Tensor:

@@ -58,15 +58,17 @@ class SpeechRecognizer(nn.Module):
             tokens = self.encoder.modality.tokens(inputs, lengths_B)
             tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
             features_BTD = self.encoder(tokens=tokens).features_NTD
-        logits_BTV = self.head(self.dropout(features_BTD))
-        B, T = logits_BTV.shape[:2]
-        if tokens.padding_BT is None:
-            return Recognized(logits_BTV, torch.full((B,), T, device=logits_BTV.device))
-        blank_V = torch.full_like(logits_BTV[0, 0], float("-inf"))
-        blank_V[0] = 0.0
-        return Recognized(
-            torch.where(tokens.padding_BT[..., None], blank_V, logits_BTV), (~tokens.padding_BT).sum(dim=1)
-        )
+        return recognized(self.head(self.dropout(features_BTD)), tokens.padding_BT)
+
+
+def recognized(logits_BTV: Tensor, padding_BT: Tensor | None) -> Recognized:
+    """The scores, with those of padded tokens replaced by blank's."""
+    B, T = logits_BTV.shape[:2]
+    if padding_BT is None:
+        return Recognized(logits_BTV, torch.full((B,), T, device=logits_BTV.device))
+    blank_V = torch.full_like(logits_BTV[0, 0], float("-inf"))
+    blank_V[0] = 0.0
+    return Recognized(torch.where(padding_BT[..., None], blank_V, logits_BTV), (~padding_BT).sum(dim=1))
 
 
 def mask_tokens(

@@ -6,14 +6,16 @@ Shapes: `N` rows, `L` tokens of a row (extra ones first), `T` tokens, `K` kept t
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from data2vec2.config import EncoderConfig
 from data2vec2.modalities.base import Modality, Tokens
-from data2vec2.nn.block import Block
+from data2vec2.nn.attention import AttentionBias
+from data2vec2.nn.block import Block, BlockOutput
 from data2vec2.nn.stems import WaveformStem
 
 
@@ -64,6 +66,7 @@ class Encoder(nn.Module):
             for _ in range(config.prenet_depth + config.depth)
         )
         self.layer_drop = config.layer_drop
+        self.gradient_checkpointing = False  # for less memory: compute each block again in the backward pass
         initialise(self)
 
     def forward(
@@ -88,9 +91,19 @@ class Encoder(nn.Module):
         for block in self.blocks:
             if self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop:
                 continue
-            x_NLD, ffn_NLD = block(x_NLD, rows.bias)
+            x_NLD, ffn_NLD = self._run(block, x_NLD, rows.bias)
             ffn_outputs.append(ffn_NLD)
         return Encoded(x_NLD, ffn_outputs, tokens, self.modality.num_extra_tokens)
+
+    def _run(self, block: nn.Module, x_NLD: Tensor, bias: AttentionBias | None) -> BlockOutput:
+        """A block's output."""
+        if not (self.gradient_checkpointing and self.training):
+            return block(x_NLD, bias)  # type: ignore[no-any-return]
+
+        def run(x_NLD: Tensor) -> BlockOutput:  # with a bias of its own, which no other pass has made dense
+            return block(x_NLD, None if bias is None else replace(bias))  # type: ignore[no-any-return]
+
+        return checkpoint(run, x_NLD, use_reentrant=False)
 
     def trunk_outputs(self, encoded: Encoded) -> list[Tensor]:
         """The trunk's feed-forward outputs `NTD` without extra tokens, first layer first."""

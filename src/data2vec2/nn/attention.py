@@ -5,6 +5,8 @@ Shapes: `N` rows, `L` tokens of a row (extra tokens included), `D` width, `H` he
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -57,13 +59,37 @@ def alibi_slopes(num_heads: int) -> Tensor:
     return torch.cat([slopes, between])[:num_heads].float()
 
 
+def eager_attention(
+    q_NHLE: Tensor,
+    k_NHLE: Tensor,
+    v_NHLE: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    *,
+    seen: list[Tensor] | None = None,
+) -> Tensor:
+    """What PyTorch's `scaled_dot_product_attention` computes (`E` is a head's width), slower and with more memory.
+
+    The weights `NHLL` are appended to `seen`.
+    """
+    scores_NHLL = q_NHLE @ k_NHLE.transpose(-2, -1) / math.sqrt(q_NHLE.shape[-1])
+    weights_NHLL = (scores_NHLL if attn_mask is None else scores_NHLL + attn_mask).softmax(dim=-1)
+    if seen is not None:
+        seen.append(weights_NHLL)
+    return F.dropout(weights_NHLL, dropout_p) @ v_NHLE
+
+
 class Attention(nn.Module):
-    """Self-attention with one fused projection for query, key and value."""
+    """Self-attention with one fused projection for query, key and value.
+
+    `attend` may be replaced by another function of the same kind.
+    """
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, proj_dropout: float = 0.0) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
+        self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
         self.proj_dropout = nn.Dropout(proj_dropout)
@@ -74,5 +100,5 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x_NLD).view(N, L, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         mask = None if bias is None else bias.dense(q.dtype)
         dropout = self.dropout if self.training else 0.0
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        out = self.attend(q, k, v, attn_mask=mask, dropout_p=dropout)
         return self.proj_dropout(self.proj(out.transpose(1, 2).reshape(N, L, D)))  # type: ignore[no-any-return]

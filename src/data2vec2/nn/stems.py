@@ -80,7 +80,7 @@ class MelStem(nn.Module):
 
     def forward(self, waveforms_BS: Tensor) -> Tensor:
         """`BS` to `BTD`."""
-        return self.proj(self.norm(self.spectra(waveforms_BS)))  # type: ignore[no-any-return]
+        return self.proj(self.norm(self.spectra(waveforms_BS).to(self.norm.weight.dtype)))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def spectra(self, waveforms_BS: Tensor) -> Tensor:
@@ -130,10 +130,12 @@ class MelConvStem(MelStem):
 class TokenStem(nn.Module):
     """Token ids to tokens: embedding and learned position of each, LayerNorm, dropout."""
 
-    def __init__(self, vocab_size: int, max_tokens: int, pad_id: int, dim: int, dropout: float) -> None:
+    def __init__(
+        self, vocab_size: int, max_tokens: int, pad_id: int, dim: int, dropout: float, token_std: float = 0.02
+    ) -> None:
         """Padding has an embedding and a position of zeros, which do not learn."""
         super().__init__()
-        self.pad_id = pad_id
+        self.pad_id, self.token_std = pad_id, token_std
         self.tokens = nn.Embedding(vocab_size, dim, padding_idx=pad_id)
         self.positions = nn.Embedding(max_tokens + pad_id + 1, dim, padding_idx=pad_id)
         self.norm = nn.LayerNorm(dim)
@@ -146,9 +148,9 @@ class TokenStem(nn.Module):
         return self.dropout(self.norm(self.tokens(ids_BT) + self.positions(places_BT)))  # type: ignore[no-any-return]
 
     def reset_parameters(self) -> None:
-        """Embeddings N(0, 0.02), those of padding 0; the norm 1 and 0."""
-        for embedding in (self.tokens, self.positions):
-            nn.init.normal_(embedding.weight, std=0.02)
+        """Embeddings N(0, `token_std`), of positions N(0, 0.02), those of padding 0; the norm 1 and 0."""
+        for embedding, std in ((self.tokens, self.token_std), (self.positions, 0.02)):
+            nn.init.normal_(embedding.weight, std=std)
             with torch.no_grad():
                 embedding.weight[self.pad_id] = 0
         self.norm.reset_parameters()

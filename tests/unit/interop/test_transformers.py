@@ -201,9 +201,44 @@ def test_image_processor_sees_what_evaluation_sees(mode: str, num_channels: int,
     expected = np.asarray(ours, dtype=np.float32).reshape(24, 24, num_channels) / 255
     expected = (expected - (0.4, 0.5, 0.6)[:num_channels]) / (0.2, 0.25, 0.3)[:num_channels]
     assert values.shape == (1, num_channels, 24, 24)
-    np.testing.assert_allclose(values[0].numpy(), expected.transpose(2, 0, 1), atol=0.03)
+    np.testing.assert_allclose(values[0].numpy(), expected.transpose(2, 0, 1), atol=1e-5)
+    both = processor([picture, picture.convert("RGB")], return_tensors="pt")["pixel_values"]
+    assert torch.equal(both[:1], values) and both.shape[0] == 2
     model = AutoModel.from_pretrained(tmp_path / "out")
     assert model(values).last_hidden_state.isfinite().all()
+
+
+def test_an_image_processor_takes_pictures_in_many_forms(exported: Path, tmp_path: Path):
+    processor = AutoImageProcessor.from_pretrained(exported)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    picture.save(tmp_path / "picture.png")
+    expected = processor(picture, return_tensors="pt")["pixel_values"]
+    forms = (tmp_path / "picture.png", (tmp_path / "picture.png").read_bytes(), pixels, pixels.transpose(2, 0, 1))
+    for form in (*forms, torch.from_numpy(pixels), pixels[None], picture.convert("P", palette=Image.Palette.WEB)):
+        values = processor(form, return_tensors="pt")["pixel_values"]
+        assert values.shape == (1, 3, 24, 24)
+        assert torch.equal(values, expected) or isinstance(form, Image.Image)
+    with pytest.raises(ValueError, match="uint8"):
+        processor(pixels / 255.0)
+
+
+def test_exports_with_the_image_processor_of_vit_still_load(encoder: Encoder, exported: Path):
+    old = {
+        "image_processor_type": "ViTImageProcessor",
+        "size": {"shortest_edge": 27},
+        "crop_size": {"height": 24, "width": 24},
+        "do_center_crop": True,
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.2, 0.25, 0.3],
+        "eval_crop": 0.875,
+    }
+    before = load_encoder(exported)[1]
+    (exported / "preprocessor_config.json").write_text(json.dumps(old))
+    assert load_encoder(exported)[1] == before
+    processor = AutoImageProcessor.from_pretrained(exported)
+    picture = Image.new("RGB", (40, 30))
+    assert processor(picture, return_tensors="pt")["pixel_values"].shape == (1, 3, 24, 24)
 
 
 def test_the_file_of_the_image_processor_keeps_the_crop(exported: Path):

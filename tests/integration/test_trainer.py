@@ -1,0 +1,222 @@
+"""Exports in Transformers' pipelines, in a fresh process, and the examples that train with its Trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from transformers import Trainer, TrainingArguments
+
+import data2vec2
+from data2vec2.config import (
+    DecoderConfig,
+    EncoderConfig,
+    ImageConfig,
+    ImageDataConfig,
+    ModelConfig,
+    TargetConfig,
+    TextConfig,
+    TextDataConfig,
+)
+from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from data2vec2.data.tokenizer import save_tokenizer, train_tokenizer
+from data2vec2.errors import UserError
+from data2vec2.interop.export import export_encoder, load_encoder
+from data2vec2.modalities import build_modality
+from data2vec2.models import Encoder
+from tests.integration.speech import tiny_encoder
+from tests.unit.interop.test_transformers_pretraining import run_config
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+PIPELINE = """
+import json, sys
+import data2vec2
+from transformers import pipeline
+import numpy as np, soundfile
+task, model, *values = sys.argv[1:]
+ask = pipeline(task, model=model, device="cpu")
+if "audio" in task or "speech" in task:
+    values = [{"raw": soundfile.read(value, dtype="float32")[0], "sampling_rate": 16_000} for value in values]
+more = {"return_timestamps": "word"} if "speech" in task else {}
+print(json.dumps([ask(value, **more) for value in values], default=float))
+assert not {"torchaudio", "torchcodec", "pyctcdecode"} & set(sys.modules)
+"""
+
+
+def ask(task: str, model: Path, *values: object) -> list:
+    """What a pipeline says of each value, in a process of its own."""
+    command = [sys.executable, "-c", PIPELINE, task, str(model), *map(str, values)]
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=offline)
+    assert done.returncode == 0, done.stderr
+    assert "not supported" not in done.stderr, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def encoder_of(modality: ImageConfig | TextConfig) -> tuple[Encoder, ModelConfig]:
+    torch.manual_seed(7)
+    shape = ModelConfig(
+        modality=modality,
+        encoder=EncoderConfig(embed_dim=32, num_heads=2, prenet_depth=0, depth=2),
+        decoder=DecoderConfig(dim=16, groups=4),
+        targets=TargetConfig(average_layers=2),
+    )
+    return Encoder(shape.encoder, build_modality(shape)), shape
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    encoder, shape = encoder_of(ImageConfig(image_size=28, patch_size=7, num_channels=1))
+    folder = tmp_path_factory.mktemp("image") / "exported"
+    export_encoder(encoder, shape, ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0), folder, "")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder(tmp_path_factory.mktemp("audio") / "exported")
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("text")
+    glosses = pq.read_table(wordnet_glosses() / "test.parquet").column("text").to_pylist()
+    save_tokenizer(train_tokenizer(glosses, 1_000), folder / "tokenizer")
+    encoder, shape = encoder_of(TextConfig(vocab_size=1_000, max_tokens=48))
+    export_encoder(encoder, shape, TextDataConfig(tokenizer=str(folder / "tokenizer")), folder / "exported", "")
+    return folder / "exported"
+
+
+Example = Callable[..., list[float]]
+
+
+@pytest.fixture
+def example(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Example:
+    """Runs an example and gives the numbers of the last line that it prints."""
+
+    def run(name: str, *arguments: object) -> list[float]:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return [float(number) for number in re.findall(r" (\d+\.\d+)", capsys.readouterr().out.splitlines()[-1])]
+
+    return run
+
+
+def test_pictures(image: Path, tmp_path: Path, example: Example) -> None:
+    before, after = example("finetune_images.py", image, tmp_path / "out", 60)
+    assert after > before + 0.2
+    with np.load(fashion_mnist()) as arrays:
+        Image.fromarray(arrays["x_test"][0]).convert("RGB").save(tmp_path / "boot.png")
+    [said] = ask("image-classification", tmp_path / "out", tmp_path / "boot.png")
+    [ours] = data2vec2.predict(tmp_path / "out", tmp_path / "boot.png", top=3)
+    for theirs, (name, share) in zip(said, ours.classes.items(), strict=False):
+        assert theirs["label"] == name and theirs["score"] == pytest.approx(share, abs=1e-5)
+
+
+def test_sounds(audio: Path, tmp_path: Path, example: Example) -> None:
+    before, after = example("finetune_sounds.py", audio, tmp_path / "out", 60)
+    assert after > max(before, 0.6)
+    files = sorted((english_prompts() / "test" / "digits").iterdir())[:2]
+    said = ask("audio-classification", tmp_path / "out", *files)
+    for theirs, ours in zip(said, data2vec2.predict(tmp_path / "out", files, top=2), strict=True):
+        assert {one["label"]: one["score"] for one in theirs} == pytest.approx(ours.classes, abs=1e-5)
+
+
+def test_speech(audio: Path, tmp_path: Path, example: Example) -> None:
+    """The loss falls; what a pipeline hears is what `transcribe` does, also of a head that says more than blank."""
+    before, after = example("finetune_speech.py", audio, tmp_path / "out", 30)
+    assert after < before / 2
+    model = data2vec2.Data2Vec2AudioForCTC.from_pretrained(tmp_path / "out")
+    torch.nn.init.normal_(model.lm_head.weight)
+    torch.nn.init.zeros_(model.lm_head.bias)
+    model.save_pretrained(tmp_path / "out")
+    files = sorted((english_prompts() / "test" / "digits").iterdir())[:4]
+    said = ask("automatic-speech-recognition", tmp_path / "out", *files)
+    ours = list(data2vec2.transcribe(tmp_path / "out", files))
+    assert [one["text"] for one in said] == [one.text for one in ours]
+    assert all(one["text"] for one in said)
+    assert said[0]["chunks"][0]["timestamp"][0] < 2  # seconds
+
+
+def test_texts(text: Path, tmp_path: Path, example: Example) -> None:
+    before, after = example("finetune_text.py", text, tmp_path / "out", 60)
+    assert after > before + 0.1
+    words = ["a large bird of prey", "the act of singing"]
+    (tmp_path / "texts.txt").write_text("\n".join(words))
+    said = ask("text-classification", tmp_path / "out", *words)
+    for [theirs], ours in zip(said, data2vec2.predict(tmp_path / "out", tmp_path / "texts.txt"), strict=True):
+        assert {theirs["label"]: theirs["score"]} == pytest.approx(ours.classes, abs=1e-5)
+
+
+def test_features_of_a_text(text: Path) -> None:
+    [features] = ask("feature-extraction", text, "a large bird of prey")
+    assert np.asarray(features).shape[2] == 32
+
+
+def test_pretraining(tmp_path: Path, example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("data2vec2.recipes.get_recipe", small_recipe(data2vec2.recipes.get_recipe))
+    [loss] = example("pretrain_images.py", tmp_path / "out", 3)
+    assert np.isfinite(loss)
+    info = load_encoder(tmp_path / "out")[1]
+    assert info.model.modality.num_channels == 1
+    model = data2vec2.Data2Vec2ImageForPreTraining.from_pretrained(tmp_path / "out")
+    assert int(model.passes) == int(model.teacher_updates) == 3
+    student, teacher = dict(model.encoder.named_parameters()), dict(model.teacher.named_parameters())
+    assert any(not torch.equal(student[name], tensor) for name, tensor in teacher.items())
+
+
+def pretrained(folder: Path, resume: Path | None = None, **options: object) -> dict[str, torch.Tensor]:
+    """What the Trainer makes of a tiny model in six steps of two batches, recomputing its blocks."""
+    torch.manual_seed(0)
+    model = data2vec2.Data2Vec2ImageForPreTraining(data2vec2.Data2Vec2ImageConfig.from_run_config(run_config()))
+    arguments = TrainingArguments(
+        str(folder),
+        max_steps=6,
+        save_steps=3,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=2,
+        gradient_checkpointing=True,
+        disable_tqdm=True,
+    )
+    pictures = list(torch.randn(48, 3, 24, 24, generator=torch.Generator().manual_seed(1)))
+    options = {"callbacks": [data2vec2.TeacherUpdate()], **options}
+    collate = lambda rows: {"pixel_values": torch.stack(rows)}  # noqa: E731
+    trainer = Trainer(model, arguments, collate, pictures, **options)
+    trainer.train(resume_from_checkpoint=resume and str(resume))
+    return model.state_dict()
+
+
+def test_pretraining_that_is_resumed_ends_with_the_same_bits(tmp_path: Path) -> None:
+    whole = pretrained(tmp_path / "whole")
+    resumed = pretrained(tmp_path / "resumed", tmp_path / "whole" / "checkpoint-3")
+    assert (int(whole["passes"]), int(whole["teacher_updates"])) == (12, 6)
+    assert not [name for name, tensor in whole.items() if not torch.equal(tensor, resumed[name])]
+
+
+def test_pretraining_without_the_callback_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"TeacherUpdate\(\)"):
+        pretrained(tmp_path / "out", callbacks=[])
+
+
+def small_recipe(whole):
+    """The recipe with an encoder that takes milliseconds a step."""
+
+    def recipe(name: str):
+        config = whole(name)
+        encoder = replace(config.model.encoder, embed_dim=16, num_heads=2, depth=2)
+        parts = {"decoder": replace(config.model.decoder, dim=16, depth=2), "targets": TargetConfig(average_layers=2)}
+        return replace(config, model=replace(config.model, encoder=encoder, **parts))
+
+    return recipe
