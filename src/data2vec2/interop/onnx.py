@@ -38,8 +38,10 @@ def named_inputs(model: ModelConfig, inputs: Tensor, lengths_B: Tensor | None = 
         return {"pixel_values": inputs}
     B, length = inputs.shape
     real_B = torch.full((B,), length) if lengths_B is None else lengths_B
-    mask = (torch.arange(length) < real_B[:, None]).long()
-    return {"input_values" if isinstance(model.modality, AudioConfig) else "input_ids": inputs, "attention_mask": mask}
+    mask_BL = torch.arange(length) < real_B[:, None]
+    if isinstance(model.modality, AudioConfig):  # in the types that Transformers' processors give
+        return {"input_values": inputs, "attention_mask": mask_BL.int()}
+    return {"input_ids": inputs, "attention_mask": mask_BL.long()}
 
 
 class _Portable(nn.Module):
