@@ -6,7 +6,6 @@ What a modality has to bring is all in `Sensors` and `Symbols`; nothing in the p
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -215,23 +214,6 @@ def test_the_teacher_owns_what_it_says_and_the_average_covers_just_that(kind: ty
     Ema(model.teacher, model.student, start=0.5, end=0.5, anneal_updates=0).update(1)
     for name, parameter in teacher.items():
         assert torch.allclose(parameter, before[name] + 0.5, atol=1e-5), name
-
-
-def test_a_teacher_with_a_stem_of_its_own_starts_from_the_inputs(kind: type[Modality]) -> None:
-    config = replace(CONFIG, targets=replace(CONFIG.targets, own_stem=True))
-    torch.manual_seed(0)
-    model = Data2Vec2(config, modality=kind()).eval()
-    left_out = {Sensors: "nothing", Symbols: "norm."}[kind]
-    names = {name for name, _ in model.student.named_parameters() if not name.startswith(left_out)}
-    assert {name for name, _ in model.teacher.named_parameters()} == names
-    x, stem = inputs(kind, 0), model.student.modality.stem
-    before = model(x, keep_ids(0)).targets_BTD
-    assert torch.allclose(before, model_of(kind).eval()(x, keep_ids(0)).targets_BTD)  # at first both stems are the same
-    assert stem is not None
-    with torch.no_grad():
-        for parameter in stem.parameters():
-            parameter.add_(torch.randn_like(parameter))
-    assert torch.equal(model(x, keep_ids(0)).targets_BTD, before)
 
 
 def test_the_teacher_starts_from_the_students_tokens_without_gradient(kind: type[Modality]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
 from data2vec2.commands.export_checks import BUNDLED, Int8, check_batches, int8_scores, open_records
 from data2vec2.data.letters import TOKENIZER, VOCAB
@@ -23,6 +24,7 @@ from data2vec2.interop.onnx import (
     ONNX,
     TORCH,
     AnyModel,
+    Inputs,
     OnnxRunner,
     check_onnx,
     export_program,
@@ -100,8 +102,8 @@ def export(
         scores = None
         if int8:
             write_int8(new / ONNX, new / INT8)
-            runners = [OnnxRunner(new / name, info.model, loaded) for name in (ONNX, INT8)]
-            scores = int8_scores(*runners, info, parts)
+            float32, eight = (OnnxRunner(new / name, info.model, loaded) for name in (ONNX, INT8))
+            scores = int8_scores(float32, eight, info, parts)
         for name in BESIDE:
             if (source / name).is_file():
                 shutil.copyfile(source / name, new / name)
@@ -120,7 +122,7 @@ def _write_checked(model: AnyModel, info: ExportInfo, folder: Path, to: To, part
     program = export_program(model, info.model)
     if to == "onnx":
         write_onnx(program, output_names(model), folder / ONNX)
-        run = OnnxRunner(folder / ONNX, info.model, model).run
+        run: Callable[[Inputs], tuple[Tensor, ...]] = OnnxRunner(folder / ONNX, info.model, model).run
     else:
         torch.export.save(program, folder / TORCH)
         run = program_runner(folder / TORCH)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -169,7 +168,7 @@ def _int8_of_features(float32: OnnxRunner, int8: OnnxRunner, info: ExportInfo, p
         readers = [(kind.reader(records, info.model, info.data, seed=0), samples) for records, samples in both]
         return [features_of(pooled, reader, samples) for reader, samples in readers]
 
-    found: list[Any] = [knn_accuracy(*features(runner)) for runner in (float32, int8)]
+    found = [knn_accuracy(known, asked) for known, asked in (features(runner) for runner in (float32, int8))]
     return Int8(measure="knn", float32=found[0], int8=found[1], samples=len(both[1][1]), part=part)
 
 

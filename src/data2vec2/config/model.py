@@ -260,9 +260,6 @@ class TargetConfig:
     """Normalisation of each layer's output before the mean: none (prone to collapse), over time, or over channels."""
     final_norm: Literal["none", "instance", "layer"] = "layer"
     """Normalisation of the mean."""
-    own_stem: bool = False
-    """The teacher of audio or text has a stem of its own, an average like the rest of it, instead of the student's
-    tokens as published: less data is enough, but the teacher's pass costs more (LOG.md). Of pictures always."""
 
     def __post_init__(self) -> None:
         require(self.average_layers >= 1, "model.targets.average_layers", self.average_layers, "at least 1")

@@ -164,4 +164,4 @@ def _window(
     except torch.OutOfMemoryError as error:
         seconds = len(wave_S) / config.sample_rate
         raise UserError(f"out of memory on {device} with {seconds:.0f} s of audio at once; use --device cpu") from error
-    return logits_BTV[0].float().log_softmax(dim=-1).cpu().numpy()  # type: ignore[no-any-return]
+    return logits_BTV[0].float().log_softmax(dim=-1).cpu().numpy()

@@ -164,7 +164,7 @@ class OnnxRunner:
         return Recognized(found, torch.tensor([self.config.modality.num_tokens(length) for length in lengths]))
 
 
-def program_runner(path: Path) -> Callable[[Inputs], tuple[Tensor, ...]]:
+def program_runner(path: Path) -> Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]:
     """What runs a saved program of torch.export."""
     module = torch.export.load(path).module()
     return lambda inputs: tuple(module(**inputs))

@@ -110,15 +110,14 @@ class Encoder(nn.Module):
         return [ffn[:, encoded.num_extra_tokens :] for ffn in encoded.ffn_outputs[self.config.prenet_depth :]]
 
 
-def make_teacher(student: Encoder, *, own_stem: bool = False) -> Encoder:
+def make_teacher(student: Encoder) -> Encoder:
     """A frozen copy of the student in eval mode, without the parts that the teacher does not own."""
     teacher = copy.deepcopy(student)
-    owned = student.modality.teacher_owns | ({"stem"} if own_stem else set())
+    owned = student.modality.teacher_owns
     if "stem" not in owned:
         teacher.modality.stem = None
     if "context" not in owned:
-        names = [name for name, _ in teacher.modality.named_parameters() if not name.startswith("stem.")]
-        left = [*names, *teacher.norm.state_dict()]
+        left = [name for name, _ in teacher.modality.named_parameters()] + list(teacher.norm.state_dict())
         assert not left, f"the teacher should not own {left}, but the student's arrangement has them"
     return teacher.requires_grad_(False).eval()
 

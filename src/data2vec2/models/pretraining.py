@@ -52,7 +52,7 @@ class Data2Vec2(nn.Module):
         self.decoder = Decoder(config.encoder.embed_dim, self.student.modality.num_axes, **asdict(config.decoder))
         if config.decoder.projection_depth == 2:  # text: as every other Linear
             initialise(self.decoder.proj)
-        self.teacher = make_teacher(self.student, own_stem=config.targets.own_stem)
+        self.teacher = make_teacher(self.student)
         self.loss_scale = config.loss.scale or 1 / math.sqrt(config.encoder.embed_dim)
 
     def train(self, mode: bool = True) -> Data2Vec2:
@@ -72,7 +72,7 @@ class Data2Vec2(nn.Module):
     @torch.no_grad()
     def targets(self, inputs: Tensor, student_tokens: Tokens) -> Tensor:
         """Targets `BTD`: the teacher sees every sample whole, once."""
-        own_stem = self.teacher.modality.stem is not None
+        own_stem = "stem" in self.teacher.modality.teacher_owns
         teacher = self.teacher(inputs) if own_stem else self.teacher(tokens=student_tokens.detach())
         return build_targets(self.config.targets, self.teacher.trunk_outputs(teacher), teacher.tokens.padding_BT)
 

@@ -123,8 +123,10 @@ class MelConvStem(MelStem):
     def spectra(self, waveforms_BS: Tensor) -> Tensor:
         """`B x T x 2E`, as a `MelStem` computes it."""
         x_BOT = F.conv1d(waveforms_BS[:, None], self.kernels_O1S, stride=2 * self.hop)
-        power_BTF = x_BOT.transpose(1, 2).unflatten(-1, (2, 2, -1)).square().sum(3)  # of each token's two frames
-        return (power_BTF @ self.mels_FE).flatten(2).add(1e-3).log()
+        B, _, T = x_BOT.shape
+        power_BT2F = x_BOT.transpose(1, 2).reshape(B, T, 2, 2, -1).square().sum(3)  # of each token's two frames
+        mel_BTE: Tensor = (power_BT2F @ self.mels_FE).flatten(2)
+        return (mel_BTE + 1e-3).log()
 
 
 class TokenStem(nn.Module):

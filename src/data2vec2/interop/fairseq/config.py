@@ -51,7 +51,6 @@ TABLE = (
     ("",      "D.projection_layers",            "model.decoder.projection_depth",  1),
     ("",      "M.mask_noise_std",               "model.decoder.noise_std",         0.01),
     ("",      "model.average_top_k_layers",     "model.targets.average_layers",    OURS),
-    ("audio", "M.ema_local_encoder",            "model.targets.own_stem",          False),
     ("",      "model.loss_scale",               "model.loss.scale",                None),
     ("",      "model.loss_beta",                "model.loss.beta",                 0.0),
     ("",      "model.ema_decay",                "ema.start",                       OURS),
@@ -115,8 +114,6 @@ def original_config(run: RunConfig) -> dict[str, Any]:
     modality, kind = run.model.modality, run.model.modality.kind
     if isinstance(modality, AudioConfig) and modality.stem != "waveform":
         raise ValueError("the original knows no mel stem")
-    if isinstance(modality, TextConfig) and run.model.targets.own_stem:
-        raise ValueError("the original's teachers of text have no stem of their own")
     if isinstance(modality, TextConfig) and (modality.bos_id, modality.pad_id, modality.eos_id) != (0, 1, 2):
         raise ValueError("the original's bos, pad and eos are 0, 1 and 2, and this model's tokenizer has others")
     ours = to_dict(run)
@@ -139,9 +136,7 @@ def original_config(run: RunConfig) -> dict[str, Any]:
         "post_mlp_drop": run.model.encoder.dropout,
         "ema_encoder_only": kind == "text",
     }
-    own |= {"type": kind.upper(), "prenet_dropout": run.model.encoder.dropout}
-    if kind != "audio":
-        own["ema_local_encoder"] = kind == "image"
+    own |= {"type": kind.upper(), "ema_local_encoder": kind == "image", "prenet_dropout": run.model.encoder.dropout}
     if isinstance(modality, AudioConfig):
         own["feature_encoder_spec"] = format_spec(modality.conv_dim, modality.layers)
         own["conv_pos_width"] = modality.position_kernel * modality.position_depth
