@@ -10,6 +10,7 @@ Shapes: `B` samples, `T` tokens, `U` tokens to tell, `D` width, `V` entries of t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import rival  # first: it makes the package importable
@@ -42,7 +43,8 @@ class MaskedLanguageModel(nn.Module):
         super().__init__()
         dim, vocabulary = config.encoder.embed_dim, config.modality.vocab_size
         self.mask_id, self.vocabulary = mask_id, vocabulary
-        self.encoder = Encoder(config.encoder, build_modality(config))
+        usual = replace(config.modality, token_std=0.02)  # embeddings that classify must be small at first
+        self.encoder = Encoder(config.encoder, build_modality(replace(config, modality=usual)))
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
         self.bias_V = nn.Parameter(torch.zeros(vocabulary))
 
