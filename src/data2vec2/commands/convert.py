@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data2vec2.config import RunConfig
-from data2vec2.data.tokenizer import TOKENIZER_FILES, load_tokenizer, original_tokenizer, save_tokenizer
+from data2vec2.data.tokenizer import SPECIAL, TOKENIZER_FILES, load_tokenizer, original_tokenizer, save_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.interop.fairseq.back import original_content
 from data2vec2.interop.fairseq.config import run_config
@@ -64,7 +64,7 @@ def convert(
     dictionary = place / DICTIONARY if place.is_dir() else place
     if original.job == "recognizer" and (vocabulary or dictionary.is_file()):
         letters = (line.rsplit(" ", 1)[0] for line in _lines(dictionary))
-        original = replace(original, symbols=("<s>", "<pad>", "</s>", "<unk>", *letters))
+        original = replace(original, symbols=(*SPECIAL, *letters))
     with tempfile.TemporaryDirectory() as temporary:
         info = write_folder(
             original,

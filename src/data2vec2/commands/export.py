@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from data2vec2.data.records import Parts
 from data2vec2.data.tokenizer import TOKENIZER_FILES
 from data2vec2.errors import UserError
 from data2vec2.interop.card import kind_of_model, portable_card
-from data2vec2.interop.export import ExportInfo, export_of, load_model
+from data2vec2.interop.export import ExportInfo, export_of, load_model, new_folder
 from data2vec2.interop.onnx import (
     INT8,
     ONNX,
@@ -95,8 +94,7 @@ def export(
     loaded, info = load_model(source)
     kind = info.model.modality.kind
     parts = open_records(info, BUNDLED[kind]() if data is None else data, text_columns, label_column, labels=int8)
-    new = out.resolve().with_name(f".{out.name}.new-{os.getpid()}")
-    try:
+    with new_folder(out) as new:
         new.mkdir(parents=True)
         difference = _write_checked(loaded, info, new, to, parts)
         scores = None
@@ -109,11 +107,6 @@ def export(
                 shutil.copyfile(source / name, new / name)
         card = portable_card(info, to, difference, scores.sentence if scores else None)
         (new / "README.md").write_text(card, encoding="utf-8")
-        new.rename(out)
-    except OSError as error:
-        raise UserError(f"can't write {out}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return Exported(out=out, kind=kind, what=kind_of_model(info), largest_difference=difference, int8=scores)
 
 

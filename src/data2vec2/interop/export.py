@@ -16,7 +16,8 @@ import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,22 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
         _swap_in(new, folder)
     except OSError as error:
         raise UserError(f"can't write {folder}: {error}") from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a folder to make, which becomes `folder`, one that is not there, when nothing failed; else it is deleted.
+
+    `UserError` where it can't be written.
+    """
+    new = folder.resolve().with_name(f".{folder.name}.new-{os.getpid()}")
+    try:
+        yield new
+        new.rename(folder)
+    except OSError as error:
+        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

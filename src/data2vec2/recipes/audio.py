@@ -101,7 +101,6 @@ def audio_tiny() -> RunConfig:
         tiny,
         recipe="audio_tiny",
         model=replace(
-            tiny.model,
-            modality=AudioConfig(conv_dim=96, position_depth=2, position_kernel=9, position_groups=8),
+            tiny.model, modality=AudioConfig(conv_dim=96, position_depth=2, position_kernel=9, position_groups=8)
         ),
     )

@@ -12,7 +12,8 @@ import yaml
 from torch import Tensor
 
 from data2vec2.config import ImageConfig, ModelConfig, RunConfig, from_dict
-from data2vec2.data.letters import BLANK, UNKNOWN, Letters
+from data2vec2.data.letters import BLANK, Letters
+from data2vec2.data.tokenizer import SPECIAL
 from data2vec2.errors import UserError
 from data2vec2.interop.export import ExportInfo, export_of, read_export
 from data2vec2.interop.fairseq.config import original_config
@@ -27,7 +28,6 @@ from data2vec2.training.run import CONFIG
 
 NEVER = -1e4
 """Bias of symbols that the original's vocabulary has and ours has not."""
-_SPECIAL = ("<s>", "<pad>", "</s>", UNKNOWN)
 _FINETUNED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "image": ("mae_image_classification", "pretrained_model_args", {"_name": "mae_image_classification"}),
     "audio": ("wav2vec_ctc", "w2v_args", {"_name": "audio_finetuning", "normalize": True}),
@@ -118,7 +118,7 @@ def _made_config(info: ExportInfo, job: Job) -> dict[str, Any]:
 
 def _as_dictionary(letters: Letters, head: Mapping[str, Tensor]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Symbols in the original's order, which begins with four special ones, and the head's outputs likewise."""
-    symbols = (*_SPECIAL, *(one for one in letters.symbols if one not in (BLANK, *_SPECIAL)))
+    symbols = (*SPECIAL, *(one for one in letters.symbols if one not in (BLANK, *SPECIAL)))
     ids = {**letters.ids, "<s>": letters.ids[BLANK], "<pad>": None}
     weight, bias = (torch.zeros(len(symbols), *head[f"head.{n}"].shape[1:]) for n in ("weight", "bias"))
     bias.fill_(NEVER)

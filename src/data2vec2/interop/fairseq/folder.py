@@ -12,8 +12,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +26,7 @@ from data2vec2.config import ModelConfig, RunConfig, TextDataConfig, to_dict
 from data2vec2.data.letters import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UserError
 from data2vec2.interop.card import converted_card
-from data2vec2.interop.export import ExportInfo, export_classifier, export_encoder, export_recognizer
+from data2vec2.interop.export import ExportInfo, export_classifier, export_encoder, export_recognizer, new_folder
 from data2vec2.interop.fairseq.files import to_json
 from data2vec2.interop.fairseq.keys import Kind, Part, leftovers, original_name, our_name, state_dict
 from data2vec2.interop.fairseq.original import Original
@@ -81,18 +79,12 @@ def write_folder(
         "dropped": original.dropped,
         "cfg": to_json(original.cfg),
     }
-    new = folder.resolve().with_name(f".{folder.name}.new-{os.getpid()}")
-    try:
+    with new_folder(folder) as new:
         _export(original, encoder, head, info, new, converted_card(info, about))
         (new / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
         save_file({name: tensor.contiguous() for name, tensor in beside.items()}, new / TENSORS)
         if original.job == "pretraining":
             (new / PRETRAINING).write_text(yaml.safe_dump(to_dict(run), sort_keys=False), encoding="utf-8")
-        new.rename(folder)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
     return info
 
 

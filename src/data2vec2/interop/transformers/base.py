@@ -35,6 +35,11 @@ class Observed(NamedTuple):
     attentions: States
     """Every block's attention weights, `NHLL` each."""
 
+    @property
+    def states(self) -> dict[str, States]:
+        """What was asked to be seen, as outputs call it."""
+        return {"hidden_states": self.hidden_states, "attentions": self.attentions}
+
 
 class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """What the models of all modalities share: one encoder, its initialisation and its outputs."""

@@ -105,6 +105,5 @@ def _pooled(observed: Observed) -> BaseModelOutputWithPooling:
     return BaseModelOutputWithPooling(
         last_hidden_state=observed.encoded.x_NLD,
         pooler_output=observed.encoded.pooled(),
-        hidden_states=observed.hidden_states,
-        attentions=observed.attentions,
+        **observed.states,
     )

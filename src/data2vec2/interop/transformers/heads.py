@@ -58,8 +58,7 @@ class _ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-c
         """Every modality's logits, and loss where there are labels."""
         logits_NC = pool(observed.encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
         loss = None if labels is None else self._loss(logits_NC, labels)
-        states = {"hidden_states": observed.hidden_states, "attentions": observed.attentions}
-        return self._given(output(loss=loss, logits=logits_NC, **states), return_dict)
+        return self._given(output(loss=loss, logits=logits_NC, **observed.states), return_dict)
 
     def _loss(self, logits_NC: Tensor, labels: Tensor) -> Tensor:
         """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet."""
@@ -186,6 +185,5 @@ class Data2Vec2AudioForCTC(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped
             real_NL = labels > 0
             found = losses.ctc(logits_NTV, num_tokens_N, torch.where(real_NL, labels, 0), real_NL.sum(dim=1))
             loss = found.loss / len(labels)
-        states = {"hidden_states": observed.hidden_states, "attentions": observed.attentions}
-        output = CausalLMOutput(loss=loss, logits=logits_NTV, **states)
+        output = CausalLMOutput(loss=loss, logits=logits_NTV, **observed.states)
         return self._given(output, return_dict)  # type: ignore[no-any-return]
