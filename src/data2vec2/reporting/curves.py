@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
-from data2vec2.training.alarms import FLOORS, knn_floor
+from data2vec2.training.alarms import floors
 
 Rows = list[dict[str, Any]]
 
@@ -157,25 +157,27 @@ def read_curves(path: Path) -> Curves:
     if not rows:
         return Curves()
     samples = [row["samples"] for row in rows if is_number(row.get("samples"))]
-    first = next((row for row in rows if is_number(row.get("val_knn"))), None)
-    known = {**FLOORS, **({"val_knn": knn_floor(first)} if first else {})}
+    first: dict[str, float] = {}
+    for row in reversed(rows):
+        first.update((key, value) for key, value in row.items() if is_number(value))
+    known = floors(first)
     charts = []
     for spec in specs_of(rows):
         lines = {name: _series(rows, key) for key, name in spec.series.items()}
-        floors = {name: known[key] for key, name in spec.series.items() if key in known}
-        charts.append(_chart(spec, lines, floors))
+        lowest = {name: known[key] for key, name in spec.series.items() if key in known}
+        charts.append(_chart(spec, lines, lowest))
     return Curves(int(last_step(rows)), last_second(rows), int(samples[-1]) if samples else None, charts)
 
 
 def compare_curves(runs: Mapping[str, Rows]) -> list[Chart]:
     """One chart for every numeric key that a run has: a line for each run. Keys of `runs` are the runs' names."""
-    charts = []
+    charts, same = [], floors({})
     for spec in specs_of(row for rows in runs.values() for row in rows):
         for key, name in spec.series.items():
             lines = {run: _series(rows, key) for run, rows in runs.items()}
             title = spec.title if len(spec.series) == 1 else f"{spec.title}: {name}"
-            floors = {name: FLOORS[key]} if key in FLOORS else {}
-            charts.append(_chart(spec._replace(title=title), lines, floors))
+            lowest = {name: same[key]} if key in same else {}
+            charts.append(_chart(spec._replace(title=title), lines, lowest))
     return charts
 
 

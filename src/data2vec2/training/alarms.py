@@ -21,8 +21,8 @@ FLOORS = {
 AFTER_ITS_RISE = "prediction_std"
 """A figure that begins near 0 in narrow models: its floor counts from the first check that is above it."""
 PATIENCE = 3
-KNN_SHARE = 0.6
-"""The floor of `val_knn` is this share of its value before training, less twice that value's standard error."""
+SHARES = {"rank_encoder": 1 / 8, "val_knn": 0.6}
+"""Figures with a floor that is a share of their value before training, if that is the higher one."""
 
 
 class Alarm(Exception):
@@ -37,8 +37,8 @@ class Alarms:
     """Looks at the figures of every log line, in order; knows nothing but what it has been shown."""
 
     def __init__(self) -> None:
-        self._floors = dict(FLOORS)
-        self._low = dict.fromkeys((*FLOORS, "val_knn"), 0)
+        self._first: dict[str, float] = {}
+        self._low: dict[str, int] = {}
         self._risen = False
 
     def check(self, step: int, figures: Mapping[str, float]) -> None:
@@ -50,15 +50,14 @@ class Alarms:
                     f"{name} is {figures[name]} at update {step}: training diverged. Lower --optim.lr (halve it), "
                     "lengthen --optim.warmup-updates, or lower --optim.clip-norm",
                 )
-        if "val_knn" in figures:
-            self._floors.setdefault("val_knn", knn_floor(figures))
-        for name, floor in self._floors.items():
+        self._first = {**figures, **self._first}
+        for name, floor in floors(self._first).items():
             if name not in figures:
                 continue
             if name == AFTER_ITS_RISE and not self._risen:
                 self._risen = figures[name] >= floor
                 continue
-            self._low[name] = self._low[name] + 1 if not figures[name] >= floor else 0
+            self._low[name] = self._low.get(name, 0) + 1 if not figures[name] >= floor else 0
             if self._low[name] >= PATIENCE:
                 meaning = "the outputs hardly depend on the input any more, or are trivial to predict"
                 if name == "val_knn":
@@ -71,6 +70,13 @@ class Alarms:
                 )
 
 
-def knn_floor(first: Mapping[str, float]) -> float:
-    """The floor of `val_knn`, from the figures of a run's first evaluation."""
-    return KNN_SHARE * first["val_knn"] - 2 * first.get("val_knn_error", 0.0)
+def floors(first: Mapping[str, float]) -> dict[str, float]:
+    """The floor of every figure, from a run's first figures (before any update); of `val_knn` only if it is there.
+
+    Scores are given twice their standard error (`val_knn_error`), so that few samples sound no alarm by chance.
+    """
+    found = dict(FLOORS)
+    for name, share in SHARES.items():
+        if name in first:
+            found[name] = max(share * first[name] - 2 * first.get(f"{name}_error", 0.0), FLOORS.get(name, -math.inf))
+    return found

@@ -134,7 +134,7 @@ def train(
             trainer.update(step, batch)
             step += 1
             last = step == updates
-            noted = step % every.log_every == 0 or last
+            noted = step % every.log_every == 0 or last or step == 1  # the first line is of the untrained model
             if noted:
                 trainer.log_metrics(step)
             if world.rank:

@@ -9,7 +9,7 @@ import pytest
 
 from data2vec2.reporting.charts import COLOURS
 from data2vec2.reporting.curves import read_curves
-from data2vec2.training.alarms import FLOORS, KNN_SHARE
+from data2vec2.training.alarms import FLOORS, SHARES
 from tests.unit.reporting.pages import write_lines
 
 
@@ -73,8 +73,16 @@ def test_the_alarms_threshold_is_drawn_and_said(tmp_path: Path, key: str) -> Non
 def test_the_threshold_of_the_knn_score_follows_from_its_first_value(tmp_path: Path) -> None:
     lines = [{"step": step, "val_knn": 0.5, "val_knn_error": 0.01} for step in (0, 100)]
     (chart,) = read_curves(write_lines(tmp_path / "metrics.jsonl", lines)).charts
-    assert f"alarm's threshold ({100 * (KNN_SHARE * 0.5 - 0.02):.1f} %)" in chart.note
+    floor = SHARES["val_knn"] * 0.5 - 0.02
+    assert f"alarm's threshold ({100 * floor:.1f} %)" in chart.note
     assert len(re.findall(r"stroke-dasharray: *([\d., ]+)", chart.by_step)) == 1
+
+
+def test_the_threshold_of_the_encoders_rank_follows_from_its_first_value(tmp_path: Path) -> None:
+    lines = [{"step": step, "rank_encoder": rank, "rank_stem": 40.0} for step, rank in ((1, 56.0), (50, 60.0))]
+    (chart,) = read_curves(write_lines(tmp_path / "metrics.jsonl", lines)).charts
+    assert "7" in chart.note and "1.5" in chart.note, chart.note
+    assert len(re.findall(r"stroke-dasharray: *([\d., ]+)", chart.by_step)) >= 2
 
 
 def test_a_figure_without_alarm_has_no_threshold(tmp_path: Path) -> None:

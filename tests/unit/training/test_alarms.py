@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data2vec2.training.alarms import FLOORS, KNN_SHARE, PATIENCE, Alarm, Alarms, knn_floor
+from data2vec2.training.alarms import FLOORS, PATIENCE, SHARES, Alarm, Alarms, floors
 
 HEALTHY = {"loss": 1.0, "grad_norm": 2.0, "lr": 0.0, **{name: 10 * floor for name, floor in FLOORS.items()}}
 
@@ -75,10 +75,25 @@ def test_a_knn_score_that_recovers_or_stands_at_its_floor_is_fine() -> None:
     for step in range(1, 30):
         alarms.check(step, scored(0.1 if step % PATIENCE else 0.4))
     for step in range(30, 40):
-        alarms.check(step, scored(knn_floor(first)))
+        alarms.check(step, scored(floors(first)["val_knn"]))
 
 
 def test_the_floor_of_the_knn_score_allows_for_few_samples() -> None:
-    assert knn_floor(scored(0.5, 10**8)) == pytest.approx(KNN_SHARE * 0.5, abs=1e-3)
-    assert knn_floor(scored(0.5, 20)) < 0.1
-    assert knn_floor(scored(0.1, 20)) < 0  # chance among ten classes: nothing can be said
+    assert floors(scored(0.5, 10**8))["val_knn"] == pytest.approx(SHARES["val_knn"] * 0.5, abs=1e-3)
+    assert floors(scored(0.5, 20))["val_knn"] < 0.1
+    assert floors(scored(0.1, 20))["val_knn"] < 0  # chance among ten classes: nothing can be said
+    assert "val_knn" not in floors(HEALTHY)
+
+
+def test_a_rank_that_falls_to_a_small_part_of_the_first_collapsed() -> None:
+    alarms, share = Alarms(), SHARES["rank_encoder"]
+    alarms.check(1, {**HEALTHY, "rank_encoder": 56.0})
+    for step in range(2, 30):
+        alarms.check(step, {**HEALTHY, "rank_encoder": 56 * share})
+    with pytest.raises(Alarm, match=r"rank_encoder is 6\.9 at update 32, below 7 for 3 checks"):
+        for step in range(30, 40):
+            alarms.check(step, {**HEALTHY, "rank_encoder": 6.9})
+
+
+def test_a_low_first_rank_leaves_the_floor_that_holds_for_all() -> None:
+    assert floors({"rank_encoder": 4.0})["rank_encoder"] == FLOORS["rank_encoder"]
