@@ -43,8 +43,7 @@ class MaskedLanguageModel(nn.Module):
         super().__init__()
         dim, vocabulary = config.encoder.embed_dim, config.modality.vocab_size
         self.mask_id, self.vocabulary = mask_id, vocabulary
-        usual = replace(config.modality, token_std=0.02)  # embeddings that classify must be small at first
-        self.encoder = Encoder(config.encoder, build_modality(replace(config, modality=usual)))
+        self.encoder = Encoder(config.encoder, build_modality(config))
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
         self.bias_V = nn.Parameter(torch.zeros(vocabulary))
 
@@ -79,7 +78,8 @@ def pretrain(
         raise UserError(f"the tokenizer {config.data.tokenizer} has no {MASK}")
     batches = MaskedBatches(reader, GlobalBatches(len(reader.records), batch_size, config.train.seed), MASKS)
     torch.manual_seed(config.train.seed)
-    model = MaskedLanguageModel(config.model, mask_id)
+    shape = replace(config.model, modality=replace(config.model.modality, token_scale=1.0))  # as masked models have it
+    model = MaskedLanguageModel(shape, mask_id)
 
     def loss(step: int) -> Tensor:
         batch = batches[step]
@@ -87,7 +87,7 @@ def pretrain(
 
     done = rival.train(model, loss, seconds=seconds, updates=updates, lr=lr, say=say)
     card = f"Encoder of a masked language model: {done:,} updates of {batch_size} blocks; a baseline of data2vec2.\n"
-    export_encoder(model.encoder.eval(), config.model, config.data, out, card)
+    export_encoder(model.encoder.eval(), shape, config.data, out, card)
     return done
 
 

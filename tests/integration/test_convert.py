@@ -256,6 +256,21 @@ def test_our_own_run_as_a_checkpoint_of_the_original(tmp_path: Path) -> None:
     assert "_ema" not in read_checkpoint(tmp_path / "encoder.pt")["model"]
 
 
+def test_the_factor_of_our_token_embeddings_becomes_a_part_of_them(tmp_path: Path) -> None:
+    texts, run = tmp_path / "texts.txt", tmp_path / "run"
+    texts.write_text("A reader reads what a writer writes.\n\n" * 200)
+    flags = words("--train.updates 2 --train.eval-every 0 --train.batch-size 4 --model.modality.vocab-size 300")
+    assert run_here(["pretrain", "text_tiny", texts, "--out", run, *SMALL, *flags]) == 0
+    assert run_here(["convert", run, tmp_path / "new.pt", "--to", "fairseq"]) == 0
+    weights = load_file(run / "exported" / "model.safetensors")
+    for name, factor in (("tokens", 50), ("positions", 1)):
+        ours = weights[f"encoder.modality.stem.{name}.weight"]
+        theirs = read_checkpoint(tmp_path / "new.pt")["model"][
+            f"modality_encoders.TEXT.local_encoder.embed_{name}.weight"
+        ]
+        assert torch.equal(theirs, factor * ours)
+
+
 def test_our_own_recogniser_as_a_checkpoint_of_the_original(tmp_path: Path, cases: dict[str, GoldenCase]) -> None:
     """Its outputs stand in the original's order, which has more special symbols; they are never said."""
     case, letters = cases["audio"], Letters.of(["ab cab"])

@@ -141,13 +141,13 @@ class TextConfig:
     """Token that fills a batch up."""
     eos_id: int = 2
     """Token behind every sentence or document."""
-    token_std: float = 0.02
-    """Standard deviation of the tokens' embeddings at the start; that of positions is 0.02. With both the same, as
-    published, half of what a block sees at first is where a token stands, and that is easy to predict (LOG.md)."""
+    token_scale: float = 1.0
+    """Factor of the tokens' embeddings before those of places are added; both start N(0, 0.02). With 1, as published,
+    half of what a block sees at first is where a token stands, and that is easy to predict (LOG.md)."""
 
     def __post_init__(self) -> None:
         require(self.max_tokens >= 2, "model.modality.max_tokens", self.max_tokens, "at least 2")
-        require(self.token_std > 0, "model.modality.token_std", self.token_std, "above 0")
+        require(self.token_scale > 0, "model.modality.token_scale", self.token_scale, "above 0")
         ids = [self.bos_id, self.pad_id, self.eos_id]
         fits = min(ids) >= 0 and len(set(ids)) == 3
         require(fits, "model.modality.pad_id", self.pad_id, "0 or more, and another than bos_id and eos_id")

@@ -63,7 +63,7 @@ def from_fields(fields: Mapping[str, Any]) -> ModelConfig:
     """
     model_type = str(fields.get("model_type"))
     names = field_names(model_type)
-    older = ("position_size", "layerdrop", "token_std")  # what older exports do not have
+    older = ("position_size", "layerdrop", "token_scale")  # what older exports do not have
     names = [name for name in names if name in fields or name not in older]
     if missing := [name for name in names if name not in fields]:
         raise ValueError(f"{', '.join(missing)} missing")

@@ -25,7 +25,7 @@ class TextModality(Modality):
         super().__init__()
         self.config = config
         shape = (config.vocab_size, config.max_tokens, config.pad_id, embed_dim)
-        self.stem = TokenStem(*shape, dropout, config.token_std)
+        self.stem = TokenStem(*shape, dropout, config.token_scale)
 
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.

@@ -133,11 +133,11 @@ class TokenStem(nn.Module):
     """Token ids to tokens: embedding and learned position of each, LayerNorm, dropout."""
 
     def __init__(
-        self, vocab_size: int, max_tokens: int, pad_id: int, dim: int, dropout: float, token_std: float = 0.02
+        self, vocab_size: int, max_tokens: int, pad_id: int, dim: int, dropout: float, token_scale: float = 1.0
     ) -> None:
         """Padding has an embedding and a position of zeros, which do not learn."""
         super().__init__()
-        self.pad_id, self.token_std = pad_id, token_std
+        self.pad_id, self.token_scale = pad_id, token_scale
         self.tokens = nn.Embedding(vocab_size, dim, padding_idx=pad_id)
         self.positions = nn.Embedding(max_tokens + pad_id + 1, dim, padding_idx=pad_id)
         self.norm = nn.LayerNorm(dim)
@@ -147,12 +147,13 @@ class TokenStem(nn.Module):
         """`BT` to `BTD`. Positions count the tokens that are not padding, from `pad_id + 1` on."""
         real_BT = ids_BT != self.pad_id
         places_BT = real_BT.cumsum(dim=1) * real_BT + self.pad_id
-        return self.dropout(self.norm(self.tokens(ids_BT) + self.positions(places_BT)))  # type: ignore[no-any-return]
+        x_BTD = self.token_scale * self.tokens(ids_BT) + self.positions(places_BT)
+        return self.dropout(self.norm(x_BTD))  # type: ignore[no-any-return]
 
     def reset_parameters(self) -> None:
-        """Embeddings N(0, `token_std`), of positions N(0, 0.02), those of padding 0; the norm 1 and 0."""
-        for embedding, std in ((self.tokens, self.token_std), (self.positions, 0.02)):
-            nn.init.normal_(embedding.weight, std=std)
+        """Embeddings N(0, 0.02), those of padding 0; the norm 1 and 0."""
+        for embedding in (self.tokens, self.positions):
+            nn.init.normal_(embedding.weight, std=0.02)
             with torch.no_grad():
                 embedding.weight[self.pad_id] = 0
         self.norm.reset_parameters()

@@ -68,7 +68,7 @@ def text_tiny() -> RunConfig:
         recipe="text_tiny",
         model=replace(
             base.model,
-            modality=TextConfig(vocab_size=4_000, max_tokens=128, token_std=1.0),
+            modality=TextConfig(vocab_size=4_000, max_tokens=128, token_scale=50.0),
             encoder=EncoderConfig(embed_dim=96, num_heads=4, prenet_depth=0, depth=4, norm_eps=1e-5),
             masks=replace(base.model.masks, num_masks=4),
             decoder=replace(DECODER, depth=2, kernel=5, dim=48, input_dropout=0.0),
@@ -77,6 +77,6 @@ def text_tiny() -> RunConfig:
         optim=replace(base.optim, lr=1e-3, lr_batch=16, warmup_updates=200, clip_norm=4.0),
         ema=EmaConfig(start=0.998, end=0.9999, anneal_updates=2_000),
         train=TrainConfig(
-            updates=2_000, batch_size=16, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+            updates=900, batch_size=16, processes=2, threads=1, log_every=50, eval_every=300, save_every=300
         ),
     )

@@ -43,7 +43,7 @@ def text_finetune_tiny() -> TextFinetuneConfig:
         optim=FinetuneOptimConfig(
             lr=1e-3,
             lr_batch=1_024,
-            warmup_updates=60,
+            warmup_updates=30,
             beta2=0.98,
             eps=1e-6,
             weight_decay=0.01,
@@ -51,7 +51,7 @@ def text_finetune_tiny() -> TextFinetuneConfig:
             schedule="linear",
         ),
         train=TrainConfig(
-            updates=600, batch_size=1_024, processes=2, threads=1, log_every=20, eval_every=100, save_every=200
+            updates=300, batch_size=1_024, processes=2, threads=1, log_every=20, eval_every=50, save_every=100
         ),
     )
 

@@ -58,8 +58,8 @@ def test_configurations_come_back(name: str) -> None:
     if name == "image_tiny":
         recipe = replace(recipe, model=replace(recipe.model, modality=replace(recipe.model.modality, num_channels=1)))
     vocab_size = None
-    if isinstance(modality := recipe.model.modality, TextConfig):  # what is only of the initialisation is not kept
-        recipe = replace(recipe, model=replace(recipe.model, modality=replace(modality, token_std=0.02)))
+    if isinstance(modality := recipe.model.modality, TextConfig):  # the scale becomes a part of the weights
+        recipe = replace(recipe, model=replace(recipe.model, modality=replace(modality, token_scale=1.0)))
         vocab_size = modality.vocab_size
     cfg = json.loads(json.dumps(original_config(recipe)))
     again = run_config(recipe.model.modality.kind, cfg, vocab_size)

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from data2vec2.config import ImageConfig, ModelConfig, RunConfig, from_dict
+from data2vec2.config import ImageConfig, ModelConfig, RunConfig, TextConfig, from_dict
 from data2vec2.data.letters import BLANK, Letters
 from data2vec2.data.tokenizer import SPECIAL
 from data2vec2.errors import UserError
@@ -26,6 +26,7 @@ from data2vec2.recipes import get_recipe
 from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.run import CONFIG
 
+TOKENS = "modality.stem.tokens.weight"
 NEVER = -1e4
 """Bias of symbols that the original's vocabulary has and ours has not."""
 _FINETUNED: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -98,6 +99,8 @@ def _tensors(
         positions = sincos_2d(encoder.embed_dim, modality.grid)[None]
         parts = {name.split(".")[0] for name in ours} & {"student", "teacher"}
         left = {f"{part}.{POSITIONS}": positions.clone() for part in parts}
+    if isinstance(modality, TextConfig):  # the original has no factor beside the embeddings
+        ours = {name: t * modality.token_scale if name.endswith(TOKENS) else t for name, t in ours.items()}
     return original_tensors(modality.kind, encoder.prenet_depth, ours, left or {})
 
 

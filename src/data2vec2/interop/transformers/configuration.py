@@ -157,5 +157,5 @@ class Data2Vec2TextConfig(Data2Vec2Config):  # type: ignore[no-untyped-call]
     """Token that fills a batch up."""
     eos_id: int = 2
     """Token at the end of a text."""
-    token_std: float = 0.02
-    """Standard deviation of the tokens' embeddings at initialisation."""
+    token_scale: float = 1.0
+    """Factor of the tokens' embeddings, beside those of places."""
