@@ -8,6 +8,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import threading
@@ -168,7 +169,8 @@ def test_markdown_is_understood(site: Path) -> None:
 def test_a_broken_link_stops_the_build(text: str, tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="needs pip install '.[docs]'")
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "links.py").write_bytes((ROOT / "docs" / "links.py").read_bytes())
+    for name in ("hooks.py", "search_files.js", "site.css"):
+        shutil.copy(ROOT / "docs" / name, tmp_path / "docs")
     (tmp_path / "docs" / "index.md").write_text(f"# Start\n\n{text}\n")
     config = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:")[0]
     (tmp_path / "mkdocs.yml").write_text(config)
@@ -190,9 +192,12 @@ def test_figures_are_those_of_the_script(tmp_path: Path) -> None:
         assert f">{number}</text>" in (tmp_path / "step-cost.svg").read_text("utf-8")
 
 
-@pytest.fixture
-def address(site: Path) -> Iterator[str]:
-    """The site on a port of this machine."""
+@pytest.fixture(params=["server", "files"])
+def address(site: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """Where the site is: on a port of this machine, or its folder."""
+    if request.param == "files":
+        yield f"{site.as_uri()}/"
+        return
     handler = functools.partial(Quiet, directory=str(site))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -214,9 +219,12 @@ def test_a_browser_finds_a_word_and_asks_nobody_else(address: str, tmp_path: Pat
         pictures = "[...document.querySelectorAll('article img')]"
         assert browser.value(f"{pictures}.length") == 4
         assert browser.value(f"{pictures}.every(picture => picture.naturalWidth > 100)")
-        browser.value("document.querySelector('[data-md-component=search-query]').focus()")
+        box = "document.querySelector('[data-md-component=search-query]')"
+        browser.value(f"{box}.focus()")
         browser.do("Input.insertText", text="accelerometer")
         found = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href).join(' ')"
-        assert f"{address}own-modality.html" in browser.wait(found)
+        typed = f"{box}.dispatchEvent(new Event('keyup'))"  # what the page listens to, once it does
+        assert f"{address}own-modality.html" in browser.wait(f"{typed} && {found}")
+        assert browser.value(f"{box}.value") == "accelerometer"
         assert {url for url in browser.requests if not url.startswith((address, "data:"))} <= {"about:blank"}
-        assert any(url.endswith("search_index.json") for url in browser.requests)
+        assert any("/search/search_index.js" in url for url in browser.requests)

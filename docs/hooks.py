@@ -1,4 +1,4 @@
-"""A hook of MkDocs: what the pages link to outside docs/ becomes part of the site.
+"""Hooks of MkDocs: what the pages link to outside docs/ becomes part of the site; the search works without a server.
 
 Links are written as they work in the repository. Every file that a page links to, and that is no page or picture of
 docs/ itself, stands on the site under repository/: Markdown as a page, whose links are followed too, and code as a page
@@ -48,6 +48,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     parts = FENCE.split(markdown)
     parts[::2] = [LINK.sub(turn, part) for part in parts[::2]]
     return "".join(parts)
+
+
+def on_post_build(config: Any) -> None:
+    """Write the search index as a script too, which pages opened as files may load (search_files.js does the rest)."""
+    index = Path(config.site_dir, "search", "search_index.json")
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text('utf-8')}", encoding="utf-8")
 
 
 def _targets(origin: str) -> list[str]:
