@@ -12,13 +12,14 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check format gpu-check clean
+.PHONY: help demo test check format docs gpu-check clean
 
 help:
 	@echo "make demo       learn from bundled pictures, about three minutes on two cores"
 	@echo "make test       the whole test suite"
 	@echo "make check      ruff and mypy"
 	@echo "make format     format the code"
+	@echo "make docs       build the documentation as a site with search, site/index.html"
 	@echo "make gpu-check  check and measure on the GPU of this machine; installs nothing"
 	@echo "make clean      delete the virtual environment"
 
@@ -36,6 +37,9 @@ check: $(VENV)/.development
 format: $(VENV)/.development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.development
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 gpu-check:
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu_check.py $(ARGS)

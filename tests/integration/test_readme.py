@@ -4,7 +4,7 @@ Every ```bash and ```python block of README.md and docs/*.md is run in one tempo
 folder `pictures` of real pictures, one `recordings` of real speech and one `texts` of real texts beside it, and one
 `checkpoints` of files as the original saves them, of small models. Two things are changed, so that this takes a minute:
 `data2vec2 pretrain` and `finetune` get `--train.updates UPDATES` where a block gives none, and `updates=N` in a Python
-block becomes `updates=UPDATES`.
+block becomes `updates=UPDATES`. Blocks of Python that begin with `# NAME.py` are not run but written to that file.
 `make` commands are not run but must name targets of the Makefile; installing is checked, not done.
 """
 
@@ -25,11 +25,10 @@ import torch
 from PIL import Image, ImageOps
 
 from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from tests.pages import PAGES, ROOT, blocks, file_name
 from tests.parity.cases import GoldenCase
 from tests.parity.originals import LETTERS, finetuned, pretrained, save_with_dictionary, write_bpe
 
-ROOT = Path(__file__).parents[2]
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 UPDATES = 6
 SHIM = f"""#!/bin/sh
 case "$1 $*" in
@@ -38,11 +37,6 @@ case "$1 $*" in
 esac
 exec "{sys.executable}" -m data2vec2 "$@"
 """
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    """Language and text of a page's fenced blocks."""
-    return re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
 def make_pictures(folder: Path) -> None:
@@ -109,7 +103,12 @@ def run_page(page: str, place: Path) -> str:
             words = "\n".join(line for line in text.splitlines() if not is_checked_only(line))
             command = ["bash", "-euo", "pipefail", "-c", words]
         elif language == "python":
-            command = [sys.executable, "-c", re.sub(r"\bupdates=\d+", f"updates={UPDATES}", text)]
+            text = re.sub(r"\bupdates=\d+", f"updates={UPDATES}", text)
+            if name := file_name(text):
+                with (place / name).open("a", encoding="utf-8") as file:
+                    file.write(text)
+                continue
+            command = [sys.executable, "-c", text]
         else:
             continue
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
@@ -171,7 +170,7 @@ def test_commands_of_other_pages(page: str, place: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(page: str) -> None:
     text = (ROOT / page).read_text("utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
+    for target in re.findall(r"\]\(([^)#]+)", text):
         if not target.startswith("https://"):
             assert (ROOT / page).parent.joinpath(target).exists(), f"{page} links to {target}"
 
@@ -185,6 +184,15 @@ def test_every_field_is_documented() -> None:
 def test_no_machine_paths_in_the_documentation() -> None:
     for page in [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "benchmarks/RESULTS.md"]:
         assert not re.search(r"/(work|home|root|tmp|Users)/", (ROOT / page).read_text("utf-8")), page
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_no_block_is_overlooked(page: str) -> None:
+    """Every fence begins or ends a block that is run, or one that says it is no code."""
+    found = blocks(page)
+    assert {language for language, _ in found} <= {"bash", "python", "text"}
+    fences = re.findall(r"^\s*(?:```|~~~)", (ROOT / page).read_text("utf-8"), flags=re.MULTILINE)
+    assert len(fences) == 2 * len(found), "a block is indented, has no language or is never closed"
 
 
 def test_the_blocks_are_found() -> None:

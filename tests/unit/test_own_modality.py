@@ -1,4 +1,4 @@
-"""Modalities of one's own: a multichannel sensor series as audio will be built, and symbols as text will be.
+"""Modalities of one's own: the sensor series of docs/own-modality.md, built as audio is, and symbols as text is.
 
 What a modality has to bring is all in `Sensors` and `Symbols`; nothing in the package knows of them.
 """
@@ -6,91 +6,47 @@ What a modality has to bring is all in `Sensors` and `Symbols`; nothing in the p
 from __future__ import annotations
 
 import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from data2vec2.config import (
-    DecoderConfig,
-    EncoderConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
-    OptimConfig,
-    TargetConfig,
-)
+from data2vec2.commands.running import run_task
+from data2vec2.config import OptimConfig, RunConfig
+from data2vec2.data.skipped import Skipped
 from data2vec2.masking import draw_keep_ids
 from data2vec2.modalities import Modality, Rows, Tokens
 from data2vec2.models import Data2Vec2, Encoder
-from data2vec2.nn.attention import AttentionBias
-from data2vec2.nn.gather import put, take
+from data2vec2.nn.gather import take
+from data2vec2.tasks.pretrain import PretrainTask
+from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.ema import Ema
+from data2vec2.training.loop import Outcome
 from data2vec2.training.optim import build_optimizer
+from data2vec2.training.run import RunFolder
+from tests.pages import module_of
 
-B, CHANNELS, LENGTH, STRIDE, WIDTH, HEADS, SYMBOLS = 6, 3, 192, 8, 32, 4, 20
-T = LENGTH // STRIDE
-
-CONFIG = ModelConfig(
-    encoder=EncoderConfig(embed_dim=WIDTH, num_heads=HEADS, prenet_depth=1, depth=2, norm_eps=1e-5),
-    masks=MaskConfig(num_masks=4, mask_ratio=0.5, adjust=0.05, block_length=3, inverse=False),
-    decoder=DecoderConfig(depth=2, kernel=7, dim=16, groups=4),
-    targets=TargetConfig(average_layers=2, final_norm="none"),
-    loss=LossConfig(cls_loss_weight=0.0),
+sensors = module_of("docs/own-modality.md", "sensors.py")
+CHANNELS, LENGTH, STRIDE = sensors.CHANNELS, sensors.CROP, sensors.STRIDE
+B, T, SYMBOLS = 6, LENGTH // STRIDE, 20
+RECIPE: RunConfig = sensors.sensors_tiny()
+CONFIG = replace(
+    RECIPE.model,
+    encoder=replace(RECIPE.model.encoder, prenet_depth=1, depth=2),
+    targets=replace(RECIPE.model.targets, average_layers=2),
 )
+WIDTH, HEADS = CONFIG.encoder.embed_dim, CONFIG.encoder.num_heads
 
 
-class Sensors(Modality):
-    """Series `B x channels x length`, NaN after a series' end; a strided convolution makes the tokens."""
-
-    teacher_owns = frozenset({"context", "trunk"})
-    num_axes = 1
-    slopes_H: Tensor
+class Sensors(sensors.Sensors):  # type: ignore[misc, name-defined]
+    """The page's modality, of the size of CONFIG."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv1d(CHANNELS, WIDTH, kernel_size=STRIDE, stride=STRIDE)
-        self.positions = nn.Conv1d(WIDTH, WIDTH, kernel_size=5, padding=2, groups=4)
-        self.alibi_scale_H = nn.Parameter(torch.empty(HEADS))
-        self.register_buffer("slopes_H", torch.empty(HEADS), persistent=False)
-
-    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
-        assert self.stem is not None
-        missing_BT = inputs[:, 0, :].isnan().unfold(1, STRIDE, STRIDE).any(-1)
-        tokens_BTD = self.stem(inputs.nan_to_num()).transpose(1, 2)
-        return Tokens(tokens_BTD, (tokens_BTD.shape[1],), missing_BT)
-
-    def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
-        x, padding = tokens.tokens_BTD, tokens.padding_BT
-        num_samples, num_tokens, _ = x.shape
-        if padding is not None:
-            x = x.masked_fill(padding[:, :, None], 0.0)
-        if keep_ids_NK is None:
-            places_NL = torch.arange(num_tokens, device=x.device).expand(num_samples, -1)
-            return Rows(self._placed(x), self._bias(places_NL, padding))
-        x_NTD = put(x.new_zeros(len(keep_ids_NK), num_tokens, WIDTH), keep_ids_NK, take(x, keep_ids_NK))
-        rows_NKD = take(self._placed(x_NTD), keep_ids_NK)
-        if padding is not None:
-            padding = take(padding[:, :, None], keep_ids_NK)[..., 0]
-        return Rows(rows_NKD, self._bias(keep_ids_NK, padding))
-
-    def reset_parameters(self) -> None:
-        for part in (self.stem, self.positions):
-            if isinstance(part, nn.Conv1d):
-                part.reset_parameters()
-        nn.init.ones_(self.alibi_scale_H)
-        with torch.no_grad():
-            self.slopes_H.copy_(2.0 ** -torch.arange(1.0, HEADS + 1))
-
-    def _placed(self, x_NTD: Tensor) -> Tensor:
-        placed: Tensor = x_NTD + self.positions(x_NTD.transpose(1, 2)).transpose(1, 2)
-        return placed
-
-    def _bias(self, places_NL: Tensor, padding_NL: Tensor | None) -> AttentionBias:
-        return AttentionBias(
-            positions_NL=places_NL, slopes_H=self.slopes_H, scale_H=self.alibi_scale_H, padding_NL=padding_NL
-        )
+        super().__init__(CHANNELS, STRIDE, WIDTH, HEADS)
 
 
 class SymbolStem(nn.Module):
@@ -206,7 +162,7 @@ def test_the_teacher_owns_what_it_says_and_the_average_covers_just_that(kind: ty
     assert teacher.keys() == expected
     assert model.teacher.modality.stem is None
     if kind is Sensors:
-        assert {"modality.positions.weight", "modality.alibi_scale_H", "norm.weight"} <= expected
+        assert {"modality.positions.convs.0.weight", "modality.alibi_scale_H", "norm.weight"} <= expected
     with torch.no_grad():
         for parameter in model.student.parameters():
             parameter.add_(1)
@@ -247,6 +203,7 @@ def test_masked_tokens_do_not_reach_the_student(kind: type[Modality]) -> None:
 def test_alibi_counts_original_places() -> None:
     modality = Sensors()
     modality.reset_parameters()
+    assert modality.slopes_H.tolist() == [2.0 ** -(2 * (head + 1)) for head in range(HEADS)]
     ids = keep_ids(0)
     tokens = modality.tokens(series(0))
     bias = modality.arrange(tokens, ids).bias
@@ -255,21 +212,19 @@ def test_alibi_counts_original_places() -> None:
     for head in range(HEADS):
         for i, j in ((0, 1), (3, 9), (11, 2)):
             distance = abs(int(ids[5, i]) - int(ids[5, j]))
-            assert dense[5, head, i, j].item() == pytest.approx(-distance * 2.0 ** -(head + 1))
+            assert dense[5, head, i, j].item() == pytest.approx(-distance * modality.slopes_H[head].item())
     whole = modality.arrange(tokens).bias
     assert whole is not None
-    rows = whole.dense(torch.float32).repeat_interleave(CONFIG.masks.num_masks, 0)
-    assert torch.equal(rows[5][:, ids[5]][:, :, ids[5]], dense[5])
+    row = whole.dense(torch.float32)[0]  # the same for all samples
+    assert torch.equal(row[:, ids[5]][:, :, ids[5]], dense[5])
 
 
 def test_padded_tokens_change_nothing() -> None:
     """Neither a series' features nor its targets depend on how far a batch was filled up, or with what."""
     model = model_of(Sensors)
     x, lengths = series(3), [T, 20, 13, 7, 4, 2]
-    for row, length in enumerate(lengths):
-        x[row, :, length * STRIDE :] = float("nan")
     encoder: Encoder = model.student.eval()
-    tokens = encoder.modality.tokens(x)
+    tokens = encoder.modality.tokens(x, torch.tensor(lengths) * STRIDE + STRIDE // 2)
     assert tokens.padding_BT is not None
     assert (~tokens.padding_BT).sum(1).tolist() == lengths
     filled = tokens.tokens_BTD.masked_fill(tokens.padding_BT[..., None], 1e3)
@@ -298,5 +253,49 @@ def test_a_modality_that_contradicts_itself_is_refused() -> None:
     class Contradiction(Sensors):
         teacher_owns = frozenset({"trunk"})
 
-    with pytest.raises(AssertionError, match=r"positions\.weight"):
+    with pytest.raises(AssertionError, match=r"positions\.convs\.0\.weight"):
         Data2Vec2(CONFIG, modality=Contradiction())
+
+
+def test_the_reader_cuts_by_seed_epoch_and_sample() -> None:
+    values, kinds = sensors.make_series(8, seed=0)
+    reader = sensors.SeriesReader("all", values, kinds, seed=3)
+    order = reader.order(8)
+    first, again, later = (reader.train_batch(order(step)) for step in (0, 0, 1))
+    assert first.inputs.shape == (8, CHANNELS, LENGTH)
+    assert first.inputs.dtype == np.float32
+    assert np.array_equal(first.inputs, again.inputs)
+    for batch in (first, later):
+        for crop, sample in zip(batch.inputs, batch.indices_B, strict=True):
+            assert any(np.array_equal(crop, values[sample, :, start : start + LENGTH]) for start in range(33))
+    by_sample = [dict(zip(batch.indices_B.tolist(), batch.inputs, strict=True)) for batch in (first, later)]
+    assert any(not np.array_equal(by_sample[0][sample], by_sample[1][sample]) for sample in range(8))
+    assert np.array_equal(reader.eval_batch(np.array([5])).inputs[0], values[5])
+
+
+def test_the_pages_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    config = replace(RECIPE, train=replace(RECIPE.train, updates=6, save_every=3, log_every=2, eval_every=0))
+    reader = sensors.SeriesReader("train", *sensors.make_series(40, seed=0), seed=0)
+
+    def run(folder: Path) -> Outcome:
+        torch.manual_seed(0)
+        model = Data2Vec2(config.model, modality=sensors.new_sensors(config))
+        skipped = Skipped(len(reader.records), 0.0)
+        task = PretrainTask(model, config, reader, None, lambda x: x, torch.device("cpu"), skipped, folder / "skipped")
+        fingerprint, place = reader.records.fingerprint, RunFolder(folder)
+        with place.locked():
+            return run_task(
+                place, config, lambda _: task, job={}, helper="", fingerprint=fingerprint,
+                resume=True, skipped=skipped, finish=lambda _: None,
+            )  # fmt: skip
+
+    assert run(tmp_path / "whole") == Outcome("finished", 6)
+    shutil.copytree(tmp_path / "whole", tmp_path / "resumed")
+    shutil.rmtree(tmp_path / "resumed" / "checkpoints" / "step-6")
+    assert run(tmp_path / "resumed") == Outcome("finished", 6)
+    assert "going on from update 3" in (tmp_path / "resumed" / "train.log").read_text()
+    assert (tmp_path / "resumed" / "report.html").exists()
+    whole, resumed = (load_newest(tmp_path / name / "checkpoints")[0] for name in ("whole", "resumed"))
+    assert whole is not None and resumed is not None
+    for group, tensors in whole.groups.items():
+        assert all(torch.equal(tensor, resumed.groups[group][name]) for name, tensor in tensors.items())
