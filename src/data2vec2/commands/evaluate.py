@@ -15,7 +15,7 @@ from data2vec2.commands.data import held_out
 from data2vec2.commands.files import opener
 from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import check_curves, finetune_config, finetune_curves, of_columns
+from data2vec2.commands.low_labels import check_curves, finetune_curves, of_columns
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
@@ -25,6 +25,7 @@ from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
 from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
+from data2vec2.recipes.finetune import finetune_config
 from data2vec2.reporting import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
