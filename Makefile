@@ -11,17 +11,21 @@ TORCH ?=
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+LOWER := .venv-lower
+LOWER_TESTS := tests/unit tests/parity $(patsubst %,tests/integration/test_%.py,convert export_onnx pipelines trainer)
 
-.PHONY: help demo test check format docs gpu-check clean
+.PHONY: help demo test check format docs gpu-check wheels lower-bound clean
 
 help:
-	@echo "make demo       learn from bundled pictures, about three minutes on two cores"
-	@echo "make test       the whole test suite"
-	@echo "make check      ruff and mypy"
-	@echo "make format     format the code"
-	@echo "make docs       build the documentation as a site with search, site/index.html"
-	@echo "make gpu-check  check and measure on the GPU of this machine; installs nothing"
-	@echo "make clean      delete the virtual environment"
+	@echo "make demo         learn from bundled pictures, about three minutes on two cores"
+	@echo "make test         the whole test suite"
+	@echo "make check        ruff and mypy"
+	@echo "make format       format the code"
+	@echo "make docs         build the documentation as a site with search, site/index.html"
+	@echo "make gpu-check    check and measure on the GPU of this machine; installs nothing"
+	@echo "make wheels       which wheels of the dependencies PyPI has for every Python"
+	@echo "make lower-bound  tests with the oldest versions that pyproject.toml allows, in $(LOWER)"
+	@echo "make clean        delete the virtual environment"
 
 demo: $(VENV)/.package
 	$(BIN)/data2vec2 demo $(ARGS)
@@ -44,8 +48,21 @@ docs: $(VENV)/.development
 gpu-check:
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu_check.py $(ARGS)
 
+wheels: $(VENV)/.package
+	$(BIN)/python benchmarks/check_range.py
+
+lower-bound: $(LOWER)/.package
+	$(LOWER)/bin/python -m pytest -m "not slow" $(or $(ARGS),$(LOWER_TESTS))
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(LOWER)
+
+$(LOWER)/.package: pyproject.toml
+	test -x $(LOWER)/bin/pip || $(PYTHON) -m venv $(LOWER)
+	$(LOWER)/bin/python benchmarks/check_range.py --lower-bounds > $(LOWER)/bounds.txt
+	$(LOWER)/bin/pip install --constraint $(LOWER)/bounds.txt $(or $(TORCH),torch torchvision)
+	$(LOWER)/bin/pip install --constraint $(LOWER)/bounds.txt --editable ".[vision,data,lm,onnx,track,trainer]" pytest pandas
+	@touch $@
 
 # PyTorch as TORCH says; without TORCH, what is already there is kept, else the registry's plain one is installed.
 install_torch = $(if $(TORCH),,$(BIN)/pip show --quiet torch 2>/dev/null ||) $(BIN)/pip install $(or $(TORCH),$(1))

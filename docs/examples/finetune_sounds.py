@@ -38,12 +38,9 @@ def accuracy(found):
     return {"accuracy": float((found.predictions.argmax(-1) == np.asarray(found.label_ids)).mean())}
 
 
-arguments = TrainingArguments(
-    out, max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-3, report_to="none"
-)
+arguments = TrainingArguments(out, max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-3)
 trainer = Trainer(model, arguments, collate, rows_of("train"), rows_of("test"), extractor, compute_metrics=accuracy)
-before = trainer.evaluate()["eval_accuracy"]
+before = trainer.evaluate()
 trainer.train()
-after = trainer.evaluate()["eval_accuracy"]
 trainer.save_model(out)
-print(f"accuracy {before:.3f} before, {after:.3f} after")
+print(f"accuracy {before['eval_accuracy']:.3f} before, {trainer.evaluate()['eval_accuracy']:.3f} after")

@@ -42,9 +42,7 @@ def errors(found):
     return {"cer": error_rate(meant, said, "character").rate}
 
 
-arguments = TrainingArguments(
-    out, max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-3, report_to="none"
-)
+arguments = TrainingArguments(out, max_steps=steps, per_device_train_batch_size=16, learning_rate=1e-3)
 trainer = Trainer(model, arguments, collate, train, test, processor, compute_metrics=errors)
 before = trainer.evaluate()
 trainer.train()

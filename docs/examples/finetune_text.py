@@ -36,14 +36,11 @@ def accuracy(found):
     return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
 
 
-arguments = TrainingArguments(
-    out, max_steps=steps, per_device_train_batch_size=32, learning_rate=1e-3, report_to="none"
-)
+arguments = TrainingArguments(out, max_steps=steps, per_device_train_batch_size=32, learning_rate=1e-3)
 collate = DataCollatorWithPadding(tokenizer)
 train, test = encoded("train", 20_000), encoded("test", 500)
 trainer = Trainer(model, arguments, collate, train, test, tokenizer, compute_metrics=accuracy)
-before = trainer.evaluate()["eval_accuracy"]
+before = trainer.evaluate()
 trainer.train()
-after = trainer.evaluate()["eval_accuracy"]
 trainer.save_model(out)
-print(f"accuracy {before:.3f} before, {after:.3f} after")
+print(f"accuracy {before['eval_accuracy']:.3f} before, {trainer.evaluate()['eval_accuracy']:.3f} after")

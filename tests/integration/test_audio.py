@@ -156,6 +156,20 @@ def test_mistakes_in_phones_are_said(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize("whole", ["audio_mel_tiny"], indirect=True)
+def test_phones_that_only_the_report_shows_are_read_before_scoring(
+    tmp_path: Path, whole: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = shutil.copytree(prompts, tmp_path / "prompts")
+    (data / "phones.csv").write_text("file_name,phones\na.ogg,SIL:9 W9\n")
+    before = (whole / "report.html").read_bytes()
+    assert run_here(["evaluate", whole, data, "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert "row 1 (a.ogg): W9 is not understood" in " ".join(error.split())
+    assert "evaluating on" not in error
+    assert (whole / "report.html").read_bytes() == before
+
+
 def test_pictures_for_an_audio_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
     assert run_here(["pretrain", "audio_tiny", tmp_path, "--out", tmp_path / "run"]) == 1

@@ -1,5 +1,6 @@
 """The benchmarks run; what they measure is not tested."""
 
+import html
 import os
 import re
 import runpy
@@ -9,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.tags import platform_tags
 
 from data2vec2.recipes import get_recipe
 
@@ -68,3 +71,37 @@ def test_against_the_known_cost_of_a_step(recipe: str, gflop: float) -> None:
     """Counted by hand from the paper's shapes, the decoder's projection at every place."""
     step_flops = runpy.run_path(str(BENCHMARKS / "throughput.py"))["step_flops"]
     assert step_flops(get_recipe(recipe).model) / 1e9 == pytest.approx(gflop, rel=0.01)
+
+
+def test_the_newest_wheel_that_fits_a_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of an index in a folder."""
+    files = {
+        "thing-1.0-py3-none-any.whl": ">=3.9",
+        f"thing-2.0-cp313-cp313-{next(platform_tags())}.whl": ">=3.11",
+        f"thing-3.0-cp39-abi3-{next(platform_tags())}.whl": "<3.13",
+        "thing-5.0rc1-py3-none-any.whl": "",
+        "thing-6.0.tar.gz": "",
+        "thing-7.0-py3-none-any.whl": ">=3.14",
+    }
+    (tmp_path / "thing").mkdir()
+    links = [
+        f'<a href="{name}" data-requires-python="{html.escape(python)}">{name}</a>' for name, python in files.items()
+    ]
+    (tmp_path / "thing" / "index.html").write_text(f"<!DOCTYPE html><html><body>{' '.join(links)}</body></html>")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_INDEX_URL", tmp_path.as_uri())
+    newest = runpy.run_path(str(BENCHMARKS / "check_range.py"))["newest"]
+    asked = Requirement("thing>=1; python_version >= '3.12'")
+    assert [newest(asked, python) for python in ("3.11", "3.12", "3.13", "3.14")] == ["", "3.0", "2.0", "7.0"]
+    assert newest(Requirement("thing>=8"), "3.14") == "none"
+    assert newest(Requirement("nothing"), "3.14") == "none"
+
+
+def test_lower_bounds_are_those_of_the_project() -> None:
+    done = run("check_range.py", "--lower-bounds")
+    asked = (ROOT / "pyproject.toml").read_text()
+    bounds = [Requirement(line) for line in done.stdout.splitlines()]
+    assert {"torch", "numpy", "transformers", "onnx", "accelerate", "timm"} <= {bound.name for bound in bounds}
+    for bound in bounds:
+        oldest = next(each.version for each in bound.specifier if each.operator == "==")
+        assert f"{bound.name}>={oldest}" in asked

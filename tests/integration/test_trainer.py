@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,33 +33,11 @@ from data2vec2.errors import UserError
 from data2vec2.interop.export import export_encoder, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
+from tests.integration.pipelines import ask
 from tests.integration.speech import tiny_encoder
 from tests.unit.interop.test_transformers_pretraining import run_config
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
-PIPELINE = """
-import json, sys
-import data2vec2
-from transformers import pipeline
-import numpy as np, soundfile
-task, model, *values = sys.argv[1:]
-ask = pipeline(task, model=model, device="cpu")
-if "audio" in task or "speech" in task:
-    values = [{"raw": soundfile.read(value, dtype="float32")[0], "sampling_rate": 16_000} for value in values]
-more = {"return_timestamps": "word"} if "speech" in task else {}
-print(json.dumps([ask(value, **more) for value in values], default=float))
-assert not {"torchaudio", "torchcodec", "pyctcdecode"} & set(sys.modules)
-"""
-
-
-def ask(task: str, model: Path, *values: object) -> list:
-    """What a pipeline says of each value, in a process of its own."""
-    command = [sys.executable, "-c", PIPELINE, task, str(model), *map(str, values)]
-    offline = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=offline)
-    assert done.returncode == 0, done.stderr
-    assert "not supported" not in done.stderr, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def encoder_of(modality: ImageConfig | TextConfig) -> tuple[Encoder, ModelConfig]:

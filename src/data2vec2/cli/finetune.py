@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-import yaml
 
 from data2vec2.cli.common import STATES
 from data2vec2.config import (
@@ -26,10 +25,8 @@ from data2vec2.config import (
     TextFinetuneDataConfig,
     TextFinetuneModelConfig,
     TrainConfig,
-    read_finetune_config,
 )
-from data2vec2.errors import UserError
-from data2vec2.recipes.finetune import get_finetune_recipe
+from data2vec2.recipes.finetune import finetune_config, get_finetune_recipe
 
 TASKS = ("classify", "regress", "ctc")
 DEFAULTS = {"image": "image_finetune_tiny", "audio": "audio_classify_tiny", "text": "text_finetune_tiny"}
@@ -196,12 +193,7 @@ def _default(task: str, recipe: str | None, rest: list[str]) -> AnyFinetuneConfi
     if recipe is None:
         kind = "text" if task == "regress" else _kind(rest)
         return get_finetune_recipe("ctc_tiny" if task == "ctc" else DEFAULTS[kind])
-    if recipe.endswith((".yaml", ".yml")):
-        try:
-            return read_finetune_config(yaml.safe_load(Path(recipe).read_text("utf-8")))
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{recipe} can't be read: {error}") from error
-    return get_finetune_recipe(recipe)
+    return finetune_config(recipe)
 
 
 def _kind(rest: list[str]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-import yaml
 
 from data2vec2.cli.common import STATES, USAGE, fail
 from data2vec2.config import (
@@ -22,8 +21,8 @@ from data2vec2.config import (
     TrainConfig,
     from_dict,
 )
-from data2vec2.errors import UserError
-from data2vec2.recipes import DEMO_RECIPES, RECIPES, get_recipe
+from data2vec2.recipes import DEMO_RECIPES, get_recipe
+from data2vec2.recipes.files import is_file_name, read_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +132,8 @@ def _first_config(rest: list[str]) -> RunConfig:
     if not rest or rest[0].startswith("-"):
         raise ValueError("the recipe comes first: data2vec2 pretrain RECIPE DATA --out RUN [...]")
     name = rest[0]
-    if name not in RECIPES and name.endswith((".yaml", ".yml")):
-        try:
-            return from_dict(RunConfig, yaml.safe_load(Path(name).read_text()))
-        except (OSError, yaml.YAMLError) as error:
-            raise UserError(f"{name} can't be read: {error}") from error
+    if is_file_name(name):
+        return from_dict(RunConfig, read_values(name, get_recipe))
     return get_recipe(name)
 
 

@@ -15,7 +15,8 @@ from data2vec2.commands.data import held_out
 from data2vec2.commands.files import opener
 from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import check_curves, finetune_config, finetune_curves, of_columns
+from data2vec2.commands.low_labels import check_curves, finetune_curves, of_columns
+from data2vec2.data.phones import phones_beside
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
@@ -25,6 +26,7 @@ from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
 from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
+from data2vec2.recipes.finetune import finetune_config
 from data2vec2.reporting import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
@@ -80,6 +82,7 @@ def evaluate(
         check_curves(finetune, info.model.modality.kind, data, part)
     used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
     phones = kind.phones(data, used[0][0], used[1][0]) if "phones" in probes else None
+    shown = phones_beside(Path(test) if test else data) if run and info.model.modality.kind == "audio" else {}
     _check_labels(data, *used, labels, probes, info)
     say(f"evaluating on {len(used[1][1]):,} {kind.plural} ({part} part), with the labels of {len(used[0][1]):,}")
     torch.manual_seed(seed)
@@ -103,7 +106,7 @@ def evaluate(
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
-        kind.write_gallery(run, encoder, *used[1], torch_device, info, Path(test) if test else data)
+        kind.write_gallery(run, encoder, *used[1], torch_device, info, shown)
         _write(run, scores)
     return scores
 

@@ -17,7 +17,7 @@ from data2vec2.commands.jobs import JOBS, Data, Job
 from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.commands.kinds import Log
 from data2vec2.commands.plan import keep_started
-from data2vec2.commands.running import fitted, help_task, placed, run_task
+from data2vec2.commands.running import check_shares, fitted, help_task, placed, run_task
 from data2vec2.config import (
     FINETUNE_KINDS,
     AudioFinetuneConfig,
@@ -84,6 +84,7 @@ def finetune(
     opened = job.open(config, shape, data, val)
     say(f"data: {data}: {opened.description}")
     skipped = job.look(opened, config, say)
+    check_shares(opened.train, config.train)
     if config.data.workers is None:
         workers = default_workers(job.in_memory(opened, config))
         config = replace(config, data=replace(config.data, workers=workers))  # type: ignore[arg-type]

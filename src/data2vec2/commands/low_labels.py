@@ -9,19 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from data2vec2.commands.finetune import finetune, read_config
+from data2vec2.commands.finetune import finetune
 from data2vec2.commands.jobs import JOBS
 from data2vec2.commands.jobs.base import AnyConfig
 from data2vec2.config import TextFinetuneConfig
 from data2vec2.errors import UserError
 from data2vec2.evaluation.low_labels import Curve, low_label_curve
 from data2vec2.evaluation.scores import MODEL, RANDOM
-from data2vec2.recipes.finetune import get_finetune_recipe
-
-
-def finetune_config(name: str) -> AnyConfig:
-    """The configuration of a recipe, or the one in the config.yaml of a fine-tuning run."""
-    return read_config(Path(name)) if name.endswith((".yaml", ".yml")) else get_finetune_recipe(name)
 
 
 def of_columns(config: AnyConfig | None, texts: Sequence[str], label: str | None) -> AnyConfig | None:

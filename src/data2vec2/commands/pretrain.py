@@ -15,7 +15,7 @@ from data2vec2.commands.data import TrainingData, open_training_data, reopen_tra
 from data2vec2.commands.environment import environment
 from data2vec2.commands.kinds import KINDS, Log
 from data2vec2.commands.plan import fitted_config, resumed_config, saved_config, with_own_tokenizer
-from data2vec2.commands.running import fitted, help_task, placed, run_task
+from data2vec2.commands.running import check_shares, fitted, help_task, placed, run_task
 from data2vec2.config import RunConfig, TextDataConfig, from_dict, to_dict
 from data2vec2.data.loader import MaskedBatches
 from data2vec2.data.tokenizer import copy_tokenizer
@@ -69,6 +69,7 @@ def pretrain(
         config = fitted_config(get_recipe(config) if isinstance(config, str) else config, data, say)
     prepared = open_training_data(config, data, Path(val) if val else None, say)
     prepared = replace(prepared, config=replace(prepared.config, train=placed(prepared.config.train)))
+    check_shares(prepared.train, prepared.config.train)
     device = local_device(torch.device(prepared.config.train.device))
     with cpu_threads(prepared.config.train.threads):
         torch.manual_seed(config.train.seed)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from data2vec2.config import TrainConfig
+from data2vec2.data.reader import Reader
 from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
 from data2vec2.reporting import write_report
@@ -37,6 +38,16 @@ def placed(config: TrainConfig) -> TrainConfig:
     processes = num_processes(config.processes, device)
     threads = config.threads or max(1, torch.get_num_threads() // processes)
     return replace(config, device=str(device), processes=processes, threads=threads)
+
+
+def check_shares(train: Reader, config: TrainConfig) -> None:
+    """`UserError` for so few samples that a batch has none for some process; to be asked before a run begins."""
+    found, processes = len(train.order(config.batch_size)(0).samples_B), config.processes or 1
+    if found < processes:
+        raise UserError(
+            f"a batch has only {found} of {len(train.records)} samples to train on, too few for {processes} processes, "
+            f"which need one each; give --train.processes {found}, or more data"
+        )
 
 
 def fitted(

@@ -38,7 +38,7 @@ from data2vec2.config.run import (
 )
 from data2vec2.config.schedule import fit_schedule
 from data2vec2.config.text_finetune import TextFinetuneConfig, TextFinetuneDataConfig, TextFinetuneModelConfig
-from data2vec2.config.tree import from_dict, to_dict
+from data2vec2.config.tree import from_dict, to_dict, updated
 
 __all__ = [
     "FINETUNE_KINDS",
@@ -77,4 +77,5 @@ __all__ = [
     "from_dict",
     "read_finetune_config",
     "to_dict",
+    "updated",
 ]

@@ -43,6 +43,13 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return kind(**arguments)
 
 
+def updated(tree: Any, values: Any) -> Any:
+    """A nested dictionary with what another says in its place: groups are merged, all else is replaced."""
+    if not isinstance(tree, Mapping) or not isinstance(values, Mapping):
+        return values
+    return {**tree, **{key: updated(tree.get(key), value) for key, value in values.items()}}
+
+
 def _of_kind(options: Sequence[Any], value: Any, path: str) -> Any:
     """The dataclass among `options` whose default `kind` is the value's; the first if it names none."""
     kinds: dict[str, Any] = {option.kind: option for option in options}

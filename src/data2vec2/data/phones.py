@@ -53,6 +53,12 @@ def read_phones(path: Path) -> tuple[Alignment, ...]:
     return tuple(found)
 
 
+def phones_beside(data: Path) -> dict[str, Alignment]:
+    """Alignments of DATA/phones.csv by the recordings' names; none where there is no such file, errors as above."""
+    path = data / "phones.csv"
+    return {alignment.name: alignment for alignment in read_phones(path)} if path.is_file() else {}
+
+
 def frame_labels(
     alignment: Alignment, num_frames: int, frame_s: float = 0.02, offset_s: float = 0.0125
 ) -> NDArray[np.int64]:

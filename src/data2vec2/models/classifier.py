@@ -52,7 +52,7 @@ class Classifier(nn.Module):
         self.head = nn.Linear(dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        rates = torch.linspace(0, drop_path, config.depth).tolist()
+        rates = torch.linspace(0, drop_path, config.depth, device="cpu").tolist()  # Transformers builds on "meta"
         for block, rate in zip(encoder.blocks[config.prenet_depth :], rates, strict=True):
             assert isinstance(block, Block)
             block.drop_path.rate = rate

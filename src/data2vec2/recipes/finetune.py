@@ -14,7 +14,9 @@ from data2vec2.config import (
     FinetuneModelConfig,
     FinetuneOptimConfig,
     TrainConfig,
+    read_finetune_config,
 )
+from data2vec2.recipes.files import is_file_name, read_values
 from data2vec2.recipes.speech import SPEECH_RECIPES
 from data2vec2.recipes.text_finetune import TEXT_FINETUNE_RECIPES
 
@@ -81,3 +83,14 @@ def get_finetune_recipe(name: str) -> AnyFinetuneConfig:
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(recipes)}"
         raise ValueError(f"no fine-tuning recipe {name!r}; {hint}")
     return recipes[name]()
+
+
+def finetune_config(name: str) -> AnyFinetuneConfig:
+    """The configuration of a recipe, or of a YAML file such as a run's config.yaml.
+
+    What the file leaves out is as in the recipe that it names. Raises `UserError` for a file that can't be read, and
+    `ValueError` for a recipe or a value that can't be.
+    """
+    if is_file_name(name):
+        return read_finetune_config(read_values(name, get_finetune_recipe))
+    return get_finetune_recipe(name)

@@ -87,8 +87,6 @@ class CtcJob:
             reasons = Skipped(len(train), 1.0)
             reasons.add((*left_out, *bad))
             raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {reasons.summary()}")
-        if len(used) < (config.train.processes or 1):
-            raise UserError(f"{len(used)} recordings are too few for {config.train.processes} processes")
         reader = None
         if held:
             of_all = config.data.__class__(**{**vars(config.data), "max_minutes": None})

@@ -14,7 +14,7 @@ from torch import Tensor
 from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.config import AudioConfig, AudioDataConfig, ModelConfig, RunConfig
 from data2vec2.data.audio import AudioReader, AudioSurvey, survey_audio
-from data2vec2.data.phones import Alignment, read_phones
+from data2vec2.data.phones import Alignment, phones_beside
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.errors import UserError
@@ -107,17 +107,17 @@ class AudioKind:
         samples: NDArray[np.int64],
         device: torch.device,
         info: ExportInfo,
-        data: Path,
+        phones: dict[str, Alignment],
     ) -> None:
-        """Spectrograms with colours of tokens (and the phones of DATA/phones.csv), neighbours, and a map."""
+        """Spectrograms with colours of tokens (and what phones are said), neighbours, and a map."""
         assert isinstance(reader, AudioReader)
         samples = samples if len(samples) else np.arange(len(reader.records))
-        write_audio_gallery(run, encoder, reader, samples, _alignments(data), device)
+        write_audio_gallery(run, encoder, reader, samples, phones, device)
 
     def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
         """Alignments of DATA/phones.csv."""
         assert isinstance(train, AudioReader) and isinstance(test, AudioReader)
-        path, alignments = data / "phones.csv", _alignments(data)
+        path, alignments = data / "phones.csv", phones_beside(data)
         if not path.is_file():
             raise UserError(f"--probes phones needs {path} (columns file_name and phones); leave it out")
         for reader in (train, test):
@@ -131,13 +131,6 @@ class AudioKind:
         assert isinstance(train[0], AudioReader)
         rate = train[0].config.sample_rate
         return mel_statistics(*train, rate, note), mel_statistics(*test, rate, note)
-
-
-def _alignments(data: Path) -> dict[str, Alignment]:
-    """Those of DATA/phones.csv by the recordings' names; none where there is no such file."""
-    path = data / "phones.csv"
-    found = read_phones(path) if path.is_file() else ()
-    return {alignment.name: alignment for alignment in found}
 
 
 def _modality(model: ModelConfig) -> AudioConfig:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec2.config import AudioDataConfig, ImageDataConfig, ModelConfig, RunConfig, TextDataConfig
+from data2vec2.data.phones import Alignment
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Parts, Records
 from data2vec2.evaluation.features import Note
@@ -82,9 +83,9 @@ class Kind(Protocol):
         samples: NDArray[np.int64],
         device: torch.device,
         info: ExportInfo,
-        data: Path,
+        phones: dict[str, Alignment],
     ) -> None:
-        """Write RUN/gallery.npz: what the features know, for the report."""
+        """Write RUN/gallery.npz: what the features know, for the report; `phones` is what recordings say, by name."""
 
     def phones(self, data: Path, train: Reader, test: Reader) -> PhoneProbe:
         """What the probe of phones learns from and is scored on; `UserError` where there is none."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.config import ImageConfig, ImageDataConfig, ModelConfig, RunConfig
 from data2vec2.data.image import ImageReader, Survey, decode, survey
+from data2vec2.data.phones import Alignment
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import BadSample, Parts, Records, open_data
 from data2vec2.errors import UserError
@@ -95,7 +96,7 @@ class ImageKind:
         samples: NDArray[np.int64],
         device: torch.device,
         info: ExportInfo,
-        data: Path,
+        phones: dict[str, Alignment],
     ) -> None:
         """Patch colours, neighbours, and a map of samples."""
         assert isinstance(reader, ImageReader)

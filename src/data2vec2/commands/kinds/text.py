@@ -16,6 +16,7 @@ from data2vec2.commands.kinds.base import AnyData, Log
 from data2vec2.commands.tokenizer import made_tokenizer, shown_progress
 from data2vec2.config import ModelConfig, RunConfig, TextConfig, TextDataConfig
 from data2vec2.data.blocks import TextReader, open_text
+from data2vec2.data.phones import Alignment
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.sentences import SentenceReader, Texts
@@ -122,7 +123,7 @@ class TextKind:
         samples: NDArray[np.int64],
         device: torch.device,
         info: ExportInfo,
-        data: Path,
+        phones: dict[str, Alignment],
     ) -> None:
         """Neighbours, and a map."""
         samples = samples[spread(len(samples), SEARCHED)]

@@ -1,0 +1,71 @@
+"""The range of versions that pyproject.toml promises: `make wheels` and `make lower-bound`.
+
+Without an argument pip is asked for the newest wheel of every dependency that fits this machine and each Python of the
+range, and a Markdown table says so; exit 1 if a hard dependency has none. No wheel is downloaded.
+`--lower-bounds` prints the oldest version that each dependency is promised to work with, as constraints for pip.
+"""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+
+def requirements() -> dict[str, list[str]]:
+    """What pyproject.toml asks for: the hard dependencies under "", those of each extra for users under its name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = {name: asked for name, asked in project["optional-dependencies"].items() if name != "dev"}
+    return {"": project["dependencies"], **extras}
+
+
+def newest(requirement: Requirement, python: str) -> str:
+    """The version of the newest wheel for a Python; "none" if there is none, "" if it is not asked for there."""
+    if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
+        return ""
+    pip = [sys.executable, "-m", "pip", "index", "versions", requirement.name]
+    command = [*pip, "--python-version", python, "--only-binary=:all:"]
+    answer = subprocess.run(command, capture_output=True, text=True)
+    found = re.search(r"^Available versions: (.+)$", answer.stdout, flags=re.MULTILINE)
+    if answer.returncode and "No matching distribution" not in answer.stderr:
+        raise SystemExit(answer.stderr)
+    versions = found[1].split(", ") if found else []
+    return next(requirement.specifier.filter(versions), "none")
+
+
+def table() -> int:
+    """Print which wheels there are; returns the exit code."""
+    from packaging.requirements import Requirement  # comes with matplotlib
+
+    print(f"Newest wheels on {datetime.date.today()} for {platform.system()} {platform.machine()}:\n")
+    print(f"| dependency | extra | oldest | {' | '.join(PYTHONS)} |\n|{'---|' * (3 + len(PYTHONS))}")
+    lacking = []
+    for extra, asked in requirements().items():
+        for one in map(Requirement, asked):
+            versions = [newest(one, python) for python in PYTHONS]
+            oldest = next(each.version for each in one.specifier if each.operator == ">=")
+            print(f"| {one.name} | {extra} | {oldest} | {' | '.join(versions)} |")
+            if not extra and "none" in versions:
+                lacking.append(one.name)
+    print(f"\n{', '.join(lacking)}: no wheel" if lacking else "\nEvery hard dependency has a wheel for every Python.")
+    return int(bool(lacking))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--lower-bounds"]:
+        print("\n".join(text.replace(">=", "==", 1) for asked in requirements().values() for text in asked))
+    elif sys.argv[1:]:
+        sys.exit(f"{__doc__}\nunknown: {' '.join(sys.argv[1:])}")
+    else:
+        sys.exit(table())

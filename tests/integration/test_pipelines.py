@@ -1,0 +1,120 @@
+"""What the commands pre-train and fine-tune, or convert from the original's files, in Transformers' pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+import data2vec2
+from data2vec2.data.letters import UNKNOWN, Letters
+from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from tests.integration.helpers import run_here, small_npz, words
+from tests.integration.pipelines import Question, ask_each
+from tests.integration.speech import spoken_folder
+from tests.parity.cases import GoldenCase
+from tests.parity.originals import LETTERS, finetuned, pretrained, save_with_dictionary, write_bpe
+
+FEW = words("--train.updates 3 --train.eval-every 0 --train.device cpu --train.processes 1 --train.precision float32")
+DIGITS = sorted((english_prompts() / "test" / "digits").iterdir())[:3]
+TEXTS = ("a large bird of prey", "the act of singing")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    with np.load(fashion_mnist()) as arrays:
+        Image.fromarray(arrays["x_test"][0]).convert("RGB").save(tmp_path / "boot.png")
+    return tmp_path / "boot.png"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    (tmp_path / "texts.txt").write_text("\n".join(TEXTS))
+    return tmp_path / "texts.txt"
+
+
+def trained(folder: Path, recipe: str, data: Path, pretraining: str, heads: dict[str, tuple[str, Path]]) -> list[Path]:
+    """Exports of heads on an encoder that the demo's recipe pre-trained in a few updates; heads have task and flags."""
+    made = ["pretrain", recipe, data, "--out", folder / "pre", *FEW, *words(pretraining)]
+    assert run_here(made) == 0
+    for name, (flags, labelled) in heads.items():
+        task, *more = words(flags)
+        assert run_here(["finetune", task, folder / "pre", labelled, "--out", folder / name, *FEW, *more]) == 0
+    return [folder / name / "exported" for name in heads]
+
+
+def agree(answers: Sequence[Sequence[dict]], model: Path, files: object, top: int) -> None:
+    """Classes of a pipeline are those of `predict`, with the same shares."""
+    ours = list(data2vec2.predict(model, files, top=top, device="cpu"))
+    assert len(answers) == len(ours)
+    for said, one in zip(answers, ours, strict=True):
+        assert {each["label"]: each["score"] for each in said[:top]} == pytest.approx(one.classes, abs=1e-5)
+
+
+def agree_in_words(answers: Sequence[dict], model: Path, files: Sequence[Path]) -> None:
+    """What a pipeline hears is what `transcribe` writes down."""
+    assert [one["text"] for one in answers] == [one.text for one in data2vec2.transcribe(model, files, device="cpu")]
+
+
+def babble(model: Path) -> None:
+    """Give an untaught recogniser a head that says letters, not only blanks (nor what no transcript has)."""
+    recogniser = data2vec2.Data2Vec2AudioForCTC.from_pretrained(model)
+    head = recogniser.lm_head
+    with torch.no_grad():
+        head.weight.normal_()
+        head.bias.zero_()[Letters.load(model).ids[UNKNOWN]] = -100
+    recogniser.save_pretrained(model)
+
+
+def test_what_the_commands_train(tmp_path: Path, picture: Path, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    pictures, speech, texts = small_npz(tmp_path / "small.npz"), tmp_path / "speech", tmp_path / "texts.parquet"
+    spoken_folder(speech, ("digits", "letters"), train=24, test=6)
+    pq.write_table(pq.read_table(wordnet_glosses() / "test.parquet").slice(0, 1_500), texts)
+    eight = "--train.batch-size 8"
+    [image] = trained(tmp_path / "i", "image_tiny", pictures, eight, {"classes": (f"classify {eight}", pictures)})
+    heads = {"sounds": (f"classify {eight}", speech), "letters": ("ctc", speech)}
+    sounds, letters = trained(tmp_path / "a", "audio_mel_tiny", speech, "--data.min-seconds 0.5", heads)
+    [text] = trained(tmp_path / "t", "text_tiny", texts, eight, {"classes": ("classify", texts)})
+    babble(letters)
+
+    questions: list[Question] = [
+        ("image-classification", image, [picture]),
+        ("audio-classification", sounds, DIGITS),
+        ("automatic-speech-recognition", letters, DIGITS),
+        ("text-classification", text, TEXTS),
+    ]
+    seen, heard, written, read = ask_each(*questions)
+    agree(seen, image, picture, 5)
+    agree(heard, sounds, DIGITS, 2)
+    agree_in_words(written, letters, DIGITS)
+    assert all(one["text"] for one in written)
+    agree(read, text, table, 1)
+
+
+def test_what_is_converted(tmp_path: Path, picture: Path, table: Path) -> None:
+    """A classifier, a recogniser and a model of GLUE, as the original saves them."""
+    write_bpe(tmp_path, 128)
+    image, audio, text = (GoldenCase(f"{kind}_tiny") for kind in ("image", "audio", "text"))
+    torch.save(finetuned(image, 3), tmp_path / "image.pt")
+    save_with_dictionary(finetuned(audio, len(LETTERS)), tmp_path / "audio.pt")
+    torch.save(pretrained(text), tmp_path / "pretrained.pt")
+    torch.save(finetuned(text, 2), tmp_path / "text.pt")
+    more = {"text": ["--pretrained", tmp_path / "pretrained.pt"]}
+    for kind in ("image", "audio", "text"):
+        assert run_here(["convert", tmp_path / f"{kind}.pt", tmp_path / kind, *more.get(kind, [])]) == 0
+
+    seen, heard, read = ask_each(
+        ("image-classification", tmp_path / "image", [picture]),
+        ("automatic-speech-recognition", tmp_path / "audio", DIGITS),
+        ("text-classification", tmp_path / "text", TEXTS),
+    )
+    agree(seen, tmp_path / "image", picture, 3)
+    agree_in_words(heard, tmp_path / "audio", DIGITS)
+    assert any(one["text"] for one in heard)
+    agree([[one] if isinstance(one, dict) else one for one in read], tmp_path / "text", table, 1)
