@@ -34,19 +34,20 @@ def newest(requirement: Requirement, python: str) -> str:
     """The version of the newest wheel for a Python; "none" if there is none, "" if it is not asked for there."""
     if requirement.marker and not requirement.marker.evaluate({"python_version": python}):
         return ""
-    pip = [sys.executable, "-m", "pip", "index", "versions", requirement.name]
-    command = [*pip, "--python-version", python, "--only-binary=:all:"]
-    answer = subprocess.run(command, capture_output=True, text=True)
-    found = re.search(r"^Available versions: (.+)$", answer.stdout, flags=re.MULTILINE)
+    from packaging.version import Version  # comes with matplotlib
+
+    pip = [sys.executable, "-m", "pip", "index", "versions", requirement.name, "--python-version", python, "-vv"]
+    answer = subprocess.run(pip, capture_output=True, text=True)
     if answer.returncode and "No matching distribution" not in answer.stderr:
         raise SystemExit(answer.stderr)
-    versions = found[1].split(", ") if found else []
-    return next(requirement.specifier.filter(versions), "none")
+    links = re.findall(r"Found link (\S+?)(?:#\S*)? .*, version: (\S+)$", answer.stdout, flags=re.MULTILINE)
+    versions = {Version(version) for link, version in links if link.endswith(".whl")}
+    return str(max(requirement.specifier.filter(versions), default="none"))
 
 
 def table() -> int:
     """Print which wheels there are; returns the exit code."""
-    from packaging.requirements import Requirement  # comes with matplotlib
+    from packaging.requirements import Requirement
 
     print(f"Newest wheels on {datetime.date.today()} for {platform.system()} {platform.machine()}:\n")
     print(f"| dependency | extra | oldest | {' | '.join(PYTHONS)} |\n|{'---|' * (3 + len(PYTHONS))}")
