@@ -65,9 +65,7 @@ def finetune(
 
     The model that is exported is the best on the validation part: `val`, or DATA's own, or a part of DATA that is held
     out. It is scored on DATA's test part if there is one (scores.json; mistakes.npz or transcripts.jsonl). `resume`,
-    `overwrite` and `dry_run` as in `pretrain`.
-
-    Returns how the run ended. Raises `UserError` (model, data or folder can't be used) or `ValueError` (configuration).
+    `overwrite` and `dry_run` as in `pretrain`, and so are what is returned and what is raised.
     """
     if is_helper():
         return help_finetune()
@@ -102,13 +100,14 @@ def finetune(
             if not resume:
                 run.clear()
             _write_start(run, config, opened, Path(model), skipped)
-            given = {"model": str(source), "data": str(data), "val": str(val) if val else None, "task": task}
-            place = {"run": str(run.path.resolve()), "device": config.train.device, "threads": config.train.threads}
+            told: dict[str, Any] = {"model": str(source), "data": str(data), "val": str(val) if val else None}
+            told |= {"task": task, "run": str(run.path.resolve())}
+            told |= {"device": config.train.device, "threads": config.train.threads}
             return run_task(
                 run,
                 config,
                 lambda world: job.task(head, config, opened, device, skipped, run, world, run.logger(say)),
-                job={**given, **place, "config": to_dict(config)},
+                job={**told, "config": to_dict(config)},
                 helper=HELPER,
                 fingerprint=opened.train.records.fingerprint,
                 resume=resume,
