@@ -1,8 +1,4 @@
-"""Classes of pictures with Transformers' Trainer: python finetune_images.py MODEL OUT [STEPS].
-
-MODEL is a folder that data2vec2 exported (runs/first/exported); OUT becomes one that `pipeline` and `data2vec2 predict`
-read. Here the pictures are the bundled ones; any list of a picture and the number of its class will do.
-"""
+"""Classes of pictures, from an exported MODEL to OUT: python finetune_images.py MODEL OUT [STEPS]."""
 
 import sys
 

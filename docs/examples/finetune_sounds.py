@@ -1,8 +1,4 @@
-"""Classes of recordings with Transformers' Trainer: python finetune_sounds.py MODEL OUT [STEPS].
-
-MODEL is a folder that data2vec2 exported; OUT becomes one that `pipeline` and `data2vec2 predict` read. Here it is told
-apart whether a bundled recording says a number or a letter.
-"""
+"""Says a recording a number or a letter? python finetune_sounds.py MODEL OUT [STEPS]."""
 
 import sys
 from pathlib import Path
