@@ -38,7 +38,7 @@ class AttentionBias:
         bias: Tensor | None = None
         if self.positions_NL is not None and self.slopes_H is not None:
             distance_NLL = (self.positions_NL[:, :, None] - self.positions_NL[:, None, :]).abs()
-            slopes_H = self.slopes_H if self.scale_H is None else self.slopes_H * self.scale_H.clamp(min=0)
+            slopes_H = self.slopes_H if self.scale_H is None else self.slopes_H * self.scale_H.clamp(min=0.0)
             bias = -(slopes_H[None, :, None, None] * distance_NLL[:, None]).to(dtype)
         if self.padding_NL is not None:
             padded = torch.zeros_like(self.padding_NL, dtype=dtype).masked_fill(self.padding_NL, float("-inf"))

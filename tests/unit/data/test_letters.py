@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from data2vec2 import Data2Vec2CTCTokenizer
 from data2vec2.data.letters import Letters, normalise
 from data2vec2.errors import UserError
