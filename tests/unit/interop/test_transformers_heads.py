@@ -286,7 +286,9 @@ def test_letters_must_be_counted(recognizer: SpeechRecognizer, tmp_path: Path) -
         AutoModelForCTC.from_config(config)
 
 
-def test_a_tokenizer_of_letters_decodes_as_we_do_but_for_unknown_ones(recognizer: SpeechRecognizer, tmp_path: Path) -> None:
+def test_a_tokenizer_of_letters_decodes_as_we_do_without_the_unknown(
+    recognizer: SpeechRecognizer, tmp_path: Path
+) -> None:
     from data2vec2.evaluation.decoding import greedy
 
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")

@@ -82,7 +82,7 @@ class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):
     def convert_tokens_to_string(  # type: ignore[override]  # as of the class above
         self, tokens: list[str], *arguments: Any, **more: Any
     ) -> dict[str, Any]:
-        """As of `Wav2Vec2CTCTokenizer`; the unknown letter, which nobody can read, is silence; several spaces are one."""
+        """As of `Wav2Vec2CTCTokenizer`; the unknown letter, which nobody reads, is silence; several spaces are one."""
         readable = [self.pad_token if token == self.unk_token else token for token in tokens]
         said: dict[str, Any] = super().convert_tokens_to_string(readable, *arguments, **more)
         return {**said, "text": " ".join(said["text"].split())}
