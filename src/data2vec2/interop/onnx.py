@@ -5,8 +5,10 @@ Inputs and outputs have Transformers' names. Shapes: `B` samples, `S` samples of
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -110,7 +112,10 @@ def _example(config: ModelConfig) -> Inputs:
 
 def write_onnx(program: torch.export.ExportedProgram, names: tuple[str, ...], path: Path) -> None:
     """Write a program as an ONNX file, with the outputs' names."""
-    written = torch.onnx.export(program, (), kwargs=program.example_inputs[1], output_names=list(names), verbose=False)
+    with contextlib.redirect_stdout(sys.stderr):  # older ones print what they rewrite
+        written = torch.onnx.export(
+            program, (), kwargs=program.example_inputs[1], output_names=list(names), verbose=False
+        )
     assert written is not None
     size = sum(tensor.nbytes for tensor in program.state_dict.values())
     written.save(path, external_data=size > LARGEST_FILE // 2)
@@ -118,10 +123,13 @@ def write_onnx(program: torch.export.ExportedProgram, names: tuple[str, ...], pa
 
 def write_int8(path: Path, out: Path) -> None:
     """Write an ONNX file anew with matrices of 8 bits, whose other factors are rounded to 8 bits as they come."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    model = onnx.load(path)
+    del model.graph.value_info[:]  # shapes that are inferred anew; of matrices stored transposed they'd be wrong
     quantize_dynamic(
-        path,
+        model,
         out,
         op_types_to_quantize=["MatMul", "Gemm"],
         per_channel=True,

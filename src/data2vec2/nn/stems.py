@@ -104,8 +104,8 @@ class MelStem(nn.Module):
 class MelConvStem(MelStem):
     """A `MelStem` whose spectra are one convolution: for formats that have no Fourier transform of sliding windows.
 
-    Its kernels are the cosines and sines of both frames of a token, so its strides are whole tokens. The same to
-    rounding, but slower.
+    Its kernels are the cosines and sines of both frames of a token, so its strides are whole tokens. Tokens are the
+    same to rounding, but slower.
     """
 
     kernels_O1S: Tensor
@@ -121,12 +121,15 @@ class MelConvStem(MelStem):
         self.register_buffer("kernels_O1S", frames.flatten(0, 2)[:, None].float(), persistent=False)
 
     def spectra(self, waveforms_BS: Tensor) -> Tensor:
-        """`B x T x 2E`, as a `MelStem` computes it."""
+        """`B x T x 2E`, above silence: less by a constant, which the norm takes away, than a `MelStem`'s.
+
+        So silence is 0, where ONNX Runtime before 1.27 normalises it rightly: beside a large mean it loses variances.
+        """
         x_BOT = F.conv1d(waveforms_BS[:, None], self.kernels_O1S, stride=2 * self.hop)
         B, _, T = x_BOT.shape
         power_BT2F = x_BOT.transpose(1, 2).reshape(B, T, 2, 2, -1).square().sum(3)  # of each token's two frames
         mel_BTE: Tensor = (power_BT2F @ self.mels_FE).flatten(2)
-        return (mel_BTE + 1e-3).log()
+        return (1 + mel_BTE / 1e-3).log()
 
 
 class TokenStem(nn.Module):
