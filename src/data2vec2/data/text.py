@@ -230,7 +230,8 @@ def _place_of(column: str, names: Sequence[str], source: TextSource) -> int:
     if column not in names:
         known = ", ".join(names) or "no columns"
         raise UserError(
-            f"{source.path or source.name} has no column {column!r} but {known}; name it: --data.text-column"
+            f"{source.path or source.name} has no column {column!r} but {known}; name the one with text, "
+            "--data.text-column, or move the file elsewhere if it is none to learn from"
         )
     return names.index(column)
 

@@ -113,7 +113,9 @@ def test_csv_and_tsv(tmp_path: Path) -> None:
     assert found == ["plain", 'two\nlines, "quoted"', "\ufffd!", 'says "so']
     assert (counts["rows without text left out"], counts["undecodable bytes replaced"]) == (2, 1)
     assert units(tmp_path, "line")[0][1:3] == ["two", 'lines, "quoted"']
-    with pytest.raises(UserError, match=r"a.csv has no column 'body' but label, text; name it: --data.text-column"):
+    with pytest.raises(
+        UserError, match=r"a.csv has no column 'body' but label, text; name the one with text, --data.text-column"
+    ):
         units(tmp_path, "line", "body")
 
 
