@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,19 @@ from data2vec2.config import RunConfig
 from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
 from data2vec2.evaluation.scores import Scores
 from data2vec2.recipes import DEMO_RECIPES, get_recipe
+from data2vec2.recipes.text_finetune import text_finetune_tiny
 from data2vec2.training.loop import Outcome
 from data2vec2.training.progress import console
 
 DemoKind = Literal["image", "audio", "text"]
 
-FEW_LABELS: dict[str, Any] = {"labels": (10, 100), "seeds": 1, "finetune": "text_finetune_tiny"}
-"""What the text demo asks beside probes: 100 and 1,000 labels in all, for probes and for fine-tuning."""
+TUNING = text_finetune_tiny()
+FEW_LABELS: dict[str, Any] = {
+    "labels": (10, 100),
+    "seeds": 1,
+    "finetune": replace(TUNING, train=replace(TUNING.train, updates=150)),
+}
+"""What the text demo asks beside probes: 100 and 1,000 labels in all, for probes and for a short fine-tuning."""
 DEMOS: dict[str, tuple[Callable[[], Path], str, dict[str, Any]]] = {
     "image": (fashion_mnist, "10,000 small pictures of clothes, without their labels", {}),
     "audio": (english_prompts, "15 minutes of one voice, without a transcript", {"probes": ("phones", "linear")}),

@@ -77,6 +77,6 @@ def text_tiny() -> RunConfig:
         optim=replace(base.optim, lr=1e-3, lr_batch=16, warmup_updates=200, clip_norm=4.0),
         ema=EmaConfig(start=0.998, end=0.9999, anneal_updates=2_000),
         train=TrainConfig(
-            updates=900, batch_size=16, processes=2, threads=1, log_every=50, eval_every=300, save_every=300
+            updates=600, batch_size=16, processes=2, threads=1, log_every=50, eval_every=200, save_every=200
         ),
     )
