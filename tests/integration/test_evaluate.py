@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data2vec2.commands.evaluate import format_scores
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
+from data2vec2.evaluation.low_labels import Curve
+from data2vec2.evaluation.scores import Row, Scores
 from tests.integration.helpers import SMALL, files, jpeg_folder, run_here, small_npz
 
 
@@ -154,3 +157,11 @@ def test_pictures_without_labels_or_with_several(run: Path, tmp_path: Path, caps
     (folder / "metadata.jsonl").write_text("\n".join(rows))
     assert run_here(["evaluate", run / "exported", folder]) == 1
     assert "can have several labels, which probes can't learn" in capsys.readouterr().err
+
+
+def test_what_was_drawn_once_has_no_interval() -> None:
+    point = {"features": "data2vec2", "probe": "knn", "labels": (10,), "mean": (0.5,)}
+    once = Curve(**point, low=(0.5,), high=(0.5,), draws=1)
+    often = Curve(**point, low=(0.4,), high=(0.6,), draws=3)
+    shown = format_scores(Scores("test", 1, 1, (), ("knn",), (Row("data2vec2", 0.5),), (once, often)))
+    assert [line.split()[2:] for line in shown.splitlines()[-2:]] == [["50.0"], ["50.0", "±10.0"]]

@@ -135,7 +135,7 @@ def format_scores(scores: Scores) -> str:
         lines += ["", "  ".join([f"{'labels a class':<{width + 10}}", *(f"{n:>12,}" for n in scores.curves[0].labels)])]
     for curve in scores.curves:
         cells = [
-            f"{100 * mean:.1f} ±{50 * (high - low):.1f}"
+            f"{100 * mean:.1f}" + (f" ±{50 * (high - low):.1f}" if curve.draws > 1 else "")
             for mean, low, high in zip(curve.mean, curve.low, curve.high, strict=True)
         ]
         lines += ["  ".join([f"{curve.features:<{width}} {curve.probe:>9}", *(f"{cell:>12}" for cell in cells)])]

@@ -41,7 +41,8 @@ def open_text(
         remarks = f" ({train.remarks})" if train.remarks else ""
         raise UserError(f"{path} has {train.num_tokens:,} tokens of text{remarks}, and a block takes {width:,}")
     units = train.counts.get("units", 0)
-    number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {len(texts['train']):,} sources"
+    sources = "1 source" if len(texts["train"]) == 1 else f"{len(texts['train']):,} sources"
+    number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {sources}"
     description = "; ".join(filter(None, (f"text: {number}", train.remarks)))
     return Parts(_records(blocks["train"]), _records(blocks["val"]) if "val" in blocks else None, None, description)
 

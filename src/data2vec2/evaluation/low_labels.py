@@ -23,6 +23,8 @@ class Curve:
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    draws: int
+    """Of labels, for each point; of one draw there is no interval."""
 
 
 def low_label_curve(
@@ -31,7 +33,7 @@ def low_label_curve(
     """The curve of `accuracy(labels a class, seed)` over `seeds`."""
     rows = [interval([accuracy(count, seed) for seed in seeds]) for count in labels]
     mean, low, high = zip(*rows, strict=True)
-    return Curve(features, probe, tuple(labels), mean, low, high)
+    return Curve(features, probe, tuple(labels), mean, low, high, len(seeds))
 
 
 def draws(count: int, seed: int) -> range:

@@ -59,7 +59,9 @@ def read_scores(path: Path) -> dict[str, Any]:
         return shown | _numbers(scores)
     if shown["kind"] == "ctc":
         return shown | _recognizer(scores)
-    return shown | _table(scores["rows"]) | {"curves": _low_label_charts(scores.get("curves") or [])}
+    curves = scores.get("curves") or []
+    bands = any(curve.get("draws") != 1 for curve in curves)
+    return shown | _table(scores["rows"]) | {"curves": _low_label_charts(curves), "bands": bands}
 
 
 def read_measures(path: Path) -> dict[str, float]:

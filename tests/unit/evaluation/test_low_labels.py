@@ -58,6 +58,7 @@ def test_a_curve_asks_for_every_count_and_seed() -> None:
 
     curve = low_label_curve("raw pixels", "knn", [10, 20], range(2), accuracy)
     assert asked == [(10, 0), (10, 1), (20, 0), (20, 1)]
+    assert curve.draws == 2
     assert (curve.features, curve.probe, curve.labels) == ("raw pixels", "knn", (10, 20))
     assert curve.mean == pytest.approx((0.15, 0.25))
     assert all(low < mean < high for low, mean, high in zip(curve.low, curve.mean, curve.high, strict=True))

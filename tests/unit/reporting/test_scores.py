@@ -32,6 +32,12 @@ def test_low_label_curves_are_drawn_for_each_probe(tmp_path: Path) -> None:
         assert text in knn["svg"]
 
 
+@pytest.mark.parametrize(("draws", "bands"), [(1, False), (3, True)])
+def test_one_draw_of_labels_has_no_band(tmp_path: Path, draws: int, bands: bool) -> None:
+    curve = low_label_curve("data2vec2", "knn") | {"draws": draws}
+    assert read_scores(written(tmp_path, {"rows": [], "curves": [curve]}))["bands"] == bands
+
+
 def test_a_classifiers_figures(tmp_path: Path) -> None:
     path = fill_finetuned(tmp_path) / "scores.json"
     scores, shown = json.loads(path.read_text()), read_scores(path)
