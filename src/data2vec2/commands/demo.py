@@ -24,7 +24,7 @@ TUNING = text_finetune_tiny()
 FEW_LABELS: dict[str, Any] = {
     "labels": (10, 100),
     "seeds": 1,
-    "finetune": replace(TUNING, train=replace(TUNING.train, updates=150)),
+    "finetune": replace(TUNING, optim=replace(TUNING.optim, lr=2e-3), train=replace(TUNING.train, updates=150)),
 }
 """What the text demo asks beside probes: 100 and 1,000 labels in all, for probes and for a short fine-tuning."""
 DEMOS: dict[str, tuple[Callable[[], Path], str, dict[str, Any]]] = {
