@@ -20,7 +20,6 @@ from data2vec2.commands import demo, tokenizer
 from data2vec2.data.samples import wordnet_glosses
 from data2vec2.data.text import find_text
 from data2vec2.interop.export import load_encoder
-from data2vec2.recipes.finetune import get_finetune_recipe
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
 from tests.unit.reporting.pages import read_page
 
@@ -164,7 +163,7 @@ def test_a_run_is_scored_and_shown(whole: Path, tmp_path: Path, capsys: pytest.C
 
 def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     data, what, asked = demo.DEMOS["text"]
-    tuned = get_finetune_recipe(asked["finetune"])
+    tuned = asked["finetune"]
     tuned = replace(tuned, train=replace(tuned.train, updates=2, processes=1))
     monkeypatch.setitem(
         demo.DEMOS, "text", (data, what, {**asked, "max_samples": 300, "labels": (3,), "finetune": tuned})
