@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.commands.plan import saved_config
+from data2vec2.commands.plan import saved_config, with_own_tokenizer
 from data2vec2.config import OptimConfig
 from data2vec2.recipes import get_recipe
 from data2vec2.training.device import cpu_threads
@@ -74,7 +74,8 @@ def main(pretrain: Callable[..., int], doc: str, like: str, batch_size: int, lr:
     parser.add_argument("--batch-size", type=int, default=batch_size)
     parser.add_argument("--lr", type=float, default=lr, help="peak learning rate")
     args = parser.parse_args()
-    config = saved_config(Path(args.like)) if Path(args.like).is_dir() else get_recipe(args.like)
+    like_run = Path(args.like)
+    config = with_own_tokenizer(saved_config(like_run), like_run) if like_run.is_dir() else get_recipe(args.like)
     if args.seed is not None:
         config = replace(config, train=replace(config.train, seed=args.seed))
     lengths = {"seconds": args.seconds, "updates": args.updates}

@@ -178,6 +178,10 @@ def test_what_a_sweep_refuses(
     assert "no validation scores" in capsys.readouterr().err
     assert run_here(["finetune", "classify", whole / RUNS[0], data, "--out", whole, *SWEEP, "--resume"]) == 1
     assert "MODEL is not the one" in capsys.readouterr().err
+    with np.load(data) as same:
+        np.savez(tmp_path / "other.npz", **{**same, "x_train": 255 - same["x_train"]})
+    assert run_here(["finetune", "classify", model, tmp_path / "other.npz", "--out", whole, *SWEEP, "--resume"]) == 1
+    assert f"the data has changed since {whole / RUNS[0]} was trained" in capsys.readouterr().err
     assert here(tmp_path, data, tmp_path / "new", "--sweep", "1e-2") == 1
     assert "is not an exported model" in capsys.readouterr().err
     assert not (tmp_path / "new").exists()

@@ -33,6 +33,7 @@ from data2vec2.interop.export import ExportInfo, export_of, load_encoder
 from data2vec2.modalities import build_modality
 from data2vec2.models import Encoder
 from data2vec2.recipes.finetune import get_finetune_recipe
+from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.device import cpu_threads
 from data2vec2.training.loop import Outcome, Task
 from data2vec2.training.optim import peak_lr
@@ -154,6 +155,19 @@ def _job(task: str, info: ExportInfo) -> Job:
         needed = " or ".join(modality for name, modality in JOBS if name == task)
         raise UserError(f"finetune {task} needs a model of {needed}, and MODEL is one of {kind}")
     return JOBS[task, kind]
+
+
+def check_data(run: Path, task: TaskName, model: Path, data: Path, val: Path | None) -> None:
+    """Raise `UserError` if DATA is not what a run has learned from, as resuming it would."""
+    _, info = load_encoder(export_of(model))
+    job, saved = _job(task, info), read_config(run / CONFIG)
+    config, shape = _completed(job, saved, info, saved.weights or "")
+    checkpoint, _ = load_newest(RunFolder(run).checkpoints)
+    learned = job.open(config, shape, data, val).train.records
+    if checkpoint and checkpoint.state["fingerprint"] != learned.fingerprint:
+        raise UserError(
+            f"the data has changed since {run} was trained; resume with the same data, or start a new sweep"
+        )
 
 
 def weights_of(source: Path) -> str:

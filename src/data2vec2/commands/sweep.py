@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from data2vec2.commands.finetune import TaskName, finetune, read_config, weights_of
+from data2vec2.commands.finetune import TaskName, check_data, finetune, read_config, weights_of
 from data2vec2.commands.plan import keep_started
 from data2vec2.config import AnyFinetuneConfig, to_dict
 from data2vec2.errors import UserError
@@ -58,7 +58,8 @@ def sweep(
     """Fine-tune at each of the rates with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED.
 
     The best rate is that with the highest median over seeds of the best validation score; the test part decides
-    nothing. OUT/scores.json has all scores. With `resume` finished runs are kept and others gone on with.
+    nothing. OUT/scores.json has all scores. With `resume` finished runs are kept (DATA must be what they have learned
+    from) and others gone on with.
 
     Returns how it ended, and a row for each rate, best first (none if interrupted). Raises as `finetune` does, and
     `UserError` if there is no validation part.
@@ -86,6 +87,8 @@ def sweep(
                 outcome = finetune(model, data, run, task=task, config=one, val=val, resume=goes_on)
                 if outcome.state == "interrupted":
                     return outcome, []
+            else:
+                check_data(run, task, model, data, val)
             validation = Best(run).score if _state(run) == "finished" else None
             if _state(run) == "finished" and validation is None:
                 raise UserError(f"{run} has no validation scores to choose by; give --val or --data.val-fraction")
