@@ -36,7 +36,7 @@ from data2vec2.config import (
 from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
 from data2vec2.data.tokenizer import TOKENIZER_FILES, export_tokenizer
 from data2vec2.errors import UserError
-from data2vec2.interop.fields import from_fields, to_fields
+from data2vec2.interop.fields import MULTI_LABEL, REGRESSION, SINGLE_LABEL, from_fields, to_fields
 from data2vec2.interop.processors import from_processor, to_processor
 from data2vec2.modalities import build_modality
 from data2vec2.models import Classifier, Encoder
@@ -49,10 +49,6 @@ PROCESSOR = "processor_config.json"
 """Where Transformers keeps what makes inputs, of a recogniser that it saved."""
 CTC = "Data2Vec2AudioForCTC"
 """What `architectures` says of a recogniser."""
-PROBLEM_TYPES = {False: "single_label_classification", True: "multi_label_classification"}
-"""Whether a sample can have several classes, to Transformers' name for it."""
-REGRESSION = "regression"
-"""The same of a model whose only output is a number."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -112,7 +108,7 @@ def export_classifier(classifier: Classifier, info: ExportInfo, folder: Path, ca
         "architectures": [f"Data2Vec2{kind}For{'Sequence' if kind == 'Text' else kind}Classification"],
         "id2label": dict(enumerate(info.classes)),
         "label2id": {name: index for index, name in enumerate(info.classes)},
-        "problem_type": REGRESSION if info.regression else PROBLEM_TYPES[info.multi_label],
+        "problem_type": REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL,
         **({} if kind == "Image" else {"pooling": info.pooling}),
     }
     _write(weights, head, info, folder, card)
@@ -190,10 +186,8 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
     """Write an export's files to a new folder, which then takes the place of `folder`."""
     processor = None if isinstance(info.data, TextDataConfig) else to_processor(info.model.modality, info.data)
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    folder = folder.resolve()
     _check_replaceable(folder)
-    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
-    try:
+    with new_folder(folder, replace=True) as new:
         new.mkdir(parents=True)
         _write_json(new / "config.json", {**head, "dtype": dtype, **to_fields(info.model)})
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -206,23 +200,22 @@ def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ExportI
         if info.letters is not None:
             info.letters.save(new)
         (new / "README.md").write_text(card, encoding="utf-8")
-        _swap_in(new, folder)
-    except OSError as error:
-        raise UserError(f"can't write {folder}: {error}") from error
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a folder to make, which becomes `folder`, one that is not there, when nothing failed; else it is deleted.
+def new_folder(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a folder to make, which becomes `folder` when nothing failed; else it is deleted.
 
-    `UserError` where it can't be written.
+    `folder` must not be there, unless it is to be replaced. `UserError` where it can't be written.
     """
-    new = folder.resolve().with_name(f".{folder.name}.new-{os.getpid()}")
+    folder = folder.resolve()
+    new = folder.with_name(f".{folder.name}.new-{os.getpid()}")
     try:
         yield new
-        new.rename(folder)
+        if replace:
+            _swap_in(new, folder)
+        else:
+            new.rename(folder)
     except OSError as error:
         raise UserError(f"can't write {folder}: {error.strerror or error}") from error
     finally:
@@ -249,7 +242,7 @@ def read_export(folder: Path) -> tuple[ExportInfo, dict[str, Tensor]]:
             data = from_processor(model.modality, _processor(folder))
     except ValueError as error:
         raise UserError(f"{folder / FILES[2]} can't be used: {error}") from error
-    multi_label = fields.get("problem_type") == PROBLEM_TYPES[True]
+    multi_label = fields.get("problem_type") == MULTI_LABEL
     letters = Letters.load(folder) if fields.get("architectures") == [CTC] else None
     pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
     info = ExportInfo(

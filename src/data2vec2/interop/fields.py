@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from data2vec2.config import (
     AudioConfig,
@@ -38,6 +38,11 @@ ENCODER_FIELDS = {
     "attention_probs_dropout_prob": "attention_dropout",
     "layerdrop":                    "layer_drop",
 }  # fmt: skip
+
+SINGLE_LABEL: Final = "single_label_classification"
+MULTI_LABEL: Final = "multi_label_classification"
+REGRESSION: Final = "regression"
+"""`problem_type`, of what a head gives: one class of a sample, several, or a number."""
 
 
 def field_names(model_type: str) -> list[str]:

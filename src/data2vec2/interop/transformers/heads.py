@@ -7,7 +7,7 @@ Shapes: `N` inputs, `T` tokens, `C` classes, `V` letters, `L` letters of a trans
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from transformers.modeling_outputs import CausalLMOutput, ImageClassifierOutput,
 
 from data2vec2 import losses
 from data2vec2.config import ModelConfig
+from data2vec2.interop.fields import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 from data2vec2.interop.transformers.base import (
     Data2Vec2PreTrainedModel,
     Observed,
@@ -30,10 +31,6 @@ from data2vec2.interop.transformers.configuration import (
 from data2vec2.models import Classifier, SpeechRecognizer
 from data2vec2.models.classifier import POOLINGS, Pooling, pool
 from data2vec2.models.ctc import recognized
-
-REGRESSION: Final = "regression"
-SINGLE: Final = "single_label_classification"
-MULTI: Final = "multi_label_classification"
 
 
 class _ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -65,11 +62,11 @@ class _ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-c
         if self.config.problem_type is None and logits_NC.shape[1] == 1:
             self.config.problem_type = REGRESSION
         elif self.config.problem_type is None:
-            self.config.problem_type = MULTI if labels.is_floating_point() else SINGLE
+            self.config.problem_type = MULTI_LABEL if labels.is_floating_point() else SINGLE_LABEL
         if self.config.problem_type == REGRESSION:
             loss = losses.squared_error(logits_NC, labels.view_as(logits_NC).float())
         else:
-            multi_label = self.config.problem_type == MULTI
+            multi_label = self.config.problem_type == MULTI_LABEL
             loss = losses.classification(logits_NC, labels.float() if multi_label else labels.view(-1), multi_label)
         return loss / len(logits_NC)
 
