@@ -127,9 +127,10 @@ def table(found: dict[Key, Sequence[float]]) -> str:
     for measure in dict.fromkeys(measure for _, measure in found):
         cells = []
         for name in names:
-            values = found.get((name, measure))
+            values = found.get((name, measure), ())
             mean, low, high = interval(values) if values else (0.0, 0.0, 0.0)
-            cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}" if values else "n/a")
+            spread = f" ± {50 * (high - low):.1f}" if len(values) > 1 else ""
+            cells.append(f"{100 * mean:.1f}{spread}" if values else "n/a")
         lines.append(f"| {measure} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

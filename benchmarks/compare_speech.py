@@ -2,7 +2,7 @@
 
 FOLDER holds data of the names --parts, and val and test. For each part and seed, RUN is fine-tuned, and a model of its
 shape is trained from scratch; val chooses the update, and what test says is printed as a Markdown table: character
-error rate, mean over the seeds and half of its 95 % interval.
+error rate, mean over the seeds and, of several, half of its 95 % interval.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
                 rates.append(evaluate_recognizer(run, args.folder / "test")["cer"])
                 print(f"{run}: {rates[-1]:.4f}", file=sys.stderr)
             mean, low, high = interval(rates)
-            cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}")
+            cells.append(f"{100 * mean:.1f}" + (f" ± {50 * (high - low):.1f}" if len(rates) > 1 else ""))
         lines.append(f"| {part} | {' | '.join(cells)} |")
     print("\n".join(lines))
 
