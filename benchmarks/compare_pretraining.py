@@ -5,8 +5,8 @@ masked language model) of the same encoder and seed is trained on the same data 
 for their seconds together; `--seconds` instead of the run's wall-clock time where the machine was busy with other
 things). Both are scored on DATA's test part by `data2vec2 evaluate`, with low-label curves. The run's seed decides the
 random initialisation and which labels are drawn, and these are the same for all features. `--finetune` adds fine-tuning
-from both and from scratch, one draw of labels a run. Prints a Markdown table: mean over the runs and half of its 95 %
-interval, which so counts in seeds and labels.
+from both and from scratch, one draw of labels a run. Prints a Markdown table: mean over the runs and, of several,
+half of its 95 % interval, which so counts in seeds and labels.
 """
 
 from __future__ import annotations
@@ -127,12 +127,16 @@ def table(found: dict[Key, Sequence[float]]) -> str:
     for measure in dict.fromkeys(measure for _, measure in found):
         cells = []
         for name in names:
-            values = found.get((name, measure), ())
-            mean, low, high = interval(values) if values else (0.0, 0.0, 0.0)
-            spread = f" ± {50 * (high - low):.1f}" if len(values) > 1 else ""
-            cells.append(f"{100 * mean:.1f}{spread}" if values else "n/a")
+            values = found.get((name, measure))
+            cells.append(percent(values) if values else "n/a")
         lines.append(f"| {measure} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def percent(values: Sequence[float]) -> str:
+    """Mean in percent and, of several values, half of its 95 % interval."""
+    mean, low, high = interval(values)
+    return f"{100 * mean:.1f}" + (f" ± {50 * (high - low):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

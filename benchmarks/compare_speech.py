@@ -14,10 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
+from compare_pretraining import percent
+
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.transcribe import evaluate_recognizer
 from data2vec2.errors import UserError
-from data2vec2.evaluation.low_labels import interval
 from data2vec2.recipes.finetune import get_finetune_recipe
 
 
@@ -57,8 +58,7 @@ def main() -> None:
                         raise UserError(f"{run} {outcome.state}: {outcome.message}")
                 rates.append(evaluate_recognizer(run, args.folder / "test")["cer"])
                 print(f"{run}: {rates[-1]:.4f}", file=sys.stderr)
-            mean, low, high = interval(rates)
-            cells.append(f"{100 * mean:.1f}" + (f" ± {50 * (high - low):.1f}" if len(rates) > 1 else ""))
+            cells.append(percent(rates))
         lines.append(f"| {part} | {' | '.join(cells)} |")
     print("\n".join(lines))
 

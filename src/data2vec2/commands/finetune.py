@@ -131,10 +131,8 @@ def help_finetune() -> Outcome:
     def build(told: dict[str, Any], device: torch.device) -> tuple[AnyConfig, str, Callable[[World], Task]]:
         config, run = read_finetune_config(told["config"]), RunFolder(Path(told["run"]))
         encoder, info = load_encoder(Path(told["model"]))
-        job = _job(told["task"], info)
-        config, shape = _completed(job, config, info, config.weights or "")
         val = Path(told["val"]) if told["val"] else None
-        data = job.open(config, shape, Path(told["data"]), val)
+        job, config, shape, data = _opened(told["task"], config, info, Path(told["data"]), val)
         model = _build(job, config, shape, encoder, data, device)
         skipped, fingerprint = Skipped(len(data.train.records), 1.0), data.train.records.fingerprint
         return (
@@ -157,14 +155,20 @@ def _job(task: str, info: ExportInfo) -> Job:
     return JOBS[task, kind]
 
 
-def check_data(run: Path, task: TaskName, model: Path, data: Path, val: Path | None) -> None:
-    """Raise `UserError` if DATA is not what a run has learned from, as resuming it would."""
-    _, info = load_encoder(export_of(model))
-    job, saved = _job(task, info), read_config(run / CONFIG)
-    config, shape = _completed(job, saved, info, saved.weights or "")
+def _opened(
+    task: str, config: AnyConfig, info: ExportInfo, data: Path, val: Path | None
+) -> tuple[Job, AnyConfig, ModelConfig, Data]:
+    """The job, complete configuration, encoder's shape and data of a run that has begun."""
+    job = _job(task, info)
+    config, shape = _completed(job, config, info, config.weights or "")
+    return job, config, shape, job.open(config, shape, data, val)
+
+
+def check_data(run: Path, task: TaskName, info: ExportInfo, data: Path, val: Path | None) -> None:
+    """Raise `UserError` if DATA is not what a run has learned from, as resuming it would; `info` is of its MODEL."""
     checkpoint, _ = load_newest(RunFolder(run).checkpoints)
-    learned = job.open(config, shape, data, val).train.records
-    if checkpoint and checkpoint.state["fingerprint"] != learned.fingerprint:
+    _, _, _, opened = _opened(task, read_config(run / CONFIG), info, data, val)
+    if checkpoint and checkpoint.state["fingerprint"] != opened.train.records.fingerprint:
         raise UserError(
             f"the data has changed since {run} was trained; resume with the same data, or start a new sweep"
         )

@@ -73,7 +73,7 @@ def sweep(
     if under_torchrun():
         raise ValueError("a sweep starts its processes itself (--train.processes); run it without torchrun")
     source = export_of(model)
-    load_encoder(source)  # what is wrong with it is said before anything is written
+    _, info = load_encoder(source)  # what is wrong with it is said before anything is written
     config = replace(config, from_scratch=from_scratch or config.from_scratch, weights=weights_of(source))
     config = _started(out, config, resume)
     runs: list[dict[str, Any]] = []
@@ -88,7 +88,7 @@ def sweep(
                 if outcome.state == "interrupted":
                     return outcome, []
             else:
-                check_data(run, task, model, data, val)
+                check_data(run, task, info, data, val)
             validation = Best(run).score if _state(run) == "finished" else None
             if _state(run) == "finished" and validation is None:
                 raise UserError(f"{run} has no validation scores to choose by; give --val or --data.val-fraction")
