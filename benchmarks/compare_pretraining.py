@@ -27,9 +27,9 @@ from data2vec2.commands.evaluate import evaluate
 from data2vec2.commands.low_labels import finetune_curve
 from data2vec2.commands.plan import saved_config, with_own_tokenizer
 from data2vec2.errors import UserError
-from data2vec2.evaluation.low_labels import Curve, interval
+from data2vec2.evaluation.probes import Curve, interval
 from data2vec2.evaluation.scores import MODEL, RANDOM, Scores
-from data2vec2.recipes.finetune import finetune_config
+from data2vec2.modalities.recipes import finetune_config
 
 RIVALS = {
     "image": ("masked autoencoder", masked_autoencoder.pretrain),

@@ -19,7 +19,7 @@ from compare_pretraining import percent
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.transcribe import evaluate_recognizer
 from data2vec2.errors import UserError
-from data2vec2.recipes.finetune import get_finetune_recipe
+from data2vec2.modalities.recipes import get_finetune_recipe
 
 
 def main() -> None:

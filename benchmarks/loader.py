@@ -24,12 +24,13 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.config import ImageDataConfig
-from data2vec2.data.image import ImageReader
-from data2vec2.data.loader import MaskedBatches, iterate
+from data2vec2.recipes import get_recipe
+
+from data2vec2.data.batch import MaskedBatches, iterate
 from data2vec2.data.records import open_data
 from data2vec2.data.sampler import GlobalBatches
-from data2vec2.recipes import get_recipe
+from data2vec2.modalities.image.config import ImageDataConfig
+from data2vec2.modalities.image.reader import ImageReader
 
 BATCH = 16
 

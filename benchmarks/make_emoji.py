@@ -17,7 +17,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.data.splits import split_validation
+from data2vec2.data.sampler import split_validation
 
 TEST_FRACTION, SEED = 0.2, 0
 

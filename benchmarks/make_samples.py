@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data2vec2.data.arrays import read_idx
 from data2vec2.data.samples import fashion_mnist
+from data2vec2.modalities.image.arrays import read_idx
 
 CLASSES = (
     "T-shirt/top",

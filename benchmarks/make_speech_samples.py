@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from pocketsphinx import Decoder
 from prompts import RATE, Recording, chance, documents, group, read_prompts
 
-from data2vec2.data.phones import PHONES, SILENCE
 from data2vec2.data.samples import english_prompts
+from data2vec2.modalities.audio.phones import PHONES, SILENCE
 
 COMPRESSION = 0.94  # of 0 to 1; about 23 kbit/s
 TEST_SHARE, SEED = 0.3, 0

@@ -16,18 +16,19 @@ from pathlib import Path
 import rival  # first: it makes the package importable
 import torch
 import torch.nn.functional as F
+from data2vec2.commands.data import open_training_data
 from torch import Tensor, nn
 
-from data2vec2.commands.data import open_training_data
-from data2vec2.config import MaskConfig, ModelConfig, RunConfig
-from data2vec2.data.loader import MaskedBatches
+from data2vec2.config.model import MaskConfig, ModelConfig
+from data2vec2.config.run import RunConfig
+from data2vec2.data.batch import MaskedBatches
 from data2vec2.data.sampler import GlobalBatches
-from data2vec2.data.tokenizer import MASK, load_tokenizer
 from data2vec2.errors import UserError
-from data2vec2.interop.export import export_encoder
+from data2vec2.interop.folder import export_encoder
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.gather import complement, take
 from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.nn.gather import complement, take
+from data2vec2.modalities.text.tokenizer import MASK, load_tokenizer
 
 MASKS = MaskConfig(num_masks=1, mask_ratio=0.15, adjust=0.0, block_length=1)
 HIDDEN, REPLACED = 0.8, 0.1

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from data2vec2.commands.plan import saved_config, with_own_tokenizer
-from data2vec2.config import OptimConfig
+from data2vec2.config.run import OptimConfig
 from data2vec2.recipes import get_recipe
 from data2vec2.training.device import cpu_threads
 from data2vec2.training.optim import build_optimizer

@@ -22,13 +22,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.config import ModelConfig, RunConfig
-from data2vec2.masking import draw_keep_ids
-from data2vec2.models import Data2Vec2
 from data2vec2.recipes import RECIPES, get_recipe
+
+from data2vec2.config.model import ModelConfig
+from data2vec2.config.run import RunConfig
+from data2vec2.method.masking import draw_keep_ids
+from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.training.device import activation_bytes, choose_device, fit_micro_batch, free_memory, synchronise
-from data2vec2.training.ema import Ema
-from data2vec2.training.optim import build_optimizer
+from data2vec2.training.optim import Ema, build_optimizer
 
 WINDOWS = 5
 HEADER = (

@@ -8,11 +8,13 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from data2vec2.config import to_dict
+from data2vec2.modalities.recipes import get_finetune_recipe
 from data2vec2.recipes import RECIPES, get_recipe
-from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
-from data2vec2.recipes.speech import SPEECH_RECIPES
-from data2vec2.recipes.text_finetune import TEXT_FINETUNE_RECIPES
+
+from data2vec2.config.tree import to_dict
+from data2vec2.modalities.audio.recipes import SPEECH_RECIPES
+from data2vec2.modalities.image.recipes import FINETUNE_RECIPES
+from data2vec2.modalities.text.recipes import TEXT_FINETUNE_RECIPES
 
 PAGE = Path(__file__).with_name("configuration.md")
 INTRODUCTION = """# Configuration

@@ -13,22 +13,23 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from data2vec2.recipes import get_recipe
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data2vec2.config import ImageConfig, MaskConfig
+from data2vec2.config.model import MaskConfig
 from data2vec2.data.samples import english_prompts
-from data2vec2.data.waveform import read_audio
-from data2vec2.evaluation.mel import log_mel
-from data2vec2.masking import draw_keep_ids
-from data2vec2.models import Data2Vec2
-from data2vec2.recipes import get_recipe
+from data2vec2.method.masking import draw_keep_ids
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities.audio.phones import log_mel
+from data2vec2.modalities.audio.show import spectrogram
+from data2vec2.modalities.audio.waveform import read_audio
+from data2vec2.modalities.image.config import ImageConfig
 from data2vec2.reporting.charts import COLOURS
-from data2vec2.reporting.sounds import spectrogram
-from data2vec2.training.ema import Ema
+from data2vec2.training.optim import Ema
 
 FIGURES = Path(__file__).with_name("figures")
 PHOTO = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"  # public domain; comes with Matplotlib

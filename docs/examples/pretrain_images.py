@@ -14,7 +14,7 @@ from transformers import Trainer, TrainingArguments
 from data2vec2 import Data2Vec2ImageConfig, Data2Vec2ImageForPreTraining, Data2Vec2ImageProcessor, TeacherUpdate
 from data2vec2.config import fit_schedule
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.recipes import get_recipe
+from data2vec2.modalities import get_recipe
 
 out, steps = sys.argv[1], int((sys.argv[2:] or ["1000"])[0])
 recipe = get_recipe("image_tiny")

@@ -2,7 +2,7 @@
 
 Importing Transformers and PyTorch takes seconds, which `data2vec2 --help` must not. So where Transformers is already
 imported, the models are registered at once; otherwise a finder on `sys.meta_path` waits for its import. Registering is
-importing `data2vec2.interop.transformers`, nothing else: that can happen twice or in the middle of its own import.
+importing `data2vec2.modalities.transformers`, nothing else: that can happen twice or in the middle of its own import.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def register_models() -> None:
 def _register() -> None:
     """Register; a failure (PyTorch missing, say) is told but does not spoil the import that brought us here."""
     try:
-        importlib.import_module("data2vec2.interop.transformers")
+        importlib.import_module("data2vec2.modalities.transformers")
     except Exception as error:  # whatever it is, it must not break `import transformers`
         warnings.warn(f"Transformers' Auto classes will not know data2vec2's models: {error}", stacklevel=2)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from data2vec2.config import AudioConfig, AudioDataConfig, DecoderConfig, EncoderConfig, ModelConfig, TargetConfig
+from data2vec2.config import ArchitectureConfig, EncoderConfig
 from data2vec2.data.samples import english_prompts
-from data2vec2.interop.export import export_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
+from data2vec2.interop.folder import export_model
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import words
 
 FLAGS = words(
@@ -25,13 +26,11 @@ FLAGS = words(
 def tiny_encoder(folder: Path) -> Path:
     """An exported encoder of width 32, with random weights."""
     torch.manual_seed(7)
-    shape = ModelConfig(
+    shape = ArchitectureConfig(
         modality=AudioConfig(stem="mel", position_depth=2, position_groups=4),
         encoder=EncoderConfig(embed_dim=32, num_heads=2, prenet_depth=0, depth=2, norm_eps=1e-5),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=2),
     )
-    export_encoder(Encoder(shape.encoder, build_modality(shape)), shape, AudioDataConfig(), folder, "")
+    export_model(build_encoder(shape), ModelInfo(model=shape, data=AudioDataConfig()), folder, "")
     return folder
 
 

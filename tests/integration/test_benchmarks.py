@@ -13,7 +13,7 @@ import torch
 from packaging.requirements import Requirement
 from packaging.tags import platform_tags
 
-from data2vec2.recipes import get_recipe
+from data2vec2.modalities import get_recipe
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"

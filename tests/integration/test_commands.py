@@ -17,9 +17,8 @@ from PIL import Image, ImageOps
 
 import data2vec2
 from data2vec2.cli import VERBS
-from data2vec2.config import from_dict, to_dict
-from data2vec2.config.run import RunConfig
-from data2vec2.recipes import get_recipe
+from data2vec2.config import to_dict
+from data2vec2.modalities import get_recipe, read_run_config
 from tests.integration.helpers import SMALL, assert_same_run, files, metrics, run_here, small_npz, words
 
 UPDATES = 12
@@ -257,7 +256,7 @@ def test_a_dry_run_prints_shapes_and_writes_nothing(
     assert json.loads(out)["state"] == "planned"
     assert "pictures (16, 1, 28, 28) uint8" in err
     assert "kept tokens (64, 19)" in err
-    shown = from_dict(RunConfig, yaml.safe_load(err[err.index("recipe: image_tiny") :]))
+    shown = read_run_config(yaml.safe_load(err[err.index("recipe: image_tiny") :]))
     assert shown.train.updates == UPDATES
     assert files(place) == set()
 
@@ -309,7 +308,7 @@ def test_overwrite_starts_anew(place: Path, data: Path, run: Path) -> None:
 def test_the_python_functions_give_the_same_as_the_commands(
     place: Path, capsys: pytest.CaptureFixture[str], data: Path, run: Path
 ) -> None:
-    config = from_dict(RunConfig, yaml.safe_load((run / "config.yaml").read_text()))
+    config = read_run_config(yaml.safe_load((run / "config.yaml").read_text()))
     outcome = data2vec2.pretrain(config, str(data), "python")
     assert (outcome.state, outcome.step) == ("finished", UPDATES)
     assert_same_run(Path("python"), run, UPDATES)

@@ -20,21 +20,15 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import data2vec2
-from data2vec2.config import RunConfig, from_dict
 from data2vec2.data.letters import Letters
 from data2vec2.errors import UserError
-from data2vec2.interop.export import (
-    ExportInfo,
-    export_recognizer,
-    load_classifier,
-    load_encoder,
-    load_recognizer,
-)
 from data2vec2.interop.fairseq import keys
-from data2vec2.interop.fairseq.files import StandIn, read_checkpoint
-from data2vec2.models import SpeechRecognizer
-from data2vec2.nn.positions import sincos_2d
-from data2vec2.recipes import get_recipe
+from data2vec2.interop.fairseq.original import StandIn, read_checkpoint
+from data2vec2.interop.folder import export_model, load_classifier, load_encoder, load_recognizer
+from data2vec2.method.heads import SpeechRecognizer
+from data2vec2.modalities import get_recipe, read_run_config
+from data2vec2.modalities.image.model import sincos_2d
+from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import SMALL, run_here, small_npz, words
 from tests.parity.cases import GOLDEN, GoldenCase, relative_error
 from tests.parity.originals import (
@@ -112,7 +106,7 @@ def test_golden_features_come_out_of_a_converted_file(files: Path, kind: str, ca
     card = (files / "out" / "README.md").read_text()
     assert "old.pt" in card and ("cc-by-nc-4.0" in card) == (kind == "image")
     assert "extra_state, last_optimizer_state, optimizer_history" in card
-    run = from_dict(RunConfig, yaml.safe_load((files / "out" / "pretraining.yaml").read_text()))
+    run = read_run_config(yaml.safe_load((files / "out" / "pretraining.yaml").read_text()))
     assert run.model == case.config
     assert (run.optim.beta2, run.optim.clip_norm, run.optim.warmup_updates) == (0.98, None, 8000)
 
@@ -241,8 +235,8 @@ def test_our_own_run_as_a_checkpoint_of_the_original(tmp_path: Path) -> None:
     assert run_here(["pretrain", "image_tiny", data, "--out", run, *SMALL, *flags]) == 0
     assert run_here(["convert", run, tmp_path / "new.pt", "--to", "fairseq"]) == 0
     assert run_here(["convert", tmp_path / "new.pt", tmp_path / "out"]) == 0
-    config = from_dict(RunConfig, yaml.safe_load((run / "config.yaml").read_text()))
-    again = from_dict(RunConfig, yaml.safe_load((tmp_path / "out" / "pretraining.yaml").read_text()))
+    config = read_run_config(yaml.safe_load((run / "config.yaml").read_text()))
+    again = read_run_config(yaml.safe_load((tmp_path / "out" / "pretraining.yaml").read_text()))
     assert (again.model, again.ema) == (config.model, config.ema)
     ours = load_file(run / "checkpoints" / "step-2" / "model.safetensors")
     beside, exported = load_file(tmp_path / "out/original.safetensors"), load_file(tmp_path / "out/model.safetensors")
@@ -251,9 +245,13 @@ def test_our_own_run_as_a_checkpoint_of_the_original(tmp_path: Path) -> None:
         assert found is not None and torch.equal(found, tensor), name
     mean = [json.loads((f / "preprocessor_config.json").read_text()) for f in (run / "exported", tmp_path / "out")]
     assert mean[0] == mean[1]
-    # The export alone has neither decoder nor teacher; it becomes a file with the encoder.
+    # The export alone has neither decoder nor teacher; it becomes a file with the encoder, and that an export.
     assert run_here(["convert", run / "exported", tmp_path / "encoder.pt", "--to", "fairseq"]) == 0
     assert "_ema" not in read_checkpoint(tmp_path / "encoder.pt")["model"]
+    assert run_here(["convert", tmp_path / "encoder.pt", tmp_path / "encoder"]) == 0
+    for name in ("config.json", "model.safetensors", "preprocessor_config.json"):
+        assert (tmp_path / "encoder" / name).read_bytes() == (run / "exported" / name).read_bytes()
+    assert not (tmp_path / "encoder" / "pretraining.yaml").exists(), "nothing is known of an objective"
 
 
 def test_the_factor_of_our_token_embeddings_becomes_a_part_of_them(tmp_path: Path) -> None:
@@ -274,9 +272,9 @@ def test_the_factor_of_our_token_embeddings_becomes_a_part_of_them(tmp_path: Pat
 def test_our_own_recogniser_as_a_checkpoint_of_the_original(tmp_path: Path, cases: dict[str, GoldenCase]) -> None:
     """Its outputs stand in the original's order, which has more special symbols; they are never said."""
     case, letters = cases["audio"], Letters.of(["ab cab"])
-    info = ExportInfo(model=case.config, data=get_recipe("audio_base").data, letters=letters)
+    info = ModelInfo(model=case.config, data=get_recipe("audio_base").data, letters=letters)
     model = SpeechRecognizer(case.model.student, len(letters)).eval()
-    export_recognizer(model, info, tmp_path / "ours", "")
+    export_model(model, info, tmp_path / "ours", "")
     data2vec2.convert(tmp_path / "ours", tmp_path / "new.pt", to="fairseq")
     data2vec2.convert(tmp_path / "new.pt", tmp_path / "again")
     again, found = load_recognizer(tmp_path / "again")
@@ -303,7 +301,7 @@ def test_a_checkpoint_in_full_size(tmp_path: Path) -> None:
     source = save(file_of({**parts[0], "_ema": parts[1]}, cfg), tmp_path / "base_imagenet.pt")
     del parts
     data2vec2.convert(source, tmp_path / "out")
-    run = from_dict(RunConfig, yaml.safe_load((tmp_path / "out" / "pretraining.yaml").read_text()))
+    run = read_run_config(yaml.safe_load((tmp_path / "out" / "pretraining.yaml").read_text()))
     assert run == get_recipe("image_base")
     data2vec2.convert(tmp_path / "out", tmp_path / "new.pt", to="fairseq")
     found = read_checkpoint(tmp_path / "new.pt")["model"]

@@ -11,8 +11,8 @@ import pytest
 import soundfile
 import yaml
 
-from data2vec2.config import AudioFinetuneConfig, from_dict
-from data2vec2.interop.export import load_classifier, load_encoder, load_recognizer
+from data2vec2.interop.folder import load_classifier, load_encoder, load_recognizer
+from data2vec2.modalities import read_finetune_config
 from tests.integration.helpers import (
     Child,
     assert_same_run,
@@ -109,8 +109,8 @@ def test_flags_from_scratch_and_few_minutes(tmp_path: Path, model: Path, data: P
     )
     run = tmp_path / "run"
     assert here("ctc", model, data, run, *flags) == 0
-    config = from_dict(AudioFinetuneConfig, yaml.safe_load((run / "config.yaml").read_text()))
-    assert (config.model.freeze_updates, config.model.layer_drop, config.masks.time_length) == (0, 0.2, 3)
+    task = read_finetune_config(yaml.safe_load((run / "config.yaml").read_text())).task
+    assert (task.model.freeze_updates, task.model.layer_drop, task.masks.time_length) == (0, 0.2, 3)
     assert 0 < json.loads((run / "scores.json").read_text())["minutes"] <= 0.2
 
 

@@ -20,35 +20,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import data2vec2
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ImageDataConfig, ModelConfig, TargetConfig
-from data2vec2.data.image import central_box, crop
+from data2vec2.config import ArchitectureConfig, EncoderConfig
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.evaluation.features import Normalise
-from data2vec2.interop.export import export_encoder, load_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
+from data2vec2.interop.folder import export_model, load_encoder
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.reader import Normalise, central_box, crop
+from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import SMALL, Child, files, jpeg_folder, run_here, small_npz
 
 SIZE, PATCH, DIM, DEPTH = 24, 8, 16, 3
 PHOTO = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-CONFIG = ModelConfig(
+CONFIG = ArchitectureConfig(
     modality=ImageConfig(image_size=SIZE, patch_size=PATCH, num_channels=3),
     encoder=EncoderConfig(embed_dim=DIM, num_heads=2, prenet_depth=1, depth=2),
-    decoder=DecoderConfig(dim=16, groups=4),
-    targets=TargetConfig(average_layers=2),
 )
 
 
-def export(folder: Path, encoder: Encoder, config: ModelConfig = CONFIG, eval_crop: float = 1.0) -> Path:
+def export(folder: Path, encoder: Encoder, config: ArchitectureConfig = CONFIG, eval_crop: float = 1.0) -> Path:
     data = ImageDataConfig(mean=(0.4,) * 3, std=(0.3,) * 3, eval_crop=eval_crop)
-    export_encoder(encoder, config, data, folder, "# A model\n")
+    export_model(encoder, ModelInfo(model=config, data=data), folder, "# A model\n")
     return folder
 
 
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     torch.manual_seed(3)
-    encoder = Encoder(CONFIG.encoder, build_modality(CONFIG)).eval()
+    encoder = build_encoder(CONFIG).eval()
     with torch.no_grad():
         for name, weight in encoder.named_parameters():
             if "blocks" in name and weight.ndim > 1:
@@ -185,7 +184,7 @@ def test_another_size_is_what_an_encoder_moved_there_gives(
 
 def test_features_of_a_finer_grid_resemble_those_of_the_own(clothes: Path, encoder: Encoder, tmp_path: Path) -> None:
     """Of an encoder that looks at the mean of a patch, so that a patch and its quarters differ by positions alone."""
-    coarse = Encoder(CONFIG.encoder, build_modality(CONFIG))
+    coarse = build_encoder(CONFIG)
     coarse.load_state_dict(encoder.state_dict())
     stem = coarse.modality.stem
     assert isinstance(stem, torch.nn.Conv2d)
@@ -253,7 +252,7 @@ def test_half_precision_and_chunks_change_little(model: Path, clothes: Path, tmp
 def test_a_feature_that_half_precision_can_not_hold_is_an_error(
     encoder: Encoder, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    huge = Encoder(CONFIG.encoder, build_modality(CONFIG))
+    huge = build_encoder(CONFIG)
     huge.load_state_dict(encoder.state_dict())
     huge.blocks[-1].norm2.weight.data.fill_(1e6)
     folder = export(tmp_path / "huge", huge)

@@ -12,20 +12,20 @@ import pytest
 import soundfile
 import torch
 
-from data2vec2.config import AudioConfig, AudioDataConfig, DecoderConfig, EncoderConfig, ModelConfig, TargetConfig
+from data2vec2.config import ArchitectureConfig, EncoderConfig
 from data2vec2.data.samples import english_prompts
-from data2vec2.data.waveform import normalise, read_audio
-from data2vec2.interop.export import export_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
+from data2vec2.interop.folder import export_model
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.waveform import normalise, read_audio
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import run_here
 
 DIM = 16
-CONFIG = ModelConfig(
+CONFIG = ArchitectureConfig(
     modality=AudioConfig(stem="mel"),
     encoder=EncoderConfig(embed_dim=DIM, num_heads=2, prenet_depth=1, depth=1),
-    decoder=DecoderConfig(dim=16, groups=4),
-    targets=TargetConfig(average_layers=1),
 )
 FILES = sorted((english_prompts() / "test" / "digits").glob("*.ogg"))[:5]
 
@@ -33,13 +33,13 @@ FILES = sorted((english_prompts() / "test" / "digits").glob("*.ogg"))[:5]
 @pytest.fixture(scope="module")
 def encoder() -> Encoder:
     torch.manual_seed(3)
-    return Encoder(CONFIG.encoder, build_modality(CONFIG)).eval()
+    return build_encoder(CONFIG).eval()
 
 
 @pytest.fixture(scope="module")
 def model(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "exported"
-    export_encoder(encoder, CONFIG, AudioDataConfig(), folder, "# A model\n")
+    export_model(encoder, ModelInfo(model=CONFIG, data=AudioDataConfig()), folder, "# A model\n")
     return folder
 
 

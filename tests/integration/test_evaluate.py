@@ -12,8 +12,10 @@ import pytest
 from data2vec2.commands.evaluate import format_scores
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.evaluation.low_labels import Curve
+from data2vec2.evaluation.probes import Curve
 from data2vec2.evaluation.scores import Row, Scores
+from data2vec2.modalities.image.arrays import ARRAYS
+from data2vec2.modalities.image.reader import PICTURES
 from tests.integration.helpers import SMALL, files, jpeg_folder, run_here, small_npz
 
 
@@ -52,7 +54,7 @@ def test_a_run_is_scored_on_what_it_held_out(run: Path, data: Path, capsys: pyte
     scores = json.loads(out)
     assert "held-out part" in err
     assert (scores["train_samples"], scores["test_samples"]) == (100, 100)
-    records = open_data(data).train
+    records = open_data(data, PICTURES, ARRAYS).train
     held_out = np.isin(records.names, names)
     train_labels, test_labels = records.labels[~held_out], records.labels[held_out]
     majority = (test_labels == np.bincount(train_labels).argmax()).mean()

@@ -18,37 +18,30 @@ from PIL import Image
 
 import data2vec2
 from data2vec2.commands import export as command
-from data2vec2.commands.export_checks import int8_scores, open_records
-from data2vec2.config import (
-    AudioConfig,
-    AudioDataConfig,
-    DecoderConfig,
-    EncoderConfig,
-    ImageConfig,
-    ImageDataConfig,
-    ModelConfig,
-    TargetConfig,
-    TextConfig,
-    TextDataConfig,
-)
+from data2vec2.config import ArchitectureConfig, EncoderConfig
 from data2vec2.data.letters import Letters
-from data2vec2.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from data2vec2.errors import UserError
 from data2vec2.interop import onnx
-from data2vec2.interop.export import ExportInfo, export_classifier, export_encoder, export_recognizer
-from data2vec2.modalities import build_modality
-from data2vec2.models import Classifier, Encoder, SpeechRecognizer
-from data2vec2.nn.stems import MelConvStem, MelStem
+from data2vec2.interop.folder import export_model
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Classifier, SpeechRecognizer
+from data2vec2.modalities import tools_of
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.model import MelConvStem, MelStem
+from data2vec2.modalities.data import Columns
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig
+from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from tests.integration.helpers import files, jpeg_folder, run_here
 from tests.integration.speech import spoken_folder, tiny_encoder
 
 
-def shape_of(modality: ImageConfig | AudioConfig | TextConfig) -> ModelConfig:
-    return ModelConfig(
+def shape_of(modality: ImageConfig | AudioConfig | TextConfig) -> ArchitectureConfig:
+    return ArchitectureConfig(
         modality=modality,
         encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=0, depth=1),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=1),
     )
 
 
@@ -60,9 +53,9 @@ WAVES = shape_of(
 )
 
 
-def encoder_of(shape: ModelConfig) -> Encoder:
+def encoder_of(shape: ArchitectureConfig) -> Encoder:
     torch.manual_seed(3)
-    return Encoder(shape.encoder, build_modality(shape)).eval()
+    return build_encoder(shape).eval()
 
 
 def loud(model: Classifier | SpeechRecognizer) -> Classifier | SpeechRecognizer:
@@ -79,8 +72,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def classifier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("classifier") / "exported"
-    info = ExportInfo(model=IMAGE, data=GREY, classes=tuple(f"class{n}" for n in range(10)))
-    export_classifier(loud(Classifier(encoder_of(IMAGE), 10)), info, folder, "")
+    info = ModelInfo(model=IMAGE, data=GREY, classes=tuple(f"class{n}" for n in range(10)))
+    export_model(loud(Classifier(encoder_of(IMAGE), 10)), info, folder, "")
     return folder
 
 
@@ -148,8 +141,8 @@ def run_read_me(folder: Path, name: str, *values: object) -> list[list[np.ndarra
 def test_speech_with_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     letters = Letters.of(["zero one two three four five six seven eight nine"])
     model = loud(SpeechRecognizer(encoder_of(MEL), len(letters)))
-    info = ExportInfo(model=MEL, data=AudioDataConfig(), letters=letters)
-    export_recognizer(model, info, tmp_path / "model", "")
+    info = ModelInfo(model=MEL, data=AudioDataConfig(), letters=letters)
+    export_model(model, info, tmp_path / "model", "")
     spoken, out = spoken_folder(tmp_path / "spoken", train=12, test=4), tmp_path / "out"
     assert run_here(["export", tmp_path / "model", out, "--data", spoken, "--int8"]) == 0
     assert "character error rate" in capsys.readouterr().out
@@ -167,8 +160,8 @@ def test_speech_with_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_sounds_over_the_waveform_on_bundled_ones(tmp_path: Path) -> None:
-    info = ExportInfo(model=WAVES, data=AudioDataConfig(), classes=("a", "b"), pooling="linear_softmax")
-    export_classifier(loud(Classifier(encoder_of(WAVES), 2, pooling="linear_softmax")), info, tmp_path / "model", "")
+    info = ModelInfo(model=WAVES, data=AudioDataConfig(), classes=("a", "b"), pooling="linear_softmax")
+    export_model(loud(Classifier(encoder_of(WAVES), 2, pooling="linear_softmax")), info, tmp_path / "model", "")
     done = data2vec2.export(tmp_path / "model", tmp_path / "out")
     assert (done.kind, done.what, done.int8) == ("audio", "classifier", None)
     assert (tmp_path / "out" / "model.onnx").is_file()
@@ -179,11 +172,11 @@ def test_texts(regression: bool, tokenizer: Path, tmp_path: Path) -> None:
     shape = shape_of(TextConfig(vocab_size=load_tokenizer(tokenizer).size, max_tokens=40))
     classes = ("value",) if regression else ("cat", "dog")
     read = TextDataConfig(tokenizer=str(tokenizer))
-    info = ExportInfo(model=shape, data=read, classes=classes, pooling="first", regression=regression)
+    info = ModelInfo(model=shape, data=read, classes=classes, pooling="first", regression=regression)
     model = Classifier(encoder_of(shape), len(classes), pooling="first")
     if regression:
         model.rescale(2000.0, 900.0)  # so large that 1e-4 is below rounding
-    export_classifier(model if regression else loud(model), info, tmp_path / "model", "")
+    export_model(model if regression else loud(model), info, tmp_path / "model", "")
     rows = [
         "text,label",
         *(f"a cat sat {'on a mat ' * (n % 5)},{n % 2 if regression else classes[n % 2]}" for n in range(20)),
@@ -210,7 +203,7 @@ def test_an_encoder_for_torch_export(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_int8_of_an_encoder_of_pictures(pictures: Path, tmp_path: Path) -> None:
-    export_encoder(encoder_of(IMAGE), IMAGE, GREY, tmp_path / "model", "")
+    export_model(encoder_of(IMAGE), ModelInfo(model=IMAGE, data=GREY), tmp_path / "model", "")
     done = data2vec2.export(tmp_path / "model", tmp_path / "out", data=pictures, int8=True)
     assert done.int8 is not None
     assert (done.int8.measure, done.int8.part) == ("knn", "split-off")
@@ -286,7 +279,7 @@ def test_models_and_folders_that_cannot_be(
 
 
 def test_labels_of_other_classes(pictures: Path) -> None:
-    info = ExportInfo(model=IMAGE, data=GREY, classes=("cat", "dog"))
-    parts = open_records(info, pictures, (), None, labels=True)
+    info = ModelInfo(model=IMAGE, data=GREY, classes=("cat", "dog"))
+    parts = tools_of("image").open_labelled(pictures, Columns(), "classes")
     with pytest.raises(UserError, match="the model's classes are cat, dog, and those of --data are class0"):
-        int8_scores(None, None, info, parts)  # type: ignore[arg-type]
+        command.int8_scores(None, None, info, parts)  # type: ignore[arg-type]

@@ -14,22 +14,14 @@ import torch
 import yaml
 from PIL import Image
 
-from data2vec2.config import (
-    DecoderConfig,
-    EncoderConfig,
-    FinetuneConfig,
-    ImageConfig,
-    ImageDataConfig,
-    ModelConfig,
-    TargetConfig,
-    from_dict,
-    to_dict,
-)
+from data2vec2.config import ArchitectureConfig, EncoderConfig, to_dict
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.interop.export import export_encoder, load_classifier, load_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.recipes.finetune import FINETUNE_RECIPES, get_finetune_recipe
+from data2vec2.interop.folder import export_model, load_classifier, load_encoder
+from data2vec2.modalities import get_finetune_recipe, read_finetune_config
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.recipes import FINETUNE
+from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import (
     Child,
     assert_same_run,
@@ -63,14 +55,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported encoder that takes a few milliseconds a step."""
     torch.manual_seed(7)
     folder = tmp_path_factory.mktemp("model") / "exported"
-    shape = ModelConfig(
+    shape = ArchitectureConfig(
         modality=ImageConfig(image_size=28, patch_size=7, num_channels=1),
         encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=1, depth=2),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=2),
     )
-    encoder = Encoder(shape.encoder, build_modality(shape))
-    export_encoder(encoder, shape, ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0), folder, "")
+    info = ModelInfo(model=shape, data=ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0))
+    export_model(build_encoder(shape), info, folder, "")
     return folder
 
 
@@ -308,7 +298,7 @@ def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) ->
     )
     run = tmp_path / "run"
     assert here(model, data, run, *flags) == 0
-    config = from_dict(FinetuneConfig, yaml.safe_load((run / "config.yaml").read_text()))
+    config = read_finetune_config(yaml.safe_load((run / "config.yaml").read_text()))
     assert (config.optim.lr, config.optim.clip_norm, config.optim.layer_decay) == (1e-3, None, 0.9)
     assert (config.data.mean, config.data.flip, config.train.seed) == ((0.3,), False, 3)
     assert load_classifier(run / "exported")[1].data.mean == (0.3,)
@@ -419,11 +409,11 @@ def test_files_that_can_not_be_read_are_counted_and_too_many_stop_it(tmp_path: P
     assert {item["reason"] for item in listed} == {"damaged"}
 
 
-@pytest.mark.parametrize("name", FINETUNE_RECIPES)
+@pytest.mark.parametrize("name", FINETUNE)
 def test_every_recipe_round_trips(name: str) -> None:
     config = get_finetune_recipe(name)
     assert config.recipe == name
-    assert from_dict(FinetuneConfig, yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
+    assert read_finetune_config(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
 
 
 @pytest.mark.skipif(not timm_works(), reason="timm can't be imported")

@@ -15,22 +15,15 @@ import torch
 import yaml
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from data2vec2.config import (
-    DecoderConfig,
-    EncoderConfig,
-    ModelConfig,
-    TargetConfig,
-    TextConfig,
-    TextDataConfig,
-    read_finetune_config,
-    to_dict,
-)
+from data2vec2.config import ArchitectureConfig, EncoderConfig, to_dict
 from data2vec2.data.samples import wordnet_glosses
-from data2vec2.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from data2vec2.interop.export import export_encoder, load_classifier
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.recipes.text_finetune import TEXT_FINETUNE_RECIPES
+from data2vec2.interop.folder import export_model, load_classifier
+from data2vec2.modalities import read_finetune_config
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig
+from data2vec2.modalities.text.recipes import FINETUNE
+from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from tests.integration.helpers import Child, assert_same_run, last_step, run_here, words
 
 TABLE = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()
@@ -56,15 +49,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An encoder that takes a few milliseconds a step."""
     place = tmp_path_factory.mktemp("model")
     save_tokenizer(train_tokenizer([text for text, _ in ROWS], 600), place / "tokenizer")
-    shape = ModelConfig(
+    shape = ArchitectureConfig(
         modality=TextConfig(vocab_size=load_tokenizer(place / "tokenizer").size, max_tokens=32),
         encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=0, depth=2),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=1),
     )
     torch.manual_seed(7)
-    encoder = Encoder(shape.encoder, build_modality(shape))
-    export_encoder(encoder, shape, TextDataConfig(tokenizer=str(place / "tokenizer")), place / "exported", "")
+    info = ModelInfo(model=shape, data=TextDataConfig(tokenizer=str(place / "tokenizer")))
+    export_model(build_encoder(shape), info, place / "exported", "")
     return place / "exported"
 
 
@@ -251,8 +242,8 @@ def test_numbers_that_are_all_the_same(tmp_path: Path, model: Path, capsys: pyte
     assert "are 3; there is nothing to learn" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", TEXT_FINETUNE_RECIPES)
+@pytest.mark.parametrize("name", FINETUNE)
 def test_every_recipe_round_trips(name: str) -> None:
-    config = TEXT_FINETUNE_RECIPES[name]()
+    config = FINETUNE[name]()
     assert config.recipe == name
     assert read_finetune_config(yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config

@@ -14,8 +14,10 @@ import torch
 
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.interop.export import load_encoder
-from data2vec2.recipes import get_recipe
+from data2vec2.interop.folder import load_encoder
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.image.arrays import ARRAYS
+from data2vec2.modalities.image.reader import PICTURES
 from tests.integration.helpers import SMALL, run_here, small_npz
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -47,7 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
 
 
 def pictures(count: int) -> torch.Tensor:
-    pixels = np.stack([open_data(fashion_mnist()).train.read(place) for place in range(count)])
+    pixels = np.stack([open_data(fashion_mnist(), PICTURES, ARRAYS).train.read(place) for place in range(count)])
     return torch.from_numpy(pixels)[:, None].float() / 255
 
 

@@ -14,37 +14,35 @@ import torch
 from PIL import Image
 
 import data2vec2
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ImageDataConfig, ModelConfig, TargetConfig
-from data2vec2.data.image import central_box, crop
-from data2vec2.evaluation.features import Normalise
-from data2vec2.interop.export import ExportInfo, export_classifier, export_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.models.classifier import Classifier
+from data2vec2.config import ArchitectureConfig, EncoderConfig
+from data2vec2.interop.folder import export_model
+from data2vec2.method.heads import Classifier
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.reader import Normalise, central_box, crop
+from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import jpeg_folder, run_here
 
 CLASSES = ("cat", "dog", "a horse", "zebra")
 DATA = ImageDataConfig(mean=(0.4,) * 3, std=(0.3,) * 3, eval_crop=0.875)
-CONFIG = ModelConfig(
+CONFIG = ArchitectureConfig(
     modality=ImageConfig(image_size=32, patch_size=8, num_channels=3, position_size=24),
     encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=1, depth=2),
-    decoder=DecoderConfig(dim=16, groups=4),
-    targets=TargetConfig(average_layers=2),
 )
 
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
     torch.manual_seed(0)
-    classifier = Classifier(Encoder(CONFIG.encoder, build_modality(CONFIG)), len(CLASSES)).eval()
+    classifier = Classifier(build_encoder(CONFIG), len(CLASSES)).eval()
     with torch.no_grad():
         classifier.head.weight.normal_(std=2)
     return classifier
 
 
 def export(classifier: Classifier, folder: Path, multi_label: bool) -> Path:
-    info = ExportInfo(model=CONFIG, data=DATA, classes=CLASSES, multi_label=multi_label)
-    export_classifier(classifier, info, folder, "# A classifier\n")
+    info = ModelInfo(model=CONFIG, data=DATA, classes=CLASSES, multi_label=multi_label)
+    export_model(classifier, info, folder, "# A classifier\n")
     return folder
 
 
@@ -171,7 +169,7 @@ def test_an_encoder_without_a_head_is_refused(
     classifier: Classifier, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "exported"
-    export_encoder(classifier.encoder, CONFIG, DATA, folder, "# An encoder\n")
+    export_model(classifier.encoder, ModelInfo(model=CONFIG, data=DATA), folder, "# An encoder\n")
     assert run_here(["predict", folder, clothes]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""

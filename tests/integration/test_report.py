@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from data2vec2.commands.report import report
+from data2vec2.api import report
 from data2vec2.errors import UserError
 from tests.integration.helpers import SMALL, run_here, small_npz, words
 from tests.unit.reporting.pages import read_page
@@ -62,11 +62,11 @@ def test_several_runs_are_compared(folder: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_comparison_goes_to_the_current_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert report(folder / "a", folder / "b") == Path("comparison.html")
+    assert report([folder / "a", folder / "b"]) == Path("comparison.html")
     page = tmp_path / "comparison.html"
     page.write_text("precious")
     with pytest.raises(UserError, match="exists; --overwrite replaces it"):
-        report(folder / "a", folder / "b")
+        report([folder / "a", folder / "b"])
     assert page.read_text() == "precious"
     assert run_here(["report", folder / "a", folder / "b", "--overwrite"]) == 0
     assert "2 runs compared" in page.read_text("utf-8")

@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data2vec2.data.image import ImageReader
-from data2vec2.data.loader import MaskedBatches, iterate
+from data2vec2.data.batch import Batches, iterate
 from data2vec2.data.records import open_data
 from data2vec2.data.sampler import GlobalBatches
-from data2vec2.recipes import get_recipe
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.image.arrays import ARRAYS
+from data2vec2.modalities.image.reader import PICTURES, ImageReader
+from data2vec2.tasks.pretrain import Masks
 from tests.integration.helpers import SMALL, jpeg_folder, metrics, run_here
 
 datasets = pytest.importorskip("datasets")
@@ -114,10 +116,10 @@ def test_workers_give_what_one_process_gives(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     config = get_recipe("image_tiny")
-    records = open_data(make(tmp_path)).train
+    records = open_data(make(tmp_path), PICTURES, ARRAYS).train
     reader = ImageReader(records, config.model.modality, config.data, 0)
     order = GlobalBatches(len(records), 64, 0)  # four batches hold every sample
-    batches = MaskedBatches(reader, order, config.model.masks)
+    batches = Batches(reader, order, [Masks(config.model.masks, reader)])
     here, there = (list(iterate(batches, 0, 4, workers=workers)) for workers in (0, 1))
     assert all(torch.equal(one.inputs, two.inputs) for one, two in zip(here, there, strict=True))
     assert [one.bad for one in here] == [two.bad for two in there]

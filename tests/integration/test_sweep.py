@@ -12,12 +12,13 @@ import pytest
 import torch
 import yaml
 
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ImageDataConfig, ModelConfig, TargetConfig
+from data2vec2.config import ArchitectureConfig, EncoderConfig
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.interop.export import export_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.training.best import Best
+from data2vec2.interop.folder import export_model
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.training.checkpoint import Best
 from tests.integration.helpers import Child, assert_same_run, files, last_step, run_here, words
 
 FLAGS = words(
@@ -32,15 +33,13 @@ SWEEP = (*FLAGS, *words("--train.seed 3 --sweep 1e-2,1e-4 --seeds 2"))
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported encoder with random weights."""
     torch.manual_seed(7)
-    shape = ModelConfig(
+    shape = ArchitectureConfig(
         modality=ImageConfig(image_size=28, patch_size=7, num_channels=1),
         encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=0, depth=2),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=2),
     )
     folder = tmp_path_factory.mktemp("model") / "exported"
-    encoder = Encoder(shape.encoder, build_modality(shape))
-    export_encoder(encoder, shape, ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0), folder, "")
+    info = ModelInfo(model=shape, data=ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0))
+    export_model(build_encoder(shape), info, folder, "")
     return folder
 
 

@@ -16,10 +16,11 @@ import yaml
 from transformers import AutoModel, AutoTokenizer
 
 import data2vec2
-from data2vec2.commands import demo, tokenizer
 from data2vec2.data.samples import wordnet_glosses
-from data2vec2.data.text import find_text
-from data2vec2.interop.export import load_encoder
+from data2vec2.interop.folder import load_encoder
+from data2vec2.modalities import spec_of
+from data2vec2.modalities.text import corpus
+from data2vec2.modalities.text.files import find_text
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
 from tests.unit.reporting.pages import read_page
 
@@ -128,12 +129,12 @@ def test_a_vocabulary_is_made_of_evenly_spread_pieces_of_long_texts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def taken() -> str:
-        return " ".join(tokenizer._texts(find_text(tmp_path)["train"], "text", "line", lambda *_: None))
+        return " ".join(corpus.sampled_texts(find_text(tmp_path)["train"], "text", "line", lambda *_: None))
 
     for name, word in (("a.txt", "first"), ("b.txt", "other"), ("c.txt", "third")):
         (tmp_path / name).write_text(f"{word}\n" * 1_000)
     assert [taken().count(word) for word in ("first", "other", "third")] == [1_000] * 3
-    monkeypatch.setattr(tokenizer, "LEARNED", 1_800)  # a tenth of the bytes
+    monkeypatch.setattr(corpus, "LEARNED", 1_800)  # a tenth of the bytes
     assert [taken().count(word) for word in ("first", "other", "third")] == pytest.approx([120] * 3, abs=2)
 
 
@@ -162,12 +163,10 @@ def test_a_run_is_scored_and_shown(whole: Path, tmp_path: Path, capsys: pytest.C
 
 
 def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    data, what, asked = demo.DEMOS["text"]
-    tuned = asked["finetune"]
-    tuned = replace(tuned, train=replace(tuned.train, updates=2, processes=1))
-    monkeypatch.setitem(
-        demo.DEMOS, "text", (data, what, {**asked, "max_samples": 300, "labels": (3,), "finetune": tuned})
-    )
+    asked = spec_of("text").demo.evaluation
+    tuned = replace(asked["finetune"], train=replace(asked["finetune"].train, updates=2, processes=1))
+    for name, value in {"max_samples": 300, "labels": (3,), "finetune": tuned}.items():
+        monkeypatch.setitem(asked, name, value)
     flags = words("--train.updates 4 --train.eval-every 0 --train.batch-size 4 --model.modality.vocab-size 1000")
     assert run_here(["demo", "text", "--out", tmp_path / "run", *SMALL, *flags]) == 0
     printed, said = capsys.readouterr()

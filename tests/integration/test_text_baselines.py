@@ -13,8 +13,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from data2vec2.interop.export import load_encoder
-from data2vec2.recipes import get_recipe
+from data2vec2.interop.folder import load_encoder
+from data2vec2.modalities import get_recipe
 from tests.integration.helpers import run_here
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

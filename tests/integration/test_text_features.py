@@ -14,21 +14,15 @@ import pytest
 import torch
 
 import data2vec2
-from data2vec2.config import (
-    DecoderConfig,
-    EncoderConfig,
-    ImageConfig,
-    ImageDataConfig,
-    ModelConfig,
-    TargetConfig,
-    TextConfig,
-    TextDataConfig,
-)
+from data2vec2.config import ArchitectureConfig, EncoderConfig
 from data2vec2.data.samples import wordnet_glosses
-from data2vec2.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from data2vec2.interop.export import export_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
+from data2vec2.interop.folder import export_model
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig
+from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from tests.integration.helpers import run_here
 
 DIM, TOKENS = 16, 24
@@ -37,12 +31,10 @@ ROWS = sorted(zip(TABLE["text"], TABLE["label"], strict=True), key=lambda row: r
 """Every class soon occurs."""
 
 
-def config(vocab_size: int) -> ModelConfig:
-    return ModelConfig(
+def config(vocab_size: int) -> ArchitectureConfig:
+    return ArchitectureConfig(
         modality=TextConfig(vocab_size=vocab_size, max_tokens=TOKENS),
         encoder=EncoderConfig(embed_dim=DIM, num_heads=2, prenet_depth=0, depth=2),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=1),
     )
 
 
@@ -63,15 +55,14 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def encoder(tokenizer: Path) -> Encoder:
     torch.manual_seed(3)
-    model = config(load_tokenizer(tokenizer).size)
-    return Encoder(model.encoder, build_modality(model)).eval()
+    return build_encoder(config(load_tokenizer(tokenizer).size)).eval()
 
 
 @pytest.fixture(scope="module")
 def model(encoder: Encoder, tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "exported"
-    shape = config(load_tokenizer(tokenizer).size)
-    export_encoder(encoder, shape, TextDataConfig(tokenizer=str(tokenizer)), folder, "# A model\n")
+    info = ModelInfo(model=config(load_tokenizer(tokenizer).size), data=TextDataConfig(tokenizer=str(tokenizer)))
+    export_model(encoder, info, folder, "# A model\n")
     return folder
 
 
@@ -247,14 +238,12 @@ def test_data_that_can_not_be(model: Path, data: Path, tmp_path: Path, capsys: p
 
 @pytest.mark.parametrize("verb", ["evaluate", "embed"])
 def test_columns_are_for_text(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    shape = ModelConfig(
+    shape = ArchitectureConfig(
         modality=ImageConfig(image_size=8, patch_size=4, num_channels=1),
         encoder=EncoderConfig(embed_dim=DIM, num_heads=2, prenet_depth=0, depth=1),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=1),
     )
-    pictures = ImageDataConfig(mean=(0.5,), std=(0.5,))
-    export_encoder(Encoder(shape.encoder, build_modality(shape)), shape, pictures, tmp_path / "m", "# A model\n")
+    info = ModelInfo(model=shape, data=ImageDataConfig(mean=(0.5,), std=(0.5,)))
+    export_model(build_encoder(shape), info, tmp_path / "m", "# A model\n")
     out = ["--out", tmp_path / "f"] if verb == "embed" else []
     assert run_here([verb, tmp_path / "m", data, "--text-columns", "text", *out]) == 2
     assert "--text-columns and --label-column are for models of text" in capsys.readouterr().err

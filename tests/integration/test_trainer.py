@@ -17,22 +17,16 @@ from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 import data2vec2
-from data2vec2.config import (
-    DecoderConfig,
-    EncoderConfig,
-    ImageConfig,
-    ImageDataConfig,
-    ModelConfig,
-    TargetConfig,
-    TextConfig,
-    TextDataConfig,
-)
+from data2vec2.config import ArchitectureConfig, EncoderConfig, TargetConfig
 from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
-from data2vec2.data.tokenizer import save_tokenizer, train_tokenizer
 from data2vec2.errors import UserError
-from data2vec2.interop.export import export_encoder, load_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
+from data2vec2.interop.folder import export_model, load_encoder
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig
+from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from tests.integration.pipelines import ask
 from tests.integration.speech import tiny_encoder
 from tests.unit.interop.test_transformers_pretraining import run_config
@@ -40,23 +34,21 @@ from tests.unit.interop.test_transformers_pretraining import run_config
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
-def encoder_of(modality: ImageConfig | TextConfig) -> tuple[Encoder, ModelConfig]:
+def exported(modality: ImageConfig | TextConfig, data: ImageDataConfig | TextDataConfig, folder: Path) -> Path:
+    """A tiny encoder with random weights."""
     torch.manual_seed(7)
-    shape = ModelConfig(
-        modality=modality,
-        encoder=EncoderConfig(embed_dim=32, num_heads=2, prenet_depth=0, depth=2),
-        decoder=DecoderConfig(dim=16, groups=4),
-        targets=TargetConfig(average_layers=2),
-    )
-    return Encoder(shape.encoder, build_modality(shape)), shape
+    encoder = EncoderConfig(embed_dim=32, num_heads=2, prenet_depth=0, depth=2)
+    shape = ArchitectureConfig(modality=modality, encoder=encoder)
+    export_model(build_encoder(shape), ModelInfo(model=shape, data=data), folder, "")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    encoder, shape = encoder_of(ImageConfig(image_size=28, patch_size=7, num_channels=1))
-    folder = tmp_path_factory.mktemp("image") / "exported"
-    export_encoder(encoder, shape, ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0), folder, "")
-    return folder
+    data = ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0)
+    return exported(
+        ImageConfig(image_size=28, patch_size=7, num_channels=1), data, tmp_path_factory.mktemp("image") / "exported"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -69,9 +61,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("text")
     glosses = pq.read_table(wordnet_glosses() / "test.parquet").column("text").to_pylist()
     save_tokenizer(train_tokenizer(glosses, 1_000), folder / "tokenizer")
-    encoder, shape = encoder_of(TextConfig(vocab_size=1_000, max_tokens=48))
-    export_encoder(encoder, shape, TextDataConfig(tokenizer=str(folder / "tokenizer")), folder / "exported", "")
-    return folder / "exported"
+    data = TextDataConfig(tokenizer=str(folder / "tokenizer"))
+    return exported(TextConfig(vocab_size=1_000, max_tokens=48), data, folder / "exported")
 
 
 Example = Callable[..., list[float]]
@@ -141,7 +132,7 @@ def test_features_of_a_text(text: Path) -> None:
 
 
 def test_pretraining(tmp_path: Path, example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data2vec2.recipes.get_recipe", small_recipe(data2vec2.recipes.get_recipe))
+    monkeypatch.setattr("data2vec2.modalities.get_recipe", small_recipe(get_recipe))
     [loss] = example("pretrain_images.py", tmp_path / "out", 3)
     assert np.isfinite(loss)
     info = load_encoder(tmp_path / "out")[1]

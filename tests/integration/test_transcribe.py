@@ -13,11 +13,12 @@ import soundfile
 import torch
 
 import data2vec2
-from data2vec2.config import AudioConfig, AudioDataConfig
 from data2vec2.data.letters import Letters
-from data2vec2.evaluation.recognition import cuts, log_probs
-from data2vec2.interop.export import ExportInfo, export_recognizer, load_encoder
-from data2vec2.models.ctc import SpeechRecognizer
+from data2vec2.interop.folder import export_model, load_encoder
+from data2vec2.method.heads import SpeechRecognizer
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.speech import cuts, log_probs
+from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import run_here
 from tests.integration.speech import spoken_folder, tiny_encoder
 
@@ -36,8 +37,8 @@ def recognizer(tmp_path_factory: pytest.TempPathFactory) -> SpeechRecognizer:
 def model(tmp_path_factory: pytest.TempPathFactory, recognizer: SpeechRecognizer) -> Path:
     folder = tmp_path_factory.mktemp("model")
     _, info = load_encoder(tiny_encoder(folder / "encoder"))
-    full = ExportInfo(model=info.model, data=AudioDataConfig(), letters=Letters.of(["aeinot"]))
-    export_recognizer(recognizer, full, folder / "exported", "# A recogniser\n")
+    full = ModelInfo(model=info.model, data=AudioDataConfig(), letters=Letters.of(["aeinot"]))
+    export_model(recognizer, full, folder / "exported", "# A recogniser\n")
     return folder / "exported"
 
 

@@ -8,20 +8,14 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from data2vec2.config import (
-    AudioConfig,
-    DecoderConfig,
-    EncoderConfig,
-    ImageConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
-    TargetConfig,
-    TextConfig,
-)
+from data2vec2.config import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.interop.fairseq import keys
-from data2vec2.models import Data2Vec2
-from data2vec2.nn.positions import sincos_2d
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import tools_of
+from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.image.config import ImageConfig
+from data2vec2.modalities.image.model import sincos_2d
+from data2vec2.modalities.text.config import TextConfig
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -41,6 +35,11 @@ def golden_weight(name: str, shape: list[int]) -> torch.Tensor:
     return torch.from_numpy(r.astype("float32"))
 
 
+def build(config: ModelConfig) -> Data2Vec2:
+    """A model with random weights."""
+    return Data2Vec2(config, tools_of(config.modality.kind).build(config))
+
+
 class GoldenCase:
     """A case: configuration, stored tensors, and our model with the golden weights in it."""
 
@@ -55,8 +54,8 @@ class GoldenCase:
         if isinstance(self.config.modality, TextConfig):  # the trunk alone
             of_teacher = {n.removeprefix("blocks."): s for n, s in shapes.items() if n.startswith("blocks.")}
         self.original_teacher = self._weights("_ema.", of_teacher)
-        self.model = Data2Vec2(self.config)
-        self.model.load_state_dict(keys.state_dict(self.config, self.original_student, self.original_teacher))
+        self.model = build(self.config)
+        self.model.load_state_dict(keys.our_tensors(self.config, self.original_student, self.original_teacher)[0])
 
     def _weights(self, prefix: str, names: dict[str, list[int]]) -> dict[str, torch.Tensor]:
         weights = {}

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, AutoModelForPreTraining
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForPreTraining
 
-from data2vec2 import Data2Vec2AudioConfig, Data2Vec2ImageConfig, Data2Vec2TextConfig
 from data2vec2.interop.fairseq import keys
-from data2vec2.models import Data2Vec2
-from data2vec2.recipes import get_recipe
-from data2vec2.training.ema import Ema
-from tests.parity.cases import GOLDEN, GoldenCase, relative_error, subsample
+from data2vec2.modalities import get_recipe
+from data2vec2.training.optim import Ema
+from tests.parity.cases import GOLDEN, GoldenCase, build, relative_error, subsample
 
 TOLERANCE = 1e-4
 
@@ -44,9 +42,8 @@ def test_golden_features_and_loss_through_transformers(
 ) -> None:
     """Of the encoder, and of the model that pre-trains, both saved and loaded."""
     kind = tiny.info["config"]["modality"].lower()
-    configs = {"image": Data2Vec2ImageConfig, "audio": Data2Vec2AudioConfig, "text": Data2Vec2TextConfig}
-    run = get_recipe(f"{kind}_tiny")
-    model = AutoModelForPreTraining.from_config(configs[kind].from_run_config(replace(run, model=tiny.config)))
+    run = replace(get_recipe(f"{kind}_tiny"), model=tiny.config)
+    model = AutoModelForPreTraining.from_config(CONFIG_MAPPING[f"data2vec2-{kind}"].from_run_config(run))
     names = {
         f"encoder.{n.removeprefix('student.')}" if n.startswith("student.") else n: n for n in tiny.model.state_dict()
     }
@@ -148,7 +145,7 @@ def test_every_released_key_has_a_place(recipe: str) -> None:
     manifest = json.loads((GOLDEN / "manifests" / f"{recipe}.json").read_text())
     config = get_recipe(recipe).model
     with torch.device("meta"):
-        model = Data2Vec2(config)
+        model = build(config)
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {}
     for encoder, part in (("student", "state_dict"), ("teacher", "ema")):

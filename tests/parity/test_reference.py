@@ -9,19 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from data2vec2.config import (
-    DecoderConfig,
-    EncoderConfig,
-    ImageConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
-    TargetConfig,
-)
-from data2vec2.masking import draw_keep_ids, num_kept
-from data2vec2.models import Data2Vec2
+from data2vec2.config import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
+from data2vec2.method.masking import draw_keep_ids, num_kept
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities.image.config import ImageConfig
 from tests.parity import reference
-from tests.parity.cases import GoldenCase, relative_error
+from tests.parity.cases import GoldenCase, build, relative_error
 
 TOLERANCE = 1e-4
 
@@ -100,7 +93,7 @@ def random_config(seed: int) -> ModelConfig:
 def test_the_fast_version_against_the_slow_one(seed: int) -> None:
     config = random_config(seed)
     torch.manual_seed(seed)
-    model = Data2Vec2(config).train()
+    model = build(config).train()
     with torch.no_grad():
         for parameter in model.parameters():  # away from the initialisation, where biases are 0 and teacher = student
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -1,60 +1,67 @@
-"""The structure of the code: who may import whom, how long a piece may be, what is never used."""
+"""The structure of the code: who may import whom, who may ask for a modality by name, what is never used."""
 
 import ast
 import graphlib
-import subprocess
-import sys
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
 
 import data2vec2
-from data2vec2.cli import VERBS
-from data2vec2.config import RunConfig, from_dict, to_dict
-from data2vec2.models import Data2Vec2
-from data2vec2.recipes import RECIPES, get_recipe
 
 SOURCE = Path(data2vec2.__file__).parent
 ROOT = "data2vec2"
 
 # A module or folder directly under data2vec2, and its layer. Imports go down, or sideways inside one folder.
 LAYERS = {
-    "config": 0, "errors": 0, "version": 0, "registration": 0,
-    "nn": 1, "masking": 1, "targets": 1, "losses": 1, "rng": 1, "recipes": 1,
+    "errors": 0, "version": 0, "registration": 0, "rng": 0,
+    "config": 1, "files": 1,
     "data": 2, "training": 2,
-    "modalities": 3,
-    "models": 4,
-    "evaluation": 5,
-    "tasks": 6,
+    "method": 3,
+    "evaluation": 4,
+    "tasks": 5,
+    "modalities": 6,
     "interop": 7, "reporting": 7,
     "commands": 8,
-    "cli": 9,
-    "__main__": 10,
+    "api": 9,
+    "cli": 10,
+    "__main__": 11,
 }  # fmt: skip
-PAGES = {"masking", "targets", "losses", "rng"}
-"""The single files of layer 1, which stand in one folder."""
-ONLY = {"config": set[str](), "errors": set[str](), "version": set[str](), "registration": set[str](), "nn": {"torch"}}
-"""Parts that may use nothing but the standard library, the package and these."""
+LIGHT = {"errors", "version", "registration", "config"}
+"""Parts that use nothing but the standard library, so that `--help` and `import data2vec2` are quick."""
 NOT_AT_IMPORT = {
     "torchvision", "torchaudio", "torchcodec", "timm", "lightning", "pytorch_lightning", "accelerate",
     "onnx", "onnxscript", "onnxruntime",
 }  # fmt: skip
 NEVER = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
-WRITES_PICKLES = "data2vec2.interop.fairseq.files"
+WRITES_PICKLES = "data2vec2.interop.fairseq.original"
 """The one module that may call `torch.save`: files for the original's tools, which read nothing else."""
-MAX_FILE, MAX_FUNCTION = 330, 70
+
+KIND = r"""["'](image|audio|text)["']"""
+DECIDES = re.compile(
+    rf"(==|!=)\s*{KIND}|\bin\s*[(\[{{]\s*{KIND}|isinstance\([^)]*\b(Image|Audio|Text)[A-Z]\w*|{KIND}\s*:|case {KIND}"
+)
+ASKS_FOR_A_MODALITY = {
+    "interop/fairseq/config.py": "the original has three modalities, with names and settings of their own",
+    "interop/fairseq/keys.py": "and their tensors have names of their own",
+}
+"""Files outside `modalities/` that decide by modality, with their reasons: at most five."""
+LONG_FILE, LONG_FUNCTION = 330, 70
+LONG_FOR_A_REASON = {
+    "commands/options.py": "every verb's options stand in one place",
+    "commands/runner.py": "pre-training and fine-tuning, alone or in several processes, are one story",
+    "cli.py": "every verb's words stand in one place",
+    "modalities/text/corpus.py": "one pass from files to blocks of tokens, with its cache",
+}
+"""Longer files than most; another one is a warning, not an error."""
 
 MODULES = {
     ".".join([ROOT, *path.relative_to(SOURCE).with_suffix("").parts]).removesuffix(".__init__"): path
     for path in sorted(SOURCE.rglob("*.py"))
 }
-
-
-def parsed(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text("utf-8"))
+TREES = {module: ast.parse(path.read_text("utf-8")) for module, path in MODULES.items()}
 
 
 def imported(tree: ast.AST, module: str) -> set[str]:
@@ -72,11 +79,6 @@ def imported(tree: ast.AST, module: str) -> set[str]:
 def part_of(module: str) -> str:
     """The module or folder directly under the package; "" for the package itself."""
     return module.split(".")[1] if "." in module else ""
-
-
-def may_import(source: str, target: str) -> bool:
-    """Whether a part may import from another."""
-    return source == target or LAYERS[target] < LAYERS[source] or {source, target} <= PAGES
 
 
 def at_import(node: ast.AST) -> Iterator[ast.AST]:
@@ -105,57 +107,66 @@ def dangers(tree: ast.AST) -> list[str]:
     return found
 
 
-def test_every_part_has_a_layer() -> None:
-    assert {part_of(module) for module in MODULES} - {""} == set(LAYERS)
-
-
-@pytest.mark.parametrize("module", [module for module in MODULES if module != ROOT])
-def test_imports_go_down(module: str) -> None:
-    part = part_of(module)
-    names = imported(parsed(module), module)
+def wrong_imports(module: str, tree: ast.AST) -> list[str]:
+    """What a module imports that lies above it, or that its part may not use."""
+    part, names = part_of(module), imported(tree, module)
     inner = {part_of(name) for name in names if name.startswith(f"{ROOT}.")} & set(LAYERS)
-    wrong = sorted(target for target in inner if not may_import(part, target))
-    assert not wrong, f"{module} (layer {LAYERS[part]}) imports from {wrong}"
-    if part in ONLY:
-        foreign = {name.split(".")[0] for name in names} - sys.stdlib_module_names - {ROOT} - ONLY[part]
-        assert not foreign, f"{module} imports {foreign}"
+    wrong = [f"{ROOT}.{other}" for other in inner if other != part and LAYERS[other] >= LAYERS[part]]
+    foreign = ({name.split(".")[0] for name in names} - sys_names()) if part in LIGHT else set()
+    return sorted([*wrong, *foreign])
 
 
-def test_the_package_itself_imports_almost_nothing() -> None:
-    lines = [node for node in parsed(ROOT).body if isinstance(node, ast.Import | ast.ImportFrom)]
+def sys_names() -> set[str]:
+    """Top-level names of the standard library, and ours."""
+    import sys
+
+    return {*sys.stdlib_module_names, ROOT}
+
+
+def test_the_house() -> None:
+    """Every part has a layer; imports go down and in no circle; nothing fragile or unsafe is used."""
+    assert {part_of(module) for module in MODULES} - {""} == set(LAYERS)
+    wrong = {module: wrong_imports(module, tree) for module, tree in TREES.items() if module != ROOT}
+    assert not {module: names for module, names in wrong.items() if names}
+
+    lines = [node for node in TREES[ROOT].body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {name for line in lines for name in imported(line, ROOT)}
     assert {part_of(name) for name in names if name.startswith(ROOT)} <= {"registration", "version"}
 
-
-def test_no_import_circle() -> None:
-    graph = {module: {name for name in imported(parsed(module), module) if name in MODULES} for module in MODULES}
+    graph = {module: {name for name in imported(tree, module) if name in MODULES} for module, tree in TREES.items()}
     del graph[ROOT]  # its imports of other parts happen on first use
-    for targets in graph.values():
-        targets.discard(ROOT)
-    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which shows the circle
+    list(graphlib.TopologicalSorter({m: deps - {ROOT, m} for m, deps in graph.items()}).static_order())  # or CycleError
+
+    for module, tree in TREES.items():
+        here = [node for node in at_import(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        fragile = {name.split(".")[0] for node in here for name in imported(node, module)} & NOT_AT_IMPORT
+        assert not fragile, f"{module} imports {fragile} when it is imported"
+        assert dangers(tree) == (["torch.save"] if module == WRITES_PICKLES else []), module
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nothing_fragile_is_imported_with_a_module(module: str) -> None:
-    names = set().union(
-        *(imported(node, module) for node in at_import(parsed(module)) if isinstance(node, ast.Import | ast.ImportFrom))
-    )
-    assert not {name.split(".")[0] for name in names} & NOT_AT_IMPORT
+def test_only_modalities_know_modalities() -> None:
+    """Commands, tasks, reports and the command line ask a `Spec`; the exceptions are listed, and few."""
+    files = {path.relative_to(SOURCE).as_posix(): path.read_text("utf-8") for path in MODULES.values()}
+    found = {name for name, text in files.items() if not name.startswith("modalities/") and DECIDES.search(text)}
+    assert found == set(ASKS_FOR_A_MODALITY)
+    assert len(found) <= 5
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_no_pickle_and_no_eval(module: str) -> None:
-    assert dangers(parsed(module)) == (["torch.save"] if module == WRITES_PICKLES else [])
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_files_and_functions_are_short(module: str) -> None:
-    lines = len(MODULES[module].read_text("utf-8").splitlines())
-    assert lines <= MAX_FILE, f"{module} has {lines} lines"
-    for node in ast.walk(parsed(module)):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert length <= MAX_FUNCTION, f"{module}.{node.name} has {length} lines"
+def test_long_files_and_functions_have_a_reason() -> None:
+    """A warning, because a cap bends code: shorten the piece, or give its reason above."""
+    long = {}
+    for module, path in MODULES.items():
+        name, lines = path.relative_to(SOURCE).as_posix(), len(path.read_text("utf-8").splitlines())
+        if lines > LONG_FILE:
+            long[name] = lines
+        for node in ast.walk(TREES[module]):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length > LONG_FUNCTION:
+                    long[f"{name}:{node.name}"] = length
+    for name in long.keys() - LONG_FOR_A_REASON.keys():
+        warnings.warn(f"{name} has {long[name]} lines, and no reason in {Path(__file__).name}", stacklevel=1)
+    assert not LONG_FOR_A_REASON.keys() - long.keys(), "these are short now; take their reasons out"
 
 
 @pytest.mark.parametrize(
@@ -173,33 +184,12 @@ def test_the_checks_see_what_is_forbidden(text: str) -> None:
     assert dangers(ast.parse(text))
 
 
-def test_the_checks_allow_what_is_allowed() -> None:
+def test_the_checks_see_wrong_imports_and_decisions() -> None:
     assert not dangers(ast.parse("model.eval(); np.load(f, allow_pickle=False); torch.load(f, weights_only=True)"))
-    assert may_import("cli", "config")
-    assert not may_import("config", "cli")
-    assert not may_import("data", "training")
-
-
-@pytest.mark.parametrize("arguments", [["--help"], *([verb, "--help"] for verb in VERBS)])
-def test_help_needs_no_torch(arguments: list[str]) -> None:
-    program = (
-        "import sys, atexit\n"
-        "heavy = {'torch', 'transformers', 'sklearn', 'matplotlib'}\n"
-        "atexit.register(lambda: print('heavy:', sorted(heavy & set(sys.modules))))\n"
-        "from data2vec2.cli import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "usage" in done.stdout
-    assert done.stdout.splitlines()[-1] == "heavy: []"
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_builds_and_round_trips(name: str) -> None:
-    config = get_recipe(name)
-    assert config.recipe == name
-    assert from_dict(RunConfig, to_dict(config)) == config
-    assert from_dict(RunConfig, yaml.safe_load(yaml.safe_dump(to_dict(config)))) == config
-    with torch.device("meta"):
-        assert sum(p.numel() for p in Data2Vec2(config.model).student.parameters()) > 0
+    assert not wrong_imports("data2vec2.cli", ast.parse("from data2vec2.config import RunConfig"))
+    assert wrong_imports("data2vec2.config.run", ast.parse("from data2vec2.cli import main")) == ["data2vec2.cli"]
+    assert wrong_imports("data2vec2.data.batch", ast.parse("import data2vec2.training.loop"))
+    assert wrong_imports("data2vec2.config.run", ast.parse("import torch")) == ["torch"]
+    for text in ('kind == "image"', 'x in ("text", 1)', "isinstance(c, (int, AudioConfig))", '{"audio": 1}'):
+        assert DECIDES.search(text), text
+    assert not DECIDES.search('spec.name == kind or isinstance(data, Mapping) or words["pictures"]')

@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data2vec2.commands.running import run_task
 from torch import Tensor, nn
 
-from data2vec2.commands.running import run_task
-from data2vec2.config import OptimConfig, RunConfig
-from data2vec2.data.skipped import Skipped
-from data2vec2.masking import draw_keep_ids
-from data2vec2.modalities import Modality, Rows, Tokens
-from data2vec2.models import Data2Vec2, Encoder
-from data2vec2.nn.gather import take
+from data2vec2.config.run import OptimConfig, RunConfig
+from data2vec2.data.account import Skipped
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.gather import take
+from data2vec2.method.masking import draw_keep_ids
+from data2vec2.method.modality import Modality, Rows, Tokens
+from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import load_newest
-from data2vec2.training.ema import Ema
 from data2vec2.training.loop import Outcome
-from data2vec2.training.optim import build_optimizer
+from data2vec2.training.optim import Ema, build_optimizer
 from data2vec2.training.run import RunFolder
 from tests.pages import module_of
 

@@ -1,17 +1,23 @@
-"""doctor: what this machine can do."""
+"""doctor: what this machine can do, and what a run ran on."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
+import os
+import platform
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from data2vec2.commands.environment import environment
+from data2vec2.modalities import specs
 from data2vec2.training.device import bfloat16_speedup, choose_device, free_memory
+from data2vec2.version import __version__
 
+PACKAGES = ("torch", "numpy", "transformers", "safetensors", "pillow", "scikit-learn", "matplotlib", "tyro", "rich")
 EXTRAS = {"track": "tensorboard"}
 """Extra to the module that it brings."""
 
@@ -31,5 +37,28 @@ def doctor(device: str = "auto") -> dict[str, Any]:
     for extra, module in EXTRAS.items():
         there = importlib.util.find_spec(module) is not None
         found[f"extra {extra}"] = "installed" if there else f"missing: pip install 'data2vec2[{extra}]'"
+    found["modalities"] = ", ".join(specs())
     found["torch compiled for CUDA"] = torch.version.cuda or "no"
     return found
+
+
+def environment() -> dict[str, Any]:
+    """Versions, processor and threads of this process."""
+    return {
+        "data2vec2": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **{name: _version(name) for name in PACKAGES},
+        "command": sys.argv[1:],
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

@@ -7,26 +7,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
 
-from data2vec2.commands.data import held_out
-from data2vec2.commands.files import opener
-from data2vec2.commands.jobs.base import AnyConfig
-from data2vec2.commands.kinds import KINDS
-from data2vec2.commands.low_labels import check_curves, finetune_curves, of_columns
-from data2vec2.data.phones import phones_beside
-from data2vec2.data.records import Parts, Records
-from data2vec2.data.skipped import Skipped
-from data2vec2.errors import UserError
+from data2vec2.commands.finetune import finetune
+from data2vec2.commands.options import Evaluate, Finetune
+from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates
+from data2vec2.config import FinetuneConfig
+from data2vec2.data.account import Skipped
+from data2vec2.data.records import Records, held_out
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
-from data2vec2.evaluation.low_labels import draws
-from data2vec2.evaluation.scores import PROBES, Samples, Scores, score
-from data2vec2.interop.export import ExportInfo, export_of, load_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.recipes.finetune import finetune_config
+from data2vec2.evaluation.probes import Curve, draws, low_label_curve
+from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
+from data2vec2.interop.folder import export_of, load_encoder, read_export
+from data2vec2.modalities import finetune_config, tools_of
+from data2vec2.modalities.data import Columns
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.tools import Tools
 from data2vec2.reporting import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
@@ -39,82 +40,71 @@ NAMED = 20
 """At most so many samples that can't be read are named."""
 
 
-def evaluate(
-    model: str | Path,
-    data: str | Path,
-    *,
-    test: str | Path | None = None,
-    max_samples: int = 10_000,
-    probes: Sequence[str] = PROBES[:2],
-    labels: Sequence[int] = (),
-    seeds: int = 3,
-    finetune: AnyConfig | str | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    baselines: bool = True,
-    text_columns: Sequence[str] = (),
-    label_column: str | None = None,
-) -> Scores:
-    """Accuracy of kNN, linear, attentive and phone probes on frozen features, beside three baselines.
+def evaluate_any(given: Evaluate) -> Scores | dict[str, Any]:
+    """Scores of probes, or of a recogniser of speech its error rates."""
+    if read_export(export_of(Path(given.model)))[0].letters is not None:
+        return evaluate_recognizer(given)
+    for name in ("decoder", "beam", "lm"):
+        if getattr(given, name) is not None:
+            raise UsageError(f"--{name} is for models of finetune ctc, and {given.model} holds another")
+    return evaluate(given)
 
-    `model` is a run folder or an exported model. Probes learn from the labels of DATA's training part and are scored on
-    `test`, or DATA's own test or validation part, or what the run held out of DATA, or a fifth split off by `seed`. At
-    most `max_samples` of each part are used, evenly spread; samples that can't be read are left out and listed. Columns
-    of texts are found by their usual names unless given. The attentive probe is for pictures, that of phones for speech
-    with a phones.csv in DATA: columns `file_name` and `phones` ("PHONE:FRAMES ..." in frames of 10 ms).
 
-    `labels` asks for low-label curves: kNN and linear probe with so many labels a class, drawn from those of the
-    training part `seeds` times, otherwise for every `seed`. `finetune` (a recipe, the config.yaml of a fine-tuning run,
-    or a configuration) adds curves of fine-tuning from the model and from scratch, on DATA's test part. Without
-    `baselines`, which another evaluation may have scored already, only the model and the majority class are scored.
+def format_any(found: Scores | dict[str, Any]) -> str:
+    """Either as plain text."""
+    return format_error_rates(found) if isinstance(found, dict) else format_scores(found)
 
-    The folder of a pre-training run gets the scores as scores.json, pictures of what the features know as gallery.npz,
-    and both in its report. Raises `UserError` if model or data can't be used, or there are no labels.
-    """
-    finetune = of_columns(_checked(max_samples, probes, labels, seeds, finetune, seed), text_columns, label_column)
-    model, data, say = Path(model), Path(data), console().print
+
+def evaluate(given: Evaluate) -> Scores:
+    """Accuracy of probes on frozen features, beside three baselines."""
+    tuning = finetune_config(given.finetune) if isinstance(given.finetune, str) else given.finetune
+    model, data, say = Path(given.model), Path(given.data), console().print
+    test, seed, probes, labels = Path(given.test) if given.test else None, given.seed, given.probes, given.labels
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))
-    torch_device, kind = choose_device(device), KINDS[info.model.modality.kind]
-    opened = opener(info.model.modality.kind, text_columns, label_column)
-    train, held, part = _parts(data, Path(test) if test else None, seed, run, opened)
-    if finetune is not None:
-        check_curves(finetune, info.model.modality.kind, data, part)
-    used = _samples(train, info, max_samples, seed), _samples(held, info, max_samples, seed)
-    phones = kind.phones(data, used[0][0], used[1][0]) if "phones" in probes else None
-    shown = phones_beside(Path(test) if test else data) if run and info.model.modality.kind == "audio" else {}
-    _check_labels(data, *used, labels, probes, info)
-    say(f"evaluating on {len(used[1][1]):,} {kind.plural} ({part} part), with the labels of {len(used[0][1]):,}")
+    torch_device, tools = choose_device(given.device), tools_of(info.kind)
+    columns = named_columns(tools, given.text_columns, given.label_column)
+    train, held, part = _parts(data, test, seed, run, tools, columns)
+    if tuning is not None:
+        tuning = _checked_tuning(tuning, tools, columns, data, part)
+    used = [
+        (tools.reader(r, info.model, info.data, seed), labelled(r.labels, given.max_samples)) for r in (train, held)
+    ]
+    phones = tools.token_probe(data, used[0][0], used[1][0]) if "phones" in probes else None
+    _check_labels(data, used[0], used[1], labels, probes, tools)
+    many = tools.words.many
+    say(f"evaluating on {len(used[1][1]):,} {many} ({part} part), with the labels of {len(used[0][1]):,}")
     torch.manual_seed(seed)
-    untrained = Encoder(info.model.encoder, build_modality(info.model)).to(torch_device).eval() if baselines else None
+    untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
     encoder, skipped = encoder.to(torch_device), Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
     scores = score(
-        *(encoder, untrained, *used, kind.normalise(info.data, torch_device), torch_device, part),
-        raw=(kind.raw, kind.raw_features),
+        encoder,
+        untrained,
+        used[0],
+        used[1],
+        tools.normalise(info.data, torch_device),
+        torch_device,
+        part,
+        raw=(tools.words.raw, tools.raw_features),
         phones=phones,
         probes=probes,
         labels=labels,
-        seeds=seeds,
+        seeds=given.seeds,
         seed=seed,
         log=say,
         note=skipped.add,
     )
-    scores = replace(scores, skipped=_listed(skipped, kind.plural, say))
-    if finetune is not None:
-        tuned = finetune_curves(model, data, finetune, labels, draws(seeds, seed), device, say)
+    scores = replace(scores, skipped=_listed(skipped, many, say))
+    if tuning is not None:
+        tuned = finetune_curves(model, data, tuning, labels, draws(given.seeds, seed), given.device, say)
         scores = replace(scores, curves=(*scores.curves, *tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
-        kind.write_gallery(run, encoder, *used[1], torch_device, info, shown)
-        _write(run, scores)
+        tools.write_gallery(run, encoder, used[1], info, torch_device, test or data)
+        RunFolder(run).write_json("scores.json", scores.to_dict())
+        write_report(run)
     return scores
-
-
-def _write(run: Path, scores: Scores) -> None:
-    """Leave the scores in a run's folder and report."""
-    RunFolder(run).write_json("scores.json", scores.to_dict())
-    write_report(run)
 
 
 def format_scores(scores: Scores) -> str:
@@ -142,30 +132,6 @@ def format_scores(scores: Scores) -> str:
     return "\n".join(lines)
 
 
-def _checked(
-    max_samples: int,
-    probes: Sequence[str],
-    labels: Sequence[int],
-    seeds: int,
-    finetune: AnyConfig | str | None,
-    seed: int,
-) -> AnyConfig | None:
-    """The configuration of fine-tuning, if there is one; `ValueError` for arguments that can't be."""
-    if max_samples < 2:
-        raise ValueError(f"--max-samples is {max_samples}; it must be at least 2")
-    if not probes or set(probes) - set(PROBES):
-        raise ValueError(f"--probes is {','.join(probes)!r}; it must be some of {','.join(PROBES)}")
-    if any(count < 1 for count in labels) or list(labels) != sorted(set(labels)):
-        raise ValueError(f"--labels is {','.join(map(str, labels))}; it must be numbers above 0, each larger")
-    if seeds < 1:
-        raise ValueError(f"--seeds is {seeds}; it must be at least 1")
-    if finetune is not None and not labels:
-        raise ValueError("--finetune adds to the low-label curves; give --labels with it, as in --labels 10,100,1000")
-    if seed < 0:
-        raise ValueError(f"--seed is {seed}; it must be 0 or more")
-    return finetune_config(finetune) if isinstance(finetune, str) else finetune
-
-
 def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[str, int]:
     """Say what could not be read, if anything; returns how much of it, by reason."""
     if not skipped.reasons:
@@ -176,26 +142,35 @@ def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[s
     return dict(Counter(skipped.reasons.values()).most_common())
 
 
+def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: Path, part: str) -> FinetuneConfig:
+    """With the columns that were named.
+
+    `ValueError` for a recipe that is not for classes of what the model is of; `UserError` for another part than test.
+    """
+    recipes = tools.spec.finetune.get("classify", {})
+    if config.recipe not in recipes:
+        known = ", ".join(recipes) or "none"
+        raise ValueError(f"--finetune {config.recipe} is not for classes of {tools.spec.name}; there are {known}")
+    if part != "test":
+        raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
+    return replace(config, data=tools.with_columns(config.data, columns)) if columns else config
+
+
 def _check_labels(
-    data: Path, train: Samples, test: Samples, labels: Sequence[int], probes: Sequence[str], info: ExportInfo
+    data: Path, train: Samples, test: Samples, labels: Sequence[int], probes: Sequence[str], tools: Tools
 ) -> None:
     """`UserError` if there are too few labels for what was asked (the probe of phones has its own)."""
-    if "attentive" in probes:
-        info.image  # noqa: B018  (`UserError` for another modality)
+    if others := [probe for probe in probes if probe not in tools.spec.probes]:
+        known = ",".join(tools.spec.probes)
+        raise UserError(f"--probes {others[0]} is not for {tools.words.many}; there are {known}")
     if set(probes) == {"phones"} and not labels:
         return
     if train[0].records.tags is not None:
-        many = KINDS[info.model.modality.kind].plural
+        many = tools.words.many
         raise UserError(f"{many} of {data} can have several labels, which probes can't learn; use finetune classify")
     counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
     if np.count_nonzero(counts) < 2 or not len(test[1]):
-        kind = info.model.modality.kind
-        hint = (
-            "name their column with --label-column"
-            if kind == "text"
-            else f"put the {KINDS[kind].plural} of each class into a folder of its own, or give a table with labels"
-        )
-        raise UserError(f"{data} has no labels to evaluate with; {hint}")
+        raise UserError(f"{data} has no labels to evaluate with; {tools.label_hint('--label-column')}")
     if labels and max(labels) > counts.max():
         raise UserError(
             f"--labels asks for {max(labels):,} labels a class, but no class has more than {counts.max():,} in the "
@@ -203,13 +178,23 @@ def _check_labels(
         )
 
 
+def named_columns(tools: Tools, text: Sequence[str], label: str | None) -> Columns:
+    """Columns of tables that a user named; `ValueError` for data that are no tables."""
+    columns = Columns(text=tuple(text), label=label)
+    if columns and not tools.words.columns:
+        raise ValueError(
+            f"--text-columns and --label-column are for models of text, and this is one of {tools.spec.name}"
+        )
+    return columns
+
+
 def _parts(
-    data: Path, test: Path | None, seed: int, run: Path | None, opened: Callable[[Path], Parts]
+    data: Path, test: Path | None, seed: int, run: Path | None, tools: Tools, columns: Columns
 ) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
-    parts = opened(data)
+    parts = tools.open_labelled(data, columns, "classes")
     if test is not None:
-        held = opened(test)
+        held = tools.open_labelled(test, columns, "classes")
         records = held.test or held.val or held.train
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
@@ -228,6 +213,49 @@ def _parts(
     return train, split, "split-off"
 
 
-def _samples(records: Records, info: ExportInfo, limit: int, seed: int) -> Samples:
-    """A reader of samples as the model was trained to see them, and which of them have labels."""
-    return KINDS[info.model.modality.kind].reader(records, info.model, info.data, seed), labelled(records.labels, limit)
+def finetune_curves(
+    model: Path,
+    data: Path,
+    config: FinetuneConfig,
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    device: str,
+    log: Callable[[str], None],
+) -> list[Curve]:
+    """The curves from `model` and from scratch."""
+    return [
+        finetune_curve(name, model, data, replace(config, from_scratch=name == RANDOM), labels, seeds, device, log)
+        for name in (MODEL, RANDOM)
+    ]
+
+
+def finetune_curve(
+    name: str,
+    model: Path,
+    data: Path,
+    config: FinetuneConfig,
+    labels: Sequence[int],
+    seeds: Sequence[int],
+    device: str,
+    log: Callable[[str], None],
+) -> Curve:
+    """Accuracy on DATA's test part after fine-tuning with few labels a class.
+
+    `config` says whether `model` gives its weights or only its shape. The last model is scored, not the best on a
+    validation part: that would need more labels. Seeds decide which labels are drawn, initialisation and order.
+    """
+
+    def accuracy(count: int, seed: int) -> float:
+        log(f"fine-tuning from {name}: {count} labels a class, seed {seed}")
+        train = replace(config.train, seed=seed, device=device, eval_every=0)
+        limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
+        with TemporaryDirectory() as folder:
+            run = Path(folder) / "run"
+            outcome = finetune(Finetune(model, data, run, config=limited))
+            if outcome.state == "interrupted":
+                raise KeyboardInterrupt
+            if outcome.state != "finished":
+                raise UserError(f"fine-tuning with {count} labels a class {outcome.state}: {outcome.message}")
+            return float(json.loads((run / "scores.json").read_text("utf-8"))["accuracy"])
+
+    return low_label_curve(name, "finetune", labels, seeds, accuracy)

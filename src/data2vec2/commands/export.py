@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.export_checks import BUNDLED, Int8, check_batches, int8_scores, open_records
-from data2vec2.data.letters import TOKENIZER, VOCAB
-from data2vec2.data.records import Parts
-from data2vec2.data.tokenizer import TOKENIZER_FILES
+from data2vec2.commands.evaluate import named_columns
+from data2vec2.commands.options import Export
+from data2vec2.data.reader import Reader
+from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UserError
-from data2vec2.interop.card import kind_of_model, portable_card
-from data2vec2.interop.export import ExportInfo, export_of, load_model, new_folder
+from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
+from data2vec2.evaluation.features import Inputs as Read
+from data2vec2.evaluation.features import features_of, labelled
+from data2vec2.evaluation.probes import LabelledFeatures, knn_accuracy
+from data2vec2.files import whole_folder
+from data2vec2.interop.card import portable_card
+from data2vec2.interop.folder import export_of, load_model
 from data2vec2.interop.onnx import (
     INT8,
     ONNX,
     TORCH,
-    AnyModel,
-    Inputs,
     OnnxRunner,
     check_onnx,
     export_program,
@@ -34,13 +39,58 @@ from data2vec2.interop.onnx import (
     write_int8,
     write_onnx,
 )
+from data2vec2.modalities import tools_of
+from data2vec2.modalities.audio.speech import score, with_transcript
+from data2vec2.modalities.data import Labels
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.interop import PROCESSOR, AnyModel, Inputs
 from data2vec2.training.progress import console
 
 To = Literal["onnx", "torch"]
-BESIDE = ("config.json", "preprocessor_config.json", VOCAB, TOKENIZER, *TOKENIZER_FILES)
-"""What is copied from the model: all that makes inputs of files, and texts of outputs."""
 TOLERANCE = 1e-4
 """Largest difference from PyTorch; of models that give numbers, in multiples of the largest number."""
+
+
+BATCHES = (1, 2, 5)
+"""Sizes of the batches that are compared with PyTorch."""
+CONSIDERED = 64
+"""Samples, evenly spread, of which these are taken."""
+MAX_SCORED = 2_000
+"""Samples, evenly spread, that are scored."""
+NAMES = {
+    "accuracy": "accuracy",
+    "map": "mean average precision",
+    "pearson": "Pearson correlation",
+    "cer": "character error rate",
+    "knn": "accuracy of the ten nearest neighbours",
+}
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8:
+    """Scores of the exported model with 32 and with 8 bits."""
+
+    measure: str
+    """accuracy, map, pearson, cer (the only one where less is better) or, of an encoder, knn."""
+    float32: float
+    int8: float
+    samples: int
+    part: str
+    """test, validation, whole or split-off."""
+
+    @property
+    def drop(self) -> float:
+        """How much worse 8 bits are; below 0 where they happen to be better."""
+        return self.int8 - self.float32 if self.measure == "cer" else self.float32 - self.int8
+
+    @property
+    def sentence(self) -> str:
+        """For the user."""
+        return (
+            f"int8: {NAMES[self.measure]} {self.int8:.4f}, with float32 {self.float32:.4f}, worse by {self.drop:.4f}, "
+            f"on {self.samples:,} samples ({self.part} part)"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,68 +108,47 @@ class Exported:
     """What 8 bits cost, if they were asked for."""
 
 
-def export(
-    model: str | Path,
-    out: str | Path,
-    *,
-    to: To = "onnx",
-    data: str | Path | None = None,
-    int8: bool = False,
-    text_columns: Sequence[str] = (),
-    label_column: str | None = None,
-) -> Exported:
-    """Write a model as `out`/model.onnx or model.pt2, with what makes its inputs beside it.
-
-    `model` is a run folder or its export: an encoder, or one with a head. The file takes any number of samples, of
-    audio and text any length, with an `attention_mask` where a batch is filled up. Before `out` appears, it is compared
-    with PyTorch on samples of `data`, or on bundled ones. With `int8` there is also model_int8.onnx, with matrices of 8
-    bits, and its drop in score on the labels of `data`.
-
-    Raises `UserError` for an `out` that exists, for a difference above 1e-4, without the extra onnx, and where model or
-    data can't be used; `ValueError` for an option that can't be.
-    """
-    if to not in get_args(To):
-        raise ValueError(f"--to is {to!r}; it must be onnx or torch")
-    if int8 and to != "onnx":
-        raise ValueError("--int8 is for --to onnx")
-    if int8 and data is None:
-        raise ValueError("--int8 needs --data DATA with labels, on which its drop in score is measured")
-    if data is None and (text_columns or label_column):
-        raise ValueError("--text-columns and --label-column are those of --data, which is not given")
-    source, out = export_of(Path(model)), Path(out)
+def export(given: Export) -> Exported:
+    """Write a model as model.onnx or model.pt2, checked, with what makes its inputs beside it."""
+    to, data, int8 = given.to, given.data, given.int8
+    source, out = export_of(Path(given.model)), Path(given.out)
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists; give a new folder")
     if to == "onnx":
         check_onnx()
     loaded, info = load_model(source)
-    kind = info.model.modality.kind
-    parts = open_records(info, BUNDLED[kind]() if data is None else data, text_columns, label_column, labels=int8)
-    with new_folder(out) as new:
-        new.mkdir(parents=True)
+    tools = tools_of(info.kind)
+    columns, demo = named_columns(tools, given.text_columns, given.label_column), tools.spec.demo
+    if data is None and demo is None:
+        raise ValueError(f"--data names {tools.words.many} to check with; none come with the package")
+    samples = (demo.check or demo.data)() if data is None and demo else Path(str(data))
+    labels: Labels = ("numbers" if info.regression else "classes") if int8 else "none"
+    parts = tools.open_labelled(samples, columns, labels)
+    with whole_folder(out) as new:
         difference = _write_checked(loaded, info, new, to, parts)
         scores = None
         if int8:
             write_int8(new / ONNX, new / INT8)
-            float32, eight = (OnnxRunner(new / name, info.model, loaded) for name in (ONNX, INT8))
+            float32, eight = (OnnxRunner(new / name, info, loaded) for name in (ONNX, INT8))
             scores = int8_scores(float32, eight, info, parts)
-        for name in BESIDE:
+        for name in ("config.json", PROCESSOR, *tools.interop.files):
             if (source / name).is_file():
                 shutil.copyfile(source / name, new / name)
         card = portable_card(info, to, difference, scores.sentence if scores else None)
         (new / "README.md").write_text(card, encoding="utf-8")
-    return Exported(out=out, kind=kind, what=kind_of_model(info), largest_difference=difference, int8=scores)
+    return Exported(out=out, kind=info.kind, what=info.what, largest_difference=difference, int8=scores)
 
 
-def _write_checked(model: AnyModel, info: ExportInfo, folder: Path, to: To, parts: Parts) -> float:
+def _write_checked(model: AnyModel, info: ModelInfo, folder: Path, to: To, parts: Parts) -> float:
     """Write the program; returns its largest difference from PyTorch, and raises `UserError` if that is too large."""
-    program = export_program(model, info.model)
+    program = export_program(model, info)
     if to == "onnx":
         write_onnx(program, output_names(model), folder / ONNX)
-        run: Callable[[Inputs], tuple[Tensor, ...]] = OnnxRunner(folder / ONNX, info.model, model).run
+        run: Callable[[Inputs], tuple[Tensor, ...]] = OnnxRunner(folder / ONNX, info, model).run
     else:
         torch.export.save(program, folder / TORCH)
         run = program_runner(folder / TORCH)
-    original, largest = portable(model, info.model), 0.0
+    original, largest = portable(model, info), 0.0
     for inputs in check_batches(info, parts.train):
         with torch.no_grad():
             expected = original(**inputs)
@@ -130,3 +159,88 @@ def _write_checked(model: AnyModel, info: ExportInfo, folder: Path, to: To, part
             raise UserError(f"the program differs from PyTorch by {found:.1e} for inputs {shape}; nothing was written")
         largest = max(largest, found)
     return largest
+
+
+def check_batches(info: ModelInfo, records: Records) -> Iterator[Inputs]:
+    """Batches of different sizes and lengths, filled up where these differ; few samples are taken several times."""
+    tools = tools_of(info.kind)
+    reader = tools.reader(_spread(records, CONSIDERED), info.model, info.data, seed=0)
+    places, limit = tools.quick(reader)
+    chosen = places[np.arange(sum(BATCHES)) * len(places) // sum(BATCHES)]
+    normalise = tools.normalise(info.data, CPU)
+    for samples_B in np.split(chosen, np.cumsum(BATCHES)[:-1]):
+        batch = reader.eval_batch(samples_B)
+        inputs = torch.from_numpy(batch.inputs if limit is None else batch.inputs[:, :limit])
+        lengths_B = None if batch.lengths_B is None else torch.from_numpy(batch.lengths_B).clamp(max=inputs.shape[1])
+        yield tools.interop.named(normalise(inputs), lengths_B)
+
+
+def int8_scores(float32: OnnxRunner, int8: OnnxRunner, info: ModelInfo, parts: Parts) -> Int8:
+    """Both on the test or validation part or on all of the data; `UserError` if these have not the model's labels."""
+    part, records = next(
+        (name, found)
+        for name, found in (("test", parts.test), ("validation", parts.val), ("whole", parts.train))
+        if found is not None
+    )
+    measure: str
+    if info.letters is not None:
+        measure, records = "cer", with_transcript(records)[0]
+    elif info.regression:
+        measure, records = "pearson", labelled_records(records)
+    elif info.classes:
+        measure, records = "map" if info.multi_label else "accuracy", labelled_records(records)
+        if len(records) and (records.classes != info.classes or (records.tags is not None) != info.multi_label):
+            found = ", ".join(records.classes[:10]) or "none"
+            raise UserError(f"the model's classes are {', '.join(info.classes[:10])}, and those of --data are {found}")
+    else:
+        return _int8_of_features(float32, int8, info, parts)
+    if not len(records):
+        raise UserError(f"--int8 needs labels to measure its drop in score, and --data has none ({parts.description})")
+    records = _spread(records, MAX_SCORED)
+    found32, found8 = (_score(runner, info, records, measure) for runner in (float32, int8))
+    return Int8(measure=measure, float32=found32, int8=found8, samples=len(records), part=part)
+
+
+def _score(runner: OnnxRunner, info: ModelInfo, records: Records, measure: str) -> float:
+    """Of the model behind `runner`."""
+    if measure == "cer":
+        return float(score(runner, info, records, CPU)[0].scores()["cer"])
+    kind = tools_of(info.kind)
+    reader: Reader = kind.reader(records, info.model, info.data, seed=0)
+    if measure == "pearson":
+        return correlations(predict_numbers(runner, reader, kind.normalise(info.data, CPU), CPU))["pearson"]
+    return headline(predict(runner, reader, kind.normalise(info.data, CPU), CPU))[measure]
+
+
+def _int8_of_features(float32: OnnxRunner, int8: OnnxRunner, info: ModelInfo, parts: Parts) -> Int8:
+    """Of an encoder: how well the labels of the training part name the classes of the other by its features."""
+    held, part = parts.test, "test"
+    train = parts.train
+    if held is None:
+        part = "validation" if parts.val is not None else "split-off"
+        train, held = held_out(parts, None, 0.2, seed=0)
+    both = [(records, labelled(records.labels, MAX_SCORED)) for records in (train, held) if records is not None]
+    if len(both) < 2 or not all(len(samples) for _, samples in both):
+        raise UserError(
+            "--int8 needs labels, one a sample, to measure the drop in score of an encoder's features, and --data has "
+            f"none ({parts.description})"
+        )
+    kind = tools_of(info.kind)
+    normalise = kind.normalise(info.data, CPU)
+
+    def features(runner: OnnxRunner) -> list[LabelledFeatures]:
+        def pooled(batch: Read) -> NDArray[np.float32]:
+            return runner(normalise(batch.inputs), batch.lengths_B).numpy()  # type: ignore[no-any-return]
+
+        readers = [(kind.reader(records, info.model, info.data, seed=0), samples) for records, samples in both]
+        return [features_of(pooled, reader, samples) for reader, samples in readers]
+
+    found = [knn_accuracy(known, asked) for known, asked in (features(runner) for runner in (float32, int8))]
+    return Int8(measure="knn", float32=found[0], int8=found[1], samples=len(both[1][1]), part=part)
+
+
+def _spread(records: Records, limit: int) -> Records:
+    """At most so many, evenly spread."""
+    if len(records) <= limit:
+        return records
+    return records.select(np.arange(limit) * len(records) // limit)

@@ -2,197 +2,236 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-import yaml
 from torch import nn
 
-from data2vec2.commands.environment import environment
-from data2vec2.commands.jobs import JOBS, Data, Job
-from data2vec2.commands.jobs.base import AnyConfig
-from data2vec2.commands.kinds import Log
-from data2vec2.commands.plan import keep_started
-from data2vec2.commands.running import check_shares, fitted, help_task, placed, run_task
-from data2vec2.config import (
-    FINETUNE_KINDS,
-    AudioFinetuneConfig,
-    ModelConfig,
-    TrainConfig,
-    read_finetune_config,
-    to_dict,
-)
-from data2vec2.data.loader import default_workers
-from data2vec2.data.skipped import Skipped
+from data2vec2.commands.flags import applied
+from data2vec2.commands.options import Finetune
+from data2vec2.commands.runner import Opened, Training, help_run, keep_started, read_yaml, run_training
+from data2vec2.config import FinetuneConfig
+from data2vec2.data.account import Skipped
+from data2vec2.data.batch import Batches
 from data2vec2.errors import UserError
-from data2vec2.interop.export import ExportInfo, export_of, load_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.recipes.finetune import get_finetune_recipe
-from data2vec2.training.checkpoint import load_newest
-from data2vec2.training.device import cpu_threads
+from data2vec2.files import sha256_of
+from data2vec2.interop.card import finetuned_card
+from data2vec2.interop.folder import export_model, export_of, load_encoder
+from data2vec2.modalities import (
+    finetune_config,
+    get_finetune_recipe,
+    is_file_name,
+    read_finetune_config,
+    specs,
+    tools_of,
+)
+from data2vec2.modalities.data import Log
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.jobs import FinetuneData, Job, Sized
+from data2vec2.tasks import RunContext
+from data2vec2.tasks.finetune import write_transcripts
+from data2vec2.training.checkpoint import Best, load_newest
 from data2vec2.training.loop import Outcome, Task
 from data2vec2.training.optim import peak_lr
-from data2vec2.training.parallel import World, is_helper, local_device
-from data2vec2.training.progress import console
-from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
-
-TaskName = Literal["classify", "regress", "ctc"]
-HELPER = "from data2vec2.commands.finetune import help_finetune; help_finetune()"
+from data2vec2.training.run import CONFIG, RunFolder
 
 
-def finetune(
-    model: str | Path,
-    data: str | Path,
-    out: str | Path,
-    *,
-    task: TaskName = "classify",
-    config: AnyConfig | str | None = None,
-    val: str | Path | None = None,
-    from_scratch: bool = False,
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-) -> Outcome:
-    """Train a pre-trained encoder with a head on the labels of DATA, into the run folder `out`.
-
-    `task` is classify (classes or tags), regress (numbers for texts) or ctc (transcripts of speech). `model` is a run
-    folder or an exported model; `config` a recipe's name or a complete configuration (none: the tiny recipe).
-    `from_scratch` takes the model's shape but not its weights, and freezes nothing (the baseline).
-
-    The model that is exported is the best on the validation part: `val`, or DATA's own, or a part of DATA that is held
-    out. It is scored on DATA's test part if there is one (scores.json; mistakes.npz or transcripts.jsonl). `resume`,
-    `overwrite` and `dry_run` as in `pretrain`, and so are what is returned and what is raised.
-    """
-    if is_helper():
-        return help_finetune()
-    if resume and overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite deletes it; give one of them")
-    run, data, val, say = RunFolder(Path(out)), Path(data), Path(val) if val else None, console().print
-    run.check(resume=resume, overwrite=overwrite)
-    source = export_of(Path(model))
-    encoder, info = load_encoder(source)
-    job, weights = _job(task, info), weights_of(source)
-    config = next(iter(job.recipes)) if config is None else config
-    config = _started(run, config, from_scratch, weights) if resume else _planned(config, from_scratch, say)
-    config, shape = _completed(job, config, info, weights)
-    opened = job.open(config, shape, data, val)
-    say(f"data: {data}: {opened.description}")
-    skipped = job.look(opened, config, say)
-    check_shares(opened.train, config.train)
-    if config.data.workers is None:
-        workers = default_workers(job.in_memory(opened, config))
-        config = replace(config, data=replace(config.data, workers=workers))  # type: ignore[arg-type]
-    device = local_device(torch.device(config.train.device))
-    with cpu_threads(config.train.threads):
-        head = _build(job, config, shape, encoder, opened, device)
-        config = replace(config, train=_fitted(job, config, shape, head, device))
-        _explain(job, config, head, opened, say)
-        if dry_run:
-            job.show_first(config, shape, opened, say)
-            say(yaml.safe_dump(to_dict(config), sort_keys=False).rstrip())
-            return Outcome("planned", 0)
-        with run.locked():
-            run.check(resume=resume, overwrite=overwrite)
-            if not resume:
-                run.clear()
-            _write_start(run, config, opened, Path(model), skipped)
-            told: dict[str, Any] = {"model": str(source), "data": str(data), "val": str(val) if val else None}
-            told |= {"task": task, "run": str(run.path.resolve())}
-            told |= {"device": config.train.device, "threads": config.train.threads}
-            return run_task(
-                run,
-                config,
-                lambda world: job.task(head, config, opened, device, skipped, run, world, run.logger(say)),
-                job={**told, "config": to_dict(config)},
-                helper=HELPER,
-                fingerprint=opened.train.records.fingerprint,
-                resume=resume,
-                skipped=skipped,
-                finish=lambda log: job.finish(run, config, shape, head, opened, log),
-            )
-
-
-def _fitted(job: Job, config: AnyConfig, shape: ModelConfig, head: nn.Module, device: torch.device) -> TrainConfig:
-    """Precision and micro-batch, filled in by a measurement."""
-    loss_of_one, size = job.one(config, shape, head)
-    train = fitted(config.train, loss_of_one, device, size)
-    head.zero_grad()
-    return train
+def finetune(given: Finetune) -> Outcome:
+    """Fine-tune once as asked; returns how the run ended."""
+    training = Finetuning(str(given.model), given.task, given.from_scratch)
+    asked = training.default_recipe if given.config is None else given.config
+    return run_training(training, asked, given.data, given)
 
 
 def help_finetune() -> Outcome:
     """Compute a share of the gradients of another process's run."""
+    return help_run(Finetuning)
 
-    def build(told: dict[str, Any], device: torch.device) -> tuple[AnyConfig, str, Callable[[World], Task]]:
-        config, run = read_finetune_config(told["config"]), RunFolder(Path(told["run"]))
-        encoder, info = load_encoder(Path(told["model"]))
-        val = Path(told["val"]) if told["val"] else None
-        job, config, shape, data = _opened(told["task"], config, info, Path(told["data"]), val)
-        model = _build(job, config, shape, encoder, data, device)
-        skipped, fingerprint = Skipped(len(data.train.records), 1.0), data.train.records.fingerprint
-        return (
-            config,
-            fingerprint,
-            lambda world: job.task(model, config, data, device, skipped, run, world, lambda _: None),
+
+class Finetuning(Training[FinetuneConfig]):
+    """One task on the modality of a model."""
+
+    helper = "from data2vec2.commands.finetune import help_finetune; help_finetune()"
+
+    def __init__(self, model: str, task: str = "classify", from_scratch: bool = False) -> None:
+        self.model_path, self.task_name, self.from_scratch = model, task, from_scratch
+
+    @cached_property
+    def source(self) -> tuple[Any, ModelInfo]:
+        """The encoder that is started from, and what is known of it."""
+        return load_encoder(export_of(Path(self.model_path)))
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 (hex) of the model's weights."""
+        return sha256_of(export_of(Path(self.model_path)) / "model.safetensors")
+
+    @cached_property
+    def job(self) -> Job:
+        """The task on the model's modality; `UserError` if there is none."""
+        able = [spec.name for spec in specs().values() if self.task_name in spec.finetune]
+        kind = self.source[1].kind
+        if not able:
+            tasks = sorted({task for spec in specs().values() for task in spec.finetune})
+            raise ValueError(f"the task is {self.task_name!r}; it must be {' or '.join(tasks)}")
+        if kind not in able:
+            needed = " or ".join(able)
+            raise UserError(f"finetune {self.task_name} needs a model of {needed}, and MODEL is one of {kind}")
+        return tools_of(kind).job(self.task_name)
+
+    @property
+    def default_recipe(self) -> str:
+        """The first of those for this task."""
+        return next(iter(self.job.tools.spec.finetune[self.task_name]))
+
+    def read(self, values: Any) -> FinetuneConfig:
+        """The configuration in a nested dictionary."""
+        return read_finetune_config(values)
+
+    def named(self, asked: FinetuneConfig | str) -> FinetuneConfig:
+        """That of a recipe or a file."""
+        config = finetune_config(asked) if isinstance(asked, str) else asked
+        self._check_recipe(config)
+        return config
+
+    def started(self, config: FinetuneConfig, data: Path, say: Log) -> FinetuneConfig:
+        """With a warm-up, and updates in which the encoder is frozen, that fit the number of updates."""
+        planned = shortened(replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None))
+        if (planned.optim, planned.task) != (config.optim, config.task):
+            remark = "" if planned.from_scratch else planned.task.remark
+            say(f"schedule: {config.train.updates:,} updates: warm-up {planned.optim.warmup_updates:,}{remark}")
+        return planned
+
+    def resumed(self, run: Path, asked: FinetuneConfig | str, flags: Sequence[str]) -> FinetuneConfig:
+        """The run's own configuration, with what may change as asked."""
+        saved = read_yaml(run / CONFIG, read_finetune_config)
+        recipe = asked if isinstance(asked, str) else asked.recipe
+        if recipe != saved.recipe and not (recipe == self.default_recipe or is_file_name(recipe)):
+            raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
+        if self.weights != saved.weights:
+            raise UserError("MODEL is not the one that the run was started from; resume with the same")
+        if self.from_scratch and not saved.from_scratch:
+            raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
+        self._check_recipe(saved)
+        if not isinstance(asked, str):
+            saved = keep_started(saved, asked, shortened(asked))
+        changed = applied(saved, flags)
+        return keep_started(saved, changed, changed)
+
+    def _check_recipe(self, config: FinetuneConfig) -> None:
+        recipes, kind = self.job.tools.spec.finetune[self.task_name], self.source[1].kind
+        if config.task.kind != kind:
+            raise ValueError(
+                f"{config.recipe} is a recipe for {config.task.kind}, and MODEL is one of {kind}; "
+                f"there are {', '.join(recipes)}"
+            )
+        if config.recipe not in recipes:
+            raise ValueError(f"{config.recipe} is not for this task; there are {', '.join(recipes)}")
+
+    def opened(self, config: FinetuneConfig, data: Path, val: Path | None, say: Log | None) -> Opened[FinetuneConfig]:
+        """Samples with targets, looked at; `more` has them with what the model will be."""
+        config, info = self.job.completed(replace(config, weights=self.weights), self.source[1])
+        found, skipped = self.job.open(config, info, data, val), None
+        if say:
+            say(f"data: {data}: {found.description}")
+            skipped = self.job.look(found, config, say)
+        return Opened(
+            config=config,
+            train=found.train,
+            val=found.val,
+            skipped=skipped or Skipped(len(found.train.records), 1.0),
+            description=found.description,
+            in_memory=self.job.in_memory(found, config),
+            more=(info, found),
         )
 
-    return help_task(build)
+    def built(self, data: Opened[FinetuneConfig], device: torch.device) -> nn.Module:
+        """The encoder with a head, with the source's weights or random ones."""
+        info, found = data.more
+        torch.manual_seed(data.config.train.seed)
+        encoder = build_encoder(info.model)
+        if not data.config.from_scratch:
+            encoder.load_state_dict(self.source[0].state_dict())
+        return self.job.model(data.config, encoder, found).to(device)
+
+    def largest(self, model: nn.Module, data: Opened[FinetuneConfig]) -> Sized:
+        """As the job has it."""
+        return self.job.largest(data.config, data.more[0], model)
+
+    def task(self, model: nn.Module, data: Opened[FinetuneConfig], context: RunContext) -> Task:
+        """The job's."""
+        info, found = data.more
+        return self.job.task(model, data.config, info, found, context)
+
+    def explain(self, model: nn.Module, data: Opened[FinetuneConfig], say: Log) -> None:
+        """Sizes and rates."""
+        config, train, found, words = data.config, data.config.train, data.more[1], self.job.tools.words
+        start = "from random initialisation" if config.from_scratch else "pre-trained"
+        parameters = sum(p.numel() for p in model.parameters())
+        say(f"model: {parameters:,} parameters, {start}; {found.outputs} {self.job.outputs}")
+        processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
+        say(
+            f"plan: {train.updates:,} updates of {train.batch_size} {words.finetune_unit or words.unit} "
+            f"({train.micro_batch} at once{processes}) on {train.device} in {train.precision}; peak learning rate "
+            f"{peak_lr(config.optim, train.batch_size):g} after {config.optim.warmup_updates:,} updates, layer decay "
+            f"{config.optim.layer_decay:g}"
+        )
+
+    def show_first(self, data: Opened[FinetuneConfig], say: Log) -> None:
+        """Inputs and targets."""
+        batch = Batches(data.train, data.train.order(data.config.train.batch_size))[0]
+        say(f"first batch: {self.job.tools.words.many} {tuple(batch.inputs.shape)}")
+        say(f"first batch: targets of {len(batch)} samples, {data.more[1].outputs} {self.job.outputs}")
+
+    def finish(self, run: RunFolder, model: Any, data: Opened[FinetuneConfig], log: Log) -> None:
+        """Export the best model on the validation part (without one the last), and score it once.
+
+        On the test part, or where there is none on the validation part: scores.json, mistakes.npz, transcripts.jsonl.
+        """
+        config = data.config
+        info: ModelInfo = data.more[0]
+        found: FinetuneData = data.more[1]
+        if best := Best(run.path).load():
+            model.load_state_dict(best.groups["model"])
+        step, device = best.step if best else config.train.updates, next(model.parameters()).device
+        info = self.job.finished(model.eval(), info, found)
+        part, samples = ("test", found.test) if found.test is not None else ("validation", found.val)
+        scores: dict[str, Any] = {}
+        if samples is not None:
+            scored = self.job.score(model, info, found, samples, device)
+            scores = {"part": part, **scored.scores, "update": step, "from_scratch": config.from_scratch}
+            if scored.mistakes is not None:
+                temporary = run.path / ".mistakes.tmp.npz"
+                np.savez_compressed(temporary, allow_pickle=False, **scored.mistakes)
+                temporary.replace(run.path / "mistakes.npz")
+            if scored.transcripts:
+                write_transcripts(run, [{**row, "part": part, "update": step} for row in scored.transcripts])
+            run.write_json("scores.json", scores)
+            log(f"{part} {scored.sentence}, with the model of update {step}")
+        export_model(model, info, run.path / "exported", finetuned_card(config, info, data.description, scores))
+
+    def arguments(self) -> dict[str, Any]:
+        """Model and task."""
+        return {"model": self.model_path, "task": self.task_name}
 
 
-def _job(task: str, info: ExportInfo) -> Job:
-    """The task on the model's modality."""
-    kind = info.model.modality.kind
-    if task not in {name for name, _ in JOBS}:
-        raise ValueError(f"the task is {task!r}; it must be {' or '.join(sorted({name for name, _ in JOBS}))}")
-    if (task, kind) not in JOBS:
-        needed = " or ".join(modality for name, modality in JOBS if name == task)
-        raise UserError(f"finetune {task} needs a model of {needed}, and MODEL is one of {kind}")
-    return JOBS[task, kind]
-
-
-def _opened(
-    task: str, config: AnyConfig, info: ExportInfo, data: Path, val: Path | None
-) -> tuple[Job, AnyConfig, ModelConfig, Data]:
-    """The job, complete configuration, encoder's shape and data of a run that has begun."""
-    job = _job(task, info)
-    config, shape = _completed(job, config, info, config.weights or "")
-    return job, config, shape, job.open(config, shape, data, val)
-
-
-def check_data(run: Path, task: TaskName, info: ExportInfo, data: Path, val: Path | None) -> None:
-    """Raise `UserError` if DATA is not what a run has learned from, as resuming it would; `info` is of its MODEL."""
+def check_data(run: Path, task: str, model: Path, data: Path, val: Path | None) -> None:
+    """Raise `UserError` if DATA is not what a run has learned from, as resuming it would."""
     checkpoint, _ = load_newest(RunFolder(run).checkpoints)
-    _, _, _, opened = _opened(task, read_config(run / CONFIG), info, data, val)
+    opened = Finetuning(str(model), task).opened(read_yaml(run / CONFIG, read_finetune_config), data, val, None)
     if checkpoint and checkpoint.state["fingerprint"] != opened.train.records.fingerprint:
         raise UserError(
             f"the data has changed since {run} was trained; resume with the same data, or start a new sweep"
         )
 
 
-def weights_of(source: Path) -> str:
-    """SHA-256 (hex) of an exported model's weights."""
-    with (source / "model.safetensors").open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _planned(config: AnyConfig | str, from_scratch: bool, say: Log) -> AnyConfig:
-    """The configuration with a warm-up, and updates in which the encoder is frozen, that fit the number of updates."""
-    config = get_finetune_recipe(config) if isinstance(config, str) else config
-    planned = _shortened(replace(config, from_scratch=from_scratch or config.from_scratch, weights=None))
-    if (planned.optim, planned.model) != (config.optim, config.model):
-        frozen = ""
-        if isinstance(planned, AudioFinetuneConfig) and planned.model.freeze_updates and not planned.from_scratch:
-            frozen = f", only the head learns in the first {planned.model.freeze_updates:,}"
-        say(f"schedule: {config.train.updates:,} updates: warm-up {planned.optim.warmup_updates:,}{frozen}")
-    return planned
-
-
-def _shortened(config: AnyConfig) -> AnyConfig:
+def shortened(config: FinetuneConfig) -> FinetuneConfig:
     """Warm-up and freezing as much shorter as the run is shorter than the recipe's, unless they were set."""
     recipe = get_finetune_recipe(config.recipe)
     ratio = config.train.updates / recipe.train.updates
@@ -200,74 +239,4 @@ def _shortened(config: AnyConfig) -> AnyConfig:
         return config
     if config.optim.warmup_updates == recipe.optim.warmup_updates:
         config = replace(config, optim=replace(config.optim, warmup_updates=round(ratio * recipe.optim.warmup_updates)))
-    if isinstance(config, AudioFinetuneConfig) and isinstance(recipe, AudioFinetuneConfig):
-        frozen = recipe.model.freeze_updates
-        if config.model.freeze_updates == frozen:
-            config = replace(config, model=replace(config.model, freeze_updates=round(ratio * frozen)))
-    return config
-
-
-def read_config(path: Path) -> AnyConfig:
-    """The configuration in the config.yaml of a run; `UserError` if it can't be read."""
-    try:
-        return read_finetune_config(yaml.safe_load(path.read_text("utf-8")))
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{path} can't be read as the configuration of a fine-tuning run: {error}") from error
-
-
-def _started(run: RunFolder, asked: AnyConfig | str, from_scratch: bool, weights: str) -> AnyConfig:
-    """The run's own configuration, with what may change as asked; `UserError` for any other change."""
-    saved = read_config(run.path / CONFIG)
-    recipe = asked if isinstance(asked, str) else asked.recipe
-    if recipe != saved.recipe:
-        raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
-    if weights != saved.weights:
-        raise UserError("MODEL is not the one that the run was started from; resume with the same")
-    if from_scratch and not saved.from_scratch:
-        raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
-    return saved if isinstance(asked, str) else keep_started(saved, asked, _shortened(asked))
-
-
-def _completed(job: Job, config: AnyConfig, info: ExportInfo, weights: str) -> tuple[AnyConfig, ModelConfig]:
-    """The configuration with what it leaves to model and machine, and the encoder's shape."""
-    if not isinstance(config, FINETUNE_KINDS[info.model.modality.kind]):
-        raise ValueError(
-            f"{config.recipe} is a recipe for {config.data.kind}, and MODEL is one of {info.model.modality.kind}; "
-            f"there are {', '.join(job.recipes)}"
-        )
-    if config.recipe not in job.recipes:
-        raise ValueError(f"{config.recipe} is not for this task; there are {', '.join(job.recipes)}")
-    config, shape = job.completed(config, info)
-    return replace(config, train=placed(config.train), weights=weights), shape
-
-
-def _build(
-    job: Job, config: AnyConfig, shape: ModelConfig, source: Encoder, data: Data, device: torch.device
-) -> nn.Module:
-    """The model on its device, with the source's weights or random ones."""
-    torch.manual_seed(config.train.seed)
-    encoder = Encoder(shape.encoder, build_modality(shape))
-    if not config.from_scratch:
-        encoder.load_state_dict(source.state_dict())
-    return job.model(config, encoder, data).to(device)
-
-
-def _explain(job: Job, config: AnyConfig, model: nn.Module, data: Data, say: Log) -> None:
-    """Print the plan."""
-    start, train = "from random initialisation" if config.from_scratch else "pre-trained", config.train
-    say(f"model: {sum(p.numel() for p in model.parameters()):,} parameters, {start}; {data.outputs} {job.outputs}")
-    processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
-    say(
-        f"plan: {train.updates:,} updates of {train.batch_size} {job.unit} ({train.micro_batch} at once{processes}) on "
-        f"{train.device} in {train.precision}; peak learning rate {peak_lr(config.optim, train.batch_size):g} after "
-        f"{config.optim.warmup_updates:,} updates, layer decay {config.optim.layer_decay:g}"
-    )
-
-
-def _write_start(run: RunFolder, config: AnyConfig, data: Data, model: Path, skipped: Skipped) -> None:
-    """What the folder says about the run before it begins."""
-    write_text(run.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
-    run.write_json("environment.json", {"data": data.description, "model": str(model), **environment()})
-    run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
-    if skipped.reasons or skipped.left_out:
-        skipped.write(run.path / "skipped.jsonl")
+    return replace(config, task=config.task.shortened(recipe.task, ratio))

@@ -2,199 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
-from data2vec2.commands.data import TrainingData, open_training_data, reopen_training_data
-from data2vec2.commands.environment import environment
-from data2vec2.commands.kinds import KINDS, Log
-from data2vec2.commands.plan import fitted_config, resumed_config, saved_config, with_own_tokenizer
-from data2vec2.commands.running import check_shares, fitted, help_task, placed, run_task
-from data2vec2.config import RunConfig, TextDataConfig, from_dict, to_dict
-from data2vec2.data.loader import MaskedBatches
-from data2vec2.data.tokenizer import copy_tokenizer
+from data2vec2.commands.flags import applied
+from data2vec2.commands.options import Pretrain
+from data2vec2.commands.runner import Opened, Training, help_run, keep_started, read_yaml, run_training
+from data2vec2.config import RunConfig, fit_schedule
+from data2vec2.data.account import Skipped
+from data2vec2.data.batch import Batches
+from data2vec2.data.records import held_out
+from data2vec2.errors import UserError
 from data2vec2.interop.card import model_card
-from data2vec2.interop.export import export_encoder
+from data2vec2.interop.folder import export_model
 from data2vec2.interop.weights import load_initial
-from data2vec2.masking import draw_keep_ids, num_kept
-from data2vec2.models import Data2Vec2
-from data2vec2.recipes import get_recipe
-from data2vec2.tasks.pretrain import PretrainTask
-from data2vec2.training.checkpoint import list_checkpoints
-from data2vec2.training.device import cpu_threads
+from data2vec2.method.masking import draw_keep_ids, num_kept
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import get_recipe, read_run_config, run_config, tools_of
+from data2vec2.modalities.data import Log
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.jobs import Sized
+from data2vec2.modalities.tools import Tools
+from data2vec2.tasks import RunContext
+from data2vec2.tasks.pretrain import Masks, PretrainTask
 from data2vec2.training.loop import Outcome
 from data2vec2.training.optim import peak_lr
-from data2vec2.training.parallel import World, is_helper, local_device
-from data2vec2.training.progress import console
-from data2vec2.training.run import CONFIG, SPLIT, TOKENIZER, RunFolder, write_text
+from data2vec2.training.run import CONFIG, RunFolder
 
-
-def pretrain(
-    config: RunConfig | str,
-    data: str | Path,
-    out: str | Path,
-    *,
-    val: str | Path | None = None,
-    resume: bool = False,
-    overwrite: bool = False,
-    dry_run: bool = False,
-) -> Outcome:
-    """Pre-train on DATA into the run folder `out`; the folder then holds checkpoints, metrics, an export and a report.
-
-    `config` is a recipe's name or a complete configuration. `val` names data for validation, else a part of DATA is
-    held out. `resume` goes on with what `out` holds (with its own configuration, if `config` is a name), `overwrite`
-    deletes it. `dry_run` prints what would happen.
-
-    Returns how the run ended. Raises `UserError` (data or folder can't be used) or `ValueError` (configuration).
-    """
-    if is_helper():
-        return help_pretrain()
-    if resume and overwrite:
-        raise ValueError("--resume goes on with a run and --overwrite deletes it; give one of them")
-    run, data, say = RunFolder(Path(out)), Path(data), console().print
-    run.check(resume=resume, overwrite=overwrite)
-    if isinstance(config, RunConfig) and config.init_from:
-        config = replace(config, init_from=str(Path(config.init_from).absolute()))
-    if isinstance(config, RunConfig) and isinstance(config.data, TextDataConfig) and config.data.tokenizer:
-        config = replace(config, data=replace(config.data, tokenizer=str(Path(config.data.tokenizer).absolute())))
-    if resume:
-        config = with_own_tokenizer(resumed_config(saved_config(run.path), config), run.path)
-    else:
-        config = fitted_config(get_recipe(config) if isinstance(config, str) else config, data, say)
-    prepared = open_training_data(config, data, Path(val) if val else None, say)
-    prepared = replace(prepared, config=replace(prepared.config, train=placed(prepared.config.train)))
-    check_shares(prepared.train, prepared.config.train)
-    device = local_device(torch.device(prepared.config.train.device))
-    with cpu_threads(prepared.config.train.threads):
-        torch.manual_seed(config.train.seed)
-        config, model = _build(prepared.config, device)
-        if config.init_from and not (resume and list_checkpoints(run.checkpoints)):
-            say(f"weights: from {load_initial(model, Path(config.init_from))}")
-        _explain(config, model, say)
-        if dry_run:
-            _show_first_batch(config, prepared, say)
-            return Outcome("planned", 0)
-        with run.locked():
-            run.check(resume=resume, overwrite=overwrite)
-            if not resume:
-                run.clear()
-            _write_start(run, config, prepared)
-            return run_task(
-                run,
-                config,
-                lambda world: _task(model, config, prepared, device, run, world),
-                job=_job(run, config, data, Path(val) if val else None),
-                helper=HELPER,
-                fingerprint=prepared.train.records.fingerprint,
-                resume=resume,
-                skipped=prepared.skipped,
-                finish=lambda log: _export(run, config, model, prepared),
-            )
-
-
-HELPER = "from data2vec2.commands.pretrain import help_pretrain; help_pretrain()"
-
-
-SHOWN = 4
+PREVIEWED = 4
 """Samples whose masks are kept for the report."""
 
 
-def _job(run: RunFolder, config: RunConfig, data: Path, val: Path | None) -> dict[str, Any]:
-    """What a helper needs to know."""
-    return {
-        "run": str(run.path.resolve()),
-        "config": to_dict(config),
-        "device": config.train.device,
-        "threads": config.train.threads,
-        "data": str(data),
-        "val": str(val) if val else None,
-    }
+def pretrain(given: Pretrain) -> Outcome:
+    """Pre-train as asked; returns how the run ended."""
+    return run_training(Pretraining(given.init_from), given.config, given.data, given)
 
 
 def help_pretrain() -> Outcome:
     """Compute a share of the gradients of another process's run."""
-
-    def build(job: dict[str, Any], device: torch.device) -> tuple[RunConfig, str, Callable[[World], PretrainTask]]:
-        config, run = from_dict(RunConfig, job["config"]), RunFolder(Path(job["run"]))
-        data = reopen_training_data(config, Path(job["data"]), Path(job["val"]) if job["val"] else None)
-        model = Data2Vec2(config.model).to(device)
-        return config, data.train.records.fingerprint, lambda world: _task(model, config, data, device, run, world)
-
-    return help_task(build)
+    return help_run(Pretraining)
 
 
-def _task(
-    model: Data2Vec2, config: RunConfig, data: TrainingData, device: torch.device, run: RunFolder, world: World
-) -> PretrainTask:
-    normalise = KINDS[config.model.modality.kind].normalise(config.data, device)
-    path = run.path / "skipped.jsonl"
-    return PretrainTask(model, config, data.train, data.val, normalise, device, data.skipped, path, world)
+class Pretraining(Training[RunConfig]):
+    """The data2vec 2.0 objective on samples of any modality."""
+
+    helper = "from data2vec2.commands.pretrain import help_pretrain; help_pretrain()"
+
+    def __init__(self, init_from: str | Path | None = None) -> None:
+        """`init_from`: weights to start from, in place of those that the configuration names."""
+        self.init_from = init_from
+
+    def read(self, values: Any) -> RunConfig:
+        """The configuration in a nested dictionary."""
+        return read_run_config(values)
+
+    def named(self, asked: RunConfig | str) -> RunConfig:
+        """That of a recipe or a file, with the weights that were asked for."""
+        config = run_config(asked) if isinstance(asked, str) else asked
+        weights = self.init_from or config.init_from
+        return replace(config, init_from=str(Path(weights).absolute())) if weights else config
+
+    def started(self, config: RunConfig, data: Path, say: Log) -> RunConfig:
+        """Schedules that fit the number of updates, and a model that fits the data."""
+        tools, recipe = _tools(config), get_recipe(config.recipe)
+        fitted = fit_schedule(tools.located(config), recipe)
+        if (fitted.optim, fitted.ema) != (config.optim, config.ema):
+            say(
+                f"schedule: {config.train.updates:,} updates instead of {recipe.train.updates:,}: "
+                f"warm-up {fitted.optim.warmup_updates:,}, EMA {fitted.ema.start:.6g} to {fitted.ema.end:.6g} "
+                f"over {fitted.ema.anneal_updates:,} updates"
+            )
+        return tools.fitted(fitted, recipe, data, say)
+
+    def resumed(self, run: Path, asked: RunConfig | str, flags: Sequence[str]) -> RunConfig:
+        """The run's own configuration, with what may change as asked."""
+        saved = read_yaml(run / CONFIG, read_run_config)
+        wanted = self.named(asked)
+        if wanted.recipe != saved.recipe:
+            raise UserError(f"the folder holds a run of {saved.recipe}, not of {wanted.recipe}")
+        if wanted.init_from not in (None, saved.init_from):
+            begun = f"the run began with {saved.init_from}"
+            raise UserError(f"--init-from {self.init_from} can't change on --resume: {begun}")
+        tools = _tools(saved)
+        if not isinstance(asked, str):
+            saved = keep_started(saved, tools.located(asked), fit_schedule(asked, get_recipe(asked.recipe)))
+        changed = tools.located(applied(saved, flags))
+        return tools.resumed(keep_started(saved, changed, changed), run)
+
+    def opened(self, config: RunConfig, data: Path, val: Path | None, say: Log | None) -> Opened[RunConfig]:
+        """Samples to train on and some that are held out, looked at."""
+        tools, seed, quiet = _tools(config), config.train.seed, say or (lambda _: None)
+        parts, fraction = tools.open(data, config, quiet), 0.0 if val else config.data.val_fraction
+        train, held = held_out(parts, tools.open(val, config, quiet) if val else None, fraction, seed)
+        readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
+        reader, skipped = readers[0], Skipped(len(train), config.data.max_bad)
+        assert reader is not None
+        if say:
+            say(f"data: {data}: {parts.description}")
+            config, found = tools.look(reader, config, say)
+            skipped.leave_out(found.left_out)
+            if skipped.add(found.bad, found.checked):
+                say(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+            say(f"data: {len(train):,} to train on, {len(held) if held else 0:,} held out for validation")
+        return Opened(
+            config=config, train=reader, val=readers[1], skipped=skipped, description=parts.description,
+            in_memory=reader.in_memory,
+        )  # fmt: skip
+
+    def built(self, data: Opened[RunConfig], device: torch.device) -> Data2Vec2:
+        """Student, teacher and decoder."""
+        model = data.config.model
+        return Data2Vec2(model, _tools(data.config).build(model)).to(device)
+
+    def largest(self, model: Any, data: Opened[RunConfig]) -> Sized:
+        """With as many masks as in training."""
+        config, zero = data.config, np.zeros(1, dtype=np.int64)
+        inputs, grid, size = _tools(config).largest(config.model, config.data)
+        device = next(model.parameters()).device
+        keep_ids = torch.from_numpy(draw_keep_ids(config.model.masks, grid, 0, zero, zero)).to(device)
+        inputs = inputs.to(device)
+        return Sized(lambda: model(inputs, keep_ids).loss, size)
+
+    def load(self, model: Any, data: Opened[RunConfig], say: Log) -> None:
+        """Weights to start from, if they were named."""
+        if data.config.init_from:
+            say(f"weights: from {load_initial(model, Path(data.config.init_from))}")
+
+    def task(self, model: Any, data: Opened[RunConfig], context: RunContext) -> PretrainTask:
+        """The objective."""
+        normalise = _tools(data.config).normalise(data.config.data, context.device)
+        return PretrainTask(model, data.config, data.train, data.val, normalise, context)
+
+    def explain(self, model: Any, data: Opened[RunConfig], say: Log) -> None:
+        """Sizes, masks and rates."""
+        config, words = data.config, _tools(data.config).words
+        masks, optim, train = config.model.masks, config.optim, config.train
+        tokens = int(np.prod(_tools(config).largest(config.model, config.data).grid))
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        say(
+            f"model: {trained:,} parameters to train; {tokens} tokens of {words.largest}, of which each of "
+            f"{masks.num_masks} masks keeps {num_kept(masks, tokens)}"
+        )
+        processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
+        say(
+            f"plan: {train.updates:,} updates of {train.batch_size} {words.unit} ({train.micro_batch} "
+            f"at once{processes}) on {train.device} in {train.precision}; peak learning rate "
+            f"{peak_lr(optim, train.batch_size):g} after {optim.warmup_updates:,} updates"
+        )
+
+    def show_first(self, data: Opened[RunConfig], say: Log) -> None:
+        """Inputs and kept tokens."""
+        config = data.config
+        batch = Batches(data.train, data.train.order(config.train.batch_size), [Masks(config.model.masks, data.train)])[
+            0
+        ]
+        assert batch.keep_ids_NK is not None
+        dtype = str(batch.inputs.dtype).removeprefix("torch.")
+        say(f"first batch: {_tools(config).words.many} {tuple(batch.inputs.shape)} {dtype}")
+        say(f"first batch: kept tokens {tuple(batch.keep_ids_NK.shape)}")
+
+    def write_start(self, run: RunFolder, data: Opened[RunConfig]) -> None:
+        """Some samples with their masks, and what else belongs to the modality."""
+        tools, reader = _tools(data.config), data.val or data.train
+        tools.write_start(run.path, data.config)
+        samples = np.arange(min(PREVIEWED, len(reader.records)))
+        np.savez_compressed(run.path / "masks.npz", **tools.preview(reader, samples, data.config))
+
+    def finish(self, run: RunFolder, model: Any, data: Opened[RunConfig], log: Log) -> None:
+        """Write the student's encoder as RUN/exported."""
+        config = data.config
+        info = ModelInfo(model=config.model, data=config.data)
+        export_model(model.student, info, run.path / "exported", model_card(config, data.description))
 
 
-def _export(run: RunFolder, config: RunConfig, model: Data2Vec2, data: TrainingData) -> None:
-    """Write the student's encoder as `run`/exported."""
-    card = model_card(config, data.description)
-    export_encoder(model.student, config.model, config.data, run.path / "exported", card)
-
-
-def _build(config: RunConfig, device: torch.device) -> tuple[RunConfig, Data2Vec2]:
-    """The model on its device, and the configuration with precision and micro-batch filled in."""
-    inputs, grid, size = KINDS[config.model.modality.kind].largest(config)
-    zero = np.zeros(1, dtype=np.int64)
-    keep_ids = torch.from_numpy(draw_keep_ids(config.model.masks, grid, 0, zero, zero)).to(device)
-    inputs, model = inputs.to(device), Data2Vec2(config.model).to(device)
-
-    def loss_of_one() -> torch.Tensor:
-        loss: torch.Tensor = model(inputs, keep_ids).loss
-        return loss
-
-    config = replace(config, train=fitted(config.train, loss_of_one, device, size))
-    model.zero_grad()
-    return config, model
-
-
-def _explain(config: RunConfig, model: Data2Vec2, say: Log) -> None:
-    """Print the plan."""
-    kind, masks, optim, train_config = KINDS[config.model.modality.kind], config.model.masks, config.optim, config.train
-    tokens = int(np.prod(kind.largest(config)[1]))
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    say(
-        f"model: {trained:,} parameters to train; {tokens} tokens of {kind.largest_name}, of which each of "
-        f"{masks.num_masks} masks keeps {num_kept(masks, tokens)}"
-    )
-    processes = f" by each of {train_config.processes} processes" if train_config.processes != 1 else ""
-    say(
-        f"plan: {train_config.updates:,} updates of {train_config.batch_size} {kind.unit} ({train_config.micro_batch} "
-        f"at once{processes}) on {train_config.device} in {train_config.precision}; peak learning rate "
-        f"{peak_lr(optim, train_config.batch_size):g} after {optim.warmup_updates:,} updates"
-    )
-
-
-def _show_first_batch(config: RunConfig, data: TrainingData, say: Log) -> None:
-    """Print the shapes of the first batch."""
-    batch = MaskedBatches(data.train, data.train.order(config.train.batch_size), config.model.masks)[0]
-    what, dtype = KINDS[config.model.modality.kind].plural, str(batch.inputs.dtype).removeprefix("torch.")
-    say(f"first batch: {what} {tuple(batch.inputs.shape)} {dtype}")
-    say(f"first batch: kept tokens {tuple(batch.keep_ids_NK.shape)}")
-    say(yaml.safe_dump(to_dict(config), sort_keys=False).rstrip())
-
-
-def _write_start(run: RunFolder, config: RunConfig, data: TrainingData) -> None:
-    """What the folder says about the run before it begins."""
-    write_text(run.path / CONFIG, yaml.safe_dump(to_dict(config), sort_keys=False))
-    if isinstance(config.data, TextDataConfig) and not (run.path / TOKENIZER).exists():
-        copy_tokenizer(Path(str(config.data.tokenizer)), run.path / TOKENIZER)
-    run.write_json("environment.json", {"data": data.description, **environment()})
-    run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
-    if data.skipped.reasons or data.skipped.left_out:
-        data.skipped.write(run.path / "skipped.jsonl")
-    reader = data.val or data.train
-    samples = np.arange(min(SHOWN, len(reader.records)))
-    kind = KINDS[config.model.modality.kind]
-    np.savez_compressed(run.path / "masks.npz", **kind.preview(reader, samples, config))
+def _tools(config: RunConfig) -> Tools:
+    """Those of the configuration's modality."""
+    return tools_of(config.model.modality.kind)

@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 
-from data2vec2.commands.finetune import TaskName, check_data, finetune, read_config, weights_of
-from data2vec2.commands.plan import keep_started
-from data2vec2.config import AnyFinetuneConfig, to_dict
-from data2vec2.errors import UserError
-from data2vec2.interop.export import export_of, load_encoder
-from data2vec2.training.best import Best
+from data2vec2.commands.finetune import Finetuning, check_data, finetune
+from data2vec2.commands.flags import applied
+from data2vec2.commands.options import Finetune
+from data2vec2.commands.runner import keep_started, read_yaml
+from data2vec2.config import FinetuneConfig, to_dict
+from data2vec2.errors import UsageError, UserError
+from data2vec2.modalities import read_finetune_config
+from data2vec2.training.checkpoint import Best
 from data2vec2.training.loop import Outcome
 from data2vec2.training.parallel import under_torchrun
 from data2vec2.training.progress import console
@@ -42,19 +44,7 @@ class Row:
     """Score on the test part: the median over runs, and that of `run`; empty without a test part."""
 
 
-def sweep(
-    model: Path,
-    data: Path,
-    out: Path,
-    rates: Sequence[float],
-    seeds: int,
-    *,
-    task: TaskName,
-    config: AnyFinetuneConfig,
-    val: Path | None = None,
-    from_scratch: bool = False,
-    resume: bool = False,
-) -> tuple[Outcome, list[Row]]:
+def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
     """Fine-tune at each of the rates with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED.
 
     The best rate is that with the highest median over seeds of the best validation score; the test part decides
@@ -64,6 +54,17 @@ def sweep(
     Returns how it ended, and a row for each rate, best first (none if interrupted). Raises as `finetune` does, and
     `UserError` if there is no validation part.
     """
+    for flag in ("overwrite", "dry_run"):
+        if getattr(given, flag):
+            raise UsageError(f"--{flag.replace('_', '-')} is for single runs, not with --sweep or --seeds")
+    model, data, out, seeds, task = Path(given.model), Path(given.data), Path(given.out), given.seeds, given.task
+    val, training = Path(given.val) if given.val else None, Finetuning(str(model), task, given.from_scratch)
+    kept = out / SWEEP
+    if given.resume and given.config is None and kept.is_file():
+        config = applied(read_yaml(kept, read_finetune_config), given.flags)
+    else:
+        config = applied(training.named(given.config or training.default_recipe), given.flags)
+    rates = list(given.sweep) or [config.optim.lr]
     named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
     if not rates or seeds < 1 or len(named) < len(rates):
         raise ValueError(
@@ -72,10 +73,9 @@ def sweep(
         )
     if under_torchrun():
         raise ValueError("a sweep starts its processes itself (--train.processes); run it without torchrun")
-    source = export_of(model)
-    _, info = load_encoder(source)  # what is wrong with it is said before anything is written
-    config = replace(config, from_scratch=from_scratch or config.from_scratch, weights=weights_of(source))
-    config = _started(out, config, resume)
+    # what is wrong with MODEL has been said before anything is written
+    config = replace(config, from_scratch=given.from_scratch or config.from_scratch, weights=training.weights)
+    config = _started(out, config, given.resume)
     runs: list[dict[str, Any]] = []
     for rate in rates:
         for seed in range(config.train.seed, config.train.seed + seeds):
@@ -84,11 +84,11 @@ def sweep(
                 console().print(f"{run.name}:")
                 one = replace(config, optim=replace(config.optim, lr=rate), train=replace(config.train, seed=seed))
                 goes_on = (run / CONFIG).is_file()
-                outcome = finetune(model, data, run, task=task, config=one, val=val, resume=goes_on)
+                outcome = finetune(Finetune(model, data, run, task=task, config=one, val=val, resume=goes_on))
                 if outcome.state == "interrupted":
                     return outcome, []
             else:
-                check_data(run, task, info, data, val)
+                check_data(run, task, model, data, val)
             validation = Best(run).score if _state(run) == "finished" else None
             if _state(run) == "finished" and validation is None:
                 raise UserError(f"{run} has no validation scores to choose by; give --val or --data.val-fraction")
@@ -116,13 +116,13 @@ def format_sweep(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _started(out: Path, config: AnyFinetuneConfig, resume: bool) -> AnyFinetuneConfig:
+def _started(out: Path, config: FinetuneConfig, resume: bool) -> FinetuneConfig:
     """The sweep's configuration, kept in OUT; `UserError` if OUT holds another, or something else."""
     path = out / SWEEP
     if resume:
         if not path.is_file():
             raise UserError(f"nothing to resume: {out} holds no sweep (no {SWEEP}); leave --resume out")
-        saved = read_config(path)
+        saved = read_yaml(path, read_finetune_config)
         if saved.recipe != config.recipe:
             raise UserError(f"{out} holds a sweep of {saved.recipe}, not of {config.recipe}")
         if saved.from_scratch != config.from_scratch:

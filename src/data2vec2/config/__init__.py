@@ -1,81 +1,48 @@
 """The configuration of a run: frozen dataclasses, standard library only."""
 
-from data2vec2.config.any_finetune import FINETUNE_KINDS, AnyFinetuneConfig, read_finetune_config
-from data2vec2.config.audio_finetune import (
-    AudioFinetuneConfig,
-    AudioFinetuneDataConfig,
-    AudioFinetuneModelConfig,
-    SpanMaskConfig,
-)
 from data2vec2.config.finetune import (
-    AugmentConfig,
     FinetuneConfig,
     FinetuneDataConfig,
-    FinetuneModelConfig,
     FinetuneOptimConfig,
     Schedule,
+    TaskConfig,
 )
 from data2vec2.config.model import (
-    AudioConfig,
+    ArchitectureConfig,
     DecoderConfig,
     EncoderConfig,
-    ImageConfig,
     LossConfig,
     MaskConfig,
+    ModalityConfig,
     ModelConfig,
     TargetConfig,
-    TextConfig,
 )
-from data2vec2.config.run import (
-    AudioDataConfig,
-    DataConfig,
-    EmaConfig,
-    ImageDataConfig,
-    OptimConfig,
-    RunConfig,
-    TextDataConfig,
-    TrainConfig,
-)
-from data2vec2.config.schedule import fit_schedule
-from data2vec2.config.text_finetune import TextFinetuneConfig, TextFinetuneDataConfig, TextFinetuneModelConfig
-from data2vec2.config.tree import from_dict, to_dict, updated
+from data2vec2.config.run import DataConfig, EmaConfig, OptimConfig, RunConfig, TrainConfig, fit_schedule
+from data2vec2.config.tree import Kinds, from_dict, require, to_dict, updated
 
 __all__ = [
-    "FINETUNE_KINDS",
-    "AnyFinetuneConfig",
-    "AudioConfig",
-    "AudioDataConfig",
-    "AudioFinetuneConfig",
-    "AudioFinetuneDataConfig",
-    "AudioFinetuneModelConfig",
-    "AugmentConfig",
+    "ArchitectureConfig",
     "DataConfig",
     "DecoderConfig",
     "EmaConfig",
     "EncoderConfig",
     "FinetuneConfig",
     "FinetuneDataConfig",
-    "FinetuneModelConfig",
     "FinetuneOptimConfig",
-    "ImageConfig",
-    "ImageDataConfig",
+    "Kinds",
     "LossConfig",
     "MaskConfig",
+    "ModalityConfig",
     "ModelConfig",
     "OptimConfig",
     "RunConfig",
     "Schedule",
-    "SpanMaskConfig",
     "TargetConfig",
-    "TextConfig",
-    "TextDataConfig",
-    "TextFinetuneConfig",
-    "TextFinetuneDataConfig",
-    "TextFinetuneModelConfig",
+    "TaskConfig",
     "TrainConfig",
     "fit_schedule",
     "from_dict",
-    "read_finetune_config",
+    "require",
     "to_dict",
     "updated",
 ]

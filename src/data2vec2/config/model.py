@@ -5,154 +5,10 @@ Symbols in brackets are those of the paper (Baevski et al., 2023) and of this pr
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data2vec2.config.check import require
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageConfig:
-    """Pictures, cut into square patches."""
-
-    kind: Literal["image"] = "image"
-    """Which modality this is."""
-    image_size: int = 224
-    """Height and width of the model's input in pixels; divisible by `patch_size`."""
-    patch_size: int = 16
-    """Height and width of a patch in pixels; one patch is one token."""
-    num_channels: int | None = 3
-    """3 for colour, 1 for grey pictures; none: as the training data are."""
-    position_size: int | None = None
-    """Height and width in pixels of the pictures that the positions are made for; none: `image_size`. Set to the size
-    of pre-training where fine-tuning sees larger pictures: the positions of another size are interpolated."""
-
-    def __post_init__(self) -> None:
-        require(self.patch_size >= 1, "model.modality.patch_size", self.patch_size, "at least 1")
-        for name, size in (("image_size", self.image_size), ("position_size", self.position_size)):
-            is_multiple = size is None or (size >= self.patch_size and size % self.patch_size == 0)
-            require(is_multiple, f"model.modality.{name}", size, f"a multiple of patch_size ({self.patch_size})")
-        require(self.num_channels in (None, 1, 3), "model.modality.num_channels", self.num_channels, "1 or 3")
-
-    @property
-    def channels(self) -> int:
-        """`num_channels`; 1 where it is left to data that have not been looked at."""
-        return self.num_channels or 1
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches; T is their product."""
-        side = self.image_size // self.patch_size
-        return side, side
-
-    @property
-    def position_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches that the positions are made for."""
-        side = (self.position_size or self.image_size) // self.patch_size
-        return side, side
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioConfig:
-    """A waveform of one channel, cut into tokens of 20 ms."""
-
-    kind: Literal["audio"] = "audio"
-    """Which modality this is."""
-    sample_rate: int = 16_000
-    """Samples a second; every file is converted to it."""
-    stem: Literal["waveform", "mel"] = "waveform"
-    """waveform: learned convolutions, as published. mel: fixed log-mel spectra and one linear layer, which learns more
-    from little data (LOG.md)."""
-    conv_dim: int = 512
-    """Channels of the waveform stem."""
-    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    """Kernel of each of its layers."""
-    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    """Stride of each of its layers."""
-    num_mels: int = 40
-    """Bins of a frame of the mel stem; a frame is 10 ms, two make a token."""
-    position_depth: int = 5
-    """Convolutional layers that make positions."""
-    position_kernel: int = 19
-    """Their kernel in tokens; odd."""
-    position_groups: int = 16
-    """Their groups; divides the encoder's width."""
-
-    def __post_init__(self) -> None:
-        require(self.sample_rate >= 100, "model.modality.sample_rate", self.sample_rate, "at least 100")
-        for name in ("conv_dim", "num_mels", "position_depth", "position_groups"):
-            require(getattr(self, name) >= 1, f"model.modality.{name}", getattr(self, name), "at least 1")
-        for name in ("conv_kernels", "conv_strides"):
-            value = getattr(self, name)
-            fits = bool(value) and min(value) >= 1 and len(value) == len(self.conv_kernels)
-            require(fits, f"model.modality.{name}", value, "numbers of at least 1, as many kernels as strides")
-        odd = self.position_kernel >= 1 and self.position_kernel % 2 == 1
-        require(odd, "model.modality.position_kernel", self.position_kernel, "odd")
-
-    @property
-    def layers(self) -> tuple[tuple[int, int], ...]:
-        """Kernel and stride, in samples or in what the layer before makes, of each step from waveform to tokens."""
-        if self.stem == "waveform":
-            return tuple(zip(self.conv_kernels, self.conv_strides, strict=True))
-        return (self.mel_window, self.mel_hop), (2, 2)
-
-    @property
-    def mel_window(self) -> int:
-        """Samples of a mel frame's window: 25 ms."""
-        return self.sample_rate // 40
-
-    @property
-    def mel_hop(self) -> int:
-        """Samples between mel frames: 10 ms."""
-        return self.sample_rate // 100
-
-    @property
-    def hop(self) -> int:
-        """Samples between the starts of two tokens (320 is 20 ms)."""
-        return math.prod(stride for _, stride in self.layers)
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples that one token sees (400 is 25 ms), and so the shortest input."""
-        field = 1
-        for kernel, stride in reversed(self.layers):
-            field = (field - 1) * stride + kernel
-        return field
-
-    def num_tokens(self, num_samples: int) -> int:
-        """Tokens of a waveform of so many samples: floor((L - kernel) / stride + 1) through all layers."""
-        return max(0, (num_samples - self.receptive_field) // self.hop + 1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextConfig:
-    """Text, cut into the tokens of a tokenizer."""
-
-    kind: Literal["text"] = "text"
-    """Which modality this is."""
-    vocab_size: int = 50_265
-    """Entries of the tokenizer's vocabulary."""
-    max_tokens: int = 512
-    """Tokens of a block of pre-training, and of the longest input."""
-    bos_id: int = 0
-    """Token at the start of a block."""
-    pad_id: int = 1
-    """Token that fills a batch up."""
-    eos_id: int = 2
-    """Token behind every sentence or document."""
-    token_scale: float = 1.0
-    """Factor of the tokens' embeddings before those of places are added; both start N(0, 0.02). With 1, as published,
-    half of what a block sees at first is where a token stands, and that is easy to predict (LOG.md)."""
-
-    def __post_init__(self) -> None:
-        require(self.max_tokens >= 2, "model.modality.max_tokens", self.max_tokens, "at least 2")
-        require(self.token_scale > 0, "model.modality.token_scale", self.token_scale, "above 0")
-        ids = [self.bos_id, self.pad_id, self.eos_id]
-        fits = min(ids) >= 0 and len(set(ids)) == 3
-        require(fits, "model.modality.pad_id", self.pad_id, "0 or more, and another than bos_id and eos_id")
-        expected = f"above bos_id, pad_id and eos_id ({max(ids)})"
-        require(self.vocab_size > max(ids), "model.modality.vocab_size", self.vocab_size, expected)
+from data2vec2.config.tree import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,13 +140,37 @@ class LossConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Everything that decides the shape and the objective of the model."""
+class ModalityConfig:
+    """What the inputs of a model are and how they become tokens; every modality adds fields of its own."""
 
-    modality: ImageConfig | AudioConfig | TextConfig = field(default_factory=ImageConfig)
+    kind: str
+    """Which modality this is."""
+
+    def check(self, encoder: EncoderConfig) -> None:
+        """Raise `ValueError` for an encoder that does not suit."""
+
+    def num_tokens(self, length: int) -> int:
+        """Tokens of a sample whose first axis is so long."""
+        return length
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchitectureConfig:
+    """What describes an encoder: all that is needed to build it and to load its weights."""
+
+    modality: ModalityConfig
     """What the inputs are and how they become tokens."""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     """The Transformer."""
+
+    def __post_init__(self) -> None:
+        self.modality.check(self.encoder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(ArchitectureConfig):
+    """An encoder, and the objective that it is pre-trained with."""
+
     masks: MaskConfig = field(default_factory=MaskConfig)
     """The masks."""
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
@@ -301,20 +181,8 @@ class ModelConfig:
     """The loss."""
 
     def __post_init__(self) -> None:
-        require(
-            self.targets.average_layers <= self.encoder.depth,
-            "model.targets.average_layers",
-            self.targets.average_layers,
-            f"at most model.encoder.depth ({self.encoder.depth})",
-        )
-        require(
-            self.encoder.embed_dim % self.decoder.groups == 0,
-            "model.decoder.groups",
-            self.decoder.groups,
-            f"a divisor of model.encoder.embed_dim ({self.encoder.embed_dim})",
-        )
-        if isinstance(self.modality, AudioConfig):
-            groups = self.modality.position_groups
-            fits = self.encoder.embed_dim % groups == 0
-            expected = f"a divisor of model.encoder.embed_dim ({self.encoder.embed_dim})"
-            require(fits, "model.modality.position_groups", groups, expected)
+        super().__post_init__()
+        depth, dim = self.encoder.depth, self.encoder.embed_dim
+        layers, groups = self.targets.average_layers, self.decoder.groups
+        require(layers <= depth, "model.targets.average_layers", layers, f"at most model.encoder.depth ({depth})")
+        require(dim % groups == 0, "model.decoder.groups", groups, f"a divisor of model.encoder.embed_dim ({dim})")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from data2vec2.config.check import require
 from data2vec2.config.model import ModelConfig
+from data2vec2.config.tree import require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,10 @@ class EmaConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """How samples of any modality are read."""
+    """How samples are read; every modality adds fields of its own."""
 
+    kind: str
+    """Which modality this is for."""
     val_fraction: float = 0.05
     """Share split off for validation where the data name no validation part; at most 2,000 samples."""
     max_bad: float = 0.05
@@ -79,67 +81,8 @@ class DataConfig:
         require(0 <= self.max_bad <= 1, "data.max_bad", self.max_bad, "from 0 to 1")
         require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "0 or more")
 
-
-@dataclass(frozen=True, kw_only=True)
-class ImageDataConfig(DataConfig):
-    """How pictures are read."""
-
-    kind: Literal["image"] = "image"
-    """Which modality this is for."""
-    min_crop: float = 0.2
-    """Smallest area of a random crop, as a share of the picture."""
-    flip: bool = True
-    """Mirror half of the pictures."""
-    eval_crop: float = 0.875
-    """Side of the central square that is used outside training, as a share of the shorter side."""
-    mean: tuple[float, ...] | None = None
-    """Mean of each channel, in units of 0 to 1; none: computed from the training part."""
-    std: tuple[float, ...] | None = None
-    """Standard deviation of each channel; none: computed from the training part."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.min_crop <= 1, "data.min_crop", self.min_crop, "above 0, up to 1")
-        require(0 < self.eval_crop <= 1, "data.eval_crop", self.eval_crop, "above 0, up to 1")
-        require((self.mean is None) == (self.std is None), "data.std", self.std, "given together with data.mean")
-        require(self.std is None or min(self.std) > 0, "data.std", self.std, "above 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioDataConfig(DataConfig):
-    """How recordings are read."""
-
-    kind: Literal["audio"] = "audio"
-    """Which modality this is for."""
-    min_seconds: float = 2.0
-    """Shorter recordings are left out."""
-    max_seconds: float = 20.0
-    """Longer recordings are cut at random to this length, and very long ones into several pieces."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(0 < self.min_seconds < math.inf, "data.min_seconds", self.min_seconds, "above 0")
-        fits = self.min_seconds <= self.max_seconds < math.inf
-        require(fits, "data.max_seconds", self.max_seconds, f"at least data.min_seconds ({self.min_seconds})")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextDataConfig(DataConfig):
-    """How text is read."""
-
-    kind: Literal["text"] = "text"
-    """Which modality this is for."""
-    tokenizer: str | None = None
-    """A folder with a tokenizer, or its tokenizer.json; none: one is made from the training data."""
-    text_column: str = "text"
-    """Column of tables, or key of .jsonl files, that holds the text."""
-    unit: Literal["line", "document", "file"] = "line"
-    """What the end-of-text token stands behind: each line of text; each document, which an empty line (in tables a row)
-    ends; or each file (in tables a row)."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(bool(self.text_column), "data.text_column", self.text_column, "a name")
+    def check(self, train: TrainConfig) -> None:
+        """Raise `ValueError` for a batch that these samples don't fit into."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,17 +136,17 @@ class TrainConfig:
 class RunConfig:
     """A complete run: what a recipe returns and what `config.yaml` of a run folder holds."""
 
-    recipe: str = "image_base"
+    recipe: str
     """The recipe this started from."""
     init_from: str | None = None
     """Weights to start from: a run, an exported model, or a .pt checkpoint of the original; none: random ones."""
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig
     """Shape and objective of the model."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """The optimiser."""
     ema: EmaConfig = field(default_factory=EmaConfig)
     """The teacher's average."""
-    data: ImageDataConfig | AudioDataConfig | TextDataConfig = field(default_factory=ImageDataConfig)
+    data: DataConfig
     """Reading samples."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """The loop."""
@@ -211,7 +154,30 @@ class RunConfig:
     def __post_init__(self) -> None:
         expected = f"{self.model.modality.kind!r}, as model.modality.kind"
         require(self.data.kind == self.model.modality.kind, "data.kind", self.data.kind, expected)
-        if isinstance(self.data, AudioDataConfig):
-            longest = math.ceil(self.data.max_seconds) * (self.train.processes or 1)
-            expected = f"at least {longest} seconds, so that every process has a recording of data.max_seconds"
-            require(self.train.batch_size >= longest, "train.batch_size", self.train.batch_size, expected)
+        self.data.check(self.train)
+
+
+def fit_schedule(config: RunConfig, reference: RunConfig) -> RunConfig:
+    """Shorten warm-up and EMA when `config` makes fewer updates than the `reference` recipe.
+
+    A teacher that averages over 5,000 updates is still its initialisation after 2,000. So warm-up and annealing shrink
+    in proportion to the run, and the averaging times 1 / (1 - decay) at the start and the end of the annealing shrink
+    with them (but not below 10 updates). What the user set (what differs from the reference) is left alone.
+    """
+    ratio = config.train.updates / reference.train.updates
+    if ratio >= 1:
+        return config
+
+    def shorter_decay(decay: float) -> float:
+        return max(min(decay, 1 - (1 - decay) / ratio), min(decay, 0.9))
+
+    optim, ema = config.optim, config.ema
+    if optim.warmup_updates == reference.optim.warmup_updates:
+        optim = replace(optim, warmup_updates=round(optim.warmup_updates * ratio))
+    if ema.anneal_updates == reference.ema.anneal_updates:
+        ema = replace(ema, anneal_updates=round(ema.anneal_updates * ratio))
+    if ema.start == reference.ema.start:
+        ema = replace(ema, start=shorter_decay(ema.start))
+    if ema.end == reference.ema.end:
+        ema = replace(ema, end=shorter_decay(ema.end))
+    return replace(config, optim=optim, ema=ema)

@@ -1,4 +1,4 @@
-"""Configurations to and from plain nested dictionaries (what YAML and JSON hold)."""
+"""Configurations to and from plain nested dictionaries (what YAML and JSON hold), and one way to refuse a value."""
 
 from __future__ import annotations
 
@@ -6,8 +6,15 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeVar
+
+
+def require(ok: bool, field: str, value: object, expected: str) -> None:
+    """Raise `ValueError` naming the field, the value found and what it must be, unless `ok`."""
+    if not ok:
+        raise ValueError(f"{field} is {value!r}; it must be {expected}")
+
 
 T = TypeVar("T")
 
@@ -24,14 +31,21 @@ def to_dict(config: Any) -> dict[str, Any]:
     return result
 
 
-def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Build dataclass `kind` from a nested dictionary.
+Kinds = Mapping[type, Mapping[str, type]]
+"""Base class of a part that differs by modality -> its class for each `kind`."""
 
-    Raises `ValueError` for a key that does not exist (with the nearest one that does) and for a value of another type.
+
+def from_dict(cls: type[T], values: Any, where: str = "", *, kinds: Kinds = types.MappingProxyType({})) -> T:
+    """Build dataclass `cls` from a nested dictionary; fields of a class in `kinds` become the one that `kind` names.
+
+    Raises `ValueError` for a key that does not exist (with the nearest one that does), for one that is missing and has
+    no default, and for a value of another type.
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{where or 'configuration'} is {values!r}; it must be a group of fields")
-    hints = typing.get_type_hints(kind)
+    if cls in kinds:
+        cls = _of_kind(kinds[cls], values, where)
+    hints = typing.get_type_hints(cls)
     arguments = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else str(key)
@@ -39,8 +53,11 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(hints)}"
             raise ValueError(f"unknown key {path!r}{hint}")
-        arguments[key] = _convert(hints[key], value, path)
-    return kind(**arguments)
+        arguments[key] = _convert(hints[key], value, path, kinds)
+    for field in dataclasses.fields(typing.cast(Any, cls)):
+        if field.name not in arguments and field.default is field.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{f'{where}.' if where else ''}{field.name} is missing; give it a value")
+    return cls(**arguments)
 
 
 def updated(tree: Any, values: Any) -> Any:
@@ -50,34 +67,30 @@ def updated(tree: Any, values: Any) -> Any:
     return {**tree, **{key: updated(tree.get(key), value) for key, value in values.items()}}
 
 
-def _of_kind(options: Sequence[Any], value: Any, path: str) -> Any:
-    """The dataclass among `options` whose default `kind` is the value's; the first if it names none."""
-    kinds: dict[str, Any] = {option.kind: option for option in options}
-    kind = value.get("kind", next(iter(kinds))) if isinstance(value, Mapping) else next(iter(kinds))
-    if kind not in kinds:
-        raise ValueError(f"{path}.kind is {kind!r}; it must be one of {', '.join(kinds)}")
-    return kinds[kind]
+def _of_kind(options: Mapping[str, type], values: Mapping[str, Any], path: str) -> Any:
+    """The class that the group's `kind` names; the first if it names none."""
+    kind = values.get("kind", next(iter(options)))
+    if kind not in options:
+        raise ValueError(f"{path}.kind is {kind!r}; it must be one of {', '.join(options)}")
+    return options[kind]
 
 
-def _convert(hint: Any, value: Any, path: str) -> Any:
-    """`value` as type `hint`.
-
-    That is a dataclass, several told apart by `kind`, a Literal, tuple[X, ...], X | None, or a plain type.
-    """
+def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
+    """`value` as type `hint`: a dataclass, a Literal, tuple[X, ...], X | None, or a plain type."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
     if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast(type, hint), value, path)
+        return from_dict(typing.cast(type, hint), value, path, kinds=kinds)
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in options:
             return None
-        kinds = [option for option in options if option is not type(None)]
-        return _convert(kinds[0] if len(kinds) == 1 else _of_kind(kinds, value, path), value, path)
+        (inner,) = (option for option in options if option is not type(None))
+        return _convert(inner, value, path, kinds)
     if origin is typing.Literal:
         if value in options:
             return value
         raise ValueError(f"{path} is {value!r}; it must be one of {', '.join(map(str, options))}")
     if origin is tuple and isinstance(value, list | tuple):
-        return tuple(_convert(options[0], item, path) for item in value)
+        return tuple(_convert(options[0], item, path, kinds) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):

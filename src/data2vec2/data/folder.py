@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, ClassVar
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.content import PICTURES, Content
-from data2vec2.data.metadata import METADATA, Described, read_metadata
-from data2vec2.data.source import PART_NAMES, BadSample, Found, Part
+from data2vec2.data.labels import COLUMNS
+from data2vec2.data.source import PART_NAMES, BadSample, Content, Listing, Split
+from data2vec2.data.tables import listed, read_table
 from data2vec2.errors import UserError
-
-EXTENSIONS = PICTURES.extensions
-"""Names of pictures end in one of these, in any case."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +85,7 @@ def counts(files: Mapping[str, list[str]], without: Collection[str] = ()) -> dic
     return {extension: len(names) for extension, names in files.items() if extension not in without and names}
 
 
-def read(root: Path, files: Mapping[str, list[str]], content: Content = PICTURES) -> Found:
+def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
     """The pictures or recordings among the scanned `files`, in their parts.
 
     Where there is a metadata file with labels, it alone gives the labels; else a label is the first folder below the
@@ -102,11 +99,12 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content = PICTURES
     left = {extension: [name for name in names if name not in described] for extension, names in files.items()}
     stray = f"left out beside the parts: {beside:,} {content.files}" if beside else ""
     note = f"labels from {', '.join(described)}" if table.labels is not None else ""
+    odd = f"{listed(table.remarks)} in {', '.join(described)}" if any(table.remarks.values()) else ""
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
-    return Found(f"folder of {content.files}", parts, classes, (stray, note), counts(left, content.extensions))
+    return Listing(f"folder of {content.files}", parts, classes, (stray, note, odd), counts(left, content.extensions))
 
 
-def _split(root: Path, names: list[str], table: Described) -> tuple[dict[str, Part], int]:
+def _split(root: Path, names: list[str], table: Described) -> tuple[dict[str, Split], int]:
     """Parts of the names, with labels of the table or else of the folders, and how many names are beside the parts.
 
     Where the sub-folders with samples are train and any of val, valid, validation, dev and test (any case), they are
@@ -116,7 +114,7 @@ def _split(root: Path, names: list[str], table: Described) -> tuple[dict[str, Pa
     part_of = {top: PART_NAMES[top.lower()] for top in sorted(tops) if top.lower() in PART_NAMES}
     if len(part_of) < len(tops) or "train" not in part_of.values():
         return {"train": _part(root, names, table, 0)}, 0
-    parts: dict[str, Part] = {}
+    parts: dict[str, Split] = {}
     for top, part in part_of.items():
         if part in parts:
             same = " and ".join(name for name, other in part_of.items() if other == part)
@@ -125,7 +123,7 @@ def _split(root: Path, names: list[str], table: Described) -> tuple[dict[str, Pa
     return parts, sum("/" not in name for name in names)
 
 
-def _part(root: Path, names: list[str], table: Described, depth: int) -> Part:
+def _part(root: Path, names: list[str], table: Described, depth: int) -> Split:
     """One part, with labels from the table or from the folder names at `depth`."""
     if table.labels is not None:
         labels = [table.labels.get(name) for name in names]
@@ -133,7 +131,7 @@ def _part(root: Path, names: list[str], table: Described, depth: int) -> Part:
         folders = [name.split("/")[:-1] for name in names]
         labels = [path[depth] if len(path) > depth else "" for path in folders]
     texts = None if table.texts is None else [table.texts.get(name) for name in names]
-    return Part(tuple(names), labels, Files(root, tuple(names)), texts)
+    return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
 
 def _size(path: Path) -> int:
@@ -142,3 +140,57 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+METADATA = frozenset(("metadata.csv", "metadata.jsonl"))
+"""The names of such files."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What metadata files say, by name of the sample (posix, below the folder)."""
+
+    names: frozenset[str]
+    labels: Mapping[str, Any] | None
+    """None: no file has a column of labels."""
+    texts: Mapping[str, Any] | None
+    """Transcripts, likewise."""
+    remarks: Mapping[str, int]
+    """What is odd in the files, and how often."""
+
+
+def read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[str] = ()) -> Described:
+    """Labels and transcripts of the samples.
+
+    Every row names a sample in `file_name`, relative to the metadata file's own folder. In a CSV file, several labels
+    are separated by "|". Raises `UserError` for a file that is not a table, and for rows without `file_name` or with
+    one that leads out of the folder.
+    """
+    names: set[str] = set()
+    labels: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
+    remarks: Counter[str] = Counter()
+    for name in described:
+        path = root / name
+        table = read_table(path, name, strict=True)
+        remarks.update(table.remarks)
+        label, text = (
+            next((known for known in among if known in table.columns), None) for among in (COLUMNS, text_columns)
+        )
+        given = [row.get(label or "") for row in table.rows()]
+        if path.suffix.lower() == ".csv" and (label in ("labels", "tags") or any("|" in (one or "") for one in given)):
+            given = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in given]
+        for place, (row, value) in enumerate(zip(table.rows(), given, strict=True), 1):
+            file_name = row.get("file_name")
+            if not isinstance(file_name, str) or not file_name:
+                raise UserError(f"{path}: row {place} has no file_name; it has {', '.join(row) or 'nothing'}")
+            below = PurePosixPath(file_name.replace("\\", "/"))
+            if below.is_absolute() or ".." in below.parts:
+                raise UserError(f"{path}: row {place} names {file_name}, which is not below the folder of the table")
+            sample = str(PurePosixPath(name).parent / below)
+            names.add(sample)
+            if label:
+                labels[sample] = value
+            if text:
+                texts[sample] = row[text]
+    return Described(frozenset(names), labels or None, texts or None, remarks)

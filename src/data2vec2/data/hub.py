@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.columns import choose_columns
-from data2vec2.data.content import PICTURES, Content
-from data2vec2.data.source import BadSample, Found, Part, by_part, part_of
+from data2vec2.data.parquet import choose_columns
+from data2vec2.data.source import BadSample, Content, Listing, Split, by_part, part_of
 from data2vec2.errors import UserError
 
 PREFIX = "hf:"
@@ -51,7 +50,7 @@ class HubRows:
         yield self.rows.tobytes()
 
 
-def read(text: str, content: Content = PICTURES) -> Found:
+def read(text: str, content: Content) -> Listing:
     """The splits of `hf:NAME` or `hf:NAME:CONFIG`; NAME is a data set of the hub or a folder.
 
     Raises `UserError` if `datasets` is missing or can't load it.
@@ -73,9 +72,9 @@ def read(text: str, content: Content = PICTURES) -> Found:
         if isinstance(dataset.features[columns.sample], feature):
             dataset = dataset.cast_column(columns.sample, feature(decode=False))
         rows = HubRows(dataset.select_columns([columns.sample]), columns.sample, np.arange(count))
-        parts[part] = Part(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
+        parts[part] = Split(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
     note = f"left out: splits {', '.join(left_out)}" if left_out else ""
-    return Found("Hugging Face data set", parts, classes, (note,))
+    return Listing("Hugging Face data set", parts, classes, (note,))
 
 
 def load_splits(text: str) -> Mapping[str, Any]:

@@ -81,7 +81,7 @@ class Letters:
     def save(self, folder: Path) -> None:
         """Write the files of a tokenizer of Transformers', which decodes the same ids to the same text.
 
-        Its class is registered by `data2vec2.interop.transformers`.
+        Its class stands in `data2vec2.modalities.audio.transformers`.
         """
         names = {"pad_token": BLANK, "word_delimiter_token": SPACE, "unk_token": UNKNOWN}
         classes = {"tokenizer_class": "Data2Vec2CTCTokenizer", "processor_class": "Wav2Vec2Processor"}

@@ -1,18 +1,32 @@
-"""What every modality's reader gives: batches of inputs as arrays, each sample replaced if it can't be read.
+"""From records to arrays: batches to learn from or to score, and every sample of a source once and in order.
 
-Shapes: `B` samples, `S` samples of audio.
+Shapes: `B` samples, `T` the first axis of a sample, filled up where lengths differ.
 """
 
 from __future__ import annotations
 
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2 import rng
 from data2vec2.data.records import Records
-from data2vec2.data.sampler import Order, Plan
+from data2vec2.data.sampler import GlobalBatches, Order, Plan
+from data2vec2.data.source import BadSample
+from data2vec2.errors import UserError
+
+REPLACEMENTS = 100
+"""So many others are tried in place of a sample that can't be read."""
+EVAL_GROUP = 250
+"""Samples of one size that are evaluated at once."""
+_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -28,44 +42,193 @@ class ReadBatch:
     """Inputs, their labels (-1: none), and the samples that others stand in for (once for each time)."""
 
     inputs: NDArray[Any]
-    """Pictures `BCHW` uint8; waveforms `BS` float32."""
+    """As read, not yet normalised: `B` and the axes of a sample."""
     labels_B: NDArray[np.int64]
     bad: tuple[Bad, ...]
     indices_B: NDArray[np.int64]
     """The records that were read: those asked for, or what stands in for them."""
     lengths_B: NDArray[np.int64] | None = None
-    """Samples of audio of each waveform; what follows them only fills the batch up. None: all are full."""
+    """Real length of each sample's first axis; what follows only fills the batch up. None: all are full."""
 
 
-class Reader(Protocol):
+class Windowed(ABC):
+    """A sample that is too long for one pass: iterating gives parts of it, and which of a part's tokens are kept."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[tuple[NDArray[Any], slice]]:
+        """The parts in order."""
+
+
+class Reader(ABC):
     """Batches of the model's inputs from records. Can be pickled; the same arguments always give the same batch.
 
-    A bad sample is replaced by another one, chosen by (seed, sample) alone. Both batch methods raise `UserError` if a
-    hundred others are bad too.
+    A bad sample is replaced by another one, chosen by (seed, sample) alone; both batch methods raise `UserError` if a
+    hundred others are bad too. A modality says how one sample is read (`whole`, and `crop` for training).
     """
 
-    @property
-    def records(self) -> Records:
-        """What is read."""
+    def __init__(self, records: Records, seed: int) -> None:
+        self.records, self.seed = records, seed
 
     @property
     def in_memory(self) -> bool:
         """Whether reading costs next to nothing, so that no process of its own need do it."""
+        return self.records.source.in_memory
 
-    def train_batch(self, plan: Plan) -> ReadBatch:
-        """Random crops; each depends on (seed, epoch, sample) and the plan's length alone."""
+    @abstractmethod
+    def whole(self, sample: int) -> NDArray[Any]:
+        """A sample as evaluation sees it; raises `BadSample`."""
 
-    def eval_batch(self, samples_B: NDArray[np.int64]) -> ReadBatch:
-        """The samples as evaluation sees them: central squares, whole recordings."""
+    def entire(self, sample: int) -> NDArray[Any] | Windowed:
+        """All of a sample, however long; raises `BadSample`."""
+        return self.whole(sample)
+
+    def crop(self, sample: int, epoch: int, plan: Plan) -> NDArray[Any]:
+        """A sample as training sees it; depends on (seed, epoch, sample) and the plan's length alone."""
+        return self.whole(sample)
+
+    def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+        """One array of several samples, with zeros behind all but the longest, and lengths where these can differ."""
+        return padded(rows, 0.0, np.float32)
+
+    @abstractmethod
+    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
+        """Arrangement of the tokens that a batch of such inputs has."""
+
+    def size(self, batch: ReadBatch) -> float:
+        """What each sample of a training batch counts in a batch size."""
+        return 1.0
+
+    def order(self, batch_size: int) -> Order:
+        """Global batches of so many samples, or of what else `size` counts."""
+        return GlobalBatches(len(self.records), batch_size, self.seed)
 
     def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The samples in groups that `eval_batch` should be asked for at once; not always in the same order."""
+        return [samples_B[start : start + EVAL_GROUP] for start in range(0, len(samples_B), EVAL_GROUP)]
 
-    def order(self, batch_size: int) -> Order:
-        """Global batches of so many samples (of audio: seconds)."""
+    def train_batch(self, plan: Plan) -> ReadBatch:
+        """The samples of a plan, as training sees them."""
+        epochs = plan.epochs_B.tolist()
+        return self.batch(plan.samples_B, lambda sample, place: self.crop(sample, epochs[place], plan))
 
-    def grid(self, plan: Plan) -> tuple[int, ...]:
-        """Arrangement of the tokens of a training batch."""
+    def eval_batch(self, samples_B: NDArray[np.int64]) -> ReadBatch:
+        """The samples as evaluation sees them."""
+        return self.batch(samples_B, lambda sample, _: self.whole(sample))
 
-    def size(self, plan: Plan) -> float:
-        """What each sample of a training batch counts in a batch size: 1, of audio its seconds."""
+    def batch(
+        self,
+        samples_B: NDArray[np.int64],
+        read: Callable[[int, int], NDArray[Any]],
+        among: NDArray[np.int64] | None = None,
+    ) -> ReadBatch:
+        """What `read` makes of each sample and its place in the batch; bad ones are replaced by others `among` all."""
+        indices_B, bad, rows = np.array(samples_B, dtype=np.int64), [], []
+        for place, sample in enumerate(indices_B.tolist()):
+            try:
+                row = read(sample, place)
+            except BadSample as error:
+                bad.append(Bad(self.records.names[sample], error.reason))
+                chosen = np.arange(len(self.records)) if among is None else among
+                row, indices_B[place] = self.replacement(sample, bad[-1], lambda i: read(i, place), chosen)  # noqa: B023
+            rows.append(row)
+        inputs, lengths_B = self.stacked(rows)
+        return ReadBatch(inputs, self.records.labels[indices_B], tuple(bad), indices_B, lengths_B)
+
+    def replacement(
+        self, sample: int, bad: Bad, read: Callable[[int], NDArray[Any]], *among: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], int]:
+        """What stands in for a bad sample, and its place; equally many tries in each of `among`."""
+        draws = rng.uniforms(rng.keys(rng.Stream.REPLACEMENT, self.seed, sample), REPLACEMENTS)[0]
+        parts = zip(among, np.split(draws, len(among)), strict=True)
+        last = bad.reason
+        for other in np.concatenate([places[(part * len(places)).astype(np.int64)] for places, part in parts]).tolist():
+            try:
+                return read(other), other
+            except BadSample as error:
+                last = error.reason
+        raise UserError(
+            f"{bad.name} can't be used ({bad.reason}), and none of {REPLACEMENTS} others drawn in its place can "
+            f"(the last: {last}); check the files of the {self.records.kind}"
+        )
+
+    def looked_at(self, limit: int = 1_000) -> tuple[list[Any], list[Bad]]:
+        """Of at most so many samples, evenly spread, those that can be read, as evaluation sees them, and the others.
+
+        `UserError` if none can.
+        """
+        total = len(self.records)
+        places = np.arange(min(limit, total)) * total // max(1, min(limit, total))
+        some = self.records.select(places)
+        chunks = list(stream(some, lambda place: self.whole(int(places[place])), EVAL_GROUP))
+        good = [sample for chunk in chunks for sample in chunk.good.values()]
+        bad = [one for chunk in chunks for one in chunk.bad.values()]
+        if not good:
+            first = f"; the first, {bad[0].name}: {bad[0].reason}" if bad else ""
+            raise UserError(f"none of {len(places)} samples of the {self.records.kind} can be used{first}")
+        return good, bad
+
+    def shown(self, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Arrays that show samples in a report, beside their names."""
+        return {}
+
+
+def padded(rows: Sequence[NDArray[Any]], value: float, dtype: Any) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Samples `B x T` of different lengths, filled up behind with `value`, and the lengths."""
+    lengths_B = np.array([len(row) for row in rows], dtype=np.int64)
+    filled = np.full((len(rows), lengths_B.max(initial=0), *(rows[0].shape[1:] if rows else ())), value, dtype=dtype)
+    for full, row in zip(filled, rows, strict=True):
+        full[: len(row)] = row
+    return filled, lengths_B
+
+
+def by_length(samples_B: NDArray[np.int64], lengths_N: NDArray[np.int64], room: float) -> list[NDArray[np.int64]]:
+    """Samples sorted by length, in groups that take at most `room` when filled up (at least one sample each)."""
+    groups: list[list[int]] = [[]]
+    for sample in samples_B[np.argsort(lengths_N[samples_B], kind="stable")].tolist():
+        if groups[-1] and (len(groups[-1]) + 1) * lengths_N[sample] > room:
+            groups.append([])
+        groups[-1].append(sample)
+    return [np.array(group, dtype=np.int64) for group in groups if group]
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Consecutive samples of a source."""
+
+    good: dict[int, Any]
+    """Index of each record that could be read, to what was read; in order."""
+    bad: dict[int, Bad]
+    """Index of each of the others."""
+
+
+def stream(records: Records, read: Callable[[int], Any], size: int) -> Iterator[Chunk]:
+    """All samples once and in order, in chunks of `size`, some chunks ahead of the caller; none is replaced.
+
+    `read` makes the model's input of the record at an index or raises `BadSample`; threads call it.
+    """
+
+    def attempt(index: int) -> Any:
+        try:
+            return read(index)
+        except BadSample as error:
+            return Bad(records.names[index], error.reason)
+
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    waiting: deque[tuple[range, list[Future[Any]]]] = deque()
+    try:
+        for start in range(0, len(records), size):
+            indices = range(start, min(start + size, len(records)))
+            waiting.append((indices, [pool.submit(attempt, index) for index in indices]))
+            if len(waiting) > _AHEAD:
+                yield _chunk(*waiting.popleft())
+        while waiting:
+            yield _chunk(*waiting.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _chunk(indices: range, futures: list[Future[Any]]) -> Chunk:
+    """Wait for the samples of a chunk."""
+    results = {index: future.result() for index, future in zip(indices, futures, strict=True)}
+    good = {index: result for index, result in results.items() if not isinstance(result, Bad)}
+    return Chunk(good, {index: result for index, result in results.items() if isinstance(result, Bad)})

@@ -1,26 +1,24 @@
-"""Any source of pictures or recordings becomes `Records`: samples with names and labels, read one at a time."""
+"""Any source of samples becomes `Records`: samples with names and labels, read one at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data import arrays, folder, hub, manifests, tables, tars
-from data2vec2.data.content import PICTURES, RECORDINGS, Content
+from data2vec2 import rng
+from data2vec2.data import folder, hub, parquet, tars
 from data2vec2.data.labels import encode
-from data2vec2.data.source import BadSample, Found, Source
-from data2vec2.data.spans import Spans
+from data2vec2.data.sampler import split_validation
+from data2vec2.data.source import BadSample, Content, Listing, Source, Spans
 from data2vec2.errors import UserError
-
-__all__ = ["BadSample", "Parts", "Records", "open_data"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,78 +102,109 @@ class Parts:
     """One line for the user: what was recognised and how much of it there is."""
 
 
-def open_data(data: str | Path, kind: Literal["image", "audio"] = "image") -> Parts:
+class OwnFormat(Protocol):
+    """Files that only one modality has, beside those of all."""
+
+    named: str
+    """What they are called: ".npz or IDX"."""
+    hints: Mapping[str, str]
+    """What to do about files of such an extension in a folder."""
+
+    def file(self, path: Path) -> Listing | None:
+        """What one file holds; none if it is not of this format."""
+
+    def folder(self, path: Path, files: Mapping[str, list[str]]) -> Listing | None:
+        """What a folder holds, whose files are listed by extension."""
+
+
+def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
     """Recognise what `data` is and list its samples.
 
-    A folder of images or of recordings (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset),
-    one such file, or hf:NAME. Of images also IDX arrays or a .npz file, of recordings also fairseq's .tsv manifests. Of
-    a folder that holds several kinds, the one with the most files is taken.
+    A folder of files (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset), one such file, or
+    hf:NAME; or what the modality's `own` format is. Of a folder that holds several kinds, the one with the most files
+    is taken.
 
     Raises `UserError` for a path that does not exist, and for one with nothing usable in it (saying what was found).
     """
-    content = RECORDINGS if kind == "audio" else PICTURES
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
         return parts_of(hub.read(text, content), text, content)
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    return parts_of((_read_folder if path.is_dir() else _read_file)(path, content), str(path), content)
+    return parts_of((_read_folder if path.is_dir() else _read_file)(path, content, own), str(path), content)
 
 
-def _read_file(path: Path, content: Content) -> Found:
+def _read_file(path: Path, content: Content, own: OwnFormat | None) -> Listing:
     """What a single file holds."""
     extension = path.suffix.lower()
-    if extension == ".npz" and content is PICTURES:
-        return arrays.read_npz(path)
-    if extension == ".tsv" and content is RECORDINGS:
-        return manifests.read(path.parent, [path.name])
+    if own and (found := own.file(path)):
+        return found
     if extension == ".parquet":
-        return tables.read(path.parent, [path.name], content)
+        return parquet.read(path.parent, [path.name], content)
     if extension == ".tar":
         return tars.read(path.parent, [path.name], content)
-    if arrays.is_idx_name(path.name) and content is PICTURES:
-        return arrays.read_idx([path])
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         raise UserError(f"{path} is compressed, so nothing can be found in it quickly; unpack it to a plain .tar")
     what = f"one {content.one}" if extension in content.extensions else "not a known kind of data"
-    others = ".npz or IDX" if content is PICTURES else "or .tsv"
+    others = f", {own.named}" if own else ""
     raise UserError(
-        f"{path} is {what}; name a folder of {content.files}, or a .parquet, .tar, {others} file of {content.files}"
+        f"{path} is {what}; name a folder of {content.files}, or a .parquet, .tar{others} file of {content.files}"
     )
 
 
-def _read_folder(path: Path, content: Content) -> Found:
+def _read_folder(path: Path, content: Content, own: OwnFormat | None) -> Listing:
     """What a folder holds."""
     files = folder.scan(path)
-    if content is PICTURES:
-        idx_files = [file for file in path.iterdir() if arrays.is_idx_name(file.name) and file.is_file()]
-        if idx_files:
-            return arrays.read_idx(idx_files)
-    else:
-        lists = [name for name in files.get(".tsv", []) if "/" not in name and manifests.is_manifest(path / name)]
-        if lists:
-            return manifests.read(path, lists)
-    parquet, tar = files.get(".parquet", []), files.get(".tar", [])
+    if own and (found := own.folder(path, files)):
+        return found
+    tables, tar = files.get(".parquet", []), files.get(".tar", [])
     num_samples = sum(len(names) for extension, names in files.items() if extension in content.extensions)
-    if num_samples > max(len(parquet), len(tar)):
+    if num_samples > max(len(tables), len(tar)):
         return folder.read(path, files, content)
-    if not parquet and not tar:
-        raise UserError(_nothing_usable(path, folder.counts(files), content))
-    if len(tar) > len(parquet):
+    if not tables and not tar:
+        raise UserError(_nothing_usable(path, folder.counts(files), content, own))
+    if len(tar) > len(tables):
         return replace(tars.read(path, tar, content), ignored=folder.counts(files, {".tar"}))
-    return replace(tables.read(path, parquet, content), ignored=folder.counts(files, {".parquet"}))
+    return replace(parquet.read(path, tables, content), ignored=folder.counts(files, {".parquet"}))
 
 
-def _nothing_usable(path: Path, ignored: Mapping[str, int], content: Content) -> str:
+def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
+    """Files, and those below folders, as records without labels; `UserError` for a folder without any."""
+    names: list[str] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            by_extension = folder.scan(path)
+            found = sorted(name for extension in content.extensions for name in by_extension.get(extension, ()))
+            if not found:
+                raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
+            names += [str(path / name) for name in found]
+        else:
+            names.append(str(path))
+    labels = np.full(len(names), -1, dtype=np.int64)
+    return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))
+
+
+def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
+    """Training and validation records: the part that `val` or the data name, or one split off the training part."""
+    if val is not None:
+        return parts.train, val.train
+    if parts.val is not None:
+        return parts.train, parts.val
+    train, held = split_validation(parts.train.labels, fraction, seed)
+    return parts.train.select(train), parts.train.select(held) if len(held) else None
+
+
+def _nothing_usable(path: Path, ignored: Mapping[str, int], content: Content, own: OwnFormat | None) -> str:
     """Why a folder is no data, and what could be meant."""
     found = f"it holds files of type {_counts(ignored)}" if ignored else "it is empty"
-    hint = "; name the .npz file itself" if ".npz" in ignored and content is PICTURES else ""
+    hints = own.hints if own else {}
+    hint = next((f"; {text}" for extension, text in hints.items() if extension in ignored), "")
     if ".arrow" in ignored:
         hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}"
     return f"no {content.files} in {path} ({', '.join(sorted(content.extensions))}, .parquet, .tar): {found}{hint}"
 
 
-def parts_of(found: Found, where: str, content: Content) -> Parts:
+def parts_of(found: Listing, where: str, content: Content) -> Parts:
     """Records of each part of what was found, and their description; `UserError` for labels that can't be."""
     encoded, classes = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
     records = {}
@@ -211,3 +240,29 @@ def _texts(values: Sequence[Any] | None, where: str) -> tuple[str | None, ...] |
 def _counts(ignored: Mapping[str, int]) -> str:
     """Files by extension, for a message."""
     return ", ".join(f"{extension} ({count:,})" for extension, count in ignored.items())
+
+
+def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: float = 0.0) -> NDArray[np.float32]:
+    """Target `BC` of each class: its probability, or with several labels the probability that a sample has it."""
+    if records.tags is not None:
+        hard_BC, even = records.tags[indices_B], 0.5
+    else:
+        hard_BC, even = records.labels[indices_B, None] == np.arange(len(records.classes)), 1 / len(records.classes)
+    return ((1 - label_smoothing) * hard_BC + label_smoothing * even).astype(np.float32)
+
+
+def labelled_records(records: Records, labels_per_class: int | None = None, seed: int = 0) -> Records:
+    """The samples that have a label, or a number, or may have several labels; so many of each class, drawn by `seed`.
+
+    Where samples have several labels, the first so many of each class are taken, so some classes get more.
+    """
+    places = np.arange(len(records))
+    if records.tags is None:
+        has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
+        places = np.flatnonzero(has_label)
+    classes = range(len(records.classes))
+    if labels_per_class is not None and classes:
+        shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
+        has_of = [records.labels == index if records.tags is None else records.tags[:, index] for index in classes]
+        places = np.unique(np.concatenate([shuffled[has_N[shuffled]][:labels_per_class] for has_N in has_of]))
+    return records if len(places) == len(records) else records.select(places)

@@ -1,16 +1,37 @@
-"""What any kind of data is turned into before it becomes `Records`: parts, each with names, labels and samples."""
+"""What any kind of data becomes first: parts, each with names, labels and samples that are read one at a time."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
+
+
+@dataclass(frozen=True)
+class Content:
+    """One kind of samples."""
+
+    one: str
+    many: str
+    files: str
+    """What a folder of them is said to hold."""
+    feature: str
+    """The class of `datasets` that such columns have."""
+    extensions: frozenset[str]
+    """Names of their files end in one of these, in any case."""
+    columns: tuple[str, ...]
+    """Names under which tables keep them; the first that is there is taken."""
+    texts: tuple[str, ...] = ()
+    """Names of columns of transcripts, likewise; empty: samples have none."""
+
 
 PART_NAMES = {"train": "train", "test": "test", "t10k": "test"} | dict.fromkeys(
     ("val", "valid", "validation", "dev"), "val"
@@ -43,7 +64,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """Names, labels and samples of one part. A label is a whole number, a string, a list of these, or None."""
 
     names: Sequence[str]
@@ -58,11 +79,11 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Found:
+class Listing:
     """What was recognised: parts ("train", "val", "test"), class names that the data give, and notes for the user."""
 
     kind: str
-    parts: Mapping[str, Part]
+    parts: Mapping[str, Split]
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
@@ -88,3 +109,79 @@ def by_part(names: Sequence[str], where: str) -> dict[str, list[str]]:
     if "train" not in parts:
         raise UserError(f"{where} has {' and '.join(sorted(parts))} parts, none to train on; name one of them itself")
     return parts
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Stretches of bytes in files, read in place."""
+
+    in_memory: ClassVar[bool] = False
+    paths: tuple[Path, ...]
+    files: NDArray[np.int32]
+    """The file of each sample, as a place in `paths`."""
+    offsets: NDArray[np.int64]
+    """Where each sample begins."""
+    sizes: NDArray[np.int64]
+    """How many bytes each sample has."""
+
+    def read(self, index: int) -> bytes:
+        """Content of one stretch; raises `BadSample`."""
+        size = int(self.sizes[index])
+        try:
+            with self.paths[self.files[index]].open("rb", buffering=0) as file:
+                file.seek(int(self.offsets[index]))
+                content: bytes = file.read(size)
+        except OSError as error:
+            raise BadSample("unreadable") from error
+        except MemoryError as error:
+            raise BadSample("too large") from error
+        if len(content) < size:
+            raise BadSample("truncated")
+        return content
+
+    def open(self, index: int) -> BinaryIO:
+        """One stretch as a file; raises `BadSample`."""
+        try:
+            file = self.paths[self.files[index]].open("rb", buffering=0)
+        except OSError as error:
+            raise BadSample("unreadable") from error
+        return io.BufferedReader(_Stretch(file, int(self.offsets[index]), int(self.sizes[index])))
+
+    def select(self, places: NDArray[np.int64]) -> Spans:
+        """The stretches at `places`."""
+        return Spans(self.paths, self.files[places], self.offsets[places], self.sizes[places])
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """Places and sizes."""
+        yield from (self.files.tobytes(), self.offsets.tobytes(), self.sizes.tobytes())
+
+
+class _Stretch(io.RawIOBase):
+    """A part of a file as a file, which closes the whole."""
+
+    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
+        self.file, self.start, self.size, self.place = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        place = (0, self.place, self.size)[whence] + offset
+        if place < 0:
+            raise ValueError(f"no place {place} in the file")
+        self.place = place
+        return place
+
+    def readinto(self, buffer: Any) -> int:
+        self.file.seek(self.start + self.place)
+        content = self.file.read(max(0, min(len(buffer), self.size - self.place)))
+        buffer[: len(content)] = content
+        self.place += len(content)
+        return len(content)
+
+    def close(self) -> None:
+        self.file.close()
+        super().close()

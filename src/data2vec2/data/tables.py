@@ -1,144 +1,237 @@
-"""Pictures or recordings in Parquet files.
-
-Parquet can't be read at random: for one sample its whole row group must be decoded, often 100 MB, and a shuffled epoch
-asks for another row group each time (LOG.md, "Reading Parquet at random"). So the samples of each file are copied
-once, a few rows at a time, into a file in which they lie one behind the other. Copies stay in the cache folder, from
-which they may be deleted at any time; memory does not grow with the data.
-"""
+"""The one reader of tables: rows of .csv, .tsv, .jsonl, .parquet and .txt files and of data sets of `datasets`."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import sys
-import tempfile
-from collections.abc import Sequence
+import codecs
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from data2vec2.data.columns import Columns, choose_columns
-from data2vec2.data.content import PICTURES, Content
-from data2vec2.data.source import Found, Part, by_part
-from data2vec2.data.spans import Spans
 from data2vec2.errors import UserError
 
-_ROWS = 64  # decoded at a time
-_LONG = 1 << 30  # bytes to copy that the user is told of beforehand
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+PLAIN = ".txt"
+"""A text a line, in a column `text`."""
+BAD_BYTES = "undecodable bytes replaced"
+NULS = "NUL characters removed"
+NO_OBJECT = "lines that are no JSON object left out"
+OTHER_FIELDS = "rows with another number of fields"
+_REFUSED = {BAD_BYTES: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON object; write one object a line"}
+_FIELD_LIMIT = 1 << 30  # characters of a field of a CSV file
+_ROWS = 256  # of a Parquet file or a data set, decoded at a time
 
 
-def read(root: Path, names: Sequence[str], content: Content = PICTURES) -> Found:
-    """The rows of the Parquet files `names` below `root`; file names tell the parts ("test-00000.parquet").
+@dataclass
+class Reading:
+    """One pass over a table. It decides what becomes of what is odd: that is counted, or in a strict pass refused."""
 
-    Raises `UserError` for a file that is damaged, or has other columns or names of classes than the rest,
-    and if there is no room for the copy.
+    where: str
+    counts: Counter[str]
+    """What was mended or left out, and how often."""
+    strict: bool = False
+    read: Callable[[int], object] = lambda _: None
+    """Hears of bytes, of a data set of rows, that were read."""
+    number: int = 0
+    """The line that was read last."""
+    line: str = ""
+
+    def odd(self, what: str, times: int = 1) -> None:
+        """Count what is mended or left out; `UserError` that names the line if it must not be."""
+        if times and self.strict and what in _REFUSED:
+            raise UserError(f"{self.where}: line {self.number} {_REFUSED[what]} (it begins {self.line[:40]!r})")
+        self.counts[what] += times
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A table that is being read."""
+
+    names: tuple[str, ...] | None
+    """The columns; None for JSON lines, where every row has its own."""
+    classes: Mapping[str, tuple[str, ...]]
+    """Names of the classes that whole numbers stand for, of columns where the table gives them."""
+    rows: Iterator[dict[str, Any]]
+    """Values by column."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """All of a table, by column; what a row lacks is None."""
+
+    name: str
+    columns: Mapping[str, Sequence[Any]]
+    classes: Mapping[str, tuple[str, ...]]
+    """As in `Rows`."""
+    remarks: Mapping[str, int]
+    """What was mended or left out, and how often."""
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Values by column."""
+        return (dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True))
+
+
+@contextmanager
+def open_rows(source: Any, reading: Reading, column: str | None = None) -> Iterator[Rows]:
+    """Read a file, or a `datasets.Dataset`, row by row; only a few rows are in memory at once.
+
+    The first line of a CSV or TSV file names the columns. In a CSV file a field in quotes may hold line ends; in a TSV
+    file quotes mean nothing (as in GLUE's). Empty lines are left out, but not of a .txt file. Undecodable bytes become
+    U+FFFD, and NUL characters vanish from strings unless the pass is strict. Other columns than `column` need not be
+    decoded. `UserError` for what can't be read or is no such table.
     """
-    first: Columns | None = None
-    parts = {}
-    for part, files in by_part(names, str(root)).items():
-        labels: list[Any] = []
-        texts: list[Any] = []
-        ends: list[NDArray[np.int64]] = []
-        copies: list[Path] = []
-        for name in files:
-            path = root / name
-            try:
-                with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
-                    columns = choose_columns(file.schema_arrow, str(path), content)
-                    if first not in (None, columns):
-                        raise UserError(f"{path} has other columns than the files before it: {columns}, not {first}")
-                    first = columns
-                    labels += _values(file, columns.label)
-                    texts += _values(file, columns.text)
-                    copy, of_file = _copied(path, file, columns.leaf, content)
-            except pa.ArrowException as error:
-                reason = str(error).split("\n", 1)[0]
-                raise UserError(f"can't read {path} as Parquet; was a download cut off? {reason}") from error
-            except OSError as error:
-                raise UserError(f"can't read {path}: {error}") from error
-            copies.append(copy)
-            ends.append(of_file)
-        counts = [len(of_file) - 1 for of_file in ends]
-        if not sum(counts):
-            raise UserError(f"{', '.join(files)} in {root} has no rows; remove it")
-        spans = Spans(
-            tuple(copies),
-            np.repeat(np.arange(len(files), dtype=np.int32), counts),
-            np.concatenate([of_file[:-1] for of_file in ends]),
-            np.concatenate([np.diff(of_file) for of_file in ends]),
-        )
-        rows = tuple(f"{name}[{row}]" for name, count in zip(files, counts, strict=True) for row in range(count))
-        parts[part] = Part(rows, labels, spans, texts if first and first.text else None)
-    return Found("Parquet tables", parts, first.classes if first else None)
-
-
-def cache_folder() -> Path:
-    """Where copies are kept: data2vec2 in XDG_CACHE_HOME, or in .cache of the home folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "data2vec2"
-
-
-def _values(file: pq.ParquetFile, column: str | None) -> list[Any]:
-    """What a column holds, or so many times None."""
-    return file.read([column]).column(0).to_pylist() if column else [None] * file.metadata.num_rows
-
-
-def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tuple[Path, NDArray[np.int64]]:
-    """The copy of a file's samples, made if it is not there yet, and where each of them ends (the first value is 0).
-
-    Rows without a sample take no bytes. Raises `UserError` if the copy can't be written.
-    """
-    stat = path.stat()
-    key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{leaf}".encode()).hexdigest()[:32]
-    folder = cache_folder()
-    samples, index = folder / f"{key}.{content.many}", folder / f"{key}.npy"
     try:
-        if samples.is_file() and index.is_file():
-            ends = np.load(index, allow_pickle=False)
-            if samples.stat().st_size == ends[-1]:
-                return samples, ends
-        folder.mkdir(parents=True, exist_ok=True)
-        needed, free = _sample_bytes(file, leaf), shutil.disk_usage(folder).free
-        if needed > free:
-            raise UserError(
-                f"the {content.many} of {path} must be copied to {folder} to be read in any order, which takes "
-                f"{needed:,} bytes; {free:,} are free. Make room, or set XDG_CACHE_HOME to a larger disk"
-            )
-        if needed > _LONG:
-            print(f"copying the {content.many} of {path} to {folder} ({needed / 1e9:.1f} GB)", file=sys.stderr)
-        with tempfile.TemporaryDirectory(dir=folder) as unfinished:
-            ends = _copy(file, leaf, Path(unfinished) / "samples")
-            np.save(Path(unfinished) / "index.npy", ends)
-            (Path(unfinished) / "samples").replace(samples)
-            (Path(unfinished) / "index.npy").replace(index)
-    except OSError as error:
-        if error.errno is None:  # Arrow's: it is the table that is damaged
-            raise
-        raise UserError(
-            f"can't copy the {content.many} of {path} to {folder}: {error}; XDG_CACHE_HOME names another"
-        ) from error
-    return samples, ends
+        if not isinstance(source, Path):
+            chosen = source.select_columns([column]) if column in source.column_names else source
+            yield _arrow(source.features.arrow_schema, chosen.with_format("arrow").iter(_ROWS), 1.0, reading)
+        elif source.suffix.lower() == ".parquet":
+            with pq.ParquetFile(source, memory_map=True, pre_buffer=False) as file:
+                wanted = [column] if column in file.schema_arrow.names else None
+                batches = file.iter_batches(_ROWS, columns=wanted, use_threads=False)
+                share = source.stat().st_size / max(1, file.metadata.num_rows)
+                yield _arrow(file.schema_arrow, batches, share, reading)
+        else:
+            with source.open("rb") as file:
+                yield _text(source.suffix.lower(), _lines(file, reading), reading)
+    except (OSError, csv.Error, pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"can't read {reading.where}: {str(error).splitlines()[0]}") from error
 
 
-def _copy(file: pq.ParquetFile, leaf: str, target: Path) -> NDArray[np.int64]:
-    """Write all samples one behind the other; returns where each of them ends."""
-    ends = [0]
-    with target.open("wb") as copy:
-        for batch in file.iter_batches(_ROWS, columns=[leaf], use_threads=False):
-            values = batch.column(0)
-            if pa.types.is_struct(values.type):
-                values = values.flatten()[0]
-            for value in values:
-                ends.append(ends[-1] + (copy.write(value.as_buffer()) if value.is_valid else 0))
-    return np.array(ends, dtype=np.int64)
+def read_table(source: Any, name: str, *, strict: bool = False) -> Table:
+    """All that `open_rows` gives. `strict`: nothing is mended, and `UserError` for what is not UTF-8 or no object."""
+    reading = Reading(str(source) if isinstance(source, Path) else name, Counter(), strict)
+    with open_rows(source, reading) as table:
+        columns: dict[str, list[Any]] = {column: [] for column in table.names or ()}
+        for place, row in enumerate(table.rows):
+            columns |= {column: [None] * place for column in row if column not in columns}
+            for column, values in columns.items():
+                values.append(row.get(column))
+    return Table(name, columns, table.classes, reading.counts)
 
 
-def _sample_bytes(file: pq.ParquetFile, leaf: str) -> int:
-    """Bytes of a file's samples when decoded, about."""
-    groups = (file.metadata.row_group(place) for place in range(file.num_row_groups))
-    columns = (group.column(place) for group in groups for place in range(group.num_columns))
-    return sum(int(column.total_uncompressed_size) for column in columns if column.path_in_schema == leaf)
+def listed(counts: Mapping[str, int]) -> str:
+    """What was mended or left out, for the user."""
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+
+
+def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
+    """Lines of a file with their ends, of longer ones at most `limit` bytes at a time."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    while raw := file.readline(limit):
+        reading.read(len(raw))
+        reading.number += 1
+        reading.line = decoder.decode(raw, final=len(raw) != limit)
+        if "\ufffd" in reading.line:
+            reading.odd(BAD_BYTES, reading.line.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
+        yield reading.line
+    if rest := decoder.decode(b"", final=True):
+        reading.odd(BAD_BYTES)
+        yield rest
+
+
+def mended(text: str, reading: Reading) -> str:
+    """A text without NUL characters, and with "?" for halves of characters, which JSON may have."""
+    if "\0" in text:
+        reading.odd(NULS, text.count("\0"))
+        text = text.replace("\0", "")
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def described(schema: pa.Schema) -> dict[str, Any]:
+    """Hugging Face's description of each column; empty where there is none."""
+    try:
+        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return {name: value if isinstance(value, dict) else {"feature": value} for name, value in features.items()}
+
+
+def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Names of the classes that whole numbers, or lists of them, stand for, of columns whose description has them."""
+    named = {}
+    for name, feature in described(schema).items():
+        while isinstance(feature, list | dict):
+            if isinstance(feature, dict) and "names" in feature:
+                named[name] = tuple(map(str, feature["names"]))
+                break
+            feature = feature.get("feature") if isinstance(feature, dict) else next(iter(feature), None)
+    return named
+
+
+def _arrow(schema: pa.Schema, batches: Iterable[Any], share: float, reading: Reading) -> Rows:
+    """The table in Arrow's batches, of whose rows each is a `share` of what is read."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            reading.read(int(share * batch.num_rows))
+            yield from batch.to_pylist()
+
+    return Rows(tuple(schema.names), class_names(schema), _mended(rows(), reading))
+
+
+def _lines(file: BinaryIO, reading: Reading) -> Iterator[str]:
+    """Lines with their ends, which may be carriage returns alone."""
+    for line in decoded(file, reading):
+        yield from io.StringIO(line, newline="") if "\r" in line[:-2] else (line,)
+
+
+def _text(extension: str, lines: Iterator[str], reading: Reading) -> Rows:
+    """The table in the lines of a file."""
+    names: tuple[str, ...] | None = None
+    if extension == ".jsonl":
+        rows = _objects(lines, reading)
+    elif extension == PLAIN:
+        names = ("text",)
+        rows = (dict.fromkeys(names, line.rstrip("\r\n")) for line in lines)
+    else:
+        csv.field_size_limit(_FIELD_LIMIT)
+        tabbed = (line.rstrip("\r\n").split("\t") for line in lines)
+        fields: Iterator[list[str]] = csv.reader(lines) if extension == ".csv" else tabbed
+        names = tuple(name.strip() for name in next(fields, []))
+        if not any(names) or len(set(names)) < len(names):
+            raise UserError(f"{reading.where}: the first line must name the columns, each once; it is {list(names)}")
+        rows = _delimited(fields, names, reading)
+    return Rows(names, {}, _mended(rows, reading))
+
+
+def _delimited(fields: Iterator[list[str]], names: tuple[str, ...], reading: Reading) -> Iterator[dict[str, Any]]:
+    """Rows of fields; of a row with too many the last are left out, and one with too few has None there."""
+    for row in fields:
+        if not row or row == [""]:
+            continue
+        if len(row) != len(names):
+            reading.odd(OTHER_FIELDS)
+        yield dict.fromkeys(names) | dict(zip(names, row, strict=False))
+
+
+def _objects(lines: Iterator[str], reading: Reading) -> Iterator[dict[str, Any]]:
+    """One JSON object a line."""
+    for line in lines:
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if isinstance(row, dict):
+                yield row
+            else:
+                reading.odd(NO_OBJECT)
+
+
+def _mended(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[str, Any]]:
+    """Rows whose strings are mended, unless the pass is strict."""
+    for row in rows:
+        if not reading.strict:
+            row = {name: mended(value, reading) if isinstance(value, str) else value for name, value in row.items()}
+        yield row

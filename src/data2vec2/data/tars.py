@@ -15,17 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from data2vec2.data.content import PICTURES, Content
 from data2vec2.data.labels import COLUMNS
-from data2vec2.data.source import Found, Part, by_part
-from data2vec2.data.spans import Spans
+from data2vec2.data.source import Content, Listing, Spans, Split, by_part
 from data2vec2.errors import UserError
 
 _BLOCK = 512
 _MAX_BYTES = 1 << 20  # of what describes a sample
 
 
-def read(root: Path, names: Sequence[str], content: Content = PICTURES) -> Found:
+def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     """The samples in the .tar files `names` below `root`; file names tell the parts ("train-000000.tar").
 
     Raises `UserError` for a file that is damaged or cut off, and for members that could lead out of it.
@@ -48,8 +46,8 @@ def read(root: Path, names: Sequence[str], content: Content = PICTURES) -> Found
         where, offsets, sizes = np.array(spans, dtype=np.int64).T
         paths = tuple(root / name for name in files)
         source = Spans(paths, where.astype(np.int32), offsets, sizes)
-        parts[part] = Part(tuple(sample_names), labels, source, texts if content.texts else None)
-    return Found("WebDataset tars", parts)
+        parts[part] = Split(tuple(sample_names), labels, source, texts if content.texts else None)
+    return Listing("WebDataset tars", parts)
 
 
 def _index(path: Path, content: Content) -> tuple[dict[str, tuple[int, int]], dict[str, Any], dict[str, Any]]:

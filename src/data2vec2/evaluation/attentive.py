@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from data2vec2 import rng
 from data2vec2.data.reader import Reader
-from data2vec2.data.sampler import Plan
 from data2vec2.evaluation.features import readable_batches
-from data2vec2.models.encoder import Encoder
+from data2vec2.method.encoder import Encoder
 from data2vec2.training.device import free_memory
 from data2vec2.training.optim import learning_rate
 
@@ -65,15 +64,10 @@ class Patches:
         free: int | None = None,
     ) -> None:
         """`samples` must have labels; the encoder should be in eval mode. `free` is the free memory in bytes."""
-        self.encoder, self.reader, self.samples, self.normalise, self.device = (
-            encoder,
-            reader,
-            samples,
-            normalise,
-            device,
-        )
+        self.encoder, self.reader, self.samples = encoder, reader, samples
+        self.normalise, self.device = normalise, device
         self.stored: tuple[Tensor, Tensor] | None = None
-        tokens = math.prod(reader.grid(Plan(samples, samples)))
+        tokens = math.prod(reader.grid(reader.eval_batch(samples[:1]).inputs))
         needed = 4 * len(samples) * tokens * encoder.config.embed_dim
         if needed <= (free_memory(device) if free is None else free) / 4:
             found = list(self._encoded(samples))

@@ -1,6 +1,6 @@
-"""How well a classifier does: loss, accuracy or average precision, confusion, classes, and its worst mistakes.
+"""How well a model tells classes, or gives numbers: scores, confusion, and its worst mistakes.
 
-Shapes: `N` samples, `C` classes, `H` and `W` pixels.
+Shapes: `N` samples, `C` classes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from sklearn.metrics import (
     average_precision_score,
     confusion_matrix,
@@ -22,19 +23,14 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from data2vec2.data.labelled import targets_of
-from data2vec2.data.reader import ReadBatch, Reader
-from data2vec2.data.sentences import Texts
-from data2vec2.data.windows import Windows
+from data2vec2.data.reader import ReadBatch, Reader, Windowed
+from data2vec2.data.records import targets_of
 from data2vec2.evaluation.features import mean_features, window_features
-from data2vec2.losses import classification
-from data2vec2.models import Classifier
-from data2vec2.models.classifier import linear_softmax
+from data2vec2.method.heads import Classifier, linear_softmax
+from data2vec2.method.losses import classification
 
-Gives = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+Predictor = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
 """A model: outputs `BC` of inputs and of their lengths, where these differ."""
-SHOWN = 300
-"""Characters of a text that a report shows."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ class Predictions:
 
 @torch.no_grad()
 def predict(
-    classifier: Gives, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+    classifier: Predictor, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
 ) -> Predictions:
     """Classify all samples as evaluation sees them. The classifier should be in eval mode."""
     logits_NC, samples_N = outputs(classifier, reader, normalise, device)
@@ -76,7 +72,7 @@ def predict(
 
 @torch.no_grad()
 def outputs(
-    model: Gives, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+    model: Predictor, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the model gives `NC` for all samples that can be read, and their places."""
     found, samples = [], []
@@ -96,16 +92,6 @@ def _batches(reader: Reader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
         for first in range(0, len(groups), threads):
             asked = groups[first : first + threads]
             yield from zip(asked, pool.map(reader.eval_batch, asked), strict=True)
-
-
-@torch.no_grad()
-def long_logits(classifier: Classifier, windows: Windows, device: torch.device) -> torch.Tensor:
-    """Logits `C` of a long recording, pooled over the tokens of all its windows."""
-    rows = window_features(classifier.encoder, windows, device)
-    if classifier.pooling == "mean":
-        return classifier.of_pooled(torch.from_numpy(mean_features(rows)).to(device))
-    logits_TC = [classifier.of_pooled(torch.from_numpy(row_TD).to(device)) for row_TD in rows]
-    return linear_softmax(torch.cat(logits_TC)[None])[0]
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
@@ -153,7 +139,7 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
 def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[str, NDArray[Any]]:
     """The wrong predictions that the classifier was surest of, worst first.
 
-    Of pictures `pictures` (`NHWC` uint8), of text `texts`; `predicted` (the most probable class that a sample has not),
+    What `Reader.shown` has of them, and `predicted` (the most probable class that a sample has not),
     its `probability`, `truth` (its own class; of several the least probable, of none -1), `names`.
     """
     probabilities_NC = predictions.probabilities_NC
@@ -168,26 +154,67 @@ def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[
         "truth": truth_N[worst],
         "predicted": predicted_N[worst],
         "probability": wrong_N[worst].astype(np.float32),
-        **shown(reader, samples),
+        "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
+        **reader.shown(samples),
     }
-
-
-def shown(reader: Reader, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Samples as a report shows them: `names`, of pictures `pictures` (`NHWC` uint8), of text `texts`."""
-    records = reader.records
-    found = {"names": np.array([records.names[sample] for sample in samples.tolist()], dtype=np.str_)}
-    if isinstance(records.source, Texts):
-        rows = ["\n".join(records.source.rows[sample]) for sample in samples.tolist()]
-        return {**found, "texts": np.array([_short(row) for row in rows], dtype=np.str_)}
-    inputs = reader.eval_batch(samples).inputs
-    return {**found, **({"pictures": inputs.transpose(0, 2, 3, 1)} if inputs.ndim == 4 else {})}
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
 
 
 def _average_precisions(predictions: Predictions) -> list[float | None]:
     """Average precision of each class, None where no sample has it."""
     columns = zip(predictions.truth_NC.T, predictions.logits_NC.T, strict=True)
     return [float(average_precision_score(truth, logits)) if truth.any() else None for truth, logits in columns]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a model gives for samples with numbers; those that could not be read are not among them."""
+
+    given_N: NDArray[np.float64]
+    truth_N: NDArray[np.float64]
+    samples_N: NDArray[np.int64]
+    """Places in the records."""
+
+    def rescaled(self, mean: float, deviation: float) -> Numbers:
+        """The same where the model gives (number - mean) / deviation."""
+        return Numbers(self.given_N * deviation + mean, self.truth_N, self.samples_N)
+
+
+def predict_numbers(
+    model: Predictor, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+) -> Numbers:
+    """Numbers for all samples as evaluation sees them. The model should be in eval mode."""
+    given_N1, samples_N = outputs(model, reader, normalise, device)
+    assert reader.records.numbers is not None
+    return Numbers(given_N1[:, 0].astype(np.float64), reader.records.numbers[samples_N], samples_N)
+
+
+def correlations(numbers: Numbers) -> dict[str, float]:
+    """Mean squared error, Pearson's and Spearman's correlation (0 where one side is the same for all samples)."""
+    given_N, truth_N = numbers.given_N, numbers.truth_N
+    varied = len(given_N) > 1 and np.ptp(given_N) > 0 and np.ptp(truth_N) > 0
+    pearson, spearman = (
+        float(measure(given_N, truth_N).statistic) if varied else 0.0 for measure in (stats.pearsonr, stats.spearmanr)
+    )
+    return {"mse": float(np.square(given_N - truth_N).mean()), "pearson": pearson, "spearman": spearman}
+
+
+def worst_numbers(numbers: Numbers, reader: Reader, limit: int = 24) -> dict[str, NDArray[Any]]:
+    """The samples whose number is furthest off, worst first: `truth`, `predicted`, `names`, and `texts` of text."""
+    worst = np.argsort(-np.abs(numbers.given_N - numbers.truth_N), kind="stable")[:limit]
+    samples = numbers.samples_N[worst]
+    return {
+        "truth": numbers.truth_N[worst],
+        "predicted": numbers.given_N[worst],
+        "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
+        **reader.shown(samples),
+    }
+
+
+@torch.no_grad()
+def long_logits(classifier: Classifier, windows: Windowed, device: torch.device) -> torch.Tensor:
+    """Logits `C` of a long sample, pooled over the tokens of all its windows."""
+    rows = window_features(classifier.encoder, windows, device)
+    if classifier.pooling == "mean":
+        return classifier.of_pooled(torch.from_numpy(mean_features(rows)).to(device))
+    logits_TC = [classifier.of_pooled(torch.from_numpy(row_TD).to(device)) for row_TD in rows]
+    return linear_softmax(torch.cat(logits_TC)[None])[0]

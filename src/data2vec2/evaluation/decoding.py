@@ -6,18 +6,22 @@ model. Shapes: `T` tokens (frames), `V` symbols of the vocabulary (0 is blank), 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.letters import BLANK_ID, SPACE, Letters
+from data2vec2.data.letters import BLANK_ID, SPACE, UNKNOWN, Letters
+from data2vec2.errors import UserError
 
 LogProbs = NDArray[np.floating[Any]]
-Decoder = Callable[[LogProbs], tuple[NDArray[np.int64], float]]
+Decode = Callable[[LogProbs], tuple[NDArray[np.int64], float]]
 """Takes log-probabilities `TV`, gives the ids `L` of a text and its score."""
 
 
@@ -41,7 +45,7 @@ class Transcript:
 
 
 def transcribe(
-    log_probs_TV: LogProbs, letters: Letters, seconds_per_token: float, decode: Decoder | None = None
+    log_probs_TV: LogProbs, letters: Letters, seconds_per_token: float, decode: Decode | None = None
 ) -> Transcript:
     """Text of a clip, with the times of its words from the best alignment; greedy without another decoder.
 
@@ -155,3 +159,162 @@ def align(log_probs_TV: LogProbs, ids_L: NDArray[np.int64]) -> NDArray[np.int64]
 def _shifted(score_S: NDArray[np.float64], by: int) -> NDArray[np.float64]:
     """Each state's score moved on to the state `by` places later."""
     return np.append(np.full(by, -np.inf), score_S)[: len(score_S)]
+
+
+NO_WORDS = {"<s>", "</s>", "<unk>", "<UNK>"}
+"""Unigrams of an ARPA file that nobody says."""
+
+
+class NgramDecoder:
+    """Finds the text of highest `log p(letters) + weight * log10 p(words) + word_score * number of words`.
+
+    Only words of the language model are found. Everything is KenLM's: n-grams of any order, `</s>` at the end.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        letters: Letters,
+        *,
+        words: Path | None = None,
+        weight: float = 2.0,
+        word_score: float = 0.0,
+        beam: int = 500,
+        threshold: float = 50.0,
+    ) -> None:
+        """`path` is an ARPA file (also .gz), or a KenLM binary with `words`, a file with a word at each line's start.
+
+        Words are normalised as transcripts are, so the model may be in upper case; those with letters that the
+        vocabulary has not are left out. Prefixes that score `threshold` below the best are dropped. Raises `UserError`
+        if flashlight-text is missing, or a file can't be used.
+        """
+        self._flashlight, kenlm, dictionary = _flashlight()
+        self.letters, self.weight, self.word_score = letters, weight, word_score
+        self.beam, self.threshold = beam, threshold
+        spelled = {word: letters.encode(word) for word in (_listed(words) if words else _unigrams(path))}
+        unknown = letters.ids[UNKNOWN], letters.ids[SPACE]
+        spelled = {word: ids for word, ids in spelled.items() if len(ids) and not np.isin(unknown, ids).any()}
+        if not spelled:
+            raise UserError(f"{words or path} has no words of the model's letters")
+        names = dictionary.Dictionary()
+        for word in (*spelled, UNKNOWN):
+            names.add_entry(word)
+        self._unknown = names.get_index(UNKNOWN)
+        names.set_default_index(self._unknown)
+        try:
+            self._model = kenlm.KenLM(str(path), names)
+        except RuntimeError as error:
+            raise UserError(f"{path} is no n-gram model that KenLM can read: {str(error).splitlines()[-1]}") from error
+        start = self._model.start(False)
+        self._trie = self._flashlight.Trie(len(letters), letters.ids[SPACE])
+        for word, ids in spelled.items():
+            index = names.get_index(word)
+            self._trie.insert([*ids.tolist(), letters.ids[SPACE]], index, self._model.score(start, index)[1])
+        self._trie.smear(self._flashlight.SmearingMode.MAX)
+        self.num_words = len(spelled)
+
+    def __call__(self, log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
+        """Ids `L` of the best text, and its score."""
+        flashlight, space = self._flashlight, self.letters.ids[SPACE]
+        ends_V = np.full((1, len(self.letters)), -np.inf)
+        ends_V[0, space] = 0.0  # the last word ends too
+        scores_TV = np.ascontiguousarray(np.concatenate([log_probs_TV, ends_V]), dtype=np.float32)
+        options = flashlight.LexiconDecoderOptions(
+            beam_size=self.beam,
+            beam_size_token=len(self.letters),
+            beam_threshold=self.threshold,
+            lm_weight=self.weight,
+            word_score=self.word_score,
+            unk_score=-np.inf,
+            sil_score=0.0,
+            log_add=True,
+            criterion_type=flashlight.CriterionType.CTC,
+        )
+        args: tuple[Any, ...] = (options, self._trie, self._model, space, BLANK_ID, self._unknown, [], False)
+        found = flashlight.LexiconDecoder(*args).decode(scores_TV.ctypes.data, *scores_TV.shape)[0]
+        path_T = np.array(found.tokens[1:-1])  # without what stands for start and end
+        starts_T = np.append(True, path_T[1:] != path_T[:-1])
+        ids_L = path_T[starts_T & (path_T != BLANK_ID)]
+        return ids_L[: np.flatnonzero(np.append(-1, ids_L) != space)[-1]], float(found.score)
+
+
+def _flashlight() -> tuple[Any, Any, Any]:
+    """Decoders, KenLM and dictionaries of flashlight-text; `UserError` if it is not installed."""
+    try:
+        from flashlight.lib.text import decoder, dictionary
+        from flashlight.lib.text.decoder import kenlm
+    except ImportError as error:
+        raise UserError(f"a language model needs flashlight-text: pip install 'data2vec2[lm]' ({error})") from error
+    return decoder, kenlm, dictionary
+
+
+def _unigrams(path: Path) -> Iterator[str]:
+    """The words of an ARPA file."""
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+            inside = False
+            for line in file:
+                if line.startswith("\\"):
+                    if inside:
+                        return
+                    inside = line.strip() == "\\1-grams:"
+                elif inside and len(fields := line.split()) > 1 and fields[1] not in NO_WORDS:
+                    yield fields[1]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not an ARPA file; of a KenLM binary, also name a list of its words") from error
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+
+
+def _listed(path: Path) -> Iterator[str]:
+    """The first word of every line, as in a list of words or a lexicon with spellings."""
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield from line.split()[:1]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+
+
+DecoderName = Literal["greedy", "beam", "lm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How letters are chosen."""
+
+    decoder: DecoderName | None = None
+    """None: lm where a language model is given, else greedy."""
+    beam: int | None = None
+    """Prefixes that are kept; none: 25, with a language model 500."""
+    lm: Path | None = None
+    """A language model, as an ARPA file."""
+    lm_weight: float = 2.0
+    word_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.decoder not in (None, "greedy", "beam", "lm"):
+            raise ValueError(f"--decoder is {self.decoder!r}; it must be greedy, beam or lm")
+        if self.beam is not None and self.beam < 1:
+            raise ValueError(f"--beam is {self.beam}; it must be at least 1")
+        if self.beam is not None and self.name == "greedy":
+            raise ValueError("--beam is for --decoder beam or lm; greedy has none")
+        if self.name == "lm" and self.lm is None:
+            raise ValueError("--decoder lm needs a language model: --lm FILE.arpa")
+        if self.name != "lm" and self.lm is not None:
+            raise ValueError(f"--lm is for --decoder lm, not for {self.name}")
+
+    @property
+    def name(self) -> str:
+        """The decoder."""
+        return self.decoder or ("lm" if self.lm else "greedy")
+
+    def build(self, letters: Letters) -> Decode | None:
+        """The decoder, none for greedy; `UserError` if the language model can't be used."""
+        if self.name == "greedy":
+            return None
+        if self.name == "beam":
+            return partial(beam_search, beam=self.beam or 25)
+        assert self.lm is not None
+        if not self.lm.is_file():
+            raise UserError(f"--lm {self.lm} does not exist")
+        return NgramDecoder(self.lm, letters, weight=self.lm_weight, word_score=self.word_score, beam=self.beam or 500)

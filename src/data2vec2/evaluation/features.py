@@ -1,39 +1,27 @@
-"""Frozen features of many samples.
+"""Frozen features of many samples, and the figures that show a collapse.
 
-Shapes: `B` samples of a batch, `S` samples of a waveform, `T` tokens, `D` width, `C` channels, `H` and `W` pixels.
+Shapes: `B` samples of a batch, `T` tokens, `D` width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.reader import Bad, Reader, Windowed
 from data2vec2.data.source import BadSample
-from data2vec2.data.windows import Windows
 from data2vec2.errors import UserError
-from data2vec2.evaluation.probes import Part
-from data2vec2.models.encoder import Encoder, pooled_features
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.method.encoder import Encoder, pooled_features
 
 Note = Callable[[Iterable[Bad]], object]
 """Hears of samples that could not be read; they are left out."""
-
-
-class Normalise:
-    """Raw values 0 to 255 to zero mean and unit variance: what the model sees, in training and in every later use."""
-
-    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> None:
-        """Mean and standard deviation of each channel, in units of 0 to 1."""
-        self.mean_C11 = torch.tensor(mean, device=device).view(-1, 1, 1) * 255
-        self.std_C11 = torch.tensor(std, device=device).view(-1, 1, 1) * 255
-
-    def __call__(self, pixels_BCHW: torch.Tensor) -> torch.Tensor:
-        """uint8 pictures `BCHW` on the device to float32."""
-        return (pixels_BCHW.float() - self.mean_C11) / self.std_C11
 
 
 def labelled(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
@@ -49,7 +37,7 @@ def encode(
     normalise: Callable[[torch.Tensor], torch.Tensor],
     device: torch.device,
     note: Note = lambda _: None,
-) -> Part:
+) -> LabelledFeatures:
     """Mean-pooled features of the samples as evaluation sees them, with the labels.
 
     The encoder should be in eval mode.
@@ -60,18 +48,6 @@ def encode(
         return pooled_features(encoder, normalise(batch.inputs.to(device)), lengths_B).cpu().numpy()
 
     return features_of(pooled, reader, samples, note)
-
-
-def raw_pixels(reader: Reader, samples: NDArray[np.int64], side: int = 32, note: Note = lambda _: None) -> Part:
-    """The pictures themselves as features, larger ones averaged down to at most `side` pixels."""
-
-    def flat(batch: Inputs) -> NDArray[np.float32]:
-        pixels = batch.inputs.float() / 255
-        if pixels.shape[-1] > side:
-            pixels = torch.nn.functional.adaptive_avg_pool2d(pixels, side)
-        return pixels.flatten(1).numpy()
-
-    return features_of(flat, reader, samples, note)
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,7 @@ def features_of(
     reader: Reader,
     samples: NDArray[np.int64],
     note: Note = lambda _: None,
-) -> Part:
+) -> LabelledFeatures:
     """`features` of all samples that can be read, with their labels; `UserError` if none can."""
     found = [(features(batch), batch) for batch in readable_batches(reader, samples, note)]
     if not found:
@@ -117,7 +93,7 @@ def features_of(
     order = np.argsort([place_of[sample] for _, batch in found for sample in batch.samples_B.tolist()])
     features_NF: NDArray[np.float32] = np.concatenate([x for x, _ in found])
     labels_N: NDArray[np.int64] = np.concatenate([batch.labels_B for _, batch in found])
-    return Part(features_NF[order], labels_N[order])
+    return LabelledFeatures(features_NF[order], labels_N[order])
 
 
 @torch.no_grad()
@@ -135,10 +111,37 @@ def token_features(
     return [row[:count] for row, count in zip(rows, real_B, strict=True)]
 
 
+@torch.no_grad()
+def effective_rank(x: Tensor, limit: int = 2048) -> float:
+    """Effective number of dimensions that features `(..., D)` use, from 1 to D.
+
+    The exponential of the entropy of the singular values, normalised to sum 1, of the centred features (Roy and
+    Vetterli, 2007). At most `limit` rows, evenly spread, are looked at. Not a number where a feature is not finite.
+    """
+    rows = x.detach().flatten(0, -2)
+    rows = rows[:: max(1, len(rows) // limit)][:limit].double().cpu()
+    if not torch.isfinite(rows).all():
+        return float("nan")
+    rows = rows - rows.mean(0)
+    singular = torch.linalg.eigvalsh(rows.T @ rows).clamp(min=0).sqrt()
+    total = singular.sum()
+    if total <= 1e-12:
+        return 1.0
+    p = singular / total
+    return float(torch.exp(-(p * p.clamp(min=1e-30).log()).sum()))
+
+
+@torch.no_grad()
+def mean_std(x: Tensor) -> float:
+    """Standard deviation of each channel of `(..., D)` over all rows, averaged over channels."""
+    rows = x.detach().flatten(0, -2).float()
+    return float((rows.var(0) + 1e-6).sqrt().mean())
+
+
 def window_features(
-    encoder: Encoder, windows: Windows, device: torch.device, *, stem: bool = False
+    encoder: Encoder, windows: Windowed, device: torch.device, *, stem: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """As `token_features`, of a long recording: of its tokens in order, some at once.
+    """As `token_features`, of a long sample: of its tokens in order, some at once.
 
     Raises `UserError` if it can't be read a second time.
     """
@@ -147,7 +150,7 @@ def window_features(
             (row_TD,) = token_features(encoder, torch.from_numpy(wave_S)[None].to(device), None, stem=stem)
             yield row_TD[kept]
     except BadSample as error:
-        raise UserError(f"a long recording changed while it was read: {error.reason}") from error
+        raise UserError(f"a long sample changed while it was read: {error.reason}") from error
 
 
 def mean_features(rows: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -156,3 +159,13 @@ def mean_features(rows: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
     for row_TD in rows:
         sums, count = sums + row_TD.sum(axis=0, dtype=np.float64), count + len(row_TD)
     return (sums / count).astype(np.float32)
+
+
+class TokenProbe(Protocol):
+    """A probe of what single tokens know."""
+
+    def accuracy(self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None) -> float:
+        """Share of tokens that are told right from the encoder's output (none: from the raw input)."""
+
+    def majority(self, device: torch.device) -> float:
+        """Accuracy of always answering the most frequent class."""

@@ -1,4 +1,4 @@
-"""kNN and linear probe on frozen features, both from scikit-learn.
+"""kNN and linear probe on frozen features, both from scikit-learn, and their low-label curves.
 
 Shapes: `N` samples, `F` features.
 """
@@ -7,24 +7,71 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import normalize
 
-from data2vec2.data.splits import split_validation
+from data2vec2 import rng
+from data2vec2.data.sampler import split_validation
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy, 0 to 1, of one probe on one kind of features: mean over seeds and 95 % confidence interval."""
+
+    features: str
+    probe: str
+    labels: tuple[int, ...]
+    """Labels a class."""
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    draws: int
+    """Of labels, for each point; of one draw there is no interval."""
+
+
+def low_label_curve(
+    features: str, probe: str, labels: Sequence[int], seeds: Sequence[int], accuracy: Callable[[int, int], float]
+) -> Curve:
+    """The curve of `accuracy(labels a class, seed)` over `seeds`."""
+    rows = [interval([accuracy(count, seed) for seed in seeds]) for count in labels]
+    mean, low, high = zip(*rows, strict=True)
+    return Curve(features, probe, tuple(labels), mean, low, high, len(seeds))
+
+
+def draws(count: int, seed: int) -> range:
+    """The seeds of `count` draws of labels; another `seed` has none of them."""
+    return range(count * seed, count * (seed + 1))
+
+
+def draw_labels(part: LabelledFeatures, per_class: int, seed: int) -> LabelledFeatures:
+    """`per_class` samples of each class, or all of a smaller class. Of one seed, a larger draw contains a smaller."""
+    shuffled = rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(part.y))
+    drawn = [shuffled[part.y[shuffled] == label][:per_class] for label in np.unique(part.y)]
+    return part.select(np.sort(np.concatenate(drawn)))
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of its 95 % confidence interval by Student's t, kept within 0 to 1; of one value, itself."""
+    mean = float(np.mean(values))
+    if len(values) == 1:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)
+
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Scaling = Callable[[Features], Features]
-
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 """Values of scikit-learn's `C` (large: little regularisation) that the linear probe chooses from."""
 ITERATIONS = 100
@@ -34,23 +81,23 @@ CHOOSING = 2_000
 
 
 @dataclass(frozen=True)
-class Part:
+class LabelledFeatures:
     """Features `NF` (dense, or a SciPy matrix of sparse rows) and labels `N`, 0 or above, of one part of the data."""
 
     x: Features
     y: Labels
 
     @classmethod
-    def none(cls) -> Part:
+    def none(cls) -> LabelledFeatures:
         """No samples."""
         return cls(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
 
-    def select(self, places: NDArray[np.int64]) -> Part:
+    def select(self, places: NDArray[np.int64]) -> LabelledFeatures:
         """Some of the samples."""
-        return Part(self.x[places], self.y[places])
+        return LabelledFeatures(self.x[places], self.y[places])
 
 
-def knn_accuracy(train: Part, test: Part, neighbours: int = 10) -> float:
+def knn_accuracy(train: LabelledFeatures, test: LabelledFeatures, neighbours: int = 10) -> float:
     """Accuracy of a kNN classifier: cosine similarity, neighbours weighted by the inverse of their distance."""
     if 0 < np.count_nonzero(real := np.asarray(abs(train.x).sum(axis=1)).ravel() > 0) < len(real):
         train = train.select(np.flatnonzero(real))  # a row of zeros is similar to nothing, yet nearer than most
@@ -58,7 +105,7 @@ def knn_accuracy(train: Part, test: Part, neighbours: int = 10) -> float:
     return float(classifier.fit(normalize(train.x), train.y).score(normalize(test.x), test.y))
 
 
-def linear_accuracy(train: Part, test: Part, seed: int = 0) -> float:
+def linear_accuracy(train: LabelledFeatures, test: LabelledFeatures, seed: int = 0) -> float:
     """Accuracy of multinomial logistic regression, its scaling and strength chosen on a fifth of the training part.
 
     The features are scaled to unit variance in each channel or in each principal direction, whichever does better:
@@ -68,7 +115,7 @@ def linear_accuracy(train: Part, test: Part, seed: int = 0) -> float:
     """
     tried: dict[tuple[int, float], list[tuple[float, LogisticRegression]]] = {}
     scalings = _scalings(train.x)
-    both = [Part(scale(train.x), train.y) for scale in scalings]
+    both = [LabelledFeatures(scale(train.x), train.y) for scale in scalings]
     splits = min(10, max(1, CHOOSING // len(train.y)))
     for which, split in product(range(len(both)), range(splits)):
         kept, held = split_validation(train.y, 0.2, seed + split)
@@ -84,7 +131,7 @@ def linear_accuracy(train: Part, test: Part, seed: int = 0) -> float:
     return float(fit(probe, both[which]).score(scalings[which](test.x), test.y))
 
 
-def majority_accuracy(train: Part, test: Part) -> float:
+def majority_accuracy(train: LabelledFeatures, test: LabelledFeatures) -> float:
     """Accuracy of always answering the training part's most frequent class."""
     return float((test.y == np.bincount(train.y).argmax()).mean())
 
@@ -109,7 +156,7 @@ def _scalings(x: Features) -> tuple[Scaling, ...]:
     return channels, lambda x: channels(x) @ turn
 
 
-def _path(train: Part, held: Part) -> Iterator[tuple[float, float, LogisticRegression]]:
+def _path(train: LabelledFeatures, held: LabelledFeatures) -> Iterator[tuple[float, float, LogisticRegression]]:
     """Strength, accuracy on `held` and the fitted probe, strongest regularisation first, until it gets worse twice."""
     probe = LogisticRegression(warm_start=True, max_iter=ITERATIONS)
     accuracies: list[float] = []
@@ -121,7 +168,7 @@ def _path(train: Part, held: Part) -> Iterator[tuple[float, float, LogisticRegre
             return
 
 
-def fit(probe: LogisticRegression, part: Part) -> LogisticRegression:
+def fit(probe: LogisticRegression, part: LabelledFeatures) -> LogisticRegression:
     """Fit without a warning where it stops early: the number of iterations is part of the probe."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

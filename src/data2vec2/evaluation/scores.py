@@ -13,11 +13,18 @@ from numpy.typing import NDArray
 
 from data2vec2.data.reader import Reader
 from data2vec2.evaluation.attentive import Patches, attentive_accuracy
-from data2vec2.evaluation.features import Note, encode
-from data2vec2.evaluation.frames import PhoneProbe
-from data2vec2.evaluation.low_labels import Curve, draw_labels, draws, low_label_curve
-from data2vec2.evaluation.probes import Part, knn_accuracy, linear_accuracy, majority_accuracy
-from data2vec2.models.encoder import Encoder
+from data2vec2.evaluation.features import Note, TokenProbe, encode
+from data2vec2.evaluation.probes import (
+    Curve,
+    LabelledFeatures,
+    draw_labels,
+    draws,
+    knn_accuracy,
+    linear_accuracy,
+    low_label_curve,
+    majority_accuracy,
+)
+from data2vec2.method.encoder import Encoder
 
 PROBES = ("knn", "linear", "attentive", "phones")
 MODEL, RANDOM = "data2vec2", "random initialisation"
@@ -69,8 +76,8 @@ def score(
     device: torch.device,
     part: str,
     *,
-    raw: tuple[str, Callable[[Samples, Samples, Note], tuple[Part, Part]]],
-    phones: PhoneProbe | None = None,
+    raw: tuple[str, Callable[[Samples, Samples, Note], tuple[LabelledFeatures, LabelledFeatures]]],
+    phones: TokenProbe | None = None,
     probes: Sequence[str] = PROBES[:2],
     labels: Sequence[int] = (),
     seeds: int = 3,
@@ -89,7 +96,7 @@ def score(
     others = ((RANDOM, untrained), (raw[0], None)) if untrained else ()
     for name, model in ((MODEL, encoder), *others):
         log(f"scoring {name}")
-        known, asked = Part.none(), Part.none()
+        known, asked = LabelledFeatures.none(), LabelledFeatures.none()
         if set(probes) - {"phones"} or labels:
             if model is None:
                 known, asked = raw[1](train, test, note)
@@ -117,7 +124,9 @@ def score(
     return Scores(part, len(known.y), len(asked.y), classes, tuple(probes), tuple(rows), tuple(curves))
 
 
-def _curves(name: str, known: Part, asked: Part, labels: Sequence[int], seeds: Sequence[int]) -> list[Curve]:
+def _curves(
+    name: str, known: LabelledFeatures, asked: LabelledFeatures, labels: Sequence[int], seeds: Sequence[int]
+) -> list[Curve]:
     """The low-label curves of one kind of features."""
 
     def knn(count: int, seed: int) -> float:

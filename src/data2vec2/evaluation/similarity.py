@@ -5,6 +5,7 @@ Shapes: `Q` samples shown, `K` neighbours of each, `S` samples, `T` tokens, `D` 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 
+from data2vec2.evaluation.probes import LabelledFeatures
+
 FILE = "gallery.npz"
 SEARCHED = 2_000
 """At most so many samples are searched for neighbours."""
@@ -20,6 +23,8 @@ MAPPED = 1_000
 """At most so many samples are put on the map: t-SNE of them takes 5 s on one core, of 2,000 it takes 15 s."""
 FEW = 50
 """Fewer samples are put on the map by PCA: t-SNE needs neighbourhoods."""
+CAPTIONED, NEIGHBOURS = 8, 4
+"""Samples shown, and neighbours of each, where words stand for them."""
 
 Features = NDArray[np.float32]
 
@@ -58,20 +63,53 @@ def colours(features_TD: Features) -> NDArray[np.uint8]:
     return pixels
 
 
-def map_of(features_SD: Features, labels_S: NDArray[np.int64], classes: tuple[str, ...]) -> dict[str, Any]:
-    """Arrays of the map of at most `MAPPED` samples: `map`, `map_labels`, `map_method` and `classes`."""
-    mapped = spread(len(features_SD), MAPPED)
+def arranged(
+    features_SD: Features, labels_S: NDArray[np.int64], classes: tuple[str, ...], shown: int, neighbours: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], dict[str, Any]]:
+    """Which samples are shown, `Q`, their neighbours, `QK`, and the arrays of any gallery.
+
+    These are `labels` Q, `neighbour_labels` and `neighbour_cosines` QK, and of the map of at most `MAPPED` samples
+    `map` S2, `map_labels` S and `map_method`. Labels are indices into `classes`, or -1.
+    """
+    shown_Q, mapped = shown_samples(labels_S, shown), spread(len(features_SD), MAPPED)
+    near_QK, cosines_QK = nearest(features_SD, shown_Q, neighbours)
     places_S2, method = _places(features_SD[mapped])
-    names = np.array(classes, dtype=np.str_)
-    return {"map": places_S2, "map_labels": labels_S[mapped], "map_method": method, "classes": names}
+    arrays = {
+        "labels": labels_S[shown_Q],
+        "neighbour_labels": labels_S[near_QK],
+        "neighbour_cosines": cosines_QK,
+        "map": places_S2,
+        "map_labels": labels_S[mapped],
+        "map_method": method,
+        "classes": np.array(classes, dtype=np.str_),
+    }
+    return shown_Q, near_QK, arrays
 
 
-def write_arrays(run_path: Path, arrays: dict[str, Any]) -> None:
-    """Write `run_path`/gallery.npz, whole or not at all."""
-    temporary = run_path / f".{FILE}.tmp"
+def write_captions(
+    run: Path, kind: str, known: LabelledFeatures, classes: tuple[str, ...], **captions: Sequence[str]
+) -> None:
+    """Write `run`/gallery.npz of samples that words stand for, whole or not at all; of fewer than two there is none.
+
+    `known` are features and labels of the samples. Beside the arrays of any gallery the file holds `captions` under
+    their name, Q, and `neighbour_` and their name, QK.
+    """
+    if len(known.y) < 2:
+        (run / FILE).unlink(missing_ok=True)
+        return
+    shown_Q, near_QK, arrays = arranged(known.x, known.y, classes, CAPTIONED, NEIGHBOURS)
+    for name, said in captions.items():
+        said_S = np.array(said, dtype=np.str_)
+        arrays |= {name: said_S[shown_Q], f"neighbour_{name}": said_S[near_QK]}
+    write_arrays(run, kind, arrays)
+
+
+def write_arrays(run: Path, kind: str, arrays: Mapping[str, Any]) -> None:
+    """Write `run`/gallery.npz of a modality, whole or not at all."""
+    temporary = run / f".{FILE}.tmp"
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    temporary.replace(run_path / FILE)
+        np.savez_compressed(file, kind=kind, **arrays)
+    temporary.replace(run / FILE)
 
 
 def _places(features_SD: Features) -> tuple[Features, str]:

@@ -15,8 +15,7 @@ Shapes: `D` width, `T` patches.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -116,33 +115,6 @@ def check_out(path: Path, overwrite: bool, example: str = "features.parquet") ->
         raise UserError(f"--out {path} is a folder; give a file, such as {path / example}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; --overwrite replaces it")
-
-
-@contextmanager
-def written_whole(path: Path, overwrite: bool) -> Iterator[Any]:
-    """A file open for writing under a temporary name beside `path`, whose name it takes if the block succeeds.
-
-    If the block fails, `path` is as before and the temporary file is gone. One that a killed process left, or that
-    another process is writing, is refused unless `overwrite`.
-    """
-    temporary = path.with_name(f".{path.name}.tmp")
-    if temporary.exists() and not overwrite:
-        raise UserError(
-            f"{temporary} exists: another process is writing {path}, or was killed while it did; "
-            "if no one is, --overwrite replaces it"
-        )
-    ours = True  # even if a signal comes before `open` has returned
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb" if overwrite else "xb") as file:
-            yield file
-        temporary.replace(path)
-    except OSError as error:
-        ours = not isinstance(error, FileExistsError)
-        raise UserError(f"can't write {path}: {error.strerror or error}") from error
-    finally:
-        if ours:
-            temporary.unlink(missing_ok=True)
 
 
 def _text(name: str) -> str:

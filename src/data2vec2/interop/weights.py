@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from data2vec2.errors import UserError
-from data2vec2.interop.fairseq.folder import LEFT, read_beside
-from data2vec2.interop.fairseq.keys import state_dict
+from data2vec2.interop.fairseq.folder import pretrained_tensors, read_beside
+from data2vec2.interop.fairseq.keys import our_tensors
 from data2vec2.interop.fairseq.original import read_original
-from data2vec2.models import Data2Vec2
+from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.run import CONFIG
 
@@ -55,12 +55,10 @@ def _weights(model: Data2Vec2, path: Path) -> tuple[dict[str, Tensor], str]:
         path = path / "exported"
     if (path / "model.safetensors").is_file():
         try:
-            tensors = load_file(path / "model.safetensors")
+            weights = load_file(path / "model.safetensors")
         except SafetensorError as error:
             raise UserError(f"{path / 'model.safetensors'} can't be read: {error}") from error
-        found = {f"student.{n.removeprefix('encoder.')}": t for n, t in tensors.items() if n.startswith("encoder.")}
-        found |= {name: tensor for name, tensor in read_beside(path)[1].items() if not name.startswith(LEFT)}
-        return found, f"the export {path}"
+        return pretrained_tensors(weights, read_beside(path)[1]), f"the export {path}"
     if path.suffix == ".pt" and path.is_file():
         return _original(model, path), f"the original checkpoint {path}"
     raise UserError(
@@ -74,6 +72,6 @@ def _original(model: Data2Vec2, path: Path) -> dict[str, Tensor]:
     if original.kind != kind:
         raise UserError(f"{path} is a model of {original.kind}, and this recipe is for {kind}")
     try:
-        return state_dict(model.config, original.student, original.ema)
+        return our_tensors(model.config, original.student, original.ema)[0]
     except (KeyError, ValueError) as error:
         raise UserError(f"{path} does not fit this model: {error.args[0]}") from error

@@ -1,21 +1,179 @@
-"""What differs between images, speech and text."""
+"""The modalities, ours and those that packages beside ours announce, and their recipes by name."""
 
 from __future__ import annotations
 
-from data2vec2.config import AudioConfig, ModelConfig, TextConfig
-from data2vec2.modalities.audio import AudioModality
-from data2vec2.modalities.base import Modality, Rows, Tokens
-from data2vec2.modalities.image import ImageModality
-from data2vec2.modalities.text import TextModality
+import difflib
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from data2vec2.config import (
+    DataConfig,
+    FinetuneConfig,
+    FinetuneDataConfig,
+    Kinds,
+    ModalityConfig,
+    RunConfig,
+    TaskConfig,
+    from_dict,
+    to_dict,
+    updated,
+)
+from data2vec2.errors import UserError
+from data2vec2.modalities.audio import SPEC as AUDIO
+from data2vec2.modalities.image import SPEC as IMAGE
+from data2vec2.modalities.spec import Demo, Spec, Words
+from data2vec2.modalities.text import SPEC as TEXT
+
+if TYPE_CHECKING:
+    from data2vec2.modalities.tools import Tools
+
+__all__ = [
+    "Demo",
+    "Spec",
+    "Words",
+    "finetune_config",
+    "finetune_recipes",
+    "get_finetune_recipe",
+    "get_recipe",
+    "kinds",
+    "read_finetune_config",
+    "read_run_config",
+    "recipes",
+    "run_config",
+    "spec_of",
+    "specs",
+    "tools_of",
+]
+
+GROUP = "data2vec2.modalities"
+"""Entry points by which other packages announce a `Spec`."""
+T = TypeVar("T")
 
 
-def build_modality(config: ModelConfig) -> Modality:
-    """The modality that a configuration names."""
-    if isinstance(config.modality, AudioConfig):
-        return AudioModality(config.modality, config.encoder.embed_dim, config.encoder.num_heads)
-    if isinstance(config.modality, TextConfig):
-        return TextModality(config.modality, config.encoder.embed_dim, config.encoder.dropout)
-    return ImageModality(config.modality, config.encoder.embed_dim)
+@cache
+def specs() -> Mapping[str, Spec]:
+    """Every modality by its name. A package whose entry point can't be loaded is left out, which stderr says."""
+    found: dict[str, Spec] = {spec.name: spec for spec in (IMAGE, AUDIO, TEXT)}
+    for point in entry_points(group=GROUP):
+        try:
+            spec = point.load()
+            if not isinstance(spec, Spec) or spec.name in found:
+                raise ValueError(f"a Spec with a name of its own is needed, not {spec!r:.80}")
+            found[spec.name] = spec
+        except Exception as error:  # whatever another package does, ours must work
+            print(f"data2vec2: the modality {point.name} ({point.value}) is left out: {error}", file=sys.stderr)
+    return found
 
 
-__all__ = ["AudioModality", "ImageModality", "Modality", "Rows", "TextModality", "Tokens", "build_modality"]
+def spec_of(kind: str) -> Spec:
+    """The modality of a configuration's `kind`; `ValueError` if no installed package has it."""
+    if kind not in specs():
+        raise ValueError(f"no modality {kind!r} is installed; there are {', '.join(specs())}")
+    return specs()[kind]
+
+
+@cache
+def tools_of(kind: str) -> Tools:
+    """What works with the data and networks of a modality; `ValueError` if no installed package has it."""
+    tools: Tools = pkgutil.resolve_name(spec_of(kind).tools)()
+    return tools
+
+
+def kinds() -> Kinds:
+    """Which class each part of a configuration has, by modality."""
+    return {
+        ModalityConfig: {name: spec.config for name, spec in specs().items()},
+        DataConfig: {name: spec.data for name, spec in specs().items()},
+        FinetuneDataConfig: {name: spec.finetune_data for name, spec in specs().items()},
+        TaskConfig: {name: spec.task for name, spec in specs().items()},
+    }
+
+
+def recipes() -> dict[str, Callable[[], RunConfig]]:
+    """Recipes of pre-training, of all modalities."""
+    return {name: recipe for spec in specs().values() for name, recipe in spec.recipes.items()}
+
+
+def finetune_recipes() -> dict[str, Callable[[], FinetuneConfig]]:
+    """Recipes of fine-tuning, of all modalities and tasks."""
+    of_tasks = [found for spec in specs().values() for found in spec.finetune.values()]
+    return {name: recipe for found in of_tasks for name, recipe in found.items()}
+
+
+def get_recipe(name: str) -> RunConfig:
+    """The configuration of a recipe; `ValueError` with the nearest name if there is none of this name."""
+    return _named(name, recipes(), "recipe")()
+
+
+def get_finetune_recipe(name: str) -> FinetuneConfig:
+    """The same for recipes of fine-tuning."""
+    return _named(name, finetune_recipes(), "fine-tuning recipe")()
+
+
+def _named(name: str, among: Mapping[str, T], what: str) -> T:
+    if name not in among:
+        near = difflib.get_close_matches(name, among, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(among)}"
+        raise ValueError(f"no {what} {name!r}; {hint}")
+    return among[name]
+
+
+def run_config(name: str) -> RunConfig:
+    """The configuration of a recipe, or of a YAML file, in which what is left out is as in the recipe that it names.
+
+    Raises `UserError` for a file that can't be read, `ValueError` for a recipe or a value that can't be.
+    """
+    return read_run_config(_file_values(name, get_recipe)) if is_file_name(name) else get_recipe(name)
+
+
+def finetune_config(name: str) -> FinetuneConfig:
+    """The same for fine-tuning."""
+    if is_file_name(name):
+        return read_finetune_config(_file_values(name, get_finetune_recipe))
+    return get_finetune_recipe(name)
+
+
+def read_run_config(values: Any) -> RunConfig:
+    """The configuration of pre-training in a nested dictionary; `ValueError` for one that can't be."""
+    return from_dict(RunConfig, values, kinds=kinds())
+
+
+def read_finetune_config(values: Any) -> FinetuneConfig:
+    """The configuration of fine-tuning in a nested dictionary, also in the layout before `task`."""
+    return from_dict(FinetuneConfig, _with_task(values), kinds=kinds())
+
+
+def _with_task(values: Any) -> Any:
+    """Put `model`, `augment` and `masks` of the former layout into `task`; its `tokenizer` is always the model's."""
+    if not isinstance(values, Mapping) or "task" in values:
+        return values
+    parts = {name: values[name] for name in ("model", "augment", "masks") if name in values}
+    others = {name: value for name, value in values.items() if name not in (*parts, "tokenizer")}
+    data = values.get("data")
+    if isinstance(data, Mapping) and "kind" in data:
+        parts["kind"] = data["kind"]
+    return {**others, "task": parts}
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a user means a file, not a recipe."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def _file_values(path: str, recipe: Callable[[str], Any]) -> Any:
+    try:
+        values = yaml.safe_load(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+    name = values.get("recipe") if isinstance(values, Mapping) else None
+    if not isinstance(name, str):
+        return values
+    given = _with_task(values) if isinstance(recipe(name), FinetuneConfig) else values
+    return updated(to_dict(recipe(name)), given)

@@ -6,29 +6,35 @@ one file; what can't be read becomes a sentence on the page.
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 
 from data2vec2.errors import UserError
-from data2vec2.reporting.curves import read_curves
-from data2vec2.reporting.parts import read_config, read_environment, read_skipped, read_status
-from data2vec2.reporting.pictures import read_gallery, read_masks, read_mistakes
-from data2vec2.reporting.scores import read_scores
-from data2vec2.reporting.sounds import read_sound_gallery, read_sound_masks
-from data2vec2.reporting.texts import read_text_gallery, read_text_masks
-from data2vec2.reporting.transcripts import read_transcripts
+from data2vec2.modalities import spec_of, tools_of
+from data2vec2.reporting.curves import is_number, read_curves
+from data2vec2.reporting.pictures import clip, data_uri, draw_map, read_mistakes
+from data2vec2.reporting.scores import read_mapping, read_scores, read_transcripts
 from data2vec2.training.run import write_text
 from data2vec2.version import __version__
 
+OWN = "own"
+"""Where templates of one modality's package are found."""
+LISTED = 50
+"""Skipped files that are named on the page."""
+
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """A part of the page: its content, or why there is none."""
 
     content: Any = None
@@ -45,73 +51,97 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     """
     if not run.is_dir():
         raise UserError(f"{run} is not a folder; give the folder of a run")
-    parts = {
-        "config": read_part(read_config, run / "config.yaml", "the recipe and its settings are unknown"),
-        "environment": read_part(read_environment, run / "environment.json", "machine and versions are unknown"),
-        "status": read_part(read_status, run / "status.json", "it is unknown how the run ended"),
-        "scores": read_part(read_scores, run / "scores.json", "the model has not been scored"),
-        "masks": read_part(_masks, run / "masks.npz", "no sample was kept"),
-        "gallery": read_part(_gallery, run / "gallery.npz", "evaluate writes it"),
-        "transcripts": read_part(read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
-        "curves": read_part(read_curves, run / "metrics.jsonl", "no figures were recorded"),
-        "skipped": read_part(read_skipped, run / "skipped.jsonl", "no skipped file was recorded"),
-    }
-    config, scores = parts["config"].content, parts["scores"].content
-    classes = scores["classes"] if scores else []
-    mistakes = read_part(partial(read_mistakes, classes=classes), run / "mistakes.npz", "no mistake was kept")
-    finetuning = bool((config and config["finetuning"]) or (scores and scores["kind"] in ("classify", "regress")))
-    kinds = [part.content["kind"] for name in ("masks", "gallery", "config") if (part := parts[name]).content]
-    more = {"mistakes": mistakes, "finetuning": finetuning, "kind": kinds[0] if kinds else "image"}
-    return write_page("run.html.j2", out or run / "report.html", **parts, **more)
+    config = read_part(read_config, run / "config.yaml", "the recipe and its settings are unknown")
+    scores = read_part(read_scores, run / "scores.json", "the model has not been scored")
+    kind = _kind(run, config.content)
+    tuned = scores.content and scores.content["kind"] in ("classify", "regress", "ctc")
+    finetuning = bool(tuned or (config.content and config.content["finetuning"]))
+    unit = unit_of(kind, finetuning)
+    mistakes = partial(read_mistakes, classes=scores.content["classes"] if scores.content else [])
+    return write_page(
+        "run.html.j2",
+        out or run / "report.html",
+        finetuning=finetuning,
+        unit=unit,
+        config=config,
+        scores=scores,
+        environment=read_part(read_environment, run / "environment.json", "machine and versions are unknown"),
+        status=read_part(read_status, run / "status.json", "it is unknown how the run ended"),
+        masks=read_part(partial(_drawn, "masks", kind), run / "masks.npz", "no sample was kept"),
+        gallery=read_part(partial(_drawn, "gallery", kind), run / "gallery.npz", "evaluate writes it"),
+        mistakes=read_part(mistakes, run / "mistakes.npz", "no mistake was kept"),
+        transcripts=read_part(read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
+        curves=read_part(partial(read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
+        skipped=read_part(read_skipped, run / "skipped.jsonl", "no skipped file was recorded"),
+    )
 
 
-def _masks(path: Path) -> dict[str, Any]:
-    """Masks of pictures, recordings or texts, whichever the file holds."""
-    if _holds(path, "spectra"):
-        return read_sound_masks(path)
-    return read_text_masks(path) if _holds(path, "tokens") else read_masks(path)
+def _kind(run: Path, config: dict[str, Any] | None) -> str:
+    """The modality, as masks or gallery say, else the configuration; "" where none does."""
+    for name in ("masks.npz", "gallery.npz"):
+        with suppress(Exception), np.load(run / name, allow_pickle=False) as arrays:
+            return str(arrays["kind"])
+    return config["kind"] if config else ""
 
 
-def _gallery(path: Path) -> dict[str, Any]:
-    """A gallery of pictures, recordings or texts, whichever the file holds."""
-    if _holds(path, "spectra"):
-        return read_sound_gallery(path)
-    return read_text_gallery(path) if _holds(path, "texts") else read_gallery(path)
+def unit_of(kind: str, finetuning: bool) -> str:
+    """What a run's batch sizes count; "samples" where its modality is unknown."""
+    try:
+        words = spec_of(kind).words
+    except ValueError:
+        return "samples"
+    return (finetuning and words.finetune_unit) or words.unit
 
 
-def _holds(path: Path, name: str) -> bool:
-    """Whether an `.npz` file has an array of that name."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return name in arrays
+def _drawn(part: Literal["masks", "gallery"], kind: str, path: Path) -> Markup:
+    """A part of the page as the modality's template draws it; `ValueError` for an unknown modality."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    if not kind:
+        raise ValueError("neither it nor config.yaml says which modality it is of")
+    spec = spec_of(kind)
+    show = tools_of(spec.name).show
+    package, name = show.template
+    macro = getattr(_environment(package).get_template(f"{OWN}/{name}").module, part)
+    drawn: Markup = macro(getattr(show, part)(arrays), spec.words)
+    return drawn
 
 
-def read_part(read: Callable[[Path], Any], path: Path, if_missing: str) -> Part:
+def read_part(read: Callable[[Path], Any], path: Path, if_missing: str) -> Section:
     """What `read` makes of a file, or a sentence on why there is nothing."""
     try:
-        return Part(content=read(path))
+        return Section(content=read(path))
     except FileNotFoundError:
-        return Part(problem=f"{path.name} is missing: {if_missing}.", missing=True)
+        return Section(problem=f"{path.name} is missing: {if_missing}.", missing=True)
     except Exception as error:  # whatever stands in a broken file, the rest of the page must be written
-        return Part(problem=f"{path.name} can't be shown ({type(error).__name__}: {error}).")
+        return Section(problem=f"{path.name} can't be shown ({type(error).__name__}: {error}).")
 
 
 def write_page(template: str, target: Path, **shown: Any) -> Path:
     """Fill a template in and write the page; `UserError` if it can't be written."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader(__package__),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(count=lambda number: f"{number:,}", duration=_duration, sentence=_sentence)
-    page = environment.get_template(template).render(**shown, version=__version__)
+    page = _environment().get_template(template).render(**shown, version=__version__)
     try:
         # a file name on disk may hold bytes that are not text; they are shown as \udcff
         write_text(target, page, errors="backslashreplace")
     except OSError as error:
         raise UserError(f"can't write {target}: {error.strerror}") from error
     return target
+
+
+def _environment(package: str = "data2vec2.modalities") -> jinja2.Environment:
+    """Our templates, those for any modality, and as `OWN`/... those of one modality's package."""
+    packages = (__package__, "data2vec2.modalities")
+    own = jinja2.PrefixLoader({OWN: jinja2.PackageLoader(package)})
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([*map(jinja2.PackageLoader, packages), own]),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(count=lambda number: f"{number:,}", duration=_duration, sentence=_sentence)
+    environment.filters.update(picture=data_uri, sound=clip, drawn_map=draw_map)
+    return environment
 
 
 def _sentence(text: str) -> str:
@@ -127,3 +157,54 @@ def _duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Find the recipe, the modality and whether it is a fine-tuning run, and keep the file as it stands."""
+    values = read_mapping(path)
+    model = values.get("model")
+    groups = (model.get("modality") if isinstance(model, dict) else None, values.get("data"), values.get("task"))
+    return {
+        "recipe": str(values.get("recipe", "unknown recipe")),
+        "finetuning": bool({"task", "augment", "masks", "from_scratch"} & values.keys()),
+        "kind": next((str(group["kind"]) for group in groups if isinstance(group, dict) and "kind" in group), ""),
+        "values": values,
+        "yaml": path.read_text("utf-8"),
+    }
+
+
+def read_environment(path: Path) -> dict[str, str]:
+    """Every value as text; a list (a command) is joined by spaces."""
+    shown = {}
+    for key, value in read_mapping(path).items():
+        if isinstance(value, list):
+            shown[key] = " ".join(map(str, value))
+        elif isinstance(value, dict):
+            shown[key] = ", ".join(f"{name} {inner}" for name, inner in value.items())
+        else:
+            shown[key] = str(value)
+    return shown
+
+
+def read_status(path: Path) -> dict[str, Any]:
+    """State and message as text; step and updates as numbers or None."""
+    status = read_mapping(path)
+    numbers = {key: int(status[key]) if is_number(status.get(key)) else None for key in ("step", "updates")}
+    return {"state": str(status.get("state", "unknown")), "message": str(status.get("message") or ""), **numbers}
+
+
+def read_skipped(path: Path) -> dict[str, Any]:
+    """How many files were skipped for each reason, most frequent first, and the first of them."""
+    items = []
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
+        try:
+            item = json.loads(line)
+        except ValueError:  # the empty end, or a line that was cut short
+            continue
+        if isinstance(item, dict):
+            items.append((str(item.get("name", "?")), str(item.get("reason", "no reason given"))))
+    return {
+        "total": len(items),
+        "reasons": Counter(reason for _, reason in items).most_common(),
+        "first": items[:LISTED],
+    }

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from data2vec2.errors import UserError
-from data2vec2.reporting.build import read_part, write_page
+from data2vec2.reporting.build import read_config, read_environment, read_part, read_status, unit_of, write_page
 from data2vec2.reporting.curves import compare_curves, is_number, last_second, last_step, read_rows
-from data2vec2.reporting.parts import read_environment, read_mapping, read_status
 from data2vec2.reporting.scores import SHARES, read_measures, said
 
 
@@ -34,7 +33,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
                 problems.append(f"{name}: {part.problem}")
         return found
 
-    configs = read_all(read_mapping, "config.yaml", "its settings are unknown")
+    configs = read_all(read_config, "config.yaml", "its settings are unknown")
     statuses = read_all(read_status, "status.json", "it is unknown how the run ended")
     environments = read_all(read_environment, "environment.json", "machine and versions are unknown")
     measures = read_all(read_measures, "scores.json", "the model has not been scored")
@@ -43,7 +42,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         {
             "name": name,
             "path": str(run),
-            "recipe": str((configs[name] or {}).get("recipe", "unknown")),
+            "recipe": (configs[name] or {}).get("recipe", "unknown"),
             "data": (environments[name] or {}).get("data", "unknown"),
             "state": statuses[name]["state"] if statuses[name] else "unknown",
             "step": int(last_step(rows[name])),
@@ -51,6 +50,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         }
         for name, run in zip(names, runs, strict=True)
     ]
+    units = {unit_of(found["kind"], found["finetuning"]) for found in configs.values() if found}
     return write_page(
         "compare.html.j2",
         out,
@@ -58,7 +58,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         names=names,
         differences=_differences(configs),
         scores=_side_by_side(measures),
-        charts_shown=compare_curves(rows),
+        charts_shown=compare_curves(rows, units.pop() if len(units) == 1 else "samples"),
         problems=problems,
     )
 
@@ -74,7 +74,7 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 def _differences(configs: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     """(setting, its value in each run), where runs differ; a run without configuration is left blank."""
-    flat = {name: _flat(config, "") if config else None for name, config in configs.items()}
+    flat = {name: _flat(config["values"], "") if config else None for name, config in configs.items()}
     keys = dict.fromkeys(key for values in flat.values() if values for key in values)
     rows = [(key, ["" if values is None else values.get(key, "not set") for values in flat.values()]) for key in keys]
     return [(key, cells) for key, cells in rows if len(set(cells) - {""}) > 1]

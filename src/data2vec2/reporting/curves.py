@@ -93,7 +93,7 @@ SPECS = (
     Spec("Learning rate", "learning rate", {"lr": "learning rate"}),
     Spec("EMA decay", "EMA decay", {"ema_decay": "EMA decay"}, "The share of the teacher that an update keeps."),
     Spec("Gradient norm", "gradient norm", {"grad_norm": "gradient norm"}),
-    Spec("Throughput", "samples per second", {"samples_per_s": "samples per second"}, from_zero=True),
+    Spec("Throughput", "{unit} per second", {"samples_per_s": "{unit} per second"}, from_zero=True),
 )
 
 
@@ -151,8 +151,11 @@ def read_rows(path: Path) -> Rows:
     return rows
 
 
-def read_curves(path: Path) -> Curves:
-    """Every numeric key of a `metrics.jsonl`, in known charts or in one of its own. OSError if it can't be read."""
+def read_curves(path: Path, unit: str = "samples") -> Curves:
+    """Every numeric key of a `metrics.jsonl`, in known charts or in one of its own. OSError if it can't be read.
+
+    `unit` is what batch sizes count.
+    """
     rows = read_rows(path)
     if not rows:
         return Curves()
@@ -162,17 +165,17 @@ def read_curves(path: Path) -> Curves:
         first.update((key, value) for key, value in row.items() if is_number(value))
     known = floors(first)
     charts = []
-    for spec in specs_of(rows):
+    for spec in specs_of(rows, unit):
         lines = {name: _series(rows, key) for key, name in spec.series.items()}
         lowest = {name: known[key] for key, name in spec.series.items() if key in known}
         charts.append(_chart(spec, lines, lowest))
     return Curves(int(last_step(rows)), last_second(rows), int(samples[-1]) if samples else None, charts)
 
 
-def compare_curves(runs: Mapping[str, Rows]) -> list[Chart]:
+def compare_curves(runs: Mapping[str, Rows], unit: str) -> list[Chart]:
     """One chart for every numeric key that a run has: a line for each run. Keys of `runs` are the runs' names."""
     charts, same = [], floors({})
-    for spec in specs_of(row for rows in runs.values() for row in rows):
+    for spec in specs_of((row for rows in runs.values() for row in rows), unit):
         for key, name in spec.series.items():
             lines = {run: _series(rows, key) for run, rows in runs.items()}
             title = spec.title if len(spec.series) == 1 else f"{spec.title}: {name}"
@@ -191,7 +194,7 @@ def last_second(rows: Rows) -> float | None:
     return max((row["elapsed_s"] for row in rows if is_number(row.get("elapsed_s"))), default=None)
 
 
-def specs_of(rows: Iterable[dict[str, Any]]) -> list[Spec]:
+def specs_of(rows: Iterable[dict[str, Any]], unit: str) -> list[Spec]:
     """Known charts that have at least one key here, with these keys; then one chart for every other numeric key."""
     found = dict.fromkeys(
         key for row in rows for key, value in row.items() if is_number(value) or isinstance(value, float)
@@ -199,9 +202,9 @@ def specs_of(rows: Iterable[dict[str, Any]]) -> list[Spec]:
     known = {"step", "elapsed_s", "samples", "val_knn_error"}.union(*(spec.series for spec in SPECS))
     specs = []
     for spec in SPECS:
-        series = {key: name for key, name in spec.series.items() if key in found}
+        series = {key: name.format(unit=unit) for key, name in spec.series.items() if key in found}
         if series:
-            specs.append(spec._replace(series=series))
+            specs.append(spec._replace(unit=spec.unit.format(unit=unit), series=series))
     return specs + [Spec(key, key, {key: key}) for key in found if key not in known]
 
 

@@ -1,6 +1,6 @@
-"""The pictures of a report: masks, PCA colours, nearest neighbours, mistakes, and the map of samples.
+"""What templates draw with: pictures, sounds and the map of samples; and the worst mistakes.
 
-Shapes: `N` pictures, `H` and `W` pixels, `C` channels, `M` masks, `K` kept patches.
+Shapes: `S` samples, `H` and `W` pixels, `C` channels.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from PIL import Image
 
+from data2vec2.modalities.show import class_name
 from data2vec2.reporting.charts import COLOURS
 
 Pixels = NDArray[np.uint8]
-
-MASKS_SHOWN = 8
-"""Masks shown of each picture."""
 MISTAKES_SHOWN = 24
 MAP_SIDE = 600
 """Side of the map of samples, in its own units."""
@@ -30,67 +29,9 @@ NAMED = 5 * len(SHAPES)
 """Classes with a colour and a shape of their own on the map: the most frequent ones."""
 SMALL = 64
 """Up to this side a picture is a PNG, pixel for pixel; larger ones are WebP, which is some 20 times smaller."""
-
-
-def read_masks(path: Path) -> dict[str, Any]:
-    """Pictures with their masked versions, from a `masks.npz`: for each a list of data URIs, the whole one first.
-
-    The file holds `images` (NHWC uint8), `keep_ids` (NMK) and `patch_size`; or of one picture `image` (HWC or HW) and
-    `keep_ids` (MK). Whatever doesn't fit together raises ValueError, KeyError or IndexError.
-    """
-    with np.load(path, allow_pickle=False) as arrays:
-        keep_ids_NMK, size = arrays["keep_ids"], int(arrays["patch_size"])
-        if "images" in arrays:
-            images_NHWC = arrays["images"]
-        else:
-            images_NHWC, keep_ids_NMK = arrays["image"][None], keep_ids_NMK[None]
-    rows, columns = images_NHWC.shape[1] // size, images_NHWC.shape[2] // size
-    strips = []
-    for image, keep_ids_MK in zip(images_NHWC, keep_ids_NMK, strict=True):
-        strip = [data_uri(image)]
-        for ids in keep_ids_MK[:MASKS_SHOWN]:
-            seen = np.zeros(rows * columns, dtype=bool)
-            seen[ids] = True
-            strip.append(data_uri(image, seen.reshape(rows, columns).repeat(size, axis=0).repeat(size, axis=1)))
-        strips.append(strip)
-    _, num_masks, kept = keep_ids_NMK.shape
-    return {"kind": "image", "strips": strips, "masks": num_masks, "kept": kept, "patches": rows * columns}
-
-
-def read_gallery(path: Path) -> dict[str, Any]:
-    """Pictures with PCA colours and nearest neighbours, and the map of samples (`evaluation/gallery.py`)."""
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
-    classes = [str(name) for name in arrays["classes"]]
-    shown = []
-    for place, picture in enumerate(arrays["pictures"]):
-        label = int(arrays["labels"][place])
-        near = zip(
-            arrays["neighbours"][place],
-            arrays["neighbour_labels"][place].tolist(),
-            arrays["neighbour_cosines"][place].tolist(),
-            strict=True,
-        )
-        shown.append(
-            {
-                "picture": data_uri(picture),
-                "colours": data_uri(arrays["colours"][place]),
-                "label": class_name(label, classes),
-                "neighbours": [
-                    {
-                        "picture": data_uri(other),
-                        "label": class_name(its, classes),
-                        "same": its == label,
-                        "cosine": cosine,
-                    }
-                    for other, its, cosine in near
-                ],
-            }
-        )
-    labels = arrays["map_labels"]
-    svg, legend = draw_map(arrays["map"], labels, classes)
-    drawn = {"map": svg, "legend": legend, "method": str(arrays["map_method"]), "count": len(labels)}
-    return {"kind": "image", "pictures": shown, **drawn}
+LOUDEST = 0.9
+"""The highest peak of a clip, of 1."""
+MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
 def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
@@ -112,7 +53,7 @@ def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
             "predicted": class_name(predicted, classes),
             "probability": "" if probability is None else f"{100 * float(probability):.0f} %",
             "name": str(name),
-            "text": None if text is None else str(text),
+            "words": None if text is None else str(text),
         }
         for truth, predicted, name, picture, text, probability in rows
     ]
@@ -141,11 +82,20 @@ def data_uri(picture: Pixels, seen: NDArray[np.bool_] | None = None, *, hidden: 
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def class_name(label: Any, classes: list[str]) -> str:
-    """The name of a class, from its index or as it is; "" for none. A number with four digits."""
-    if isinstance(label, int | np.integer):
-        return classes[label] if 0 <= label < len(classes) else ""
-    return f"{label:.4g}" if isinstance(label, float | np.floating) else str(label)
+def clip(wave_S: NDArray[np.floating[Any]], sample_rate: int) -> str:
+    """A waveform as the source of an `audio` element: MP3, which all browsers play, or WAV at rates that it lacks."""
+    wave = wave_S.astype(np.float32)
+    if wave.ndim != 1 or not len(wave) or not np.isfinite(wave).all():
+        raise ValueError(f"a clip of shape {wave.shape}, or not finite")
+    wave *= LOUDEST / max(float(np.abs(wave).max()), 1e-9)
+    buffer = io.BytesIO()
+    if sample_rate in MP3_RATES:
+        kind, level = "mpeg", 0.9  # of compression: some 4 kB a second
+        soundfile.write(buffer, wave, sample_rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=level)
+    else:
+        kind = "wav"
+        soundfile.write(buffer, wave, sample_rate, format="WAV", subtype="PCM_16")
+    return f"data:audio/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def draw_map(points_S2: NDArray[np.float32], labels_S: NDArray[np.int64], classes: list[str]) -> tuple[Markup, Any]:

@@ -5,15 +5,17 @@ Shapes: `T` true classes, `P` predicted classes.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
+from data2vec2.evaluation.recognition import align_texts
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
 from data2vec2.reporting.curves import is_number
-from data2vec2.reporting.parts import read_mapping
 
 PROBES = {
     "knn": "k-NN accuracy",
@@ -35,6 +37,15 @@ MATRIX = 30
 """Up to so many classes the whole confusion matrix is shown, else only its worst pairs."""
 CONFUSED = 10
 """Pairs of classes that are named as confused most often."""
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON or YAML file that holds named values; ValueError for anything else."""
+    text = path.read_text("utf-8")
+    value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected named values, found {type(value).__name__}")
+    return value
 
 
 def read_scores(path: Path) -> dict[str, Any]:
@@ -121,7 +132,7 @@ def _low_label_charts(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
             {
                 "title": title,
                 "svg": draw(plot, lines),
-                "text": in_words(lines, percent=True),
+                "summary": in_words(lines, percent=True),
                 "columns": [_count(count) for count in ticks],
                 "rows": [
                     (line.name, [said(known.get(count), True) for count in ticks])
@@ -209,3 +220,36 @@ def _counts(scores: dict[str, Any]) -> dict[str, str]:
     """How many samples, labels and updates; empty where it is not known."""
     keys = ("samples", "labels", "update")
     return {key: _count(scores[key]) if is_number(scores.get(key)) else "" for key in keys}
+
+
+MAX_TRANSCRIPTS = 30
+"""Transcripts on the page, at most: the first ones of the file."""
+
+
+def read_transcripts(path: Path) -> dict[str, Any]:
+    """The last transcripts of a `transcripts.jsonl`: for each its name and the edits of its words.
+
+    Its lines are objects of `name`, `reference`, `hypothesis` and `update`; others, and lines that were cut short, are
+    left out. ValueError if none is left.
+    """
+    rows = [row for row in map(_row, path.read_text("utf-8", errors="replace").split("\n")) if row]
+    if not rows:
+        raise ValueError("it holds no transcripts")
+    update = rows[-1]["update"]
+    last = {row["name"]: row for row in rows if row["update"] == update}
+    texts = []
+    for row in list(last.values())[:MAX_TRANSCRIPTS]:
+        edits = align_texts(row["reference"], row["hypothesis"], "word")
+        wrong = sum(edit.op != "equal" for edit in edits)
+        texts.append({"name": row["name"], "edits": edits, "wrong": wrong, "words": len(row["reference"].split())})
+    return {"update": int(update), "count": len(last), "texts": texts}
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not is_number(row.get("update")):
+        return None
+    return row if all(isinstance(row.get(key), str) for key in ("name", "reference", "hypothesis")) else None

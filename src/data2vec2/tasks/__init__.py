@@ -1,1 +1,52 @@
-"""What the loop trains."""
+"""What the loop trains, and what all tasks share: where a run is, and its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch.utils.data import Dataset
+
+from data2vec2.data.account import Skipped
+from data2vec2.data.batch import Batch, iterate
+from data2vec2.data.reader import Bad
+from data2vec2.training.parallel import ALONE, World
+from data2vec2.training.run import RunFolder
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunContext:
+    """Where a task runs, and where it tells what it finds."""
+
+    run: RunFolder
+    device: torch.device
+    skipped: Skipped
+    """Counts what could not be read; listed in RUN/skipped.jsonl."""
+    workers: int = 0
+    """Processes that read batches."""
+    world: World = ALONE
+    log: Callable[[str], None] = lambda _: None
+
+
+class Reading:
+    """The batches of a task, and the count of what could not be read."""
+
+    def __init__(self, dataset: Dataset[Batch], context: RunContext) -> None:
+        self.dataset, self.context = dataset, context
+        self._bad: list[Bad] = []
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the given steps; notes what could not be read."""
+        pin_memory = self.context.device.type == "cuda"
+        for batch in iterate(self.dataset, start, stop, workers=self.context.workers, pin_memory=pin_memory):
+            self._bad += batch.bad
+            yield batch
+
+    def count(self, step: int) -> None:
+        """Count the bad samples of all processes."""
+        context = self.context
+        bad = context.world.collect(f"bad-{step}", [(item.name, item.reason) for item in self._bad])
+        self._bad.clear()
+        if context.skipped.add(Bad(name, reason) for part in bad for name, reason in part):
+            context.skipped.write(context.run.path / "skipped.jsonl")

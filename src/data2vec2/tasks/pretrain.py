@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data2vec2.config import RunConfig
-from data2vec2.data.loader import MaskedBatch, MaskedBatches, iterate
-from data2vec2.data.reader import Bad, Reader
-from data2vec2.data.skipped import Skipped
-from data2vec2.evaluation.features import encode, labelled
+from data2vec2.config import MaskConfig, RunConfig
+from data2vec2.data.batch import Batch, Batches, Step
+from data2vec2.data.reader import Reader
+from data2vec2.evaluation.features import effective_rank, encode, labelled, mean_std
 from data2vec2.evaluation.probes import knn_accuracy
-from data2vec2.evaluation.rank import effective_rank, mean_std
-from data2vec2.models import Data2Vec2, Pretrained
-from data2vec2.training.ema import Ema
+from data2vec2.method.masking import draw_keep_ids
+from data2vec2.method.pretraining import Data2Vec2, Pretrained
+from data2vec2.tasks import Reading, RunContext
 from data2vec2.training.loop import Sums
-from data2vec2.training.parallel import ALONE, World
+from data2vec2.training.optim import Ema
 
 MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Adds the places that the student keeps."""
+
+    config: MaskConfig
+    reader: Reader
+
+    def __call__(self, batch: Batch, step: Step) -> Batch:
+        """Draw them for the grid of tokens that this batch has."""
+        grid, plan = self.reader.grid(step.read.inputs), step.plan
+        keep_ids = draw_keep_ids(self.config, grid, step.seed, plan.epochs_B, plan.samples_B)
+        return replace(batch, keep_ids_NK=torch.from_numpy(keep_ids))
 
 
 class PretrainTask:
@@ -37,30 +50,22 @@ class PretrainTask:
         train: Reader,
         val: Reader | None,
         normalise: Callable[[Tensor], Tensor],
-        device: torch.device,
-        skipped: Skipped,
-        skipped_path: Path,
-        world: World = ALONE,
+        context: RunContext,
     ) -> None:
         """`val` (never trained on) is for the kNN score, which needs labels in both parts."""
-        self.model = model
-        self.config, self.train, self.val, self.normalise, self.device = config, train, val, normalise, device
-        self.skipped, self.skipped_path, self.world = skipped, skipped_path, world
+        self.model, self.train, self.val, self.normalise, self.context = model, train, val, normalise, context
         ema = config.ema
         self.ema = Ema(model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates)
-        order = train.order(config.train.batch_size)
-        self.dataset = MaskedBatches(train, order, config.model.masks, world.rank, world.size)
-        self._bad: list[Bad] = []
+        order, world = train.order(config.train.batch_size), context.world
+        batches = Batches(train, order, [Masks(config.model.masks, train)], world.rank, world.size)
+        self._reading = Reading(batches, context)
         self._last: dict[str, Tensor] = {}
 
-    def batches(self, start: int, stop: int) -> Iterator[MaskedBatch]:
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the given steps; notes what could not be read."""
-        workers = self.config.data.workers or 0
-        for batch in iterate(self.dataset, start, stop, workers=workers, pin_memory=self.device.type == "cuda"):
-            self._bad += batch.bad
-            yield batch
+        return self._reading.batches(start, stop)
 
-    def loss(self, model: nn.Module, batch: MaskedBatch) -> Sums:
+    def loss(self, model: nn.Module, batch: Batch) -> Sums:
         """The objective, summed over student rows."""
         out: Pretrained = model(self.normalise(batch.inputs), batch.keep_ids_NK)
         self._last = {  # for `figures`; nothing that would keep the graph alive
@@ -75,11 +80,8 @@ class PretrainTask:
 
     def figures(self, step: int) -> dict[str, float]:
         """Parts of the loss, spread and effective rank, from the last micro-batch; also counts bad samples."""
-        bad = self.world.collect(f"bad-{step}", [(item.name, item.reason) for item in self._bad])
-        self._bad.clear()
-        if self.skipped.add(Bad(name, reason) for part in bad for name, reason in part):
-            self.skipped.write(self.skipped_path)
-        if self.world.rank:
+        self._reading.count(step)
+        if self.context.world.rank:
             return {}
         last = self._last
         spread = {f"{name}_std": mean_std(last[name]) for name in ("target", "prediction")}
@@ -103,7 +105,7 @@ class PretrainTask:
         if not len(train) or not len(val) or len(np.unique(self.train.records.labels[train])) < 2:
             return {}
         student = self.model.student
-        known = encode(student, self.train, train, self.normalise, self.device)
-        asked = encode(student, self.val, val, self.normalise, self.device)
+        known = encode(student, self.train, train, self.normalise, self.context.device)
+        asked = encode(student, self.val, val, self.normalise, self.context.device)
         accuracy = knn_accuracy(known, asked)
         return {"val_knn": accuracy, "val_knn_error": math.sqrt(accuracy * (1 - accuracy) / len(asked.y))}

@@ -1,14 +1,9 @@
-"""Checkpoints: safetensors and JSON, whole or not at all.
-
-RUN/checkpoints/step-N/ holds the named groups of tensors (`model.safetensors`, `optimizer.safetensors`) and
-`state.json`: format version, step, the loop's state, and SHA-256 checksums of these and of every other file.
-"""
+"""The best model of a run by its validation score, kept in RUN/best beside the last checkpoints."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -17,7 +12,39 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
+
+from data2vec2.files import sha256_of, whole_folder
+
+
+class Best:
+    """RUN/best/step-N: the weights, and in their state the score.
+
+    What lies there is all that there is to know, so a resumed run needs nothing else: an update that is made again
+    gives the same score again, and the first of equal scores stays.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.folder = run / "best"
+        found = self.load()
+        self.score: float | None = found.state["score"] if found else None
+
+    def is_best(self, score: float) -> bool:
+        """Whether a score is higher than all before; NaN never is."""
+        return score > (float("-inf") if self.score is None else self.score)
+
+    def save(self, step: int, score: float, model: nn.Module) -> None:
+        """Keep this model in place of the one before."""
+        kept = save_checkpoint(self.folder, step, {"model": model.state_dict()}, {"score": score}, keep=2)
+        for other in list_checkpoints(self.folder):
+            if other != kept:  # also of a later update: a run may go on from before it with another --train.eval-every
+                shutil.rmtree(other)
+        self.score = score
+
+    def load(self) -> Checkpoint | None:
+        """The best model, if there is one."""
+        return load_newest(self.folder)[0]
+
 
 FORMAT = 1
 STATE = "state.json"
@@ -44,31 +71,21 @@ def save_checkpoint(
 ) -> Path:
     """Write step-N under `folder` and remove all but the newest `keep` checkpoints.
 
-    Everything is written to a temporary folder, flushed to the disk and then renamed, so a checkpoint is never half
-    there under its final name, whenever the process dies.
+    A checkpoint is never half there under its final name, whenever the process dies. `UserError` if it can't be
+    written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{step}"
-    temporary = folder / f".step-{step}.tmp"
     for stale in folder.glob(".step-*.tmp"):
         shutil.rmtree(stale)
-    temporary.mkdir()
-    checksums = {}
-    for name, tensors in groups.items():
-        path = temporary / f"{name}.safetensors"
-        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
-        _flush(path)
-        checksums[path.name] = _sha256(path)
-    checksums[STATE] = _sha256_of_state(step, state)
-    meta = {"format": FORMAT, "step": step, "sha256": checksums, "state": state}
-    state_path = temporary / STATE
-    state_path.write_text(json.dumps(meta, indent=1))
-    _flush(state_path)
-    _flush(temporary)
-    if final.exists():  # the same step again, after a damaged one was passed over
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _flush(folder)
+    final = folder / f"step-{step}"
+    with whole_folder(final, replace=True) as new:  # the same step again, after a damaged one was passed over
+        checksums = {}
+        for name, tensors in groups.items():
+            path = new / f"{name}.safetensors"
+            save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+            checksums[path.name] = sha256_of(path)
+        checksums[STATE] = _sha256_of_state(step, state)
+        meta = {"format": FORMAT, "step": step, "sha256": checksums, "state": state}
+        (new / STATE).write_text(json.dumps(meta, indent=1))
     for old in list_checkpoints(folder)[keep:]:
         shutil.rmtree(old)
     return final
@@ -88,7 +105,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise DamagedCheckpoint(f"{folder} has format {meta['format']}; this version reads {FORMAT}")
         groups = {}
         for name, expected in meta["sha256"].items():
-            found = _sha256_of_state(meta["step"], meta["state"]) if name == STATE else _sha256(folder / name)
+            found = _sha256_of_state(meta["step"], meta["state"]) if name == STATE else sha256_of(folder / name)
             if found != expected:
                 raise DamagedCheckpoint(f"{folder / name} has changed since it was written")
             if name != STATE:
@@ -109,21 +126,5 @@ def load_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, damaged
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sha256_of_state(step: int, state: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps([step, state]).encode()).hexdigest()
-
-
-def _flush(path: Path) -> None:
-    """Make sure that a file's content, or a folder's entries, are on the disk."""
-    if path.is_dir() and os.name == "nt":  # Windows can't open folders; its renames are flushed with the volume
-        return
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2 import rng
-from data2vec2.config import OptimConfig, TrainConfig
+from data2vec2.config.run import OptimConfig, TrainConfig
 from data2vec2.errors import UserError
 from data2vec2.training.alarms import DIVERGED, Alarm, Alarms
-from data2vec2.training.best import Best
-from data2vec2.training.checkpoint import Checkpoint, save_checkpoint
-from data2vec2.training.ema import Ema
+from data2vec2.training.checkpoint import Best, Checkpoint, save_checkpoint
 from data2vec2.training.optim import (
+    Ema,
     build_optimizer,
     learning_rate,
     load_optimizer_tensors,
@@ -28,9 +27,8 @@ from data2vec2.training.optim import (
     set_learning_rate,
 )
 from data2vec2.training.parallel import ALONE, World, without_averaging
-from data2vec2.training.progress import TrainingBar
+from data2vec2.training.progress import Tracker, TrainingBar
 from data2vec2.training.run import RunFolder
-from data2vec2.training.tracking import Tracker
 
 
 @dataclass(frozen=True)

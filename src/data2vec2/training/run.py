@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from data2vec2.errors import UserError
+from data2vec2.files import whole_file
 
 if sys.platform == "win32":
     import msvcrt
@@ -22,7 +23,6 @@ else:
 LOCK = "lock"
 CONFIG = "config.yaml"
 SPLIT = "split.json"
-TOKENIZER = "tokenizer"
 
 
 class RunFolder:
@@ -118,17 +118,14 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
-    """Write a UTF-8 file under a temporary name and rename it, so that it is never half there.
+    """Write a UTF-8 file into a folder that is there, whole or not at all; `UserError` if that can't be.
 
     `errors`: what becomes of characters that can't be encoded, as `str.encode` has it.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors=errors)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    if not path.parent.is_dir():
+        raise UserError(f"can't write {path}: there is no folder {path.parent}")
+    with whole_file(path) as file:
+        file.write(text.encode("utf-8", errors))
 
 
 def _try_lock(file: TextIO) -> bool:

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from data2vec2.config import (
-    AudioFinetuneConfig,
-    AudioFinetuneDataConfig,
-    AudioFinetuneModelConfig,
-    DecoderConfig,
-    EmaConfig,
-    EncoderConfig,
-    ImageConfig,
-    ImageDataConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
-    OptimConfig,
-    RunConfig,
-    SpanMaskConfig,
-    TargetConfig,
-    TrainConfig,
-)
+from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
+from data2vec2.config.run import EmaConfig, OptimConfig, TrainConfig
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.audio.config import AudioFinetuneDataConfig, AudioHeadConfig, SpanMaskConfig
+from data2vec2.modalities.audio.recipes import ctc_tiny
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig, ImageFinetuneDataConfig
+from data2vec2.modalities.image.recipes import image_finetune_base
 
 # Configuration, field as the message names it, impossible values
 WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
@@ -67,10 +57,10 @@ WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
     (ImageDataConfig, "data.val_fraction", (1.0, -0.1)),
     (ImageDataConfig, "data.max_bad", (-0.1, 1.1)),
     (ImageDataConfig, "data.workers", (-1,)),
-    (AudioFinetuneModelConfig, "model.dropout", (-0.1, 1.0)),
-    (AudioFinetuneModelConfig, "model.activation_dropout", (-0.1, 1.0)),
-    (AudioFinetuneModelConfig, "model.layer_drop", (-0.1, 1.0)),
-    (AudioFinetuneModelConfig, "model.freeze_updates", (-1,)),
+    (AudioHeadConfig, "model.dropout", (-0.1, 1.0)),
+    (AudioHeadConfig, "model.activation_dropout", (-0.1, 1.0)),
+    (AudioHeadConfig, "model.layer_drop", (-0.1, 1.0)),
+    (AudioHeadConfig, "model.freeze_updates", (-1,)),
     (SpanMaskConfig, "masks.time_share", (-0.1, float("inf"), float("nan"))),
     (SpanMaskConfig, "masks.channel_share", (-0.1, float("inf"))),
     (SpanMaskConfig, "masks.time_length", (0,)),
@@ -100,19 +90,33 @@ def test_a_wrong_value_is_refused_with_field_and_value(kind: type, field: str, v
 
 def test_parts_that_do_not_fit_each_other_are_refused() -> None:
     with pytest.raises(ValueError, match=r"model\.targets\.average_layers is 5; it must be at most .* \(4\)"):
-        ModelConfig(encoder=EncoderConfig(depth=4), targets=TargetConfig(average_layers=5))
+        ModelConfig(modality=ImageConfig(), encoder=EncoderConfig(depth=4), targets=TargetConfig(average_layers=5))
     with pytest.raises(ValueError, match=r"model\.decoder\.groups is 16; it must be a divisor of .* \(60\)"):
-        ModelConfig(encoder=EncoderConfig(embed_dim=60), decoder=DecoderConfig(groups=16))
+        ModelConfig(modality=ImageConfig(), encoder=EncoderConfig(embed_dim=60), decoder=DecoderConfig(groups=16))
+
+
+def test_data_of_another_modality_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.kind is 'audio'; it must be 'image', as model\.modality\.kind"):
+        replace(get_recipe("image_tiny"), data=AudioFinetuneDataConfig())
+    with pytest.raises(ValueError, match=r"data\.kind is 'image'; it must be 'audio', as task\.kind"):
+        replace(ctc_tiny(), data=ImageFinetuneDataConfig())
+
+
+def test_pictures_are_mixed_in_pairs() -> None:
+    with pytest.raises(
+        ValueError, match=r"train\.batch_size is 6; it must be a multiple of 4, because .* mixed in pairs"
+    ):
+        replace(image_finetune_base(), train=TrainConfig(batch_size=6, processes=2))
 
 
 def test_a_batch_of_audio_has_room_for_the_longest_recording() -> None:
     with pytest.raises(ValueError, match=r"train\.batch_size is 32; it must be at least 40 seconds"):
-        AudioFinetuneConfig(train=TrainConfig(batch_size=32, processes=2))
+        replace(ctc_tiny(), train=TrainConfig(batch_size=32, processes=2))
 
 
 def test_a_configuration_can_not_be_changed_by_accident() -> None:
     with pytest.raises(AttributeError):
-        RunConfig().train.updates = 3  # type: ignore[misc]
+        get_recipe("image_base").train.updates = 3  # type: ignore[misc]
 
 
 def test_grid() -> None:

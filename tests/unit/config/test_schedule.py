@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from data2vec2.config import RunConfig, fit_schedule
-from data2vec2.recipes import RECIPES, get_recipe
+from data2vec2.config.run import RunConfig, fit_schedule
+from data2vec2.modalities import get_recipe, recipes
 
 
 def shortened(recipe: RunConfig, updates: int) -> RunConfig:
     return replace(recipe, train=replace(recipe.train, updates=updates))
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", recipes())
 @pytest.mark.parametrize("factor", [1, 2])
 def test_a_run_of_full_length_or_longer_is_left_alone(name: str, factor: int) -> None:
     recipe = get_recipe(name)
@@ -22,7 +22,7 @@ def test_a_run_of_full_length_or_longer_is_left_alone(name: str, factor: int) ->
     assert fit_schedule(config, recipe) == config
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", recipes())
 @pytest.mark.parametrize("share", [2, 10, 100])
 def test_warmup_and_annealing_keep_their_share_of_the_run(name: str, share: int) -> None:
     recipe = get_recipe(name)
@@ -64,7 +64,7 @@ def test_a_decay_of_one_stays_one() -> None:
 @pytest.mark.parametrize("updates", [1, 10, 1_000])
 def test_fitting_twice_is_fitting_once(updates: int) -> None:
     """`config.yaml` of a run holds the fitted schedule, and can be run again."""
-    for name in RECIPES:
+    for name in recipes():
         recipe = get_recipe(name)
         fitted = fit_schedule(shortened(recipe, updates), recipe)
         assert fit_schedule(fitted, recipe) == fitted

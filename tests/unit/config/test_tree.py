@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
+from typing import Any
 
 import pytest
-import yaml
 
-from data2vec2.config import RunConfig, from_dict, to_dict
-from data2vec2.recipes import RECIPES, get_recipe
+from data2vec2.config.run import RunConfig, TrainConfig
+from data2vec2.config.tree import to_dict, updated
+from data2vec2.modalities import read_run_config
+from data2vec2.modalities.image.config import ImageConfig
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_recipes_survive_yaml_and_json(name: str) -> None:
-    recipe = RECIPES[name]()
-    assert recipe.recipe == name
-    assert from_dict(RunConfig, to_dict(recipe)) == recipe
-    assert from_dict(RunConfig, yaml.safe_load(yaml.safe_dump(to_dict(recipe)))) == recipe
-    assert from_dict(RunConfig, json.loads(json.dumps(to_dict(recipe)))) == recipe
+def read(tree: dict[str, Any]) -> RunConfig:
+    """With no more beside it than must be there."""
+    return read_run_config(updated({"recipe": "mine", "model": {"modality": {}}, "data": {}}, tree))
 
 
 def test_what_is_left_out_is_the_default() -> None:
-    assert from_dict(RunConfig, {}) == RunConfig()
-    config = from_dict(RunConfig, {"train": {"seed": 7}})
-    assert config == replace(RunConfig(), train=replace(RunConfig().train, seed=7))
+    config = read({"train": {"seed": 7}})
+    assert (config.recipe, config.train, config.model.modality) == ("mine", TrainConfig(seed=7), ImageConfig())
+    assert read(to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("tree", "field"),
+    [
+        ({}, "recipe"),
+        ({"recipe": "mine"}, "model"),
+        ({"recipe": "mine", "model": {}, "data": {}}, "model.modality"),
+        ({"recipe": "mine", "model": {"modality": {}}}, "data"),
+    ],
+)
+def test_what_must_be_there_is_named(tree: dict[str, object], field: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{field} is missing"):
+        read_run_config(tree)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +62,12 @@ def test_what_is_left_out_is_the_default() -> None:
 )
 def test_mistakes_are_named_with_their_place(tree: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        from_dict(RunConfig, tree)
+        read(tree)
 
 
 def test_whole_numbers_do_for_floats_and_none_where_it_is_allowed() -> None:
-    config = from_dict(RunConfig, {"optim": {"lr": 1, "clip_norm": None}, "data": {"mean": [0], "std": [1]}})
+    config = read({"optim": {"lr": 1, "clip_norm": None}, "data": {"mean": [0], "std": [1]}})
     assert isinstance(config.optim.lr, float)
     assert config.optim.clip_norm is None
     assert config.data.mean == (0.0,)
-    assert from_dict(RunConfig, to_dict(config)) == config
-
-
-def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"no recipe 'image_bas'; did you mean 'image_base'\?"):
-        get_recipe("image_bas")
-    with pytest.raises(ValueError, match=r"no recipe 'x'; there are image_tiny, image_base"):
-        get_recipe("x")
+    assert read(to_dict(config)) == config

@@ -1,4 +1,4 @@
-"""Real pictures for the tests of this folder: matplotlib's sample photograph and the bundled Fashion-MNIST."""
+"""Real pictures for tests: matplotlib's sample photograph and the bundled Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from data2vec2.data.records import Records, open_data
+from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.data.samples import fashion_mnist
+from data2vec2.errors import UserError
+from data2vec2.modalities.image.arrays import ARRAYS
+from data2vec2.modalities.image.reader import PICTURES
 
 
 @cache
@@ -23,15 +27,31 @@ def photo(width: int = 128, height: int = 96) -> Image.Image:
     return Image.open(path).convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
 
 
+def open_pictures(data: str | Path) -> Parts:
+    return open_data(data, PICTURES, ARRAYS)
+
+
+def refuse(data: str | Path, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        open_pictures(data)
+
+
 @cache
 def clothes() -> Records:
-    return open_data(fashion_mnist()).train.select(range(200))
+    return open_pictures(fashion_mnist()).train.select(range(200))
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
+
+
+def put(path: Path, content: bytes | None = None) -> None:
+    """Write a file: a small photograph as its name says, unless there is a content."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    formats = {".png": "PNG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
+    path.write_bytes(encoded(photo(24, 16), formats.get(path.suffix.lower(), "JPEG")) if content is None else content)
 
 
 def pixels(image: Image.Image) -> NDArray[np.int64]:

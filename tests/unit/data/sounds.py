@@ -1,4 +1,4 @@
-"""Recordings for the tests of this folder: a voiced tone that glides, in bursts, with noise."""
+"""Recordings for tests: a voiced tone that glides, in bursts, with noise."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 from numpy.typing import NDArray
+
+from data2vec2.data.records import Parts, open_data
+from data2vec2.errors import UserError
+from data2vec2.modalities.audio.manifests import MANIFESTS
+from data2vec2.modalities.audio.reader import RECORDINGS
 
 RATE = 16_000
 FORMATS = {
@@ -25,6 +31,15 @@ FORMATS = {
     ".caf": ("CAF", "PCM_16"),
 }
 """Container and coding of each extension."""
+
+
+def open_recordings(data: str | Path) -> Parts:
+    return open_data(data, RECORDINGS, MANIFESTS)
+
+
+def refuse(data: str | Path, match: str) -> None:
+    with pytest.raises(UserError, match=match):
+        open_recordings(data)
 
 
 def sound(seconds: float, rate: int = RATE, seed: int = 0) -> NDArray[np.float32]:

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import ImageConfig, ImageDataConfig
-from data2vec2.data.image import ImageReader
-from data2vec2.data.labelled import LabelledBatches, labelled_records, targets_of
-from data2vec2.data.records import Records
+from data2vec2.data.batch import Batches
+from data2vec2.data.records import Records, labelled_records, targets_of
 from data2vec2.data.sampler import GlobalBatches
-from tests.unit.data.pictures import clothes
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.reader import ImageReader
+from data2vec2.tasks.finetune import ClassTargets
+
+from .pictures import clothes
 
 
 def tagged() -> Records:
@@ -77,18 +79,19 @@ def test_so_many_of_each_tag_at_least() -> None:
 def test_a_batch_has_the_pictures_and_their_targets() -> None:
     reader = reader_of(clothes())
     order = GlobalBatches(200, 16, 0)
-    batch = LabelledBatches(reader, order, 0.1, None)[5]
+    batch = Batches(reader, order, [ClassTargets(clothes(), 0.1)])[5]
     plan = order(5)
     assert batch.inputs.dtype == torch.uint8
     assert np.array_equal(batch.inputs.numpy(), reader.train_batch(plan).inputs)
-    assert np.array_equal(batch.targets_BC.numpy(), targets_of(clothes(), plan.samples_B, 0.1))
+    assert np.array_equal(batch.targets.numpy(), targets_of(clothes(), plan.samples_B, 0.1))
 
 
 def test_parts_of_processes_and_micro_batches_make_the_whole() -> None:
     reader, order = reader_of(clothes()), GlobalBatches(200, 16, 0)
-    whole = LabelledBatches(reader, order, 0.0, None)[3]
-    halves = [LabelledBatches(reader, order, 0.0, None, rank, 2)[3] for rank in (0, 1)]
+    targets = [ClassTargets(clothes())]
+    whole = Batches(reader, order, targets)[3]
+    halves = [Batches(reader, order, targets, rank, 2)[3] for rank in (0, 1)]
     quarters = list(whole.split(4))
     for parts in (halves, quarters):
         assert torch.equal(torch.cat([part.inputs for part in parts]), whole.inputs)
-        assert torch.equal(torch.cat([part.targets_BC for part in parts]), whole.targets_BC)
+        assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data2vec2.config import ImageConfig, ImageDataConfig
 from data2vec2.data.folder import Files
-from data2vec2.data.image import Bad, ImageReader, survey
-from data2vec2.data.records import Records, open_data
+from data2vec2.data.reader import Bad
+from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.reader import ImageReader, survey
 
-from .pictures import clothes, encoded, photo
+from .pictures import clothes, encoded, open_pictures, photo
 
 GREY = ImageConfig(image_size=28, patch_size=4, num_channels=1)
 COLOUR = ImageConfig(image_size=32, patch_size=8, num_channels=3)
@@ -37,7 +38,7 @@ def half_bad(tmp_path: Path) -> Records:
         folder.mkdir(exist_ok=True)
         content = encoded(photo(40 + place, 40), "PNG") if place % 2 else b"" if place % 4 else b"text"
         (folder / f"{'abcdefghij'[place]}.png").write_bytes(content)
-    return open_data(tmp_path).train
+    return open_pictures(tmp_path).train
 
 
 def test_shapes_and_labels() -> None:
@@ -126,8 +127,8 @@ def test_a_file_that_vanished_is_replaced(half_bad: Records) -> None:
 
 def test_nothing_usable_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
-    reader = reader_of(open_data(tmp_path).train)
-    with pytest.raises(UserError, match=r"a\.jpg can't be used, and none of 100 others"):
+    reader = reader_of(open_pictures(tmp_path).train)
+    with pytest.raises(UserError, match=r"a\.jpg can't be used \(empty file\), and none of 100 others"):
         reader.eval_batch(ids(0))
     with pytest.raises(UserError, match=r"none of 1 pictures .* a\.jpg: empty file"):
         survey(reader)
@@ -152,6 +153,6 @@ def test_survey_of_a_part_and_of_bad_files(half_bad: Records) -> None:
 
 def test_survey_of_a_single_colour_has_a_floor(tmp_path: Path) -> None:
     np.savez(tmp_path / "flat.npz", x=np.full((4, 8, 8), 51, np.uint8))
-    found = survey(reader_of(open_data(tmp_path / "flat.npz").train))
+    found = survey(reader_of(open_pictures(tmp_path / "flat.npz").train))
     assert found.mean == pytest.approx((0.2,))
     assert found.std == (1e-3,)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tarfile
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
-from data2vec2.config import ImageConfig, ImageDataConfig
-from data2vec2.data.image import ImageReader
-from data2vec2.data.records import BadSample, Parts, Records, open_data
+from data2vec2.data.records import Parts, Records
 from data2vec2.data.sampler import Plan
-from data2vec2.errors import UserError
+from data2vec2.data.source import BadSample
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.reader import ImageReader
 
-from .pictures import clothes, encoded, photo
+from .pictures import clothes, encoded, open_pictures, photo, refuse
+from .tars import as_tar
 
 datasets = pytest.importorskip("datasets")
 
@@ -35,20 +37,6 @@ NAMES = ("shirt", "boot", "bag")
 LABELS = [place % 3 for place in range(COUNT)]
 TAGS = [[tag for tag in range(3) if place >> tag & 1] for place in range(COUNT)]
 READER = ImageConfig(image_size=16, patch_size=4, num_channels=3)
-
-
-def refuse(data: str | Path, match: str) -> None:
-    with pytest.raises(UserError, match=match):
-        open_data(data)
-
-
-def as_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
 
 
 def features(label: Any) -> Any:
@@ -81,8 +69,7 @@ def tar(root: Path) -> Path:
     members = []
     for place, (file, label) in enumerate(zip(FILES, LABELS, strict=True)):
         members += [(f"{place:03}.cls", f"{label}\n".encode()), (f"{place:03}.jpg", file)]
-    as_tar(root / "shard-000000.tar", members)
-    return root / "shard-000000.tar"
+    return as_tar(root / "shard-000000.tar", members)
 
 
 def tars_with_json(root: Path) -> Path:
@@ -139,7 +126,7 @@ SOURCES: list[Callable[[Path], Path | str]] = [
 @pytest.mark.parametrize("make", SOURCES)
 def test_every_source_gives_the_same_pictures_and_labels(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
     data = make(tmp_path)
-    records = open_data(data).train
+    records = open_pictures(data).train
     assert len(records) == COUNT
     assert [records.read(place) for place in range(COUNT)] == FILES
     assert len(set(records.names)) == COUNT
@@ -151,7 +138,7 @@ def test_every_source_gives_the_same_pictures_and_labels(tmp_path: Path, make: C
     chosen = pickle.loads(pickle.dumps(records.select(order)))
     assert [chosen.read(place) for place in range(25)] == [FILES[place] for place in order]
     assert list(chosen.names) == [records.names[place] for place in order]
-    assert chosen.fingerprint == open_data(Path(data)).train.select(order).fingerprint
+    assert chosen.fingerprint == open_pictures(Path(data)).train.select(order).fingerprint
     assert chosen.fingerprint != records.select(order[::-1]).fingerprint
     pixels = (
         ImageReader(records, READER, ImageDataConfig(), 0).train_batch(Plan(np.zeros(9, np.int64), np.arange(9))).inputs
@@ -162,7 +149,7 @@ def test_every_source_gives_the_same_pictures_and_labels(tmp_path: Path, make: C
 @pytest.mark.parametrize("make", [parquet, tar, saved, metadata_csv])
 def test_pictures_are_read_in_another_process(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
     """A worker needs nothing but the pickled records."""
-    (tmp_path / "records").write_bytes(pickle.dumps(open_data(make(tmp_path)).train))
+    (tmp_path / "records").write_bytes(pickle.dumps(open_pictures(make(tmp_path)).train))
     program = "import pickle, sys; r = pickle.load(open(sys.argv[1], 'rb')); print(len(r.read(31)))"
     command = [sys.executable, "-c", program, str(tmp_path / "records")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.split() == [str(len(FILES[31]))]
@@ -189,8 +176,7 @@ def several_in_tar(root: Path) -> Path:
     for place in range(COUNT):
         described = json.dumps({"labels": [NAMES[tag] for tag in TAGS[place]]}).encode()
         members += [(f"{place:03}.jpg", FILES[place]), (f"{place:03}.json", described)]
-    as_tar(root / "a.tar", members)
-    return root / "a.tar"
+    return as_tar(root / "a.tar", members)
 
 
 def several_in_csv(root: Path) -> Path:
@@ -204,7 +190,7 @@ def several_in_csv(root: Path) -> Path:
     "make", [several_in_parquet, several_in_hugging_face, several_saved, several_in_tar, several_in_csv]
 )
 def test_tags(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
-    parts = open_data(make(tmp_path))
+    parts = open_pictures(make(tmp_path))
     records = parts.train
     assert records.tags is not None
     assert records.tags.shape == (COUNT, 3)
@@ -256,7 +242,7 @@ def metadata_in_each_part(root: Path) -> Path:
 
 @pytest.mark.parametrize("make", [tables_of_parts, tars_of_parts, splits, metadata_in_each_part])
 def test_parts(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
-    parts: Parts = open_data(make(tmp_path))
+    parts: Parts = open_pictures(make(tmp_path))
     assert parts.val is not None
     assert parts.test is not None
     assert [len(part) for part in (parts.train, parts.val, parts.test)] == [15, 4, 3]
@@ -271,20 +257,20 @@ def test_one_part_alone_is_trained_on_and_two_without_train_are_refused(tmp_path
     tables_of_parts(tmp_path)
     for name in ("train-0", "train-1"):
         (tmp_path / f"{name}.parquet").unlink()
-    assert len(open_data(tmp_path / "test-0.parquet").train) == 3
+    assert len(open_pictures(tmp_path / "test-0.parquet").train) == 3
     refuse(tmp_path, "has test and val parts, none to train on")
     (tmp_path / "validation-0.parquet").unlink()
-    assert len(open_data(tmp_path).train) == 3
+    assert len(open_pictures(tmp_path).train) == 3
 
 
 def test_of_several_kinds_the_one_with_most_files_is_taken(tmp_path: Path) -> None:
     parquet(tmp_path)
     (tmp_path / "logo.png").write_bytes(FILES[0])
-    parts = open_data(tmp_path)
+    parts = open_pictures(tmp_path)
     assert parts.train.kind == "Parquet tables"
     assert "left out: .png (1)" in parts.description
     (tmp_path / "photo.png").write_bytes(FILES[0])
-    parts = open_data(tmp_path)
+    parts = open_pictures(tmp_path)
     assert parts.train.kind == "folder of images"
     assert "left out: .parquet (1)" in parts.description
 
@@ -294,16 +280,16 @@ def test_of_several_kinds_the_one_with_most_files_is_taken(tmp_path: Path) -> No
 
 def test_a_table_is_copied_once_and_again_when_it_changes(tmp_path: Path, cache: Path) -> None:
     path = parquet(tmp_path)
-    open_data(path)
+    open_pictures(path)
     copies = {file: file.stat().st_mtime_ns for file in cache.iterdir()}
     assert sorted(file.suffix for file in copies) == [".npy", ".pictures"]
-    open_data(path)
+    open_pictures(path)
     assert {file: file.stat().st_mtime_ns for file in cache.iterdir()} == copies
     pq.write_table(pa.table({"image": FILES[::-1][:-1]}), path)
-    assert open_data(path).train.read(0) == FILES[-1]
+    assert open_pictures(path).train.read(0) == FILES[-1]
     for file in cache.glob("*.pictures"):  # what a full disk or a dead machine leaves
         file.write_bytes(file.read_bytes()[:-1])
-    assert open_data(path).train.read(COUNT - 2) == FILES[1]
+    assert open_pictures(path).train.read(COUNT - 2) == FILES[1]
 
 
 def test_memory_does_not_grow_with_a_table(tmp_path: Path) -> None:
@@ -313,7 +299,7 @@ def test_memory_does_not_grow_with_a_table(tmp_path: Path) -> None:
             writer.write_table(pa.table({"image": [noise] * 20}))
     before = pa.total_allocated_bytes()
     tracemalloc.start()
-    open_data(tmp_path / "a.parquet")
+    open_pictures(tmp_path / "a.parquet")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10e6  # the file has 40 MB
@@ -323,7 +309,7 @@ def test_memory_does_not_grow_with_a_table(tmp_path: Path) -> None:
 def test_rows_without_a_picture_are_bad_samples(tmp_path: Path) -> None:
     structs = [{"bytes": FILES[0]}, {"bytes": None}, None, {"bytes": b""}, {"bytes": FILES[1][:50]}]
     pq.write_table(pa.table({"image": structs}), tmp_path / "a.parquet")
-    records = open_data(tmp_path / "a.parquet").train
+    records = open_pictures(tmp_path / "a.parquet").train
     assert records.read(0) == FILES[0]
     for place in (1, 2, 3):
         with pytest.raises(BadSample, match="empty file"):
@@ -364,7 +350,7 @@ def test_columns(tmp_path: Path, columns: dict[str, Any], match: str) -> None:
     if match:
         refuse(tmp_path / "a.parquet", match)
     else:
-        assert open_data(tmp_path / "a.parquet").train.read(1) == b"2"
+        assert open_pictures(tmp_path / "a.parquet").train.read(1) == b"2"
 
 
 def test_tables_of_other_columns_are_refused(tmp_path: Path) -> None:
@@ -376,7 +362,10 @@ def test_tables_of_other_columns_are_refused(tmp_path: Path) -> None:
 def test_no_room_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    refuse(parquet(tmp_path), "can't copy the pictures of .*data.parquet to .*; XDG_CACHE_HOME names another")
+    refuse(
+        parquet(tmp_path),
+        r"can't write .*\.pictures: .*, where the pictures of .*data.parquet are copied .*; XDG_CACHE_HOME names",
+    )
 
 
 # WebDataset
@@ -417,7 +406,7 @@ def test_members_that_are_not_samples(tmp_path: Path) -> None:
         ("a.JPG", FILES[0]),
     ]
     as_tar(tmp_path / "a.tar", [*members, ("d/b.c/e.jpeg", FILES[1]), ("a.json", b'{"width": 3}'), ("empty.png", b"")])
-    records = open_data(tmp_path / "a.tar").train
+    records = open_pictures(tmp_path / "a.tar").train
     assert list(records.names) == ["a.tar/a.JPG", "a.tar/d/b.c/e.jpeg", "a.tar/empty.png"]
     assert records.read(1) == FILES[1]
     assert records.classes == ()
@@ -428,7 +417,7 @@ def test_members_that_are_not_samples(tmp_path: Path) -> None:
 def test_a_label_beside_a_description(tmp_path: Path) -> None:
     members = [(f"{i}.{end}", content) for i in range(2) for end, content in (("jpg", FILES[i]), ("cls", b"%d" % i))]
     as_tar(tmp_path / "a.tar", [*members, ("0.json", b'{"width": 3}'), ("1.json", b'{"width": 3}')])
-    assert open_data(tmp_path / "a.tar").train.labels.tolist() == [0, 1]
+    assert open_pictures(tmp_path / "a.tar").train.labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[" * 100_000])
@@ -453,7 +442,7 @@ def test_cut_tar(tmp_path: Path) -> None:
 
 def test_a_tar_that_changes_while_it_is_read(tmp_path: Path) -> None:
     path = tar(tmp_path)
-    records = open_data(path).train
+    records = open_pictures(path).train
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(BadSample, match="truncated"):
         records.read(COUNT - 1)
@@ -477,7 +466,7 @@ def test_tars_without_pictures_and_packed_ones(tmp_path: Path) -> None:
 
 def test_pictures_that_lie_beside_a_hugging_face_table(tmp_path: Path) -> None:
     folder = metadata_csv(tmp_path)
-    records = open_data(f"hf:{folder}").train  # datasets calls it an imagefolder
+    records = open_pictures(f"hf:{folder}").train  # datasets calls it an imagefolder
     assert sorted(records.read(place) for place in range(COUNT)) == sorted(FILES)
     assert records.classes == tuple(sorted(NAMES))
     (folder / "pictures" / "000.jpg").unlink()
@@ -495,7 +484,7 @@ def test_splits_of_no_part_are_left_out(tmp_path: Path) -> None:
     whole = hugging_face(datasets.Value("int64"), LABELS)
     splits_of = datasets.DatasetDict(train=whole.select(range(9)), test=whole.select(range(5)), unlabelled=whole)
     splits_of.save_to_disk(tmp_path / "saved")
-    parts = open_data(f"hf:{tmp_path / 'saved'}")
+    parts = open_pictures(f"hf:{tmp_path / 'saved'}")
     assert parts.test is not None
     assert (len(parts.train), len(parts.test)) == (9, 5)
     assert parts.train.read(8) == FILES[8]
@@ -512,8 +501,8 @@ def test_a_saved_folder_without_hf(tmp_path: Path) -> None:
 def test_missing_library(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['datasets'] = None\n"
-        "from data2vec2.data.records import open_data\n"
-        "try: open_data('hf:x')\n"
+        "from data2vec2.data.hub import load_splits\n"
+        "try: load_splits('hf:x')\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
@@ -528,7 +517,7 @@ def test_metadata_and_what_it_leaves_out(tmp_path: Path) -> None:
     text = (folder / "metadata.csv").read_text().replace("pictures/001.jpg", "pictures/gone.jpg")
     (folder / "metadata.csv").write_text("\ufeff" + text)
     (folder / "pictures" / "noext").write_bytes(FILES[0])
-    parts = open_data(folder)
+    parts = open_pictures(folder)
     labels = dict(zip(parts.train.names, parts.train.labels.tolist(), strict=True))
     assert labels["pictures/001.jpg"] == -1  # not in the table
     with pytest.raises(BadSample, match="unreadable"):
@@ -541,7 +530,7 @@ def test_metadata_without_labels_leaves_those_of_the_folders(tmp_path: Path) -> 
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").write_bytes(FILES[0])
     (tmp_path / "metadata.csv").write_text("file_name,caption\na/1.jpg,text\n")
-    assert open_data(tmp_path).train.classes == ("a", "b")
+    assert open_pictures(tmp_path).train.classes == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -551,22 +540,38 @@ def test_metadata_without_labels_leaves_those_of_the_folders(tmp_path: Path) -> 
         ("metadata.csv", "file_name,label\n../a.jpg,1\n", r"row 1 names \.\./a\.jpg, which is not below"),
         ("metadata.csv", "file_name,label\n/a.jpg,1\n", "row 1 names /a.jpg"),
         ("metadata.jsonl", '{"file_name": 3}', "row 1 has no file_name"),
-        ("metadata.jsonl", '{"file_name": ', "can't read .*metadata.jsonl as JSON lines"),
-        ("metadata.jsonl", "[1]", "line 1 is .*, not an object"),
+        (
+            "metadata.jsonl",
+            '{"file_name": ',
+            r"metadata\.jsonl: line 1 is no JSON object; write one object a line",
+        ),
+        ("metadata.jsonl", "[1]", r"line 1 is no JSON object; .*'\[1\]'"),
+        ("metadata.csv", "file_name,label,label\na.jpg,1,2\n", "the first line must name the columns, each once"),
+        ("metadata.csv", "file_name,label\na.jpg,\udcff\n", "metadata.csv: line 2 is not UTF-8; save the file so"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "label": 0.5}', "a label is 0.5"),
     ],
 )
 def test_bad_metadata(tmp_path: Path, name: str, text: str, match: str) -> None:
     (tmp_path / "a.jpg").write_bytes(FILES[0])
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, "utf-8", "surrogateescape")
     refuse(tmp_path, match)
+
+
+def test_rows_of_metadata_with_another_number_of_fields_are_counted(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (tmp_path / name).write_bytes(FILES[0])
+    (tmp_path / "metadata.csv").write_text("file_name,label\na.jpg,x,y\nb.jpg\nc.jpg,z\n")
+    parts = open_pictures(tmp_path)
+    assert [parts.train.classes[label] if label >= 0 else None for label in parts.train.labels] == ["x", None, "z"]
+    assert "2 rows with another number of fields in metadata.csv" in parts.description
 
 
 def test_bundled_pictures_as_a_table(tmp_path: Path) -> None:
     """Real data through a Parquet file are the arrays they came from."""
-    files = [encoded(ImageReader(clothes(), READER, ImageDataConfig(), 0).central_square(i), "PNG") for i in range(20)]
+    squares = [ImageReader(clothes(), READER, ImageDataConfig(), 0).whole(place) for place in range(20)]
+    files = [encoded(Image.fromarray(square.transpose(1, 2, 0)), "PNG") for square in squares]
     pq.write_table(pa.table({"image": files, "label": clothes().labels[:20]}), tmp_path / "a.parquet")
     config, data = READER, ImageDataConfig(eval_crop=1.0)
-    batch = ImageReader(open_data(tmp_path / "a.parquet").train, config, data, 0).eval_batch(np.arange(20))
+    batch = ImageReader(open_pictures(tmp_path / "a.parquet").train, config, data, 0).eval_batch(np.arange(20))
     plain = ImageReader(clothes(), config, ImageDataConfig(), 0).eval_batch(np.arange(20))
     assert np.array_equal(batch.inputs, plain.inputs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data2vec2.data.splits import split_validation
+from data2vec2.data.sampler import split_validation
 
 SKEWED = np.repeat(np.arange(5), [600, 300, 80, 19, 1])
 CASES = [SKEWED, np.full(1000, -1), np.arange(1000) % 7, np.arange(60)]

@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from data2vec2.config import EncoderConfig, ImageDataConfig
-from data2vec2.data.image import ImageReader
-from data2vec2.data.records import open_data
+from data2vec2.config import EncoderConfig
 from data2vec2.data.samples import fashion_mnist
 from data2vec2.evaluation import attentive
 from data2vec2.evaluation.attentive import AttentiveProbe, Patches, attentive_accuracy
-from data2vec2.evaluation.features import Normalise
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.recipes import get_recipe
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageDataConfig
+from data2vec2.modalities.image.reader import ImageReader, Normalise
+from tests.unit.data.pictures import open_pictures
 
 CPU = torch.device("cpu")
 CONFIG = replace(
@@ -28,13 +27,13 @@ CONFIG = replace(
 
 @pytest.fixture(scope="module")
 def reader() -> ImageReader:
-    records = open_data(fashion_mnist()).train.select(range(600))
+    records = open_pictures(fashion_mnist()).train.select(range(600))
     return ImageReader(records, CONFIG.modality, ImageDataConfig(eval_crop=1.0), 0)
 
 
 def patches(reader: ImageReader, samples: np.ndarray, free: int | None = None) -> Patches:
     torch.manual_seed(0)
-    encoder = Encoder(CONFIG.encoder, build_modality(CONFIG)).eval()
+    encoder = build_encoder(CONFIG).eval()
     return Patches(encoder, reader, samples, Normalise((0.3,), (0.35,), CPU), CPU, free)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Sequence
 
 import pytest
 
-from data2vec2.evaluation.error_rate import Edit, ErrorRate, align_texts, error_rate
+from data2vec2.evaluation.recognition import Edit, ErrorRate, Unit, align_texts, error_rate
 
 
 def test_words_counted_by_hand() -> None:
@@ -45,7 +46,9 @@ def test_the_edits_are_shown() -> None:
     ]
 
 
-def slow(a: str, b: str) -> int:
+def slow(a: Sequence[str], b: Sequence[str]) -> int:
+    """The fewest edits, as the textbook has them."""
+
     @functools.cache
     def cost(i: int, j: int) -> int:
         if not i or not j:
@@ -55,12 +58,22 @@ def slow(a: str, b: str) -> int:
     return cost(len(a), len(b))
 
 
-def test_against_the_textbook() -> None:
-    draw = random.Random(0)
-    for _ in range(300):
-        a, b = ("".join(draw.choices("abc", k=draw.randrange(12))) for _ in range(2))
-        edits = align_texts(a, b, "character")
-        assert "".join(edit.reference for edit in edits) == a
-        assert "".join(edit.hypothesis for edit in edits) == b
-        assert sum(edit.op != "equal" for edit in edits) == slow(a, b)
+@pytest.mark.parametrize("unit", ["word", "character"])
+def test_against_the_textbook(unit: Unit) -> None:
+    draw, total, length = random.Random(0), 0, 0
+    texts = [
+        ["".join(draw.choices("aab  é漢🙂\u0301\u3000", k=draw.randrange(16))) for _ in range(2)] for _ in range(300)
+    ]
+    texts += [["", ""], ["", "a b"], ["a b", ""], [" \t", "\n"], ["a\u00a0b", "a b"]]
+    for pair in texts:
+        a, b = (text.split() if unit == "word" else list(" ".join(text.split())) for text in pair)
+        edits, fewest = align_texts(*pair, unit), slow(a, b)
+        assert [edit.reference for edit in edits if edit.op != "insert"] == a
+        assert [edit.hypothesis for edit in edits if edit.op != "delete"] == b
+        assert all(edit.reference == "" for edit in edits if edit.op == "insert")
+        assert all(edit.hypothesis == "" for edit in edits if edit.op == "delete")
         assert all((edit.reference == edit.hypothesis) == (edit.op == "equal") for edit in edits)
+        assert sum(edit.op != "equal" for edit in edits) == fewest
+        total, length = total + fewest, length + len(a)
+    found = error_rate(*zip(*texts, strict=True), unit)
+    assert (found.errors, found.length, found.rate) == (total, length, total / length)

@@ -10,17 +10,19 @@ import pytest
 import torch
 from PIL import Image
 
-from data2vec2.config import ImageDataConfig
-from data2vec2.data.image import Bad, ImageReader
-from data2vec2.data.records import open_data
+from data2vec2.data.reader import Bad
 from data2vec2.data.samples import fashion_mnist
 from data2vec2.errors import UserError
 from data2vec2.evaluation import attentive
-from data2vec2.evaluation.features import Normalise, encode, labelled, raw_pixels
+from data2vec2.evaluation.features import encode, labelled
 from data2vec2.evaluation.scores import score
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
-from data2vec2.recipes import get_recipe
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageDataConfig
+from data2vec2.modalities.image.reader import ImageReader, Normalise
+from data2vec2.modalities.image.show import raw_pixels
+from tests.unit.data.pictures import open_pictures
 
 CPU = torch.device("cpu")
 RAW = ("raw pixels", lambda train, test, note: (raw_pixels(*train, note=note), raw_pixels(*test, note=note)))
@@ -29,13 +31,13 @@ CONFIG = get_recipe("image_tiny").model
 
 @pytest.fixture(scope="module")
 def reader() -> ImageReader:
-    records = open_data(fashion_mnist()).train.select(range(600))
+    records = open_pictures(fashion_mnist()).train.select(range(600))
     return ImageReader(records, CONFIG.modality, ImageDataConfig(eval_crop=1.0), 0)
 
 
 def encoder(seed: int) -> Encoder:
     torch.manual_seed(seed)
-    return Encoder(CONFIG.encoder, build_modality(CONFIG)).eval()
+    return build_encoder(CONFIG).eval()
 
 
 def test_normalise_gives_zero_mean_and_unit_variance(reader: ImageReader) -> None:
@@ -131,7 +133,7 @@ def test_what_can_not_be_read_is_left_out(tmp_path: Path) -> None:
         (tmp_path / f"class{place % 2}").mkdir(exist_ok=True)
         Image.fromarray(pixels).save(tmp_path / f"class{place % 2}" / f"{place}.png")
     (tmp_path / "class0" / "2.png").write_bytes(b"")
-    records = open_data(tmp_path).train
+    records = open_pictures(tmp_path).train
     pictures = ImageReader(records, CONFIG.modality, ImageDataConfig(eval_crop=1.0), 0)
     bad: list[Bad] = []
     part = raw_pixels(pictures, np.arange(6), note=bad.extend)

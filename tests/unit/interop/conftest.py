@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data2vec2.config import DecoderConfig, EncoderConfig, ImageConfig, ImageDataConfig, ModelConfig, TargetConfig
-from data2vec2.interop.export import export_encoder
-from data2vec2.modalities import build_modality
-from data2vec2.models import Encoder
+from data2vec2.config import DecoderConfig, EncoderConfig, ModelConfig, TargetConfig
+from data2vec2.interop.folder import export_model
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
 
 
 def small_config(num_channels: int = 3) -> ModelConfig:
@@ -24,7 +26,7 @@ def small_config(num_channels: int = 3) -> ModelConfig:
 
 def make_encoder(config: ModelConfig) -> Encoder:
     """An encoder in eval mode whose every parameter is N(0.3, 1)."""
-    encoder = Encoder(config.encoder, build_modality(config)).eval()
+    encoder = build_encoder(config).eval()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in encoder.parameters():
@@ -37,7 +39,8 @@ def export(
 ) -> None:
     channels = config.modality.channels
     mean, std = (0.4, 0.5, 0.6)[:channels], (0.2, 0.25, 0.3)[:channels]
-    export_encoder(encoder, config, ImageDataConfig(mean=mean, std=std, eval_crop=eval_crop), folder, card)
+    data = ImageDataConfig(mean=mean, std=std, eval_crop=eval_crop)
+    export_model(encoder, ModelInfo(model=config, data=data), folder, card)
 
 
 @pytest.fixture

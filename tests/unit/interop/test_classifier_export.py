@@ -10,18 +10,21 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from data2vec2.config import ImageDataConfig, ModelConfig
+from data2vec2.config import ModelConfig
 from data2vec2.errors import UserError
-from data2vec2.interop.export import ExportInfo, export_classifier, load_classifier, load_encoder
-from data2vec2.models import Classifier, Encoder
+from data2vec2.interop.folder import export_model, load_classifier, load_encoder
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Classifier
+from data2vec2.modalities.image.config import ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
 
 CLASSES = ("cat", "dog", "naïve bird")
 DATA = ImageDataConfig(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), eval_crop=0.9)
 
 
 @pytest.fixture
-def info(config: ModelConfig) -> ExportInfo:
-    return ExportInfo(model=config, data=DATA, classes=CLASSES)
+def info(config: ModelConfig) -> ModelInfo:
+    return ModelInfo(model=config, data=DATA, classes=CLASSES)
 
 
 @pytest.fixture
@@ -33,10 +36,10 @@ def classifier(encoder: Encoder) -> Classifier:
 
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_a_loaded_classifier_says_the_same(
-    classifier: Classifier, info: ExportInfo, tmp_path: Path, pictures: torch.Tensor, multi_label: bool
+    classifier: Classifier, info: ModelInfo, tmp_path: Path, pictures: torch.Tensor, multi_label: bool
 ) -> None:
     info = replace(info, multi_label=multi_label)
-    export_classifier(classifier, info, tmp_path / "out", "# A classifier\n")
+    export_model(classifier, info, tmp_path / "out", "# A classifier\n")
     loaded, found = load_classifier(tmp_path / "out")
     assert not loaded.training
     assert torch.equal(loaded(pictures), classifier(pictures))
@@ -46,8 +49,8 @@ def test_a_loaded_classifier_says_the_same(
     assert torch.equal(encoder(pictures).x_NLD, classifier.encoder(pictures).x_NLD)
 
 
-def test_what_stands_in_the_files(classifier: Classifier, info: ExportInfo, tmp_path: Path) -> None:
-    export_classifier(classifier, info, tmp_path / "out", "# A classifier\n")
+def test_what_stands_in_the_files(classifier: Classifier, info: ModelInfo, tmp_path: Path) -> None:
+    export_model(classifier, info, tmp_path / "out", "# A classifier\n")
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["architectures"] == ["Data2Vec2ImageForImageClassification"]
     assert config["problem_type"] == "single_label_classification"
@@ -61,9 +64,9 @@ def test_what_stands_in_the_files(classifier: Classifier, info: ExportInfo, tmp_
     }
 
 
-def test_names_of_classes_must_be_as_many_as_outputs(classifier: Classifier, info: ExportInfo, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="2 names of classes for 3 outputs"):
-        export_classifier(classifier, replace(info, classes=("a", "b")), tmp_path / "out", "")
+def test_names_of_classes_must_be_as_many_as_outputs(classifier: Classifier, info: ModelInfo, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="2 names of classes or letters for 3 outputs"):
+        export_model(classifier, replace(info, classes=("a", "b")), tmp_path / "out", "")
     assert not list(tmp_path.iterdir())
 
 
@@ -73,9 +76,9 @@ def test_an_encoder_is_not_a_classifier(exported: Path) -> None:
         load_classifier(exported)
 
 
-def test_damaged_heads_are_named(classifier: Classifier, info: ExportInfo, tmp_path: Path) -> None:
+def test_damaged_heads_are_named(classifier: Classifier, info: ModelInfo, tmp_path: Path) -> None:
     folder = tmp_path / "out"
-    export_classifier(classifier, info, folder, "")
+    export_model(classifier, info, folder, "")
     config = (folder / "config.json").read_text()
     (folder / "config.json").write_text(
         config.replace('"2": "naïve', '"7": "naïve').replace('"2": "na\\u00efve', '"7": "na')

@@ -9,12 +9,15 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from data2vec2.config import ImageConfig, ImageDataConfig, ModelConfig
+from data2vec2.config import ArchitectureConfig, ModelConfig
 from data2vec2.errors import UserError
-from data2vec2.interop.export import FILES, export_encoder, load_encoder
-from data2vec2.interop.fields import from_fields, to_fields
-from data2vec2.models import Encoder
-from data2vec2.recipes import image
+from data2vec2.interop.folder import FILES, export_model, load_encoder
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.fields import from_fields, to_fields
+from data2vec2.modalities.image import recipes as image
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.interop import PROCESSOR
 from tests.unit.interop.conftest import export, make_encoder
 
 
@@ -60,7 +63,7 @@ def test_export_replaces_an_earlier_one_and_leaves_nothing_else(config: ModelCon
         other.blocks[0].mlp.fc1.weight.mul_(2)
     export(other, config, exported, card="# Another\n")
     assert sorted(path.name for path in exported.parent.iterdir()) == ["exported"]
-    assert {path.name for path in exported.iterdir()} == set(FILES)
+    assert {path.name for path in exported.iterdir()} == {*FILES, PROCESSOR}
     assert (exported / "README.md").read_text() == "# Another\n"
     assert torch.equal(load_encoder(exported)[0](pictures).x_NLD, other(pictures).x_NLD)
 
@@ -89,12 +92,13 @@ def test_a_failed_export_keeps_the_earlier_one(encoder: Encoder, config: ModelCo
 
 
 def test_export_refuses_a_mean_of_other_length(encoder: Encoder, config: ModelConfig, tmp_path: Path):
+    info = ModelInfo(model=config, data=ImageDataConfig(mean=(0.5,), std=(0.2,)))
     with pytest.raises(ValueError, match="3 channels"):
-        export_encoder(encoder, config, ImageDataConfig(mean=(0.5,), std=(0.2,)), tmp_path / "x", "")
+        export_model(encoder, info, tmp_path / "x", "")
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("name", FILES[:3])
+@pytest.mark.parametrize("name", [*FILES[:2], PROCESSOR])
 def test_a_missing_file_is_named(exported: Path, name: str):
     (exported / name).unlink()
     with pytest.raises(UserError, match=f"{name} is missing"):
@@ -134,6 +138,9 @@ def test_damaged_files_are_named(exported: Path):
     (exported / "preprocessor_config.json").write_text("[]")
     with pytest.raises(UserError, match="must hold an object"):
         load_encoder(exported)
+    (exported / "preprocessor_config.json").rename(exported / "processor_config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"processor_config\.json can't be used: it needs"):
+        load_encoder(exported)
 
 
 def test_damaged_weights_are_named(exported: Path):
@@ -149,6 +156,7 @@ def test_damaged_weights_are_named(exported: Path):
 
 
 def test_the_default_fields_are_the_default_configuration():
-    fields = to_fields(ModelConfig())
+    default = ArchitectureConfig(modality=ImageConfig())
+    fields = to_fields(default)
     assert fields["image_size"] == ImageConfig().image_size
-    assert from_fields(fields) == ModelConfig()
+    assert from_fields(fields) == default

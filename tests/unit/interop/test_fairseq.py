@@ -11,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import AudioConfig, TextConfig
-from data2vec2.interop.fairseq.config import TABLE, format_spec, original_config, parse_spec, run_config
-from data2vec2.interop.fairseq.files import from_json, to_json
-from data2vec2.interop.fairseq.folder import original_letters
+from data2vec2.config import ArchitectureConfig, DataConfig, ModalityConfig, RunConfig
+from data2vec2.interop.fairseq.config import TABLE, format_spec, original_config, parse_spec, read_config
+from data2vec2.interop.fairseq.folder import our_letters
 from data2vec2.interop.fairseq.keys import POSITIONS, original_name, our_name
-from data2vec2.recipes import RECIPES, get_recipe
+from data2vec2.interop.fairseq.original import from_json, to_json
+from data2vec2.modalities import get_recipe, recipes
+from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text.config import TextConfig
 from tests.parity.cases import GOLDEN
 
 RELEASED = ("image_base", "image_large", "image_huge14", "audio_base", "audio_large", "text_base", "text_large")
@@ -49,26 +52,30 @@ def test_every_released_name_comes_back(recipe: str) -> None:
 )
 def test_names_without_a_place(name: str, kind: str, part: str) -> None:
     with pytest.raises(KeyError, match="unknown key"):
-        our_name(name, kind, part, 2)  # type: ignore[arg-type]
+        our_name(name, kind, part, 2)
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "mel" not in name])
+@pytest.mark.parametrize("name", [name for name in recipes() if "mel" not in name])
 def test_configurations_come_back(name: str) -> None:
     recipe = get_recipe(name)
     if name == "image_tiny":
         recipe = replace(recipe, model=replace(recipe.model, modality=replace(recipe.model.modality, num_channels=1)))
-    vocab_size = None
+    vocabulary = None
     if isinstance(modality := recipe.model.modality, TextConfig):  # the scale becomes a part of the weights
         recipe = replace(recipe, model=replace(recipe.model, modality=replace(modality, token_scale=1.0)))
-        vocab_size = modality.vocab_size
+        vocabulary = (modality.vocab_size, recipe.model.encoder.embed_dim)
     cfg = json.loads(json.dumps(original_config(recipe)))
-    again = run_config(recipe.model.modality.kind, cfg, vocab_size)
+    again = read_config(recipe.model.modality.kind, cfg, vocabulary)
+    assert isinstance(again, RunConfig)
     assert (again.model, again.ema, again.optim) == (
         recipe.model,
         recipe.ema,
         replace(recipe.optim, lr_batch=again.optim.lr_batch),
     )
     assert again.train.updates == recipe.train.updates
+    model = ArchitectureConfig(modality=recipe.model.modality, encoder=recipe.model.encoder)
+    alone = read_config(model.modality.kind, original_config(ModelInfo(model=model, data=recipe.data)), vocabulary)
+    assert isinstance(alone, ModelInfo) and alone.model == model, "an encoder without objective"
 
 
 def test_the_documentation_has_every_key() -> None:
@@ -81,6 +88,9 @@ def test_the_documentation_has_every_key() -> None:
 def test_what_the_original_has_not() -> None:
     with pytest.raises(ValueError, match="mel stem"):
         original_config(get_recipe("audio_mel_tiny"))
+    own = ArchitectureConfig(modality=ModalityConfig(kind="sensors"))
+    with pytest.raises(ValueError, match="no models of sensors"):
+        original_config(ModelInfo(model=own, data=DataConfig(kind="sensors")))
     text = get_recipe("text_base")
     with pytest.raises(ValueError, match="bos, pad and eos"):
         original_config(replace(text, model=replace(text.model, modality=TextConfig(bos_id=5))))
@@ -99,7 +109,7 @@ def test_configurations_that_are_not_understood(key: str, value: object, said: s
     cfg = original_config(get_recipe("image_base"))
     cfg["model"][key] = value
     with pytest.raises(ValueError, match=said):
-        run_config("image", cfg, None)
+        read_config("image", cfg, None)
 
 
 def test_the_stems_spec_is_read_not_run() -> None:
@@ -121,10 +131,10 @@ def test_plain_values_through_json() -> None:
 
 
 def test_letters() -> None:
-    assert original_letters(("<s>", "<pad>", "</s>", "<unk>", "|", "A")).symbols == (
+    assert our_letters(("<s>", "<pad>", "</s>", "<unk>", "|", "A")).symbols == (
         "<pad>", "<s>", "</s>", "<unk>", "|", "a",
     )  # fmt: skip
-    both_cases = original_letters(("<s>", "<pad>", "</s>", "<unk>", "|", "A", "a"))
+    both_cases = our_letters(("<s>", "<pad>", "</s>", "<unk>", "|", "A", "a"))
     assert both_cases.symbols[-2:] == ("A", "a")
     for bad in (
         ("<pad>", "<s>"),
@@ -132,4 +142,4 @@ def test_letters() -> None:
         ("<s>", "<pad>", "</s>", "<unk>", "|", "a", "a"),
     ):
         with pytest.raises(ValueError, match="symbol"):
-            original_letters(bad)
+            our_letters(bad)

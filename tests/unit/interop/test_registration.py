@@ -34,7 +34,8 @@ assert not [finder for finder in sys.meta_path if type(finder).__module__ == "da
     [
         "import data2vec2; from transformers import AutoModel",
         "from transformers import AutoModel; import data2vec2",
-        "from data2vec2.interop.transformers import Data2Vec2ImageModel; from transformers import AutoModel",
+        "from data2vec2.modalities.image.transformers import Data2Vec2ImageModel; from transformers import AutoModel",
+        "from data2vec2 import TeacherUpdate; from transformers import AutoModel",
     ],
 )
 def test_auto_model_knows_us_in_any_order_of_imports(imports: str, exported: Path):
@@ -89,6 +90,79 @@ def test_a_transformers_that_we_can_not_use_is_still_imported(tmp_path: Path):
     result = run(code, path=tmp_path)
     assert result.stdout.strip() == "7", result.stderr
     assert "will not know data2vec2's models" in result.stderr
+
+
+TONES = """
+from dataclasses import dataclass, replace
+from typing import Literal
+from data2vec2.modalities.audio import SPEC as AUDIO
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+
+@dataclass(frozen=True, kw_only=True)
+class TonesConfig(AudioConfig):
+    kind: Literal["tones"] = "tones"
+    num_mels: int = 24
+
+@dataclass(frozen=True, kw_only=True)
+class TonesDataConfig(AudioDataConfig):
+    kind: Literal["tones"] = "tones"
+
+def tools():
+    from data2vec2.modalities.audio.tools import AudioTools
+    return type("TonesTools", (AudioTools,), {"spec": SPEC})()
+
+OWN = {"config": TonesConfig, "data": TonesDataConfig, "recipes": {}, "finetune": {}, "tools": "tones:tools"}
+SPEC = replace(AUDIO, name="tones", transformers="", **OWN)
+BROKEN = replace(SPEC, name="broken", transformers="no_such_module")
+"""
+USE = """
+import sys, warnings
+warnings.simplefilter("always")
+from dataclasses import replace
+import data2vec2, tones, torch
+from data2vec2.config import ArchitectureConfig, EncoderConfig
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.fields import build_encoder
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+torch.manual_seed(0)
+config = AutoConfig.for_model("data2vec2-tones", stem="mel", num_hidden_layers=2, hidden_size=32, num_attention_heads=2)
+assert (type(config).__name__, config.num_mels) == ("Data2Vec2TonesConfig", 24)
+shape = EncoderConfig(embed_dim=32, num_heads=2, depth=2)
+expected = ArchitectureConfig(modality=tones.TonesConfig(stem="mel"), encoder=shape)
+assert config.to_model_config() == expected
+AutoModel.from_config(config).save_pretrained(sys.argv[1])
+model = AutoModel.from_pretrained(sys.argv[1])
+assert type(model).__name__ == "Data2Vec2TonesModel"
+encoder = build_encoder(expected).eval()
+encoder.load_state_dict(model.encoder.state_dict())
+waves, mask = torch.randn(2, 5_000), torch.arange(5_000) < torch.tensor([[5_000], [3_300]])
+encoded = encoder(waves, lengths_B=mask.sum(1))
+assert torch.equal(model(input_values=waves, attention_mask=mask.long()).last_hidden_state, encoded.x_NLD)
+head = AutoModelForSequenceClassification.from_pretrained(sys.argv[1], num_labels=3)
+assert type(head).__name__ == "Data2Vec2TonesForSequenceClassification"
+assert head(waves, labels=torch.tensor([2, 0])).loss.isfinite()
+recipe = get_recipe("audio_mel_tiny")
+decoder, targets = replace(recipe.model.decoder, dim=32), replace(recipe.model.targets, average_layers=2)
+parts = {"modality": expected.modality, "encoder": shape, "decoder": decoder, "targets": targets}
+recipe = replace(recipe, model=replace(recipe.model, **parts), data=tones.TonesDataConfig(max_seconds=5))
+pretraining = AutoModelForPreTraining.from_config(type(config).from_run_config(recipe))
+assert type(pretraining).__name__ == "Data2Vec2TonesForPreTraining"
+assert pretraining(waves).loss.isfinite()
+assert type(AutoConfig.for_model("data2vec2-text")) is data2vec2.Data2Vec2TextConfig
+"""
+
+
+def test_modalities_of_other_packages(tmp_path: Path):
+    """One that says nothing of Transformers has classes all the same; one that can't be imported is left out."""
+    (tmp_path / "tones.py").write_text(TONES)
+    (tmp_path / "tones-1.dist-info").mkdir()
+    (tmp_path / "tones-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: tones\nVersion: 1\n")
+    points = "[data2vec2.modalities]\nbroken = tones:BROKEN\ntones = tones:SPEC\n"
+    (tmp_path / "tones-1.dist-info" / "entry_points.txt").write_text(points)
+    result = run(USE, str(tmp_path / "model"), path=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "will not know data2vec2's models of recordings: No module named 'no_such_module'" in result.stderr
 
 
 def test_unknown_attributes_are_errors():

@@ -14,13 +14,14 @@ from safetensors.torch import load, save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 import data2vec2
-from data2vec2.config import ModelConfig
-from data2vec2.data.image import central_box, crop
-from data2vec2.interop.export import load_encoder
-from data2vec2.interop.transformers import Data2Vec2ImageConfig, Data2Vec2ImageModel
-from data2vec2.models import Encoder
-from data2vec2.nn.positions import sincos_2d
-from data2vec2.recipes import image
+from data2vec2.config import ArchitectureConfig, ModelConfig
+from data2vec2.interop.folder import load_encoder
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.image import recipes as image
+from data2vec2.modalities.image.config import ImageConfig
+from data2vec2.modalities.image.model import sincos_2d
+from data2vec2.modalities.image.reader import central_box, crop
+from data2vec2.modalities.image.transformers import Data2Vec2ImageConfig, Data2Vec2ImageModel
 from tests.unit.interop.conftest import export, make_encoder, small_config
 
 
@@ -55,12 +56,11 @@ def test_configuration_goes_there_and_back(recipe, tmp_path: Path):
     config.save_pretrained(tmp_path)
     loaded = AutoConfig.from_pretrained(tmp_path)
     assert isinstance(loaded, Data2Vec2ImageConfig)
-    assert loaded.to_model_config().modality == model.modality
-    assert loaded.to_model_config().encoder == model.encoder
+    assert loaded.to_model_config() == ArchitectureConfig(modality=model.modality, encoder=model.encoder)
 
 
 def test_default_configuration_is_ours():
-    assert Data2Vec2ImageConfig().to_model_config() == ModelConfig()
+    assert Data2Vec2ImageConfig().to_model_config() == ArchitectureConfig(modality=ImageConfig())
     assert Data2Vec2ImageConfig(hidden_size=192) != Data2Vec2ImageConfig(hidden_size=384)
     with pytest.raises(ValueError, match="hidden_act"):
         Data2Vec2ImageModel(Data2Vec2ImageConfig(hidden_act="relu"))
@@ -245,6 +245,8 @@ def test_the_file_of_the_image_processor_keeps_the_crop(exported: Path):
     assert json.loads((exported / "preprocessor_config.json").read_text())["eval_crop"] == 0.875
 
 
-def test_the_package_offers_the_classes():
+def test_the_package_offers_what_it_says():
+    for name in data2vec2.__all__:
+        assert name == "__version__" or getattr(data2vec2, name).__name__ == name
     assert data2vec2.Data2Vec2ImageModel is Data2Vec2ImageModel
     assert data2vec2.Data2Vec2ImageConfig is Data2Vec2ImageConfig

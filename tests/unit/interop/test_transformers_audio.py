@@ -11,11 +11,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-from data2vec2.config import AudioConfig, AudioDataConfig, EncoderConfig, ModelConfig
-from data2vec2.interop.export import export_encoder, load_encoder
-from data2vec2.interop.transformers import Data2Vec2AudioConfig, Data2Vec2AudioModel
-from data2vec2.models import Encoder
-from data2vec2.recipes import get_recipe
+from data2vec2.config import EncoderConfig, ModelConfig
+from data2vec2.interop.folder import export_model, load_encoder
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.transformers import Data2Vec2AudioConfig, Data2Vec2AudioModel
+from data2vec2.modalities.info import ModelInfo
 from tests.unit.interop.conftest import make_encoder
 
 
@@ -38,7 +40,7 @@ def encoder(request: pytest.FixtureRequest) -> Encoder:
 @pytest.fixture
 def exported(encoder: Encoder, tmp_path: Path) -> Path:
     model = small_config(encoder.modality.config.stem)
-    export_encoder(encoder, model, AudioDataConfig(), tmp_path / "exported", "# A model\n")
+    export_model(encoder, ModelInfo(model=model, data=AudioDataConfig()), tmp_path / "exported", "# A model\n")
     return tmp_path / "exported"
 
 

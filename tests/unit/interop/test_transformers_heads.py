@@ -22,19 +22,16 @@ from transformers import (
     PreTrainedModel,
 )
 
-from data2vec2 import losses
-from data2vec2.config import AudioConfig, AudioDataConfig, ImageDataConfig, ModelConfig, TextConfig, TextDataConfig
+from data2vec2.config import ModelConfig
 from data2vec2.data.letters import UNKNOWN, Letters
-from data2vec2.data.tokenizer import save_tokenizer, train_tokenizer
-from data2vec2.interop.export import (
-    ExportInfo,
-    export_classifier,
-    export_recognizer,
-    load_classifier,
-    load_recognizer,
-)
-from data2vec2.models import Classifier, SpeechRecognizer
-from data2vec2.models.classifier import Pooling
+from data2vec2.interop.folder import export_model, load_classifier, load_recognizer
+from data2vec2.method import losses
+from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.image.config import ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig
+from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from tests.unit.interop.conftest import export, make_encoder, small_config
 
 CLASSES = ("cat", "dog", "naïve bird")
@@ -93,8 +90,8 @@ def make_case(kind: str, tmp_path: Path, pooling: Pooling = "mean", multi_label:
     data = {"image": IMAGES, "audio": AudioDataConfig(), "text": TextDataConfig()}[kind]
     if isinstance(data, TextDataConfig):
         data = TextDataConfig(tokenizer=str(tokenizer_folder(tmp_path / "tokenizer")))
-    info = ExportInfo(model=config, data=data, classes=CLASSES, multi_label=multi_label, pooling=pooling)
-    export_classifier(model, info, tmp_path / "out", "# A classifier\n")
+    info = ModelInfo(model=config, data=data, classes=CLASSES, multi_label=multi_label, pooling=pooling)
+    export_model(model, info, tmp_path / "out", "# A classifier\n")
     return Case(model, tmp_path / "out", *inputs_of(kind))
 
 
@@ -247,8 +244,8 @@ LETTERS = Letters.of(["it's a dog"])
 def recognizer(tmp_path: Path) -> SpeechRecognizer:
     config = config_of("audio")
     model = SpeechRecognizer(make_encoder(config), len(LETTERS)).eval()
-    info = ExportInfo(model=config, data=AudioDataConfig(), letters=LETTERS)
-    export_recognizer(model, info, tmp_path / "out", "# A recogniser\n")
+    info = ModelInfo(model=config, data=AudioDataConfig(), letters=LETTERS)
+    export_model(model, info, tmp_path / "out", "# A recogniser\n")
     return model
 
 
@@ -317,7 +314,7 @@ def test_a_bare_tokenizer_is_completed(tmp_path: Path) -> None:
     backend = train_tokenizer(["what a noun stands for"] * 3, 300)
     backend.post_processor = None
     backend.save(str(tmp_path / "tokenizer.json"))
-    from data2vec2.data.tokenizer import export_tokenizer
+    from data2vec2.modalities.text.tokenizer import export_tokenizer
 
     (tmp_path / "out").mkdir()
     export_tokenizer(tmp_path / "tokenizer.json", tmp_path / "out", 16)

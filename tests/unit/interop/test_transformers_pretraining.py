@@ -12,18 +12,17 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForPreTraining
 
 from data2vec2 import TeacherUpdate
-from data2vec2.config import AudioConfig, EmaConfig, RunConfig, TextConfig
+from data2vec2.config import EmaConfig, RunConfig
 from data2vec2.errors import UserError
-from data2vec2.interop.transformers import (
-    Data2Vec2AudioConfig,
-    Data2Vec2Config,
-    Data2Vec2ImageConfig,
-    Data2Vec2ImageForPreTraining,
-    Data2Vec2TextConfig,
-)
-from data2vec2.masking import draw_keep_ids
-from data2vec2.models import Data2Vec2
-from data2vec2.recipes import get_recipe
+from data2vec2.method.masking import draw_keep_ids
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import get_recipe, tools_of
+from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.audio.transformers import Data2Vec2AudioConfig
+from data2vec2.modalities.image.transformers import Data2Vec2ImageConfig, Data2Vec2ImageForPreTraining
+from data2vec2.modalities.text.config import TextConfig
+from data2vec2.modalities.text.transformers import Data2Vec2TextConfig
+from data2vec2.modalities.transformers import Data2Vec2Config
 from tests.unit.interop.conftest import small_config
 
 CONFIGS: dict[str, type[Data2Vec2Config]] = {
@@ -75,7 +74,8 @@ def test_a_recipe_goes_there_and_back(tmp_path: Path) -> None:
 def test_the_loss_is_that_of_our_model(kind: str) -> None:
     """Of the masks that the seed and the pass give, in training and in evaluation."""
     model, inputs = new_model(kind), inputs_of(kind)
-    ours = Data2Vec2(run_config(kind).model)
+    config = run_config(kind).model
+    ours = Data2Vec2(config, tools_of(kind).build(config))
     state = model.state_dict()
     ours.load_state_dict({name: state[name.replace("student.", "encoder.", 1)] for name in ours.state_dict()})
     grid = {"image": (3, 3), "audio": (24,), "text": (16,)}[kind]

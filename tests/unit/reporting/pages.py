@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -68,6 +69,15 @@ class Page(HTMLParser):
             self.bold.append(data)
 
 
+def changed(source: Path, target: Path, change: Callable[[dict[str, np.ndarray]], object]) -> dict[str, np.ndarray]:
+    """Write the arrays of an `.npz` file as another after a change; returns them."""
+    with np.load(source) as file:
+        arrays = dict(file)
+    change(arrays)
+    np.savez(target, **arrays)
+    return arrays
+
+
 def read_page(path: Path) -> Page:
     return Page(path.read_text("utf-8"))
 
@@ -110,7 +120,7 @@ def fill(run: Path) -> Path:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 100, (2, 8, 12, 3), dtype=np.uint8)
     keep_ids = np.array([[[0, 1], [4, 5]], [[1, 2], [3, 4]]])
-    np.savez(run / "masks.npz", images=images, keep_ids=keep_ids, patch_size=4)
+    np.savez(run / "masks.npz", kind="image", images=images, keep_ids=keep_ids, patch_size=4)
     np.savez(run / "gallery.npz", **gallery(rng))
     lines = [
         {"step": 20, "elapsed_s": 1.9, "samples": 640, "loss": 1.5, "lr": 0.001, "grad_norm": 2, "ema_decay": 0.99},
@@ -134,6 +144,7 @@ def gallery(rng: np.random.Generator, classes: tuple[str, ...] = ("cat", "dog"))
     labels = np.arange(40) % 2
     labels[0] = -1
     return {
+        "kind": np.array("image"),
         "pictures": rng.integers(0, 255, (2, 8, 12, 1), dtype=np.uint8),
         "labels": np.array([0, 1]),
         "colours": rng.integers(0, 255, (2, 2, 3, 3), dtype=np.uint8),

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
-from data2vec2.config import to_dict
-from data2vec2.recipes.text_finetune import text_finetune_tiny
-from data2vec2.reporting import write_report
+from data2vec2.config.tree import to_dict
+from data2vec2.modalities.text.recipes import text_finetune_tiny
+from data2vec2.reporting.build import write_report
 from data2vec2.reporting.scores import read_measures
 from tests.unit.reporting.pages import HOSTILE, Page, read_page
 

@@ -8,22 +8,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data2vec2.reporting.pictures import NAMED, data_uri, read_gallery, read_masks
-from tests.unit.reporting.pages import fill, gallery
+from data2vec2.modalities.image.show import ImageShow
+from data2vec2.reporting.build import write_report
+from data2vec2.reporting.pictures import NAMED, data_uri, draw_map
+from tests.unit.reporting.pages import fill, gallery, read_page
 
 
 def decoded(uri: str) -> np.ndarray:
     return np.array(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
 
 
+def shown_pictures(run: Path) -> list[str]:
+    """Sources of the pictures on a run's page, in order."""
+    return [value for name, value in read_page(write_report(run)).attributes if name == "src"]
+
+
 def test_masked_patches_are_see_through_and_the_others_unchanged(tmp_path: Path) -> None:
     with np.load(fill(tmp_path) / "masks.npz") as arrays:
-        images = arrays["images"]
-    shown = read_masks(tmp_path / "masks.npz")
-    assert (shown["masks"], shown["kept"], shown["patches"]) == (2, 2, 6)
-    for image, strip in zip(images, shown["strips"], strict=True):
-        np.testing.assert_array_equal(decoded(strip[0]), image)
-    first = decoded(shown["strips"][0][1])  # keeps the patches 0 and 1 of 2 x 3
+        shown, images = ImageShow().masks(dict(arrays)), arrays["images"]
+    assert (shown["masks"], shown["kept"], shown["tokens"]) == (2, 2, 6)
+    sources = shown_pictures(tmp_path)
+    for image, place in zip(images, (0, 3), strict=True):  # whole, then under its two masks
+        np.testing.assert_array_equal(decoded(sources[place]), image)
+    first = decoded(sources[1])  # keeps the patches 0 and 1 of 2 x 3
     np.testing.assert_array_equal(first[:4, :8, :3], images[0][:4, :8])
     seen = np.zeros((8, 12), dtype=bool)
     seen[:4, :8] = True
@@ -34,8 +41,8 @@ def test_masked_patches_are_see_through_and_the_others_unchanged(tmp_path: Path)
 def test_the_masks_of_one_picture_are_read_too(tmp_path: Path) -> None:
     image = np.zeros((8, 8, 1), np.uint8)
     np.savez(tmp_path / "masks.npz", image=image, keep_ids=np.array([[0], [3]]), patch_size=4)
-    (strip,) = read_masks(tmp_path / "masks.npz")["strips"]
-    assert len(strip) == 3
+    (tmp_path / "config.yaml").write_text("model:\n  modality:\n    kind: image\n")
+    assert len(shown_pictures(tmp_path)) == 3
 
 
 @pytest.mark.parametrize(
@@ -60,28 +67,30 @@ def test_a_large_picture_is_small_on_the_page() -> None:
     assert np.abs(decoded(uri).astype(int) - picture).mean() < 4
 
 
-def test_the_map_has_a_dot_for_every_sample_and_names_its_classes(tmp_path: Path) -> None:
-    np.savez(tmp_path / "gallery.npz", **gallery(np.random.default_rng(0)))
-    shown = read_gallery(tmp_path / "gallery.npz")
-    assert shown["map"].count("h0") == 40
-    assert [(name, count) for name, _, _, count in shown["legend"]] == [("dog", 20), ("cat", 19), ("others", 1)]
-    assert shown["map"].count("<text") == 2
+def drawn_map(arrays: dict[str, np.ndarray]) -> tuple[str, list[tuple[str, str, str, int]]]:
+    shown = ImageShow().gallery(arrays)
+    return draw_map(shown["map"], shown["map_labels"], shown["classes"])
+
+
+def test_the_map_has_a_dot_for_every_sample_and_names_its_classes() -> None:
+    svg, legend = drawn_map(gallery(np.random.default_rng(0)))
+    assert svg.count("h0") == 40
+    assert [(name, count) for name, _, _, count in legend] == [("dog", 20), ("cat", 19), ("others", 1)]
+    assert svg.count("<text") == 2
 
 
 @pytest.mark.parametrize("num_classes", [0, 3, NAMED, NAMED + 5])
-def test_classes_on_the_map_differ_in_colour_or_shape(tmp_path: Path, num_classes: int) -> None:
+def test_classes_on_the_map_differ_in_colour_or_shape(num_classes: int) -> None:
     arrays = gallery(np.random.default_rng(0), classes=tuple(f"class {place}" for place in range(num_classes)))
     arrays["map_labels"] = np.arange(40) % num_classes if num_classes else np.full(40, -1)
-    np.savez(tmp_path / "gallery.npz", **arrays)
-    legend = read_gallery(tmp_path / "gallery.npz")["legend"]
+    _, legend = drawn_map(arrays)
     looks = [(colour, shape) for _, colour, shape, _ in legend]
     assert len(looks) == len(set(looks)) == min(max(num_classes, 1), NAMED + 1)
     assert sum(count for *_, count in legend) == 40
 
 
-def test_neighbours_of_another_class_are_told_apart(tmp_path: Path) -> None:
-    np.savez(tmp_path / "gallery.npz", **gallery(np.random.default_rng(0)))
-    first, second = read_gallery(tmp_path / "gallery.npz")["pictures"]
+def test_neighbours_of_another_class_are_told_apart() -> None:
+    first, second = ImageShow().gallery(gallery(np.random.default_rng(0)))["samples"]
     assert [near["same"] for near in first["neighbours"]] == [True, True, False]
     assert [near["same"] for near in second["neighbours"]] == [True, True, True]
     assert [near["label"] for near in first["neighbours"]] == ["cat", "cat", "dog"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data2vec2.errors import UserError
-from data2vec2.reporting import write_report
+from data2vec2.reporting.build import write_report
 from tests.unit.reporting.pages import FILES, HOSTILE, Page, fill, fill_finetuned, gallery, read_page
 
 

@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,26 +11,27 @@ import pytest
 import soundfile
 import torch
 
-from data2vec2.commands.kinds import KINDS
-from data2vec2.config import AudioConfig, AudioDataConfig, EncoderConfig
-from data2vec2.data.audio import AudioReader
-from data2vec2.data.phones import Alignment, read_phones
+from data2vec2.config.model import EncoderConfig
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import english_prompts
-from data2vec2.evaluation.gallery_audio import write_audio_gallery
-from data2vec2.modalities.audio import AudioModality
-from data2vec2.models import Encoder
-from data2vec2.recipes import get_recipe
-from data2vec2.reporting import write_report
-from data2vec2.reporting.sounds import MASKS_SHOWN, clip, read_sound_gallery, read_sound_masks, spectrogram
-from data2vec2.reporting.transcripts import read_transcripts
-from tests.unit.reporting.pages import HOSTILE, Page, read_page, write_lines
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.model import AudioModality
+from data2vec2.modalities.audio.phones import Alignment, read_phones
+from data2vec2.modalities.audio.reader import RECORDINGS, AudioReader
+from data2vec2.modalities.audio.recipes import RECIPES
+from data2vec2.modalities.audio.show import AudioShow, spectrogram, write_audio_gallery
+from data2vec2.modalities.audio.tools import AudioTools
+from data2vec2.reporting.build import write_report
+from data2vec2.reporting.pictures import clip
+from data2vec2.reporting.scores import read_transcripts
+from tests.unit.reporting.pages import HOSTILE, Page, changed, read_page, write_lines
 
 CONFIG = AudioConfig(stem="mel")
 
 
 def reader(config: AudioConfig = CONFIG) -> AudioReader:
-    parts = open_data(english_prompts(), "audio")
+    parts = open_data(english_prompts(), RECORDINGS)
     assert parts.test is not None
     return AudioReader(parts.test, config, AudioDataConfig(), 0)
 
@@ -42,7 +43,7 @@ def fill(run: Path, config: AudioConfig = CONFIG, samples: np.ndarray | None = N
     alignments: dict[str, Alignment] = {found.name: found for found in read_phones(english_prompts() / "phones.csv")}
     samples = np.arange(0, 60, 4) if samples is None else samples
     write_audio_gallery(run, encoder.eval(), reader(config), samples, alignments, torch.device("cpu"))
-    preview = KINDS["audio"].preview(reader(), np.arange(2), get_recipe("audio_mel_tiny"))
+    preview = AudioTools().preview(reader(), np.arange(2), RECIPES["audio_mel_tiny"]())
     np.savez_compressed(run / "masks.npz", **preview)
     return run
 
@@ -57,48 +58,46 @@ def sound(uri: str) -> tuple[np.ndarray, int]:
     return wave, rate
 
 
-def changed(source: Path, target: Path, change: Callable[[dict[str, np.ndarray]], object]) -> Path:
-    with np.load(source) as file:
-        arrays = dict(file)
-    change(arrays)
-    np.savez(target, **arrays)
-    return target
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def test_masks_of_recordings(full: Path) -> None:
-    shown = read_sound_masks(full / "masks.npz")
-    assert len(shown["recordings"]) == 2
+    shown = AudioShow().masks(arrays_of(full / "masks.npz"))
+    assert len(shown["samples"]) == 2
     assert shown["seconds"] == 5.0, "long recordings are preferred"
     assert shown["kept"] < shown["tokens"]
-    for item in shown["recordings"]:
-        assert len(item["masked"]) == MASKS_SHOWN
-        wave, rate = sound(item["clip"])
+    for item in shown["samples"]:
+        assert len(item["seen"]) == AudioShow.masks_shown
+        assert [seen.mean() for seen in item["seen"]] == pytest.approx([shown["kept"] / shown["tokens"]] * 3)
+        wave, rate = sound(clip(item["clip"], shown["sample_rate"]))
         assert rate == 16_000
         assert len(wave) == pytest.approx(80_000, abs=4_000)
         assert 0.7 < np.abs(wave).max() <= 1
 
 
 def test_the_gallery_of_recordings(full: Path) -> None:
-    with np.load(full / "gallery.npz", allow_pickle=False) as arrays:
-        assert (np.diff(arrays["neighbour_cosines"], axis=1) <= 0).all()
-        assert all(name not in row for name, row in zip(arrays["names"], arrays["neighbour_names"], strict=True))
-        assert arrays["map"].shape == (15, 2)
-    shown = read_sound_gallery(full / "gallery.npz")
-    assert len(shown["recordings"]) == 6
-    said = {row["name"]: row for row in shown["recordings"]}
+    arrays = arrays_of(full / "gallery.npz")
+    assert (np.diff(arrays["neighbour_cosines"], axis=1) <= 0).all()
+    assert all(name not in row for name, row in zip(arrays["names"], arrays["neighbour_names"], strict=True))
+    assert arrays["map"].shape == (15, 2)
+    shown = AudioShow().gallery(arrays)
+    assert len(shown["samples"]) == 6
+    said = {row["name"]: row for row in shown["samples"]}
     texts = dict(zip(reader().records.names, reader().records.texts or (), strict=True))
     assert all(row["transcript"] == texts[name] for name, row in said.items())
     assert any(row["phones"] for row in said.values())
     for row in said.values():
-        assert all(0 <= float(phone["left"]) <= 100 and float(phone["width"]) >= 0 for phone in row["phones"])
+        assert all(0 <= left <= 100 and width >= 0 for _, left, width in row["phones"])
         assert len(row["neighbours"]) == 4
-        wave, _ = sound(row["clip"])
+        wave, _ = sound(clip(row["clip"], 16_000))
         assert len(wave) / 16_000 == pytest.approx(row["seconds"], abs=0.15)
 
 
 def test_the_waveform_stem_has_a_gallery_too(tmp_path: Path) -> None:
     fill(tmp_path, AudioConfig(conv_dim=8), np.arange(4))
-    assert len(read_sound_gallery(tmp_path / "gallery.npz")["recordings"]) == 4
+    assert len(AudioShow().gallery(arrays_of(tmp_path / "gallery.npz"))["samples"]) == 4
     fill(tmp_path, samples=np.arange(1))
     assert not (tmp_path / "gallery.npz").exists(), "one recording has no neighbours"
 
@@ -150,19 +149,16 @@ def test_names_and_transcripts_are_shown_as_text(full: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["masks.npz", "gallery.npz"])
 def test_what_is_missing_or_broken_is_said(full: Path, tmp_path: Path, name: str) -> None:
-    read = read_sound_masks if name == "masks.npz" else read_sound_gallery
-    with np.load(full / name) as file:
-        keys = [key for key in file if key != "spectra"]
-    for key in keys:
-        broken = changed(full / name, tmp_path / name, lambda arrays, key=key: arrays.pop(key))
+    show = AudioShow().masks if name == "masks.npz" else AudioShow().gallery
+    for key in arrays_of(full / name).keys() - {"kind"}:
         with pytest.raises(KeyError):
-            read(broken)
-    page = read_page(write_report(tmp_path))
-    assert page.errors == []
-    assert f"{name} can't be shown" in page.text
+            show(changed(full / name, tmp_path / name, lambda arrays, key=key: arrays.pop(key)))
+        page = read_page(write_report(tmp_path))
+        assert page.errors == []
+        assert f"{name} can't be shown" in page.text
     wave = "waveforms" if name == "masks.npz" else "clips"
-    with pytest.raises(ValueError, match="not finite"):
-        read(changed(full / name, tmp_path / name, lambda arrays: arrays.update({wave: arrays[wave] * np.nan})))
+    changed(full / name, tmp_path / name, lambda arrays: arrays.update({wave: arrays[wave] * np.nan}))
+    assert re.search(f"{name} can't be shown .*not finite", read_page(write_report(tmp_path)).text)
 
 
 def test_the_last_transcripts_with_their_errors(tmp_path: Path) -> None:

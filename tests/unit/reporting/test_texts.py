@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,17 +9,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data2vec2.commands.kinds import KINDS
-from data2vec2.config import TextConfig, TextDataConfig
 from data2vec2.data.samples import wordnet_glosses
-from data2vec2.data.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from data2vec2.evaluation.gallery_text import CHARACTERS, NEIGHBOURS, TEXTS, write_text_gallery
-from data2vec2.evaluation.probes import Part
-from data2vec2.evaluation.words import tfidf
-from data2vec2.recipes import get_recipe
-from data2vec2.reporting import write_report
-from data2vec2.reporting.texts import MASKS_SHOWN, TOKENS_SHOWN, read_text_gallery, read_text_masks
-from tests.unit.reporting.pages import HOSTILE, Page, read_page
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.similarity import CAPTIONED, NEIGHBOURS
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig
+from data2vec2.modalities.text.recipes import text_tiny
+from data2vec2.modalities.text.show import CHARACTERS, TOKENS_SHOWN, TextShow, tfidf, write_text_gallery
+from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from data2vec2.modalities.text.tools import TextTools
+from data2vec2.reporting.build import write_report
+from tests.unit.reporting.pages import HOSTILE, Page, changed, read_page
 
 TABLE = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()
 CLASSES = tuple(sorted(set(TABLE["label"])))
@@ -31,20 +29,20 @@ LABELS = np.array([CLASSES.index(label) for label in TABLE["label"][::40]])
 def fill(run: Path) -> Path:
     """What a text run leaves of masks and gallery, with counted words in place of features."""
     known, _ = tfidf(TEXT, LABELS, TEXT[:1], LABELS[:1])
-    write_text_gallery(run, Part(known.x.toarray(), LABELS), TEXT, CLASSES)
+    write_text_gallery(run, LabelledFeatures(known.x.toarray(), LABELS), TEXT, CLASSES)
     (run / "words.txt").write_text("\n".join(TEXT))
     save_tokenizer(train_tokenizer(TEXT, 500), run / "tokenizer")
     tokenizer = load_tokenizer(run / "tokenizer")
-    recipe = get_recipe("text_tiny")
+    recipe = text_tiny()
     modality = TextConfig(vocab_size=tokenizer.size, max_tokens=128)
     config = replace(
         recipe,
         model=replace(recipe.model, modality=modality),
         data=TextDataConfig(tokenizer=str(run / "tokenizer")),
     )
-    kind = KINDS["text"]
-    reader = kind.reader(kind.open(run / "words.txt", config, print).train, config.model, config.data, 0)
-    np.savez_compressed(run / "masks.npz", **kind.preview(reader, np.arange(2), config))
+    tools = TextTools()
+    reader = tools.reader(tools.open(run / "words.txt", config, print).train, config.model, config.data, 0)
+    np.savez_compressed(run / "masks.npz", **tools.preview(reader, np.arange(2), config))
     return run
 
 
@@ -55,21 +53,17 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return fill(tmp_path_factory.mktemp("run"))
 
 
-def changed(source: Path, target: Path, change: Callable[[dict[str, np.ndarray]], object]) -> Path:
-    with np.load(source) as file:
-        arrays = dict(file)
-    change(arrays)
-    np.savez(target, **arrays)
-    return target
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 def test_masks_are_those_of_the_run_on_its_tokens(full: Path) -> None:
-    shown = read_text_masks(full / "masks.npz")
-    with np.load(full / "masks.npz") as arrays:
-        tokens, keep_ids = arrays["tokens"], arrays["keep_ids"]
+    arrays = arrays_of(full / "masks.npz")
+    shown, tokens, keep_ids = TextShow().masks(arrays), arrays["tokens"], arrays["keep_ids"]
     assert (shown["masks"], shown["kept"], shown["tokens"], shown["shown"]) == (4, 66, 128, TOKENS_SHOWN)
     for place, masked in enumerate(shown["blocks"]):
-        assert len(masked) == MASKS_SHOWN
+        assert len(masked) == TextShow.masks_shown
         for row, ids in zip(masked, keep_ids[place], strict=False):
             assert [token for token, _ in row] == tokens[place, :TOKENS_SHOWN].tolist()
             assert [number for number, (_, seen) in enumerate(row) if seen] == sorted(ids[ids < TOKENS_SHOWN])
@@ -78,25 +72,25 @@ def test_masks_are_those_of_the_run_on_its_tokens(full: Path) -> None:
 
 
 def test_neighbours_are_the_most_similar_texts(full: Path) -> None:
-    shown = read_text_gallery(full / "gallery.npz")
-    assert len(shown["texts"]) == TEXTS
-    assert len({item["label"] for item in shown["texts"]}) == TEXTS, "of as many classes as there is room for"
-    for item in shown["texts"]:
+    shown = TextShow().gallery(arrays_of(full / "gallery.npz"))
+    assert len(shown["samples"]) == CAPTIONED
+    assert len({item["label"] for item in shown["samples"]}) == CAPTIONED, "of as many classes as there is room for"
+    for item in shown["samples"]:
         cosines = [other["cosine"] for other in item["neighbours"]]
         assert len(cosines) == NEIGHBOURS and cosines == sorted(cosines, reverse=True)
         for other in item["neighbours"]:
-            assert TABLE["label"][TABLE["text"].index(other["text"])] == other["label"]
+            assert TABLE["label"][TABLE["text"].index(other["name"])] == other["label"]
             assert other["same"] == (other["label"] == item["label"])
-    assert shown["count"] == len(TEXT)
+    assert len(shown["map"]) == len(TEXT) and shown["labelled"]
 
 
 def test_long_texts_are_cut_and_one_text_has_no_neighbours(tmp_path: Path) -> None:
     features = np.eye(3, 4, dtype=np.float32)
-    write_text_gallery(tmp_path, Part(features, np.array([-1, -1, -1])), ["a" * 5_000, "b", "c"], ())
-    shown = read_text_gallery(tmp_path / "gallery.npz")
-    assert {len(item["text"]) for item in shown["texts"]} == {1, CHARACTERS}
-    assert shown["legend"][0][0] == "no label"
-    write_text_gallery(tmp_path, Part(features[:1], np.array([-1])), ["a"], ())
+    write_text_gallery(tmp_path, LabelledFeatures(features, np.array([-1, -1, -1])), ["a" * 5_000, "b", "c"], ())
+    shown = TextShow().gallery(arrays_of(tmp_path / "gallery.npz"))
+    assert {len(item["name"]) for item in shown["samples"]} == {1, CHARACTERS}
+    assert not shown["labelled"]
+    write_text_gallery(tmp_path, LabelledFeatures(features[:1], np.array([-1])), ["a"], ())
     assert not (tmp_path / "gallery.npz").exists()
 
 
@@ -127,13 +121,10 @@ def test_tokens_and_texts_are_shown_as_text(full: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["masks.npz", "gallery.npz"])
 def test_what_is_missing_or_broken_is_said(full: Path, tmp_path: Path, name: str) -> None:
-    read, mark = (read_text_masks, "tokens") if name == "masks.npz" else (read_text_gallery, "texts")
-    with np.load(full / name) as file:
-        keys = [key for key in file if key != mark]
-    for key in keys:
-        broken = changed(full / name, tmp_path / name, lambda arrays, key=key: arrays.pop(key))
+    show = TextShow().masks if name == "masks.npz" else TextShow().gallery
+    for key in arrays_of(full / name).keys() - {"kind"}:
         with pytest.raises(KeyError):
-            read(broken)
-    page = read_page(write_report(tmp_path))
-    assert page.errors == []
-    assert f"{name} can't be shown" in page.text
+            show(changed(full / name, tmp_path / name, lambda arrays, key=key: arrays.pop(key)))
+        page = read_page(write_report(tmp_path))
+        assert page.errors == []
+        assert f"{name} can't be shown" in page.text

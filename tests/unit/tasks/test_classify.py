@@ -8,21 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data2vec2.modalities.recipes import get_finetune_recipe
+from data2vec2.tasks.classify import ClassifyTask
 from torch import Tensor
 
-from data2vec2.config import AugmentConfig, EncoderConfig, FinetuneConfig, FinetuneModelConfig, ImageConfig
-from data2vec2.data.image import ImageReader
+from data2vec2.config.model import EncoderConfig
+from data2vec2.data.account import Skipped
 from data2vec2.data.records import Records, open_data
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.data.skipped import Skipped
-from data2vec2.modalities import ImageModality
-from data2vec2.models import Classifier, Encoder
-from data2vec2.recipes.finetune import get_finetune_recipe
-from data2vec2.tasks.classify import ClassifyTask
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Classifier
+from data2vec2.modalities.image.config import AugmentConfig, FinetuneConfig, FinetuneModelConfig, ImageConfig
+from data2vec2.modalities.image.model import ImageModality
+from data2vec2.modalities.image.reader import ImageReader
 from data2vec2.training.loop import _Trainer
 from data2vec2.training.parallel import ALONE
 from data2vec2.training.run import RunFolder
-from tests.unit.models.test_pretraining import no_waiting
+from tests.unit.method.test_pretraining import no_waiting
 
 CPU = torch.device("cpu")
 

@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from data2vec2.tasks.ctc import CtcTask
 from torch import Tensor, nn
 
-from data2vec2.config import AudioConfig, EncoderConfig
+from data2vec2.config.model import EncoderConfig
+from data2vec2.data.account import Skipped
+from data2vec2.data.batch import SpanBatch
 from data2vec2.data.letters import Letters, normalise
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import english_prompts
-from data2vec2.data.skipped import Skipped
-from data2vec2.data.span_batches import SpanBatch
-from data2vec2.data.spoken import SpokenReader, trainable
-from data2vec2.modalities import AudioModality
-from data2vec2.models import Encoder, SpeechRecognizer
-from data2vec2.models.ctc import Recognized
-from data2vec2.recipes.speech import ctc_tiny
-from data2vec2.tasks.ctc import CtcTask
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Recognized, SpeechRecognizer
+from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.audio.model import AudioModality
+from data2vec2.modalities.audio.recipes import ctc_tiny
+from data2vec2.modalities.audio.speech import SpokenReader, trainable
 
 CPU = torch.device("cpu")
 AUDIO = AudioConfig(stem="mel", position_depth=2, position_groups=4)

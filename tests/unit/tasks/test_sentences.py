@@ -9,25 +9,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from data2vec2.tasks.classify import ClassifyTask, RegressTask
 from torch import Tensor
 
-from data2vec2.config import EncoderConfig, TextConfig, TextFinetuneConfig
-from data2vec2.data.labelled import labelled_records
-from data2vec2.data.records import Records
+from data2vec2.config.model import EncoderConfig
+from data2vec2.data.account import Skipped
+from data2vec2.data.batch import ClassTargets, NumberTargets, SentenceBatches
+from data2vec2.data.records import Records, labelled_records
 from data2vec2.data.samples import wordnet_glosses
-from data2vec2.data.sentence_batches import NumberTargets, SentenceBatches
-from data2vec2.data.sentences import SentenceReader, Texts
-from data2vec2.data.skipped import Skipped
-from data2vec2.data.span_batches import ClassTargets
-from data2vec2.data.tokenizer import save_tokenizer, train_tokenizer
-from data2vec2.modalities import TextModality
-from data2vec2.models import Classifier, Encoder
-from data2vec2.recipes.text_finetune import text_finetune_tiny
-from data2vec2.tasks.classify import ClassifyTask, RegressTask
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Classifier
+from data2vec2.modalities.text.config import TextConfig, TextFinetuneConfig
+from data2vec2.modalities.text.model import TextModality
+from data2vec2.modalities.text.reader import SentenceReader, Texts
+from data2vec2.modalities.text.recipes import text_finetune_tiny
+from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from data2vec2.training.loop import _Trainer
 from data2vec2.training.parallel import ALONE
 from data2vec2.training.run import RunFolder
-from tests.unit.models.test_pretraining import no_waiting
+from tests.unit.method.test_pretraining import no_waiting
 
 CPU, TOKENS = torch.device("cpu"), 256
 TEXTS = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()["text"][:2_000:20]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data2vec2.training.best import Best
+from data2vec2.training.checkpoint import Best
 
 
 def linear(value: float) -> nn.Linear:

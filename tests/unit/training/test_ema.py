@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from data2vec2.training.ema import Ema
+from data2vec2.training.optim import Ema
 
 
 def pair() -> tuple[nn.Module, nn.Module]:

@@ -7,25 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
+from data2vec2.recipes import get_recipe
 from torch import Tensor
 
-from data2vec2.config import EmaConfig, RunConfig
-from data2vec2.data.image import ImageReader
+from data2vec2.config.run import EmaConfig, RunConfig
+from data2vec2.data.account import Skipped
 from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
-from data2vec2.evaluation.features import Normalise
-from data2vec2.models import Data2Vec2
-from data2vec2.nn.gather import complement, take
-from data2vec2.recipes import get_recipe
+from data2vec2.method.gather import complement, take
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities.image.reader import ImageReader, Normalise
 from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import Checkpoint
 from data2vec2.training.loop import Outcome, _Trainer, train
 from data2vec2.training.parallel import ALONE
 from data2vec2.training.progress import TrainingBar
 from data2vec2.training.run import RunFolder
-from tests.unit.models.test_pretraining import no_waiting
+from tests.unit.method.test_pretraining import no_waiting
 
 CPU = torch.device("cpu")
 

@@ -7,11 +7,16 @@ import math
 
 import pytest
 import torch
-
-from data2vec2.config import EncoderConfig, FinetuneOptimConfig, ImageConfig, OptimConfig
-from data2vec2.modalities import ImageModality
-from data2vec2.models import Classifier, Data2Vec2, Encoder
 from data2vec2.recipes import get_recipe
+
+from data2vec2.config.finetune import FinetuneOptimConfig
+from data2vec2.config.model import EncoderConfig
+from data2vec2.config.run import OptimConfig
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Classifier
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities.image.config import ImageConfig
+from data2vec2.modalities.image.model import ImageModality
 from data2vec2.training.optim import (
     build_optimizer,
     learning_rate,

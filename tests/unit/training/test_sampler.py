@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import ImageConfig, ImageDataConfig, MaskConfig
-from data2vec2.data.image import Bad, ImageReader
-from data2vec2.data.loader import MaskedBatch, MaskedBatches, iterate
+from data2vec2.config.model import MaskConfig
+from data2vec2.data.account import Skipped
+from data2vec2.data.batch import MaskedBatch, MaskedBatches, iterate
+from data2vec2.data.reader import Bad
 from data2vec2.data.records import open_data
 from data2vec2.data.sampler import GlobalBatches
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.data.skipped import Skipped
 from data2vec2.errors import UserError
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.reader import ImageReader
 
 
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(100, 32), (32, 32), (7, 32), (1, 4), (64, 16), (33, 1)])

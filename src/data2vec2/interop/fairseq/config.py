@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
-from data2vec2.config import AudioConfig, ImageDataConfig, RunConfig, TextConfig, from_dict, to_dict
-from data2vec2.interop.fairseq.keys import Kind
-from data2vec2.recipes import RECIPES
+from data2vec2.config import ArchitectureConfig, DataConfig, RunConfig, from_dict, to_dict
+from data2vec2.interop.fairseq.original import PRETRAINED_AS, get
+from data2vec2.modalities import kinds, read_run_config, recipes
+from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.image.config import ImageDataConfig
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text.config import TextConfig
 
 NEEDED = object()
 OURS = object()
 """Marks of values that must be there, and of those that stay as in our recipe where they are not there."""
 OWN = "data2vec2"
 """Part of a configuration in which a model of ours says how its pictures are normalised."""
-TASKS = {"image": "mae_image_pretraining", "audio": "audio_pretraining", "text": "masked_lm"}
 
 # M: "model.modalities.image" or another; D: its "decoder"; G: "optimizer.groups.default"
 # whose   the original's key                ours                               where it is left out
@@ -74,82 +76,134 @@ FIXED = (
     ("audio", "M.learned_alibi_scale",          True),
     ("audio", "M.learned_alibi_scale_per_head", True),
     ("audio", "M.conv_pos_pre_ln",              False),
+    ("audio", "task.normalize",                 True),
 )  # fmt: skip
-_NORMS = (("layer_norm", "target_layer"), ("final_norm", "targets"))
+SIZES = ("base", "large", "huge14")
+"""Released models, in our recipes' names."""
+NORMS = (("layer_norm", "target_layer"), ("final_norm", "targets"))
+
+# of       task of pre-training        what gives outputs, fine-tuned: the model's name          and its task's
+TASKS = {
+    "image": ("mae_image_pretraining", "mean",             "mae_image_classification",     "mae_image_classification"),
+    "audio": ("audio_pretraining",     "letters",          "wav2vec_ctc",                  "audio_finetuning"),
+    "text":  ("masked_lm",             "first",            "data2vec_text_classification", "sentence_prediction"),
+}  # fmt: skip
 
 
-def run_config(kind: Kind, cfg: Mapping[str, Any], vocab_size: int | None) -> RunConfig:
+def read_config(kind: str, cfg: Any, vocabulary: tuple[int, ...] | None) -> RunConfig | ModelInfo:
     """Our configuration of a pre-training run of the original; what it leaves open is as in our recipe.
 
-    `cfg` is the original's whole, with `model`; `vocab_size` that of a model of text. `ValueError` for what is missing
-    or is not understood.
+    `cfg` is the original's whole, with `model`, in which a model without decoder has no objective: then only what is
+    known of the encoder is returned. `vocabulary`: entries and width of that of a model of text. `ValueError` for what
+    is missing or is not understood.
     """
-    _check_fixed(kind, cfg)
-    base = _recipe(kind, int(_needed(kind, cfg, "model.embed_dim")))
-    values = to_dict(base)
-    for whose, theirs, ours, default in TABLE:
-        if whose in ("", kind):
-            found = _get(cfg, _path(kind, theirs), default)
-            if found is NEEDED:
-                raise ValueError(f"cfg has no {_path(kind, theirs)}")
-            if found is not OURS and not (theirs.startswith("D.") and _get(cfg, _path(kind, "D"), None) is None):
-                _set(values, ours, found)
-    values["model"]["targets"] |= _target_norms(cfg)
-    values["model"]["loss"]["cls_loss_weight"] = _cls_loss_weight(cfg)
-    _set_optimiser(kind, cfg, values)
+    released = [recipes()[name]() for size in SIZES if (name := f"{kind}_{size}") in recipes()]
+    # Fine-tuned models of text don't say their shape; that of a released one is known by its width.
+    width = vocabulary[-1] if cfg is None and vocabulary else get(cfg, "model.embed_dim")
+    run = next((run for run in released if run.model.encoder.embed_dim == width), None)
+    if cfg is None:
+        if run is None:
+            raise ValueError("it does not say its model's shape; --pretrained names the file that it was made from")
+        return run
+    for path, value in _rows(FIXED, kind):
+        if (found := get(cfg, path, value)) != value:
+            raise ValueError(f"{path} is {found!r}, and only {value!r} can be converted")
+    values = to_dict(run or released[0])
+    for path, ours, default in _rows(TABLE, kind):
+        if (found := get(cfg, path, default)) is NEEDED:
+            raise ValueError(f"cfg has no {path}")
+        if found is not OURS:
+            _set(values, ours, found)
+    modality = values["model"]["modality"]
     if kind == "audio":
-        values["model"]["modality"] |= _waveform_stem(cfg)
-    if kind == "image":  # a run of ours; the original knows ImageNet's statistics only
-        values["data"] |= _get(cfg, OWN, {})
-    if vocab_size is not None:
-        values["model"]["modality"]["vocab_size"] = vocab_size
-    encoder, decoder = values["model"]["encoder"], values["model"]["decoder"]
-    if _get(cfg, _path(kind, "D"), None) is None:  # a model without decoder: a placeholder that fits
-        decoder["groups"] = math.gcd(decoder["groups"], encoder["embed_dim"])
-    return from_dict(RunConfig, values)
+        modality |= _waveform_stem(cfg)
+    values["data"] |= get(cfg, OWN, {})  # of a run of ours; the original knows ImageNet's statistics only
+    if vocabulary is not None:
+        modality["vocab_size"] = vocabulary[0]
+    if get(cfg, _path(kind, "D"), OURS) is None:
+        architecture = {"modality": modality, "encoder": values["model"]["encoder"]}
+        return ModelInfo(
+            model=from_dict(ArchitectureConfig, architecture, "model", kinds=kinds()),
+            data=from_dict(DataConfig, values["data"], "data", kinds=kinds()),
+        )
+    _set_training(kind, cfg, values)
+    return read_run_config(values)
 
 
-def original_config(run: RunConfig) -> dict[str, Any]:
-    """Undo `run_config`: what the original needs to build the model; `ValueError` for what it can't do."""
-    modality, kind = run.model.modality, run.model.modality.kind
+def _set_training(kind: str, cfg: Any, values: dict[str, Any]) -> None:
+    """What stands in another form there, of the objective and the optimiser."""
+    model, optim = values["model"], values["optim"]
+    for ours, suffix in NORMS:
+        chosen = [norm for norm in ("instance", "layer") if get(cfg, f"model.{norm}_norm_{suffix}", False)]
+        if len(chosen) > 1:
+            raise ValueError(f"cfg.model has both instance_norm_{suffix} and layer_norm_{suffix}")
+        model["targets"][ours] = chosen[0] if chosen else "none"
+    # The original weighs a sum over the rows of one device (in the released runs, of 16 pictures), ours their mean.
+    rows = int(get(cfg, "dataset.batch_size") or 16) * int(get(cfg, "model.clone_batch", 1))
+    model["loss"]["cls_loss_weight"] = float(f"{float(get(cfg, 'model.cls_loss') or 0.0) * rows:.12g}")
+    if (betas := get(cfg, _path(kind, "G.optimizer.adam_betas"))) is not None:  # a pair, or its text
+        pair = re.findall(r"\d*\.?\d+", betas) if isinstance(betas, str) else betas
+        optim["beta1"], optim["beta2"] = map(float, pair)
+    if isinstance(clip := get(cfg, "optimization.clip_norm"), int | float):
+        optim["clip_norm"] = float(clip) or None
+    optim |= {"warmup_updates": int(optim["warmup_updates"]), "lr": float(optim["lr"])}
+    values["train"]["updates"] = int(values["train"]["updates"])
+
+
+def original_config(config: RunConfig | ModelInfo) -> dict[str, Any]:
+    """Undo `read_config`: what the original needs to build the model; `ValueError` for what it can't do."""
+    modality, encoder = config.model.modality, config.model.encoder
+    kind, ours = modality.kind, to_dict(config)
+    if kind not in TASKS:
+        raise ValueError(f"the original has no models of {kind}")
     if isinstance(modality, AudioConfig) and modality.stem != "waveform":
         raise ValueError("the original knows no mel stem")
     if isinstance(modality, TextConfig) and (modality.bos_id, modality.pad_id, modality.eos_id) != (0, 1, 2):
         raise ValueError("the original's bos, pad and eos are 0, 1 and 2, and this model's tokenizer has others")
-    ours = to_dict(run)
     cfg: dict[str, Any] = {"_name": None}
-    for whose, theirs, name, _ in TABLE:
-        if whose in ("", kind):
-            _set(cfg, _path(kind, theirs), _get(ours, name, None))
-    for whose, theirs, value in FIXED:
-        if whose in ("", kind):
-            _set(cfg, _path(kind, theirs), value)
+    known = [(path, get(ours, name, OURS)) for path, name, _ in _rows(TABLE, kind)]
+    for path, value in (*_rows(FIXED, kind), *known):
+        if value is not OURS:
+            _set(cfg, path, value)
     own, model = cfg["model"]["modalities"][kind], cfg["model"]
-    for ours_name, suffix in _NORMS:
-        chosen = getattr(run.model.targets, ours_name)
-        model |= {f"{norm}_norm_{suffix}": chosen == norm for norm in ("instance", "layer")}
-    rows = run.train.batch_size * run.model.masks.num_masks
-    model |= {
-        "_name": "data2vec_multi",
-        "supported_modality": kind.upper(),
-        "cls_loss": run.model.loss.cls_loss_weight / rows,
-        "post_mlp_drop": run.model.encoder.dropout,
-        "ema_encoder_only": kind == "text",
-    }
-    own |= {"type": kind.upper(), "ema_local_encoder": kind == "image", "prenet_dropout": run.model.encoder.dropout}
+    model |= {"_name": "data2vec_multi", "supported_modality": kind.upper()}
+    model |= {"post_mlp_drop": encoder.dropout, "ema_encoder_only": kind == "text"}
+    own |= {"type": kind.upper(), "ema_local_encoder": kind == "image", "prenet_dropout": encoder.dropout}
     if isinstance(modality, AudioConfig):
         own["feature_encoder_spec"] = format_spec(modality.conv_dim, modality.layers)
         own["conv_pos_width"] = modality.position_kernel * modality.position_depth
+    _set(cfg, "task._name", TASKS[kind][0])
+    if isinstance(config.data, ImageDataConfig):
+        cfg[OWN] = {name: ours["data"][name] for name in ("mean", "std", "eval_crop")}
+    if isinstance(config, ModelInfo):
+        model["skip_ema"], own["decoder"] = True, None
+        return cfg
+    for name, suffix in NORMS:
+        chosen = getattr(config.model.targets, name)
+        model |= {f"{norm}_norm_{suffix}": chosen == norm for norm in ("instance", "layer")}
+    model["cls_loss"] = config.model.loss.cls_loss_weight / (config.train.batch_size * config.model.masks.num_masks)
     group = cfg["optimizer"]["groups"]["default"]
-    group["optimizer"] |= {"_name": "adam", "adam_betas": [run.optim.beta1, run.optim.beta2]}
+    group["optimizer"] |= {"_name": "adam", "adam_betas": [config.optim.beta1, config.optim.beta2]}
     group["lr_scheduler"] |= {"_name": "cosine"}
     cfg["optimizer"] |= {"_name": "composite", "dynamic_groups": True}
-    cfg["optimization"] |= {"lr": [run.optim.lr], "clip_norm": run.optim.clip_norm or 0.0}
-    cfg["dataset"] = {"batch_size": run.train.batch_size}
-    cfg["task"] = {**cfg.get("task", {}), "_name": TASKS[kind], **({"normalize": True} if kind == "audio" else {})}
-    if isinstance(run.data, ImageDataConfig):
-        cfg[OWN] = {name: _get(ours["data"], name, None) for name in ("mean", "std", "eval_crop")}
+    cfg["optimization"] |= {"lr": [config.optim.lr], "clip_norm": config.optim.clip_norm or 0.0}
+    cfg["dataset"] = {"batch_size": config.train.batch_size}
     return cfg
+
+
+def finetuned_config(info: ModelInfo) -> dict[str, Any]:
+    """The original's configuration of a fine-tuned model for an export of ours; `ValueError` if it has no such one."""
+    cfg = original_config(info)
+    _, head, name, task = TASKS[info.kind]
+    if head != ("letters" if info.letters else info.pooling):
+        raise ValueError(f"it has no classifier of {info.kind} whose pooling is {info.pooling}")
+    place = PRETRAINED_AS["recognizer" if info.letters else "classifier"]
+    size = {"num_classes": len(info.classes)} if info.classes else {}
+    return {
+        "_name": None,
+        "model": {"_name": name, place: cfg, **size},
+        "task": {"_name": task, **(size or {"normalize": True})},
+    }
 
 
 def parse_spec(spec: str) -> tuple[int, list[tuple[int, int]]]:
@@ -174,83 +228,29 @@ def format_spec(channels: int, layers: tuple[tuple[int, int], ...]) -> str:
     return " + ".join(f"[({channels}, {kernel}, {stride})]" for kernel, stride in layers)
 
 
-def _waveform_stem(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    channels, layers = parse_spec(str(_needed("audio", cfg, "M.feature_encoder_spec")))
-    width, depth = (int(_needed("audio", cfg, f"M.conv_pos_{name}")) for name in ("width", "depth"))
+def _waveform_stem(cfg: Any) -> dict[str, Any]:
+    found = {name: get(cfg, f"model.modalities.audio.{name}") for name in ("feature_encoder_spec", "conv_pos_width")}
+    if missing := [name for name, value in found.items() if value is None]:
+        raise ValueError(f"cfg has no model.modalities.audio.{missing[0]}")
+    channels, layers = parse_spec(str(found["feature_encoder_spec"]))
+    depth = int(get(cfg, "model.modalities.audio.conv_pos_depth"))
     return {
         "stem": "waveform",
         "conv_dim": channels,
         "conv_kernels": [kernel for kernel, _ in layers],
         "conv_strides": [stride for _, stride in layers],
-        "position_kernel": max(3, width // max(1, depth)),
+        "position_kernel": max(3, int(found["conv_pos_width"]) // max(1, depth)),
     }
 
 
-def _target_norms(cfg: Mapping[str, Any]) -> dict[str, str]:
-    norms = {}
-    for ours, suffix in _NORMS:
-        chosen = [n for n in ("instance", "layer") if _get(cfg, f"model.{n}_norm_{suffix}", False)]
-        if len(chosen) > 1:
-            raise ValueError(f"cfg.model has both instance_norm_{suffix} and layer_norm_{suffix}")
-        norms[ours] = chosen[0] if chosen else "none"
-    return norms
-
-
-def _cls_loss_weight(cfg: Mapping[str, Any]) -> float:
-    """The original weighs a sum over the rows of one device (in the released runs, of 16 pictures), ours their mean."""
-    weight = float(_get(cfg, "model.cls_loss", 0.0) or 0.0)
-    rows = int(_get(cfg, "dataset.batch_size", None) or 16) * int(_get(cfg, "model.clone_batch", 1))
-    return float(f"{weight * rows:.12g}")
-
-
-def _set_optimiser(kind: Kind, cfg: Mapping[str, Any], values: dict[str, Any]) -> None:
-    """What stands in another form there."""
-    betas = _get(cfg, _path(kind, "G.optimizer.adam_betas"), None)
-    if betas is not None:  # a pair, or its text
-        pair = re.findall(r"\d*\.?\d+", betas) if isinstance(betas, str) else betas
-        values["optim"]["beta1"], values["optim"]["beta2"] = map(float, pair)
-    if isinstance(clip := _get(cfg, "optimization.clip_norm", None), int | float):
-        values["optim"]["clip_norm"] = float(clip) or None
-    for name, number in (("warmup_updates", int), ("lr", float)):
-        values["optim"][name] = number(values["optim"][name])
-    values["train"]["updates"] = int(values["train"]["updates"])
-
-
-def _check_fixed(kind: Kind, cfg: Mapping[str, Any]) -> None:
-    for whose, theirs, value in FIXED:
-        if whose in ("", kind) and (found := _get(cfg, _path(kind, theirs), value)) != value:
-            raise ValueError(f"{_path(kind, theirs)} is {found!r}, and only {value!r} can be converted")
-
-
-def _recipe(kind: Kind, embed_dim: int) -> RunConfig:
-    """The released recipe of this width, else base."""
-    released = [name for name in RECIPES if name in (f"{kind}_base", f"{kind}_large", f"{kind}_huge14")]
-    runs = [RECIPES[name]() for name in released]
-    return next((run for run in runs if run.model.encoder.embed_dim == embed_dim), runs[0])
+def _rows(table: Sequence[tuple[Any, ...]], kind: str) -> list[tuple[Any, ...]]:
+    """Rows of a modality, with whole paths for the original's keys."""
+    return [(_path(kind, theirs), *rest) for whose, theirs, *rest in table if whose in ("", kind)]
 
 
 def _path(kind: str, key: str) -> str:
-    """The whole path of a key of the table."""
-    places = {"M": f"model.modalities.{kind}", "G": "optimizer.groups.default"}
-    places["D"] = f"{places['M']}.decoder"
-    first, dot, rest = key.partition(".")
-    return f"{places.get(first, first)}{dot}{rest}"
-
-
-def _needed(kind: Kind, cfg: Mapping[str, Any], key: str) -> Any:
-    if (found := _get(cfg, _path(kind, key), NEEDED)) is NEEDED:
-        raise ValueError(f"cfg has no {_path(kind, key)}")
-    return found
-
-
-def _get(values: Any, path: str, default: Any) -> Any:
-    """What stands at a path of nested mappings or namespaces, else `default`."""
-    for name in path.split("."):
-        values = values if isinstance(values, Mapping) else getattr(values, "__dict__", {})
-        if name not in values:
-            return default
-        values = values[name]
-    return values
+    own, (first, dot, rest) = f"model.modalities.{kind}", key.partition(".")
+    return {"M": own, "D": f"{own}.decoder", "G": "optimizer.groups.default"}.get(first, first) + dot + rest
 
 
 def _set(values: dict[str, Any], path: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""A checkpoint of the original as an exported folder.
+"""A checkpoint of the original as an exported folder, and a run or an export as such a checkpoint.
 
 Beside the files of an export stand, so that nothing is lost:
 
@@ -9,10 +9,10 @@ Beside the files of an export stand, so that nothing is lost:
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
+import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,86 +20,188 @@ import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from data2vec2.config import ModelConfig, RunConfig, TextDataConfig, to_dict
+from data2vec2.config import ArchitectureConfig, ModelConfig, RunConfig, to_dict
 from data2vec2.data.letters import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UserError
+from data2vec2.files import sha256_of, whole_folder
 from data2vec2.interop.card import converted_card
-from data2vec2.interop.export import ExportInfo, export_classifier, export_encoder, export_recognizer, new_folder
-from data2vec2.interop.fairseq.files import to_json
-from data2vec2.interop.fairseq.keys import Kind, Part, leftovers, original_name, our_name, state_dict
-from data2vec2.interop.fairseq.original import Original
-from data2vec2.modalities import build_modality
-from data2vec2.models import Classifier, Data2Vec2, Encoder, SpeechRecognizer
+from data2vec2.interop.fairseq.config import finetuned_config, original_config
+from data2vec2.interop.fairseq.keys import original_name, original_tensors, our_name, our_tensors
+from data2vec2.interop.fairseq.original import LETTERS, Original, from_json, read_letters, read_lines, to_json
+from data2vec2.interop.folder import export_model, export_of, read_export
+from data2vec2.method.encoder import make_teacher
+from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
+from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import read_run_config, tools_of
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.interop import AnyModel
+from data2vec2.modalities.text.config import TextDataConfig
+from data2vec2.modalities.text.tokenizer import (
+    SPECIAL,
+    TOKENIZER_FILES,
+    load_tokenizer,
+    original_tokenizer,
+    save_tokenizer,
+)
+from data2vec2.training.checkpoint import load_newest
+from data2vec2.training.run import CONFIG
 
 ABOUT, TENSORS, PRETRAINING = "original.json", "original.safetensors", "pretraining.yaml"
 LEFT = "leftover."
 """Before the original's names in original.safetensors."""
-Weights = Literal["student", "teacher"]
+GPT2 = ("encoder.json", "vocab.bpe", "dict.txt")
+"""The original's files of a tokenizer."""
+NEVER = -1e4
+"""Bias of symbols that the original's vocabulary has and ours has not."""
 
 
 def write_folder(
     original: Original,
     source: Path,
-    run: RunConfig,
+    config: RunConfig | ModelInfo,
     folder: Path,
     *,
-    weights: Weights = "student",
-    tokenizer: Path | None = None,
-    classes: tuple[str, ...] | None = None,
-) -> ExportInfo:
+    weights: Literal["student", "teacher"],
+    vocabulary: Path | None,
+    classes: Path | None,
+) -> ModelInfo:
     """Write `folder`, a new one, in one step; returns what the export says of itself.
 
-    `run` is the configuration, of which a fine-tuned file only uses the encoder's shape; `tokenizer` the folder of a
-    model of text; `classes` the names of a classifier's, else numbers. `UserError` where the file is not what the
-    configuration says, lacks something or has too much.
+    `config` is the configuration, of which a fine-tuned file only uses the encoder's shape; `vocabulary` a file or
+    folder with the letters or the tokenizer, else they are looked for beside `source`; `classes` a file with the names
+    of a classifier's, else numbers. `UserError` where the file is not what the configuration says, lacks something or
+    has too much.
     """
-    parts = _parts(original, run.model, source)
-    head = {_head_name(name, original.kind, source): t for name, t in original.head.items()}
-    encoder = dict(parts["student"])
+    parts, left = _parts(original, config.model, source)
+    beside = {f"{part}.{name}": t for part in ("teacher", "decoder") for name, t in parts[part].items()}
+    beside |= {f"{LEFT}{name}": tensor for name, tensor in left.items()}
+    encoder = parts["student"]
     if weights == "teacher":
         if not parts["teacher"]:
             raise UserError(f"{source} has no teacher; leave --weights teacher out")
-        encoder |= parts["teacher"]
-        beside = {f"student.{name}": tensor for name, tensor in parts["student"].items()}
-    else:
-        beside = {}
-    beside |= {f"{part}.{name}": t for part in ("teacher", "decoder") for name, t in parts[part].items()}
-    beside |= {f"{LEFT}{name}": t for name, t in leftovers(original.student, original.ema).items()}
-    info = _info(original, run, head, source, tokenizer, classes)
-    about = {
-        "source": source.name,
-        "sha256": _sha256(source),
-        "kind": original.kind,
-        "job": original.job,
-        "weights": weights,
-        "head_name": original.head_name,
-        "symbols": original.symbols,
-        "dropped": original.dropped,
-        "cfg": to_json(original.cfg),
-    }
-    with new_folder(folder) as new:
-        _export(original, encoder, head, info, new, converted_card(info, about))
-        (new / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
-        save_file({name: tensor.contiguous() for name, tensor in beside.items()}, new / TENSORS)
-        if original.job == "pretraining":
-            (new / PRETRAINING).write_text(yaml.safe_dump(to_dict(run), sort_keys=False), encoding="utf-8")
+        beside |= {f"student.{name}": tensor for name, tensor in encoder.items()}
+        encoder = encoder | parts["teacher"]
+    try:
+        head = {our_name(name, original.kind, "head", 0): tensor.float() for name, tensor in original.head.items()}
+    except KeyError as error:
+        raise UserError(f"{source}: {error.args[0]}") from error
+    place = vocabulary or source.parent
+    dictionary = place / LETTERS if place.is_dir() else place
+    if original.stage == "recognizer" and (vocabulary or dictionary.is_file()):
+        original = replace(original, symbols=(*SPECIAL, *read_letters(dictionary)))
+    with tempfile.TemporaryDirectory() as temporary:
+        info = ModelInfo(model=config.model, data=config.data)
+        if original.vocabulary is not None:
+            tokenizer = _tokenizer(original.vocabulary[0], place, Path(temporary))
+            info = replace(info, data=TextDataConfig(tokenizer=str(tokenizer)))
+        if original.stage != "pretraining":
+            info = _with_outputs(info, original, head, source, classes)
+        about = {
+            "source": source.name,
+            "sha256": sha256_of(source),
+            "kind": original.kind,
+            "job": original.stage,
+            "weights": weights,
+            "head_name": original.head_name,
+            "symbols": original.symbols,
+            "dropped": original.dropped,
+            "cfg": to_json(original.cfg),
+        }
+        with whole_folder(folder) as new:
+            export_model(_model(original, info, encoder, head), info, new, converted_card(info, about))
+            (new / ABOUT).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            save_file({name: tensor.contiguous() for name, tensor in beside.items()}, new / TENSORS)
+            if original.stage == "pretraining" and isinstance(config, RunConfig):
+                (new / PRETRAINING).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
     return info
 
 
-def read_beside(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
-    """original.json and original.safetensors of a converted folder; none and nothing of another export."""
-    if not (folder / ABOUT).is_file():
-        return None, {}
+def _parts(
+    original: Original, config: ArchitectureConfig, source: Path
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Tensors of student, teacher and decoder by our names without these words, all that must be there; and leftovers.
+
+    `UserError` for missing and unexpected tensors and for other shapes, in the original's names.
+    """
+
+    def theirs(name: str) -> str:
+        part = "teacher" if name.startswith("teacher.") else "student"
+        said = original_name(name, original.kind, part, config.encoder.prenet_depth)
+        return f"_ema.{said}" if part == "teacher" else said
+
     try:
-        about = json.loads((folder / ABOUT).read_text("utf-8"))
-        return dict(about), load_file(folder / TENSORS)
-    except (OSError, ValueError, TypeError, SafetensorError) as error:
-        raise UserError(f"{folder / ABOUT} and {TENSORS} beside it can't be read: {error}") from error
+        found, left = our_tensors(config, original.student, original.ema)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{source} does not fit its configuration: {error.args[0]}") from error
+    with torch.device("meta"):  # only shapes are needed
+        if isinstance(config, ModelConfig):
+            whole: nn.Module = Data2Vec2(config, tools_of(original.kind).build(config))
+        else:
+            student = build_encoder(config)
+            whole = nn.ModuleDict({"student": student, "teacher": make_teacher(student)})
+    expected = whole.state_dict()
+    needed = {"student", "decoder" if original.stage == "pretraining" else "", "teacher" if original.ema else ""}
+    missing = [name for name in expected if name.split(".")[0] in needed and name not in found]
+    for what, names in (("lacks", missing), ("has unexpected", [name for name in found if name not in expected])):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(f"{source} {what} {theirs(names[0])}{more}; it must be as its configuration says")
+    parts: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}, "decoder": {}}
+    for name, tensor in found.items():
+        if tensor.shape != (needs := expected[name].shape):
+            shapes = f"has shape {list(tensor.shape)}, and by its configuration {list(needs)} is needed"
+            raise UserError(f"{source}: {theirs(name)} {shapes}")
+        part, _, rest = name.partition(".")
+        parts[part][rest] = tensor.float()
+    return parts, left
 
 
-def original_letters(symbols: tuple[str, ...]) -> Letters:
+def _with_outputs(
+    info: ModelInfo, original: Original, head: Mapping[str, Tensor], source: Path, classes: Path | None
+) -> ModelInfo:
+    """What a head gives; `UserError` where names of classes or letters are missing or not as many as outputs."""
+    if "head.weight" not in head:
+        raise UserError(f"{source} has no head, although its names are those of a fine-tuned model")
+    outputs = len(head["head.weight"])
+    if original.stage == "recognizer":
+        symbols = original.symbols or ()
+        if len(symbols) != outputs:
+            found = f"the vocabulary has {len(symbols)} symbols" if symbols else "nothing says which letters"
+            raise UserError(f"{source} has {outputs} outputs, and {found}; --vocabulary names the right {LETTERS}")
+        try:
+            return replace(info, letters=our_letters(symbols))
+        except ValueError as error:
+            raise UserError(f"the vocabulary of {source} is not one of letters: {error}") from error
+    names = read_lines(classes) if classes else list(map(str, range(outputs)))
+    if len(names) != outputs:
+        raise UserError(f"--classes has {len(names)} lines, and {source} has {outputs} outputs")
+    of_first = "dense.0.weight" in head  # as RoBERTa's, for GLUE, whose single output is a number
+    pooling: Pooling = "first" if of_first else "mean"
+    return replace(info, classes=tuple(names), pooling=pooling, regression=of_first and outputs == 1)
+
+
+def _model(original: Original, info: ModelInfo, encoder: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> AnyModel:
+    """The model itself; `UserError` for another head."""
+    weights = dict(encoder)
+    with torch.device("meta"):  # only shapes are needed
+        model: AnyModel = (module := build_encoder(info.model))
+        if original.stage != "pretraining":
+            weights = {**{f"encoder.{name}": tensor for name, tensor in encoder.items()}, **head}
+            if info.letters is not None:
+                model = SpeechRecognizer(module, len(info.letters))
+            else:
+                model = Classifier(module, len(info.classes), pooling=info.pooling)
+    try:
+        model.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        raise UserError(f"the head is not that of a {original.kind} {original.stage}: {error}") from error
+    return model
+
+
+def our_letters(symbols: tuple[str, ...]) -> Letters:
     """The vocabulary of a recogniser whose outputs have these symbols; `ValueError` where it is not one of letters.
 
     The original's `<s>` is the blank; its letters, in capitals, become small ones, as this package writes.
@@ -114,126 +216,99 @@ def original_letters(symbols: tuple[str, ...]) -> Letters:
     return Letters(ours)
 
 
-def _parts(original: Original, config: ModelConfig, source: Path) -> dict[str, dict[str, Tensor]]:
-    """Tensors of student, teacher and decoder by our names without these words, all that must be there."""
-    try:
-        found = state_dict(config, original.student, original.ema)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{source} does not fit its configuration: {error.args[0]}") from error
-    with torch.device("meta"):
-        expected = Data2Vec2(config).state_dict()
-    needed = {"student"} | ({"decoder"} if original.job == "pretraining" else set())
-    needed |= {"teacher"} if original.ema else set()
-    missing = [name for name in expected if name.split(".")[0] in needed and name not in found]
-    _compare(missing, expected, found, original.kind, config.encoder.prenet_depth, source)
-    parts: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}, "decoder": {}}
-    for name, tensor in found.items():
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor.float()
-    return parts
-
-
-def _compare(
-    missing: list[str],
-    expected: Mapping[str, Tensor],
-    found: Mapping[str, Tensor],
-    kind: Kind,
-    prenet_depth: int,
-    source: Path,
-) -> None:
-    """`UserError` for missing and unexpected tensors and for other shapes, in the original's names."""
-
-    def theirs(name: str) -> str:
-        part: Part = "teacher" if name.startswith("teacher.") else "student"
-        return ("_ema." if part == "teacher" else "") + original_name(name, kind, part, prenet_depth)
-
-    for what, names in (("lacks", missing), ("has unexpected", [name for name in found if name not in expected])):
-        if names:
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            raise UserError(f"{source} {what} {theirs(names[0])}{more}; it must be as its configuration says")
-    for name, tensor in found.items():
-        if tensor.shape != expected[name].shape:
+def _tokenizer(entries: int, place: Path, temporary: Path) -> Path:
+    """Folder of the tokenizer, made in `temporary` where `place` has the original's files."""
+    folder = place
+    if not (place / TOKENIZER_FILES[0]).is_file():
+        if missing := [name for name in GPT2 if not (place / name).is_file()]:
             raise UserError(
-                f"{source}: {theirs(name)} has shape {list(tensor.shape)}, and by its configuration "
-                f"{list(expected[name].shape)} is needed"
+                f"a model of text needs its tokenizer: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
+                f"in {place}; --vocabulary names the folder with {', '.join(GPT2)}"
             )
+        save_tokenizer(original_tokenizer(*(place / name for name in GPT2)), temporary)
+        folder = temporary
+    if (size := load_tokenizer(folder).size) != entries:
+        raise UserError(f"the tokenizer in {place} has {size} entries, and the model {entries}; it is another's")
+    return folder
 
 
-def _head_name(name: str, kind: Kind, source: Path) -> str:
+def read_beside(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]:
+    """original.json and original.safetensors of a converted folder; none and nothing of another export."""
+    if not (folder / ABOUT).is_file():
+        return None, {}
     try:
-        return our_name(name, kind, "head", 0)
-    except KeyError as error:
-        raise UserError(f"{source}: {error.args[0]}") from error
+        about = json.loads((folder / ABOUT).read_text("utf-8"))
+        return dict(about), load_file(folder / TENSORS)
+    except (OSError, ValueError, TypeError, SafetensorError) as error:
+        raise UserError(f"{folder / ABOUT} and {TENSORS} beside it can't be read: {error}") from error
 
 
-def _info(
-    original: Original,
-    run: RunConfig,
-    head: Mapping[str, Tensor],
-    source: Path,
-    tokenizer: Path | None,
-    classes: tuple[str, ...] | None,
-) -> ExportInfo:
-    """What the export says; `UserError` where names of classes or letters are missing or not as many as outputs."""
-    data = TextDataConfig(tokenizer=str(tokenizer)) if original.kind == "text" else run.data
-    info = ExportInfo(model=run.model, data=data)
-    if original.job == "pretraining":
-        return info
-    if "head.weight" not in head:
-        raise UserError(f"{source} has no head, although its names are those of a fine-tuned model")
-    outputs = len(head["head.weight"])
-    if original.job == "recognizer":
-        symbols = original.symbols or ()
-        if len(symbols) != outputs:
-            found = f"the vocabulary has {len(symbols)} symbols" if symbols else "nothing says which letters"
-            raise UserError(f"{source} has {outputs} outputs, and {found}; --vocabulary names the right dict.ltr.txt")
-        try:
-            return dataclasses.replace(info, letters=original_letters(symbols))
-        except ValueError as error:
-            raise UserError(f"the vocabulary of {source} is not one of letters: {error}") from error
-    if classes is not None and len(classes) != outputs:
-        raise UserError(f"--classes has {len(classes)} lines, and {source} has {outputs} outputs")
-    of_text = original.kind == "text"
-    return dataclasses.replace(
-        info,
-        classes=classes or tuple(map(str, range(outputs))),
-        pooling="first" if of_text else "mean",
-        regression=of_text and outputs == 1,
+def pretrained_tensors(weights: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors by the names of `Data2Vec2` of an export: the student's, or what a converted one has beside it."""
+    found = {f"student.{n.removeprefix('encoder.')}": t for n, t in weights.items() if n.startswith("encoder.")}
+    return found | {name: tensor for name, tensor in beside.items() if not name.startswith(LEFT)}
+
+
+def read_folder(source: Path) -> tuple[Original, int]:
+    """What a `.pt` file of the original holds of a run or an export, and the updates of its training where known.
+
+    Every tensor and the configuration of a converted folder are those of the file it was made of. A run gives student,
+    teacher and decoder; an export that is not converted has only its encoder and head. `UserError` if the original has
+    no such model.
+    """
+    try:
+        return _of_run(source) or (_of_export(export_of(source)), 0)
+    except ValueError as error:
+        raise UserError(f"{source} can't become a checkpoint of the original: {error}") from error
+
+
+def _of_run(run: Path) -> tuple[Original, int] | None:
+    """Of a run of pre-training with a checkpoint; none of another."""
+    if not (run / CONFIG).is_file():
+        return None
+    checkpoint, _ = load_newest(run / "checkpoints")
+    if checkpoint is None or not any(name.startswith("student.") for name in checkpoint.groups["model"]):
+        return None
+    config = read_run_config(yaml.safe_load((run / CONFIG).read_text("utf-8")))
+    cfg = original_config(config)
+    student, ema = original_tensors(config.model, checkpoint.groups["model"], None)
+    made = Original(kind=config.data.kind, stage="pretraining", cfg=cfg, student=student, ema=ema, head={})
+    return made, checkpoint.step
+
+
+def _of_export(folder: Path) -> Original:
+    info, weights = read_export(folder)
+    about, beside = read_beside(folder)
+    head = {n.replace("classifier.", "head.").replace("lm_head.", "head."): t for n, t in weights.items()}
+    head = {name: tensor for name, tensor in head.items() if not name.startswith("encoder.")}
+    symbols, left, head_name = None, None, "sentence_classification_head"
+    if about is not None:
+        cfg, head_name, symbols = from_json(about["cfg"]), about["head_name"], about["symbols"]
+        left = {name.removeprefix(LEFT): tensor for name, tensor in beside.items() if name.startswith(LEFT)}
+    else:
+        cfg = original_config(info) if info.what == "encoder" else finetuned_config(info)
+        if info.letters is not None:
+            symbols, head = _as_dictionary(info.letters, head)
+    student, ema = original_tensors(info.model, pretrained_tensors(weights, beside), left)
+    return Original(
+        kind=info.kind,
+        stage="recognizer" if info.letters else "classifier" if info.classes else "pretraining",
+        cfg=cfg,
+        student=student,
+        ema=ema,
+        head={original_name(name, info.kind, "head", 0): tensor for name, tensor in head.items()},
+        head_name=head_name,
+        symbols=tuple(symbols) if symbols else None,
     )
 
 
-def _export(
-    original: Original,
-    encoder: Mapping[str, Tensor],
-    head: Mapping[str, Tensor],
-    info: ExportInfo,
-    folder: Path,
-    card: str,
-) -> None:
-    with torch.device("meta"):  # only its shape is needed
-        module = Encoder(info.model.encoder, build_modality(info.model))
-    if original.job == "pretraining":
-        module.load_state_dict(dict(encoder), assign=True)
-        export_encoder(module, info.model, info.data, folder, card)
-        return
-    outputs = len(head["head.weight"])
-    model: Classifier | SpeechRecognizer
-    if original.job == "recognizer":
-        model = SpeechRecognizer(module, outputs)
-    else:
-        model = Classifier(module, outputs, pooling=info.pooling)
-    weights = {f"encoder.{name}": tensor for name, tensor in encoder.items()}
-    weights |= {name: tensor.float() for name, tensor in head.items()}
-    try:
-        model.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        raise UserError(f"the head is not that of a {original.kind} {original.job}: {error}") from error
-    if isinstance(model, SpeechRecognizer):
-        export_recognizer(model, info, folder, card)
-    else:
-        export_classifier(model, info, folder, card)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _as_dictionary(letters: Letters, head: Mapping[str, Tensor]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
+    """Symbols in the original's order, which begins with four special ones, and the head's outputs likewise."""
+    symbols = (*SPECIAL, *(one for one in letters.symbols if one not in (BLANK, *SPECIAL)))
+    ids = {**letters.ids, "<s>": letters.ids[BLANK], "<pad>": None}
+    weight, bias = (torch.zeros(len(symbols), *head[f"head.{n}"].shape[1:]) for n in ("weight", "bias"))
+    bias.fill_(NEVER)
+    for place, symbol in enumerate(symbols):
+        if (own := ids.get(symbol)) is not None:
+            weight[place], bias[place] = head["head.weight"][own], head["head.bias"][own]
+    return symbols, {"head.weight": weight, "head.bias": bias}

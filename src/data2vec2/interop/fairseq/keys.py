@@ -1,25 +1,26 @@
 """Tensors of the original data2vec 2.0 and ours: one table of names, read in both directions.
 
 A pre-trained file holds the student, the decoder and, under `_ema`, the teacher. The fixed image positions are in the
-file but not parameters of ours: they are checked, and what stood in the file is kept as it was (`leftovers`).
+file but not parameters of ours: they are checked, and what stood in the file is kept as it was.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Literal
 
 from torch import Tensor
 
-from data2vec2.config import ImageConfig, ModelConfig
-from data2vec2.nn.positions import sincos_2d
+from data2vec2.config import ArchitectureConfig
+from data2vec2.modalities.image.config import ImageConfig
+from data2vec2.modalities.image.model import sincos_2d
+from data2vec2.modalities.text.config import TextConfig
 
-Kind = Literal["image", "audio", "text"]
-Part = Literal["student", "teacher", "head"]
+KINDS = ("image", "audio", "text")
 POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
 OLD_POSITIONS = "positional_encoder.pos_embed"
 """How the name of the positions ends in old files."""
+EMBEDDING = "modality_encoders.TEXT.local_encoder.embed_tokens.weight"
 STRAY = "encoder_mask"
 """A tensor of old files that means nothing."""
 
@@ -51,56 +52,17 @@ KEYS = (
 )  # fmt: skip
 
 
-def our_name(original: str, kind: Kind, part: Part, prenet_depth: int) -> str:
-    """Our name of an original one; `KeyError` if the table has no place for it."""
+def our_name(original: str, kind: str, part: str, prenet_depth: int) -> str:
+    """Our name of an original one; `KeyError` if the table has no place for it. `part`: student, teacher or head."""
     return _translate(original, kind, part, prenet_depth, source=0)
 
 
-def original_name(ours: str, kind: Kind, part: Part, prenet_depth: int) -> str:
+def original_name(ours: str, kind: str, part: str, prenet_depth: int) -> str:
     """Undo `our_name`."""
     return _translate(ours, kind, part, prenet_depth, source=1)
 
 
-def state_dict(config: ModelConfig, student: Mapping[str, Tensor], ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict for `Data2Vec2` from an original file's `model` entries and its nested `_ema`.
-
-    `KeyError` for a key that has no place, `ValueError` for stored positions that are not the ones we compute.
-    """
-    ours = {}
-    parts: tuple[tuple[Part, Mapping[str, Tensor]], ...] = (("student", student), ("teacher", ema))
-    for part, tensors in parts:
-        for name, tensor in tensors.items():
-            if _is_positions(name):
-                _check_positions(config, name, tensor)
-            elif not name.endswith(STRAY):
-                ours_name = our_name(name, config.modality.kind, part, config.encoder.prenet_depth)
-                ours[ours_name] = tensor.flatten() if ours_name.endswith("alibi_scale_H") else tensor
-    return ours
-
-
-def leftovers(student: Mapping[str, Tensor], ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What has no place in our model but belongs into a file of the original: `student.NAME` and `teacher.NAME`."""
-    parts = (("student", student), ("teacher", ema))
-    return {f"{part}.{POSITIONS}": t for part, tensors in parts for name, t in tensors.items() if _is_positions(name)}
-
-
-def original_tensors(
-    kind: Kind, prenet_depth: int, ours: Mapping[str, Tensor], left: Mapping[str, Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Undo `state_dict` and `leftovers`: the `model` entries, and the teacher's for `_ema`."""
-    student: dict[str, Tensor] = {}
-    teacher: dict[str, Tensor] = {}
-    for name, tensor in ours.items():
-        part: Part = "teacher" if name.startswith("teacher.") else "student"
-        shaped = tensor.view(1, 1, -1, 1, 1) if name.endswith("alibi_scale_H") else tensor
-        (teacher if part == "teacher" else student)[original_name(name, kind, part, prenet_depth)] = shaped
-    for name, tensor in left.items():
-        part_name, _, original = name.partition(".")
-        (teacher if part_name == "teacher" else student)[original] = tensor
-    return student, teacher
-
-
-def _translate(name: str, kind: Kind, part: Part, prenet_depth: int, *, source: int) -> str:
+def _translate(name: str, kind: str, part: str, prenet_depth: int, *, source: int) -> str:
     shifts = {"#": 0, "#<P": 0, "#+1": 1, "#+P": prenet_depth}
     groups = {"*": "(?P<rest>.+)", **dict.fromkeys(shifts, r"(?P<number>\d+)")}
     for whose, *columns in KEYS:
@@ -121,14 +83,59 @@ def _translate(name: str, kind: Kind, part: Part, prenet_depth: int, *, source: 
     raise KeyError(f"unknown key {name!r} in a data2vec 2.0 model")
 
 
-def _is_positions(name: str) -> bool:
-    return name == POSITIONS or name.endswith(OLD_POSITIONS)
+def our_tensors(
+    model: ArchitectureConfig, student: Mapping[str, Tensor], ema: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A state dict for `Data2Vec2` from an original file's `model` entries and its nested `_ema`, and leftovers.
+
+    Leftovers have no place in our model, but belong into a file of the original: `student.NAME` and `teacher.NAME`.
+    `KeyError` for a key that has no place, `ValueError` for stored positions that are not the ones we compute.
+    """
+    ours, left = {}, {}
+    for part, tensors in (("student", student), ("teacher", ema)):
+        for name, tensor in tensors.items():
+            if name == POSITIONS or name.endswith(OLD_POSITIONS):
+                _check_positions(model, name, tensor)
+                left[f"{part}.{POSITIONS}"] = tensor
+            elif not name.endswith(STRAY):
+                ours_name = our_name(name, model.modality.kind, part, model.encoder.prenet_depth)
+                ours[ours_name] = tensor.flatten() if ours_name.endswith("alibi_scale_H") else tensor
+    return ours, left
 
 
-def _check_positions(config: ModelConfig, name: str, tensor: Tensor) -> None:
+def original_tensors(
+    model: ArchitectureConfig, ours: Mapping[str, Tensor], left: Mapping[str, Tensor] | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Undo `our_tensors`: the `model` entries, and the teacher's for `_ema`.
+
+    `left` is none for a model that was never the original's: it gets what belongs into a file. `ValueError` for
+    positions that the original has not.
+    """
+    modality, encoder = model.modality, model.encoder
+    student: dict[str, Tensor] = {}
+    teacher: dict[str, Tensor] = {}
+    for name, tensor in ours.items():
+        if name.endswith("alibi_scale_H"):
+            tensor = tensor.view(1, 1, -1, 1, 1)
+        elif name == "student.modality.stem.tokens.weight" and isinstance(modality, TextConfig):
+            tensor = tensor * modality.token_scale  # the original has no factor beside the embeddings
+        part, into = ("teacher", teacher) if name.startswith("teacher.") else ("student", student)
+        into[original_name(name, modality.kind, part, encoder.prenet_depth)] = tensor
+    if left is None and isinstance(modality, ImageConfig):
+        if modality.position_grid != modality.grid:
+            raise ValueError("it sees pictures of another size than it was pre-trained with")
+        positions = sincos_2d(encoder.embed_dim, modality.grid)[None]
+        left = {f"{part}.{POSITIONS}": positions.clone() for part in ("student", *(["teacher"] if teacher else []))}
+    for name, tensor in (left or {}).items():
+        part, _, original = name.partition(".")
+        (teacher if part == "teacher" else student)[original] = tensor
+    return student, teacher
+
+
+def _check_positions(model: ArchitectureConfig, name: str, tensor: Tensor) -> None:
     """`ValueError` for positions that are not ours, as far as half precision shows."""
-    if not isinstance(config.modality, ImageConfig):
-        raise ValueError(f"{name} in a model of {config.modality.kind}")
-    expected = sincos_2d(config.encoder.embed_dim, config.modality.position_grid)
+    if not isinstance(model.modality, ImageConfig):
+        raise ValueError(f"{name} in a model of {model.modality.kind}")
+    expected = sincos_2d(model.encoder.embed_dim, model.modality.position_grid)
     if tensor.shape[1:] != expected.shape or not (tensor[0].float() - expected).abs().max() <= 2e-3:
-        raise ValueError(f"{name} is not the 2-D sine-cosine table for a grid of {config.modality.grid}")
+        raise ValueError(f"{name} is not the 2-D sine-cosine table for a grid of {model.modality.grid}")

@@ -1,32 +1,72 @@
-"""A checkpoint of the original as one object: which model it is, and its parts by name."""
+"""The original's `.pt` files: read without running what a stranger may have put into them, recognised, and written."""
 
 from __future__ import annotations
 
+import argparse
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from data2vec2.errors import UserError
-from data2vec2.interop.fairseq.files import DICTIONARY, StandIn, read_checkpoint
-from data2vec2.interop.fairseq.keys import STRAY, Kind
+from data2vec2.files import whole_file
+from data2vec2.interop.fairseq.keys import EMBEDDING, KINDS, STRAY
+from data2vec2.modalities.text.tokenizer import SPECIAL
 
-Job = Literal["pretraining", "classifier", "recognizer"]
-PREFIXES: dict[Job, str] = {"pretraining": "", "classifier": "model.", "recognizer": "w2v_encoder.w2v_model."}
+DICTIONARY = "fairseq.data.dictionary.Dictionary"
+"""The class of the vocabulary in files that were fine-tuned for speech; only its list of symbols is looked at."""
+Stage = Literal["pretraining", "classifier", "recognizer"]
+PREFIXES: dict[Stage, str] = {"pretraining": "", "classifier": "model.", "recognizer": "w2v_encoder.w2v_model."}
 """What stands before the encoder's names."""
+PRETRAINED_AS = {"classifier": "pretrained_model_args", "recognizer": "w2v_args"}
+"""Where in the model's configuration that of its pre-training stands."""
 HEADS = "classification_heads."
+LETTERS = "dict.ltr.txt"
+"""A recogniser's letters, in a file beside its own."""
 FIRST_VERSION = ("data2vec_audio", "data2vec_text", "data2vec_vision", "beit", "data2vec_image")
+
+_SCALAR = np.float64(0).__reduce__()[0]
+# What a file may hold beside tensors and plain containers.
+_ALLOWED: list[Any] = [
+    argparse.Namespace,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    (_SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *{type(np.dtype(code)) for code in "?bhilqefd"},
+]
+
+
+class StandIn:
+    """What is read in place of an object of another program: its state, and nothing that could act."""
+
+    of: str
+    """The object's class."""
+
+    def __new__(cls, *arguments: Any) -> StandIn:
+        """Keep what the object would have been made of."""
+        made = super().__new__(cls)
+        made.state = {"arguments": list(arguments)} if arguments else {}
+        return made
+
+    def __init__(self, *arguments: Any) -> None:
+        self.state: dict[str, Any]
+
+    def __setstate__(self, state: Any) -> None:
+        self.state |= state if isinstance(state, dict) else {"state": state}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Original:
     """What a `.pt` file of the original holds."""
 
-    kind: Kind
-    job: Job
+    kind: str
+    stage: Stage
     cfg: Any
     """The whole configuration, as it stands in the file; none where there is none."""
     student: dict[str, Tensor]
@@ -45,13 +85,63 @@ class Original:
     @property
     def pretraining_cfg(self) -> Any:
         """The configuration that the encoder was pre-trained with; none where the file has none."""
-        model = _of(self.cfg, "model")
-        if self.job == "pretraining":
+        if self.stage == "pretraining":
             return self.cfg
-        found = _of(model, "pretrained_model_args" if self.job == "classifier" else "w2v_args")
-        if found is not None and _of(found, "model") is None:  # the model's part alone
-            found = {"model": found}
-        return found
+        found = get(self.cfg, f"model.{PRETRAINED_AS[self.stage]}")
+        return found if found is None or get(found, "model") is not None else {"model": found}  # the model's part alone
+
+    @property
+    def vocabulary(self) -> tuple[int, ...] | None:
+        """Entries and width of the vocabulary of a model that reads text."""
+        found = self.student.get(EMBEDDING)
+        return tuple(found.shape) if found is not None and found.ndim == 2 else None
+
+
+def get(values: Any, path: str, default: Any = None) -> Any:
+    """What stands at a path of nested mappings or namespaces, else `default`."""
+    for name in path.split("."):
+        values = values if isinstance(values, Mapping) else getattr(values, "__dict__", {})
+        if name not in values:
+            return default
+        values = values[name]
+    return values
+
+
+def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """The content of an original `.pt` file: tensors, plain values, and a `StandIn` for each object of `allow`.
+
+    `UserError` if it can't be read, is not a dictionary, or holds objects of other classes.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; give a .pt file of the original")
+    with path.open("rb") as file:
+        if file.read(64).lstrip()[:1] == b"<":
+            raise UserError(f"{path} is a web page and no checkpoint: its download went wrong; fetch it again")
+    stand_ins = [(type(name.rpartition(".")[2], (StandIn,), {"of": name}), name) for name in (DICTIONARY, *allow)]
+    try:
+        with torch.serialization.safe_globals([*_ALLOWED, *stand_ins]):
+            # Mapped into memory, so that the optimiser's part of the file is not read.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # whatever a damaged or hostile file makes of the reader
+        raise UserError(_reason(path, str(error) or type(error).__name__)) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}, not the dictionary of a checkpoint")
+    return content
+
+
+def _reason(path: Path, message: str) -> str:
+    """Why a file was not read, in the user's words."""
+    named = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message)
+    if named is None:
+        return f"{path} can't be read as a checkpoint; it may be damaged or cut short ({message.splitlines()[0]})"
+    if "is blocked" in message:
+        return f"{path} calls {named[1]}: it is a program in disguise and is not read"
+    name = named[1] if "." in named[1] else f"builtins.{named[1]}"  # as PyTorch's message shortens it
+    return (
+        f"{path} can't be read as a checkpoint: it holds an object of {name}, and files are read only if they hold "
+        "tensors and plain values, because others could run a program; data2vec2 convert --allow "
+        f"{name} reads its state as plain values, and runs nothing of it"
+    )
 
 
 def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
@@ -59,28 +149,29 @@ def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
     content = read_checkpoint(path, allow)
     tensors = _tensors(content.get("model"), path)
     ema = _tensors(tensors.pop("_ema", {}), path)
-    job, kind = _recognise(tensors, content.get("cfg"), path)
-    prefix = PREFIXES[job]
-    of_encoder = {name for name in tensors if name.startswith(prefix)}
-    student = {name.removeprefix(prefix): tensors[name] for name in tensors if name in of_encoder}
-    head, names = {}, set()
-    for name in tensors.keys() - of_encoder:
-        if named := re.fullmatch(rf"{re.escape(HEADS)}([^.]+)\.(.+)", name):
+    stage, kind = _recognise(tensors, content.get("cfg"), path)
+    student, head, names = {}, {}, set()
+    for name, tensor in tensors.items():
+        if name.startswith(PREFIXES[stage]):
+            student[name.removeprefix(PREFIXES[stage])] = tensor
+        elif named := re.fullmatch(rf"{re.escape(HEADS)}([^.]+)\.(.+)", name):
             names.add(named[1])
-        head[f"{HEADS}{named[2]}" if named else name] = tensors[name]
+            head[f"{HEADS}{named[2]}"] = tensor
+        else:
+            head[name] = tensor
     if len(names) > 1:
         raise UserError(f"{path} has several heads ({', '.join(sorted(names))}); only files with one are converted")
     strays = [name for name in (*tensors, *ema) if name.endswith(STRAY)]
-    kept = {"cfg", "model"} | ({"task_state"} if job == "recognizer" else set())
+    kept = {"cfg", "model"} | ({"task_state"} if stage == "recognizer" else set())
     return Original(
         kind=kind,
-        job=job,
+        stage=stage,
         cfg=content.get("cfg"),
         student=student,
         ema=ema,
         head=head,
-        head_name=names.pop() if names else "",
-        symbols=_symbols(content.get("task_state")),
+        head_name="".join(names),
+        symbols=_symbols(get(content, "task_state.target_dictionary")),
         dropped=(*sorted(name for name in content.keys() - kept if content[name]), *strays),
     )
 
@@ -95,18 +186,16 @@ def _tensors(value: Any, path: Path) -> dict[str, Any]:
     return dict(value)
 
 
-def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Job, Kind]:
+def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Stage, str]:
     """What a file is, by the names of its tensors."""
     found = {(m[1], m[2].lower()) for name in tensors if (m := re.match(r"(.*?)modality_encoders\.([A-Z]+)\.", name))}
-    jobs: dict[str, Job] = {prefix: job for job, prefix in PREFIXES.items()}
-    known = {(jobs[prefix], kind) for prefix, kind in found if prefix in jobs and kind in get_args(Kind)}
+    known = [(stage, kind) for stage, prefix in PREFIXES.items() for kind in KINDS if (prefix, kind) in found]
     if len(found) == len(known) == 1:
-        job, kind = known.pop()
-        return job, kind  # type: ignore[return-value]
+        return known[0]
     if found:
         which = ", ".join(sorted(f"{prefix}{kind}" for prefix, kind in found))
         raise UserError(f"{path} holds encoders of {which}; only models of one of image, audio and text are converted")
-    name = str(_of(_of(cfg, "model"), "_name") or "")
+    name = str(get(cfg, "model._name") or "")
     if name in FIRST_VERSION:
         name = f"{name} (version 1 of data2vec)"
     elif any(".feature_extractor.conv_layers" in f".{tensor}" for tensor in tensors):
@@ -115,15 +204,83 @@ def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Job, K
     raise UserError(f"{path} is no model of data2vec 2.0, the only one that is converted: {says}")
 
 
-def _symbols(task_state: Any) -> tuple[str, ...] | None:
+def _symbols(dictionary: Any) -> tuple[str, ...] | None:
     """The symbols of the dictionary in a file that was fine-tuned for speech."""
-    dictionary = _of(task_state, "target_dictionary")
-    if not (isinstance(dictionary, StandIn) and dictionary.of == DICTIONARY):
-        return None
-    symbols = dictionary.state.get("symbols")
+    known = isinstance(dictionary, StandIn) and dictionary.of == DICTIONARY
+    symbols = dictionary.state.get("symbols") if known else None
     return tuple(map(str, symbols)) if isinstance(symbols, list) else None
 
 
-def _of(value: Any, name: str) -> Any:
-    """An entry of a mapping or namespace, if there is one."""
-    return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+def write_original(path: Path, original: Original, step: int = 0) -> None:
+    """Write a file as the original's tools read it, whole or not at all, and a recogniser's letters beside it.
+
+    It has what the original's loader looks at besides; its optimiser starts anew. `UserError` if it can't be written.
+    """
+    dictionary, letters = path.with_name(LETTERS), list((original.symbols or ())[len(SPECIAL) :])
+    if letters and dictionary.exists() and read_letters(dictionary) != letters:  # found before anything is written
+        raise UserError(f"{dictionary} exists, with other letters; give OUT in another folder")
+    model: dict[str, Any] = {PREFIXES[original.stage] + name: tensor for name, tensor in original.student.items()}
+    for name, tensor in original.head.items():
+        model[name.replace(HEADS, f"{HEADS}{original.head_name}.", 1)] = tensor
+    history = {"criterion_name": "ModelCriterion", "optimizer_name": "FairseqOptimizer", "num_updates": step}
+    content = {
+        "args": None,
+        "cfg": original.cfg,
+        "model": {**model, **({"_ema": original.ema} if original.ema else {})},
+        "criterion": None,
+        "optimizer_history": [{**history, "lr_scheduler_state": {}}],
+        "task_state": {},
+        "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "previous_training_time": 0},
+        "last_optimizer_state": None,
+    }
+    with whole_file(path, exclusive=True) as file:
+        torch.save(content, file)
+    if letters and not dictionary.exists():
+        with whole_file(dictionary) as file:
+            file.writelines(f"{letter} 1\n".encode() for letter in letters)
+
+
+def read_letters(dictionary: Path) -> list[str]:
+    """The symbols of a dictionary of the original, which has one and a count on each line."""
+    return [line.rsplit(" ", 1)[0] for line in read_lines(dictionary)]
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
+    try:
+        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+
+
+def to_json(value: Any) -> Any:
+    """Nested plain values as JSON has them, from which `from_json` makes the same; objects as their state."""
+    if isinstance(value, argparse.Namespace):
+        return {"<type>": "Namespace", "value": to_json(vars(value))}
+    if isinstance(value, StandIn):
+        return {"<type>": value.of, "value": to_json(value.state)}
+    if isinstance(value, tuple):
+        return {"<type>": "tuple", "value": to_json(list(value))}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: to_json(item) for key, item in value.items()}
+        return {"<type>": "items", "value": [to_json([key, item]) for key, item in value.items()]}
+    if isinstance(value, list):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def from_json(value: Any) -> Any:
+    """Undo `to_json`."""
+    if isinstance(value, list):
+        return [from_json(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if make := _MADE_OF.get(value.get("<type>", "")):
+        return make(from_json(value["value"]))
+    return {key: from_json(item) for key, item in value.items()}
+
+
+_MADE_OF: dict[str, Any] = {"Namespace": lambda found: argparse.Namespace(**found), "tuple": tuple, "items": dict}

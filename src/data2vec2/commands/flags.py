@@ -1,0 +1,78 @@
+"""Fields of a configuration as flags of a command line: `--section.field value`. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from data2vec2.config import FinetuneConfig, RunConfig
+from data2vec2.errors import UsageError
+from data2vec2.modalities import kinds
+
+C = TypeVar("C", RunConfig, FinetuneConfig)
+OWN = ("optim", "data", "train")
+"""Sections of fine-tuning that are not the task's; the task's own stand without its name."""
+
+
+def split(words: Sequence[str], config: type[RunConfig | FinetuneConfig]) -> tuple[list[str], list[str]]:
+    """The words that set fields of a configuration of any modality, and all others.
+
+    `UsageError` for a field that does not exist, with the nearest one.
+    """
+    known, flags, others, place = dict(_flags(config, "")), [], [], 0
+    while place < len(words):
+        name, _, value = words[place].partition("=")
+        if not name.startswith("--") or "." not in name:
+            others.append(words[place])
+            place += 1
+            continue
+        key = name.replace("_", "-")
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(f"unknown flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+        flags += [key, value] if value else [key]
+        place += 1
+        wanted = 0 if value else known[key]
+        while place < len(words) and (wanted > 0 or wanted < 0) and not words[place].startswith("--"):
+            flags.append(words[place])
+            place, wanted = place + 1, wanted - 1
+    return flags, others
+
+
+def applied(config: C, flags: Sequence[str]) -> C:
+    """The configuration with what the words set; a value that can't be ends the program as a usage error."""
+    if not flags:
+        return config
+    named = [_full(word, config) if word.startswith("--") else word for word in flags]
+    return tyro.cli(type(config), default=config, args=named, prog="data2vec2", config=(tyro.conf.AvoidSubcommands,))
+
+
+def help_of(config: RunConfig | FinetuneConfig) -> str:
+    """What the fields mean and which values they have now."""
+    sections: Any = tyro.extras.get_parser(type(config), default=config, config=(tyro.conf.AvoidSubcommands,))
+    return str(sections.format_help()).replace("--task.", "--")
+
+
+def _full(flag: str, config: RunConfig | FinetuneConfig) -> str:
+    """The flag as the configuration's fields nest."""
+    own = isinstance(config, RunConfig) or flag.removeprefix("--").split(".")[0] in OWN
+    return flag if own else f"--task.{flag.removeprefix('--')}"
+
+
+def _flags(cls: type, prefix: str) -> Iterator[tuple[str, int]]:
+    """Every flag, and how many words follow it: 0 or 1, or -1 for any number."""
+    for option in kinds().get(cls, {"": cls}).values():
+        hints = typing.get_type_hints(option)
+        for field in dataclasses.fields(option):
+            name, hint = field.name.replace("_", "-"), hints[field.name]
+            if dataclasses.is_dataclass(hint):
+                yield from _flags(typing.cast(type, hint), prefix if name == "task" else f"{prefix}{name}.")
+            elif hint is bool:
+                yield from ((f"--{prefix}{name}", 0), (f"--{prefix}no-{name}", 0))
+            else:
+                yield f"--{prefix}{name}", -1 if "tuple" in str(hint) else 1

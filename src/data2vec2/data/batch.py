@@ -1,0 +1,137 @@
+"""From the sampler's order to batches of tensors, in this process or in workers.
+
+Shapes: `B` samples, `M` masks, `N = B*M` student rows, `K` kept tokens, `T` tokens, `D` width, `L` letters of a text.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from data2vec2.data.reader import Bad, ReadBatch, Reader
+from data2vec2.data.sampler import Order, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Inputs of one step, each sample once, and what a task adds to them."""
+
+    inputs: Tensor
+    """As read, not yet normalised: `B` and the axes of a sample."""
+    lengths_B: Tensor | None = None
+    """Real length of each sample's first axis; none: all are full."""
+    keep_ids_NK: Tensor | None = None
+    """Places that the M student rows of each sample keep; row `b * M + m` belongs to sample `b`."""
+    targets: Tensor | None = None
+    """What the model should say: classes `BC`, numbers `B1` (float32), or letters `BL` with zeros behind each text."""
+    target_lengths_B: Tensor | None = None
+    """Letters of each text."""
+    time_masks_BT: Tensor | None = None
+    """True at tokens that become noise."""
+    channel_masks_BD: Tensor | None = None
+    """True at channels that become 0."""
+    freeze_encoder: bool = False
+    """Whether only the head learns from this batch."""
+    bad: tuple[Bad, ...] = ()
+    """Samples that could not be read and were replaced."""
+    weight: float = 1.0
+    """Of this process's mean loss in the mean over processes: 1 where all have equally many samples."""
+    size: float = 1.0
+    """What a sample counts in a batch size: 1, or its length with padding (`Reader.size`)."""
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Micro-batches of at most `size` (at least one sample)."""
+        count, total = max(1, int(size / self.size)), len(self)
+        for start in range(0, total, count):
+            part = slice(start, start + count)
+            yield replace(self.each(lambda rows: rows.reshape(total, -1, *rows.shape[1:])[part].flatten(0, 1)), bad=())  # noqa: B023
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device, copied without waiting."""
+        return self.each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory."""
+        return self.each(Tensor.pin_memory)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        return Batch(**(values | changed))
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a batch comes from: all that what is added to it may depend on."""
+
+    plan: Plan
+    read: ReadBatch
+    number: int
+    """Of the step, from 0."""
+    rank: int
+    seed: int
+
+
+Addition = Callable[[Batch, Step], Batch]
+"""What a task adds to a batch: masks, targets, augmentation. Can be pickled; depends on its arguments alone."""
+
+
+class Batches(Dataset[Batch]):
+    """Item `step` is this process's part of that step's batch; it depends on nothing but seed, step and rank."""
+
+    def __init__(
+        self, reader: Reader, order: Order, additions: Sequence[Addition] = (), rank: int = 0, size: int = 1
+    ) -> None:
+        """For process `rank` of `size`."""
+        self.reader, self.order, self.additions, self.rank, self.size = reader, order, additions, rank, size
+
+    def __getitem__(self, step: int) -> Batch:
+        plan = self.order(step).part(self.rank, self.size)
+        read = self.reader.train_batch(plan)
+        batch = Batch(
+            inputs=torch.from_numpy(read.inputs),
+            lengths_B=None if read.lengths_B is None else torch.from_numpy(read.lengths_B),
+            bad=read.bad,
+            weight=plan.weight,
+            size=self.reader.size(read),
+        )
+        for add in self.additions:
+            batch = add(batch, Step(plan, read, step, self.rank, self.order.seed))
+        return batch
+
+
+def iterate(dataset: Dataset[Any], start: int, stop: int, *, workers: int, pin_memory: bool = False) -> Iterator[Any]:
+    """Items `start` to `stop - 1` of a dataset in order, prepared by `workers` processes (0: here)."""
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=workers,
+        pin_memory=pin_memory,
+        worker_init_fn=_quiet_worker if workers else None,
+        # Workers must be this process's own children: then they notice when it is killed, and end.
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    return iter(loader)
+
+
+def default_workers(in_memory: bool) -> int:
+    """Reader processes: none for arrays in memory, else half of the cores, at least 1 and at most 8."""
+    return 0 if in_memory else min(8, max(1, (os.cpu_count() or 2) // 2))
+
+
+def _quiet_worker(_: int) -> None:
+    """Leave Ctrl-C to the main process, which saves a checkpoint first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,216 @@
+"""The exported model: a folder that Hugging Face Transformers reads, and this package without it.
+
+    config.json               shape of the encoder, in Hugging Face's names
+    model.safetensors         the encoder's weights, each name after "encoder." (and a head's: "norm.", "classifier.";
+                              of a recogniser "lm_head.")
+    vocab.json, tokenizer_config.json    of a recogniser: its letters
+    preprocessor_config.json  what makes inputs of samples; of text: tokenizer.json
+    README.md                 the model card
+
+Nothing here imports Transformers: the folder is plain JSON and safetensors, and `config.json` alone says what to build.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
+from data2vec2.errors import UserError
+from data2vec2.files import whole_folder
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import POOLINGS, Classifier, Pooling, SpeechRecognizer
+from data2vec2.modalities import specs
+from data2vec2.modalities.fields import (
+    MULTI_LABEL,
+    PREFIX,
+    REGRESSION,
+    SINGLE_LABEL,
+    build_encoder,
+    class_name,
+    from_fields,
+    interop_of,
+    to_fields,
+)
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.interop import PROCESSOR, TOGETHER, AnyModel, read_json
+from data2vec2.training.run import CONFIG
+
+FILES = ("config.json", "model.safetensors", "README.md")
+HEAD_NAMES = {"classifier": "classifier.", "regressor": "classifier.", "recogniser": "lm_head."}
+"""What the last layer of each kind of model is called in the file."""
+
+
+def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> None:
+    """Write a model as a folder for Transformers, in one step: the folder is the old one or the whole new one.
+
+    `info` says what stands on the encoder, and names its classes or letters; `card` is the README's text. An earlier
+    export at `folder` is replaced; `UserError` if something else is there or the folder can't be written.
+    """
+    what = info.what
+    if isinstance(model, Encoder):
+        weights = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
+    else:
+        weights = _renamed(model.state_dict(), "head.", HEAD_NAMES[what])
+        outputs, names = model.head.out_features, len(info.letters if info.letters is not None else info.classes)
+        if outputs != names:
+            raise ValueError(f"{names} names of classes or letters for {outputs} outputs")
+    _write(weights, {"architectures": [architecture(info)], **_head_fields(info)}, info, folder, card)
+
+
+def architecture(info: ModelInfo) -> str:
+    """Name of the class of Transformers that loads a model."""
+    endings = interop_of(info.kind).heads
+    what = "classifier" if info.what == "regressor" else info.what
+    return class_name(info.kind, "Model" if what == "encoder" else endings[what])
+
+
+def _head_fields(info: ModelInfo) -> dict[str, Any]:
+    """What config.json says of a head."""
+    if info.letters is not None:
+        return {"vocab_size": len(info.letters), "pad_token_id": 0}
+    if not info.classes:
+        return {}
+    return {
+        "id2label": dict(enumerate(info.classes)),
+        "label2id": {name: index for index, name in enumerate(info.classes)},
+        "problem_type": REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL,
+        "pooling": info.pooling,
+    }
+
+
+def export_of(model: Path) -> Path:
+    """The exported folder of a run, or the folder itself; `UserError` for a run that has none yet."""
+    if not (model / CONFIG).is_file():
+        return model
+    if not (model / "exported").is_dir():
+        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it by --resume")
+    return model / "exported"
+
+
+def load_encoder(folder: Path) -> tuple[Encoder, ModelInfo]:
+    """Load the encoder of an exported folder, in eval mode on the CPU in float32, and what belongs to it.
+
+    The head of a classifier is left out. `UserError` if the folder is not an export, or is one of another model type
+    or with damaged files.
+    """
+    info, weights = read_export(folder)
+    encoder = build_encoder(info.model)
+    own = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
+    _load_weights(encoder, own, folder)
+    return encoder.eval(), info
+
+
+def load_classifier(folder: Path) -> tuple[Classifier, ModelInfo]:
+    """Load a fine-tuned classifier as `load_encoder` loads an encoder; `UserError` also if the model has no head."""
+    info, weights = read_export(folder)
+    if not info.classes:
+        found = "a recogniser of speech, whose head has letters" if info.letters else "an encoder without a head"
+        raise UserError(f"{folder} holds {found}; make a classifier of it with data2vec2 finetune classify")
+    return _loaded(
+        Classifier(build_encoder(info.model), len(info.classes), pooling=info.pooling), info, weights, folder
+    )
+
+
+def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ModelInfo]:
+    """Load a recogniser, as `load_encoder` loads an encoder; `UserError` also for another model."""
+    info, weights = read_export(folder)
+    if info.letters is None:
+        raise UserError(f"{folder} holds no recogniser of speech; make one of it with data2vec2 finetune ctc")
+    return _loaded(SpeechRecognizer(build_encoder(info.model), len(info.letters)), info, weights, folder)
+
+
+def load_model(folder: Path) -> tuple[AnyModel, ModelInfo]:
+    """Load what an exported folder holds, with its head if it has one."""
+    info, _ = read_export(folder)
+    if info.letters is not None:
+        return load_recognizer(folder)
+    return load_classifier(folder) if info.classes else load_encoder(folder)
+
+
+def _loaded(model: Any, info: ModelInfo, weights: Mapping[str, Tensor], folder: Path) -> tuple[Any, ModelInfo]:
+    _load_weights(model, _renamed(weights, HEAD_NAMES[info.what], "head."), folder)
+    return model.eval(), info
+
+
+def _renamed(weights: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
+    return {new + n.removeprefix(old) if n.startswith(old) else n: tensor for n, tensor in weights.items()}
+
+
+def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ModelInfo, folder: Path, card: str) -> None:
+    """Write an export's files to a new folder, which then takes the place of `folder`."""
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    _check_replaceable(folder, info.kind)
+    with whole_folder(folder, replace=True) as new:
+        fields = {**head, "dtype": dtype, **to_fields(info.model)}
+        (new / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        interop_of(info.kind).write(info, new)
+        if info.letters is not None:
+            info.letters.save(new)
+        (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
+    """What an exported folder says, and its weights as named in the file."""
+    fields = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    kind = str(fields.get("model_type")).removeprefix(PREFIX)
+    inputs = interop_of(kind).files[0] if kind in specs() else PROCESSOR
+    for name in (*FILES[:2], inputs):
+        if not (folder / name).is_file() and not (name == PROCESSOR and (folder / TOGETHER).is_file()):
+            inner = folder / "exported"
+            hint = f"; did you mean {inner}?" if inner.is_dir() else "; give a folder that data2vec2 exported"
+            raise UserError(f"{folder} is not an exported model: {name} is missing{hint}")
+    try:
+        model, classes = from_fields(fields), _classes(fields)
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'} is not of a model that can be loaded here: {error}") from error
+    recognises = fields.get("architectures") == [class_name(kind, interop_of(kind).heads.get("recogniser", "-"))]
+    pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
+    info = ModelInfo(
+        model=model,
+        data=interop_of(kind).read(model.modality, folder),
+        classes=classes,
+        multi_label=fields.get("problem_type") == MULTI_LABEL,
+        pooling=pooling,
+        regression=fields.get("problem_type") == REGRESSION,
+        letters=Letters.load(folder) if recognises else None,
+    )
+    try:
+        return info, load_file(folder / "model.safetensors")
+    except SafetensorError as error:
+        raise UserError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
+
+
+def _classes(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, if the model has a head; `ValueError` where they are not numbered from 0."""
+    if not fields.get("problem_type"):  # Transformers may write id2label for a model without a head
+        return ()
+    names = fields.get("id2label")
+    if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
+        raise ValueError("id2label must name the classes from 0 on")
+    return tuple(str(names[str(index)]) for index in range(len(names)))
+
+
+def _load_weights(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
+    """Put weights into a module, all of them; `UserError` if they don't fit."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{folder / 'model.safetensors'} does not hold what config.json describes: {error}") from error
+
+
+def _check_replaceable(folder: Path, kind: str) -> None:
+    """Refuse a target that holds anything but an earlier export: replacing it would delete that."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the folder to export to")
+    own = {*FILES, PROCESSOR, VOCAB, TOKENIZER, *interop_of(kind).files}
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own)):
+        raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")

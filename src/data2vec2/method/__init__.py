@@ -1,0 +1,1 @@
+"""The method: networks, masks, targets and losses. Start with `pretraining.py`."""

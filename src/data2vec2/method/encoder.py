@@ -1,0 +1,145 @@
+"""One encoder class for student, teacher, fine-tuning and export.
+
+Shapes: `N` rows, `L` tokens of a row (extra ones first), `T` tokens, `K` kept tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from data2vec2.config.model import EncoderConfig
+from data2vec2.method.attention import AttentionBias
+from data2vec2.method.block import Block, BlockOutput
+from data2vec2.method.modality import Modality, Tokens
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the encoder computed."""
+
+    x_NLD: Tensor
+    """Output of the last block, extra tokens first."""
+    ffn_outputs: list[Tensor]
+    """Every block's feed-forward output `NLD`, prenet first (without blocks that layer-drop left out)."""
+    tokens: Tokens
+    """What the stem made of the inputs."""
+    num_extra_tokens: int
+
+    @property
+    def features_NTD(self) -> Tensor:
+        """Output of the last block without extra tokens."""
+        return self.x_NLD[:, self.num_extra_tokens :]
+
+    def pooled(self) -> Tensor:
+        """Mean of the features over the real tokens of each row, `ND`."""
+        if self.tokens.padding_BT is None:
+            return self.features_NTD.mean(dim=1)
+        real_NT1 = (~self.tokens.padding_BT).unsqueeze(-1).to(self.x_NLD.dtype)
+        return (self.features_NTD * real_NT1).sum(1) / real_NT1.sum(1)
+
+
+class Encoder(nn.Module):
+    """A modality's stem and arrangement, a LayerNorm, then prenet and trunk blocks."""
+
+    def __init__(self, config: EncoderConfig, modality: Modality) -> None:
+        super().__init__()
+        self.config = config
+        self.modality = modality
+        dim = config.embed_dim
+        self.norm: nn.Module = nn.LayerNorm(dim, eps=config.norm_eps) if modality.first_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout if modality.first_norm else 0.0)
+        self.blocks = nn.ModuleList(
+            Block(
+                dim,
+                config.num_heads,
+                mlp_ratio=config.mlp_ratio,
+                norm_eps=config.norm_eps,
+                dropout=config.dropout,
+                attention_dropout=config.attention_dropout,
+            )
+            for _ in range(config.prenet_depth + config.depth)
+        )
+        self.layer_drop = config.layer_drop
+        self.gradient_checkpointing = False  # for less memory: compute each block again in the backward pass
+        initialise(self)
+
+    def forward(
+        self,
+        inputs: Tensor | None = None,
+        *,
+        lengths_B: Tensor | None = None,
+        tokens: Tokens | None = None,
+        keep_ids_NK: Tensor | None = None,
+    ) -> Encoded:
+        """Encode inputs (or a stem's `tokens`): whole samples, or for each student row only its kept tokens.
+
+        `lengths_B` says how much of each input is real where a batch is filled up. In training each block is left out
+        with probability `layer_drop`, for the whole batch.
+        """
+        if tokens is None:
+            assert inputs is not None, "an encoder needs inputs or tokens"
+            tokens = self.modality.tokens(inputs, lengths_B)
+        rows = self.modality.arrange(tokens, keep_ids_NK)
+        x_NLD = self.dropout(self.norm(rows.rows_NLD))
+        ffn_outputs = []
+        for block in self.blocks:
+            if self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop:
+                continue
+            x_NLD, ffn_NLD = self._run(block, x_NLD, rows.bias)
+            ffn_outputs.append(ffn_NLD)
+        return Encoded(x_NLD, ffn_outputs, tokens, self.modality.num_extra_tokens)
+
+    def _run(self, block: nn.Module, x_NLD: Tensor, bias: AttentionBias | None) -> BlockOutput:
+        """A block's output."""
+        if not (self.gradient_checkpointing and self.training):
+            return block(x_NLD, bias)  # type: ignore[no-any-return]
+
+        def run(x_NLD: Tensor) -> BlockOutput:  # with a bias of its own, which no other pass has made dense
+            return block(x_NLD, None if bias is None else replace(bias))  # type: ignore[no-any-return]
+
+        return checkpoint(run, x_NLD, use_reentrant=False)
+
+    def trunk_outputs(self, encoded: Encoded) -> list[Tensor]:
+        """The trunk's feed-forward outputs `NTD` without extra tokens, first layer first."""
+        return [ffn[:, encoded.num_extra_tokens :] for ffn in encoded.ffn_outputs[self.config.prenet_depth :]]
+
+
+def make_teacher(student: Encoder) -> Encoder:
+    """A frozen copy of the student in eval mode, without the parts that the teacher does not own."""
+    teacher = copy.deepcopy(student)
+    owned = student.modality.teacher_owns
+    if "stem" not in owned:
+        teacher.modality.stem = None
+    if "context" not in owned:
+        left = [name for name, _ in teacher.modality.named_parameters()] + list(teacher.norm.state_dict())
+        assert not left, f"the teacher should not own {left}, but the student's arrangement has them"
+    return teacher.requires_grad_(False).eval()
+
+
+def initialise(module: nn.Module) -> None:
+    """Initialise every parameter of a model, in place, from torch's default generator.
+
+    Linear and Embedding: N(0, 0.02), bias 0. LayerNorm: 1 and 0. Convolutions: PyTorch's default. The modality's own
+    parts as it says (`reset_parameters`); what has other needs (the decoder's projection) is done by its owner, after.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            nn.init.normal_(part.weight, std=0.02)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.zeros_(part.bias)
+        elif isinstance(part, nn.LayerNorm) and part.elementwise_affine:
+            part.reset_parameters()
+    for part in module.modules():
+        if isinstance(part, Modality):
+            part.reset_parameters()
+
+
+@torch.no_grad()
+def pooled_features(encoder: Encoder, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+    """Mean-pooled features `BD` in float32 of whole samples."""
+    return encoder(inputs, lengths_B=lengths_B).pooled().float()  # type: ignore[no-any-return]

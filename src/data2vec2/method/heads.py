@@ -1,0 +1,175 @@
+"""The encoder with a head, as it is fine-tuned: classes or numbers of samples, or a letter at every token.
+
+Shapes: `B` samples, `S` samples of a waveform, `T` tokens, `C` classes, `D` width, `V` symbols of the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data2vec2.method.block import Block
+from data2vec2.method.encoder import Encoded, Encoder, initialise
+from data2vec2.method.modality import Tokens
+
+Pooling = Literal["mean", "linear_softmax", "first"]
+POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+
+
+class Classifier(nn.Module):
+    """Mean of the features over real tokens (without CLS), LayerNorm, Linear; or pooled after these.
+
+    Or of text, as RoBERTa has it: features of the first token, a layer with tanh, Linear.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        drop_path: float = 0.0,
+        pooling: Pooling = "mean",
+        noise_std: float = 0.01,
+    ) -> None:
+        """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block.
+
+        `pooling` linear_softmax is for samples that can have several classes, each for a part of the time.
+        `noise_std` is the deviation of the noise in place of masked tokens.
+        """
+        super().__init__()
+        self.pooling, self.noise_std = pooling, noise_std
+        self.skips_parts = False  # for the loop: whether a pass may leave out trained parts (`freeze_encoder`)
+        dim, config = encoder.config.embed_dim, encoder.config
+        self.encoder = encoder
+        self.norm: nn.Module = nn.Identity() if pooling == "first" else nn.LayerNorm(dim, eps=1e-6)
+        self.dense: nn.Module = nn.Identity()
+        if pooling == "first":
+            self.dense = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
+            initialise(self.dense)
+        self.head = nn.Linear(dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        rates = torch.linspace(0, drop_path, config.depth, device="cpu").tolist()  # Transformers builds on "meta"
+        for block, rate in zip(encoder.blocks[config.prenet_depth :], rates, strict=True):
+            assert isinstance(block, Block)
+            block.drop_path.rate = rate
+
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths_B: Tensor | None = None,
+        time_masks_BT: Tensor | None = None,
+        channel_masks_BD: Tensor | None = None,
+        *,
+        freeze_encoder: bool = False,
+    ) -> Tensor:
+        """Logits `BC` of normalised inputs, of which only the first `lengths_B` of each are real where given.
+
+        Masks and `freeze_encoder` as in `SpeechRecognizer`.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_encoder):
+            tokens = self.encoder.modality.tokens(inputs, lengths_B)
+            tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
+            encoded = self.encoder(tokens=tokens)
+        return pool(encoded, self.pooling, self.of_pooled)
+
+    def of_pooled(self, features_D: Tensor) -> Tensor:
+        """Logits `C` of features that are pooled already, or of single tokens; any axes before."""
+        return self.head(self.dense(self.norm(features_D)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def rescale(self, mean: float, deviation: float) -> None:
+        """Make outputs that were learned as (number - mean) / deviation the numbers themselves."""
+        self.head.weight *= deviation
+        self.head.bias.copy_(self.head.bias * deviation + mean)
+
+
+def pool(encoded: Encoded, pooling: Pooling, head: Callable[[Tensor], Tensor]) -> Tensor:
+    """Logits `BC` of whole samples by a head that gives them for features `D` with any axes before."""
+    if pooling != "linear_softmax":
+        return head(encoded.pooled() if pooling == "mean" else encoded.x_NLD[:, 0])
+    return linear_softmax(head(encoded.features_NTD), encoded.tokens.padding_BT)
+
+
+def linear_softmax(logits_BTC: Tensor, padding_BT: Tensor | None = None) -> Tensor:
+    """Logits `BC` of the classes' probabilities sum p^2 / sum p over real tokens (Wang et al., ICASSP 2019); float32.
+
+    In logarithms: with q = 1 - p, the odds of the pooled probability are sum p^2 / sum p q.
+    """
+    logits_BTC = logits_BTC.float()
+    p_BTC, q_BTC = F.logsigmoid(logits_BTC), F.logsigmoid(-logits_BTC)
+    if padding_BT is not None:
+        p_BTC = p_BTC.masked_fill(padding_BT[..., None], float("-inf"))
+    return (2 * p_BTC).logsumexp(dim=1) - (p_BTC + q_BTC).logsumexp(dim=1)
+
+
+class Recognized(NamedTuple):
+    """What a recogniser says of a batch."""
+
+    logits_BTV: Tensor
+    """Scores of symbols; those of padded tokens say blank (0) for sure."""
+    num_tokens_B: Tensor
+    """Tokens of each sample that are real."""
+
+
+class SpeechRecognizer(nn.Module):
+    """Dropout and Linear on every token of the encoder; symbol 0 is CTC's blank."""
+
+    skips_parts = True
+    """For the loop: a pass may leave out trained parts (`freeze_encoder`)."""
+
+    def __init__(self, encoder: Encoder, num_symbols: int, *, dropout: float = 0.0, noise_std: float = 0.01) -> None:
+        """`noise_std` is the deviation of the noise in place of masked tokens."""
+        super().__init__()
+        self.encoder = encoder
+        self.noise_std = noise_std
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.config.embed_dim, num_symbols)
+        nn.init.xavier_uniform_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths_B: Tensor | None = None,
+        time_masks_BT: Tensor | None = None,
+        channel_masks_BD: Tensor | None = None,
+        *,
+        freeze_encoder: bool = False,
+    ) -> Recognized:
+        """Scores of the symbols for waveforms `BS`, of which `lengths_B` samples are real.
+
+        Masked tokens become noise and masked channels 0 before positions are added (in training). With
+        `freeze_encoder` only the head gets a gradient.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_encoder):
+            tokens = self.encoder.modality.tokens(inputs, lengths_B)
+            tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
+            features_BTD = self.encoder(tokens=tokens).features_NTD
+        return recognized(self.head(self.dropout(features_BTD)), tokens.padding_BT)
+
+
+def recognized(logits_BTV: Tensor, padding_BT: Tensor | None) -> Recognized:
+    """The scores, with those of padded tokens replaced by blank's."""
+    B, T = logits_BTV.shape[:2]
+    if padding_BT is None:
+        return Recognized(logits_BTV, torch.full((B,), T, device=logits_BTV.device))
+    blank_V = torch.full_like(logits_BTV[0, 0], float("-inf"))
+    blank_V[0] = 0.0
+    return Recognized(torch.where(padding_BT[..., None], blank_V, logits_BTV), (~padding_BT).sum(dim=1))
+
+
+def mask_tokens(
+    tokens: Tokens, time_masks_BT: Tensor | None, channel_masks_BD: Tensor | None, noise_std: float
+) -> Tokens:
+    """The tokens with noise N(0, noise_std) where time is masked (True), then 0 where channels are."""
+    x_BTD = tokens.tokens_BTD
+    if time_masks_BT is not None:
+        x_BTD = torch.where(time_masks_BT[..., None], torch.randn_like(x_BTD) * noise_std, x_BTD)
+    if channel_masks_BD is not None:
+        x_BTD = x_BTD.masked_fill(channel_masks_BD[:, None], 0.0)
+    return replace(tokens, tokens_BTD=x_BTD)

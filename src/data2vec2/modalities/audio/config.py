@@ -1,0 +1,212 @@
+"""Configuration of recordings: the model's input, how files are read, and what fine-tuning adds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from data2vec2.config import (
+    DataConfig,
+    EncoderConfig,
+    FinetuneDataConfig,
+    ModalityConfig,
+    TaskConfig,
+    TrainConfig,
+    require,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig(ModalityConfig):
+    """A waveform of one channel, cut into tokens of 20 ms."""
+
+    kind: Literal["audio"] = "audio"
+    """Which modality this is."""
+    sample_rate: int = 16_000
+    """Samples a second; every file is converted to it."""
+    stem: Literal["waveform", "mel"] = "waveform"
+    """waveform: learned convolutions, as published. mel: fixed log-mel spectra and one linear layer, which learns more
+    from little data (LOG.md)."""
+    conv_dim: int = 512
+    """Channels of the waveform stem."""
+    conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
+    """Kernel of each of its layers."""
+    conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
+    """Stride of each of its layers."""
+    num_mels: int = 40
+    """Bins of a frame of the mel stem; a frame is 10 ms, two make a token."""
+    position_depth: int = 5
+    """Convolutional layers that make positions."""
+    position_kernel: int = 19
+    """Their kernel in tokens; odd."""
+    position_groups: int = 16
+    """Their groups; divides the encoder's width."""
+
+    def __post_init__(self) -> None:
+        require(self.sample_rate >= 100, "model.modality.sample_rate", self.sample_rate, "at least 100")
+        for name in ("conv_dim", "num_mels", "position_depth", "position_groups"):
+            require(getattr(self, name) >= 1, f"model.modality.{name}", getattr(self, name), "at least 1")
+        for name in ("conv_kernels", "conv_strides"):
+            value = getattr(self, name)
+            fits = bool(value) and min(value) >= 1 and len(value) == len(self.conv_kernels)
+            require(fits, f"model.modality.{name}", value, "numbers of at least 1, as many kernels as strides")
+        odd = self.position_kernel >= 1 and self.position_kernel % 2 == 1
+        require(odd, "model.modality.position_kernel", self.position_kernel, "odd")
+
+    def check(self, encoder: EncoderConfig) -> None:
+        """`ValueError` for a width that the positions' groups don't divide."""
+        expected = f"a divisor of model.encoder.embed_dim ({encoder.embed_dim})"
+        fits = encoder.embed_dim % self.position_groups == 0
+        require(fits, "model.modality.position_groups", self.position_groups, expected)
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Kernel and stride, in samples or in what the layer before makes, of each step from waveform to tokens."""
+        if self.stem == "waveform":
+            return tuple(zip(self.conv_kernels, self.conv_strides, strict=True))
+        return (self.mel_window, self.mel_hop), (2, 2)
+
+    @property
+    def mel_window(self) -> int:
+        """Samples of a mel frame's window: 25 ms."""
+        return self.sample_rate // 40
+
+    @property
+    def mel_hop(self) -> int:
+        """Samples between mel frames: 10 ms."""
+        return self.sample_rate // 100
+
+    @property
+    def hop(self) -> int:
+        """Samples between the starts of two tokens (320 is 20 ms)."""
+        return math.prod(stride for _, stride in self.layers)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one token sees (400 is 25 ms), and so the shortest input."""
+        field = 1
+        for kernel, stride in reversed(self.layers):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def num_tokens(self, num_samples: int) -> int:
+        """Tokens of a waveform of so many samples: floor((L - kernel) / stride + 1) through all layers."""
+        return max(0, (num_samples - self.receptive_field) // self.hop + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioDataConfig(DataConfig):
+    """How recordings are read."""
+
+    kind: Literal["audio"] = "audio"
+    """Which modality this is for."""
+    min_seconds: float = 2.0
+    """Shorter recordings are left out."""
+    max_seconds: float = 20.0
+    """Longer recordings are cut at random to this length, and very long ones into several pieces."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(0 < self.min_seconds < math.inf, "data.min_seconds", self.min_seconds, "above 0")
+        fits = self.min_seconds <= self.max_seconds < math.inf
+        require(fits, "data.max_seconds", self.max_seconds, f"at least data.min_seconds ({self.min_seconds})")
+
+    def check(self, train: TrainConfig) -> None:
+        """`ValueError` for a batch without room for a recording in every process."""
+        longest = math.ceil(self.max_seconds) * (train.processes or 1)
+        expected = f"at least {longest} seconds, so that every process has a recording of data.max_seconds"
+        require(train.batch_size >= longest, "train.batch_size", train.batch_size, expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioHeadConfig:
+    """What changes of the pre-trained encoder; its shape stays."""
+
+    dropout: float = 0.0
+    """Dropout of the features before the letters' linear layer."""
+    activation_dropout: float = 0.1
+    """Dropout inside the blocks' MLPs."""
+    layer_drop: float = 0.1
+    """Share of training passes in which a block is left out."""
+    freeze_stem: bool = True
+    """Leave the waveform stem's convolutions as pre-trained."""
+    freeze_updates: int = 10_000
+    """Updates at the start in which only the head learns."""
+    pooling: Literal["mean", "linear_softmax"] = "mean"
+    """How tokens become classes: the features' mean; or, where a recording has several tags, each token's
+    probabilities, weighted by themselves."""
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "activation_dropout", "layer_drop"):
+            require(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "from 0 to below 1")
+        require(self.freeze_updates >= 0, "model.freeze_updates", self.freeze_updates, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpanMaskConfig:
+    """What is hidden of a recording in training: spans of tokens, which become noise, and of channels, which become 0.
+
+    Spans overlap: of a share of .65 about half is hidden (1 - exp(-.65)).
+    """
+
+    time_share: float = 0.65
+    """Tokens in spans, as a share of a recording's, as if no two spans met; 0: none."""
+    time_length: int = 10
+    """Tokens of a span (10 are 200 ms)."""
+    channel_share: float = 0.25
+    """Channels in spans, as a share of the width, as if no two spans met; 0: none."""
+    channel_length: int = 64
+    """Channels of a span."""
+    noise_std: float = 0.01
+    """Standard deviation of the noise."""
+
+    def __post_init__(self) -> None:
+        for name in ("time_share", "channel_share"):
+            finite = 0 <= getattr(self, name) < math.inf
+            require(finite, f"masks.{name}", getattr(self, name), "0 or more, and finite")
+        for name in ("time_length", "channel_length"):
+            require(getattr(self, name) >= 1, f"masks.{name}", getattr(self, name), "at least 1")
+        require(self.noise_std >= 0, "masks.noise_std", self.noise_std, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFinetuneDataConfig(AudioDataConfig, FinetuneDataConfig):
+    """How recordings are read in fine-tuning.
+
+    A recording whose speech is written down is never cut: longer ones than max_seconds are left out.
+    """
+
+    max_minutes: float | None = None
+    """Minutes of training recordings that are used, drawn by train.seed; none: all."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        above = self.max_minutes is None or self.max_minutes > 0
+        require(above, "data.max_minutes", self.max_minutes, "above 0, or none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioTaskConfig(TaskConfig):
+    """What fine-tuning changes of an encoder of recordings, and hides of them."""
+
+    kind: Literal["audio"] = "audio"
+    """Which modality this is for."""
+    model: AudioHeadConfig = field(default_factory=AudioHeadConfig)
+    """What changes of the encoder."""
+    masks: SpanMaskConfig = field(default_factory=SpanMaskConfig)
+    """What is hidden in training."""
+
+    def shortened(self, reference: TaskConfig, ratio: float) -> AudioTaskConfig:
+        """As many updates less in which the encoder is frozen, unless their number was set."""
+        assert isinstance(reference, AudioTaskConfig)
+        frozen = reference.model.freeze_updates
+        if self.model.freeze_updates != frozen:
+            return self
+        return replace(self, model=replace(self.model, freeze_updates=round(ratio * frozen)))
+
+    @property
+    def remark(self) -> str:
+        """In how many updates the encoder is frozen."""
+        frozen = self.model.freeze_updates
+        return f", only the head learns in the first {frozen:,}" if frozen else ""

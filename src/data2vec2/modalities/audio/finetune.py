@@ -1,0 +1,255 @@
+"""What fine-tuning on recordings adds: masks of time and channels, frozen parts, and letters.
+
+Shapes: `B` samples, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data2vec2 import rng
+from data2vec2.config import FinetuneConfig
+from data2vec2.data.account import Skipped
+from data2vec2.data.batch import Addition, Batch, Step
+from data2vec2.data.letters import Letters
+from data2vec2.data.reader import Bad
+from data2vec2.data.records import Records, held_out
+from data2vec2.errors import UserError
+from data2vec2.evaluation.recognition import rows_of
+from data2vec2.method import losses
+from data2vec2.method.block import Block
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Classifier, SpeechRecognizer
+from data2vec2.method.masking import draw_spans
+from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
+from data2vec2.modalities.audio.model import WaveformStem
+from data2vec2.modalities.audio.reader import AudioReader, survey_audio
+from data2vec2.modalities.audio.speech import SpokenReader, score, trainable, with_transcript
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.jobs import FinetuneData, Job, Scored
+from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets, spread
+from data2vec2.training.loop import Task
+
+KEPT = 100
+"""Transcripts of the scored part that the run keeps, evenly spread."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Adds what is hidden of recordings, and whether the encoder is frozen."""
+
+    masks: SpanMaskConfig
+    modality: AudioConfig
+    embed_dim: int
+    freeze_updates: int
+
+    def __call__(self, batch: Batch, step: Step) -> Batch:
+        """Masks by (seed, epoch, sample) and a recording's own length alone."""
+        read, plan, masks = step.read, step.plan, self.masks
+        full = np.full(len(plan.samples_B), read.inputs.shape[1])
+        lengths_B = full if read.lengths_B is None else read.lengths_B
+        tokens_B = np.array([self.modality.num_tokens(length) for length in lengths_B.tolist()])
+        where, found = (step.seed, plan.epochs_B, plan.samples_B), {}
+        for name, stream, share, length, sizes_B in (
+            ("time_masks_BT", rng.Stream.TIME_SPANS, masks.time_share, masks.time_length, tokens_B),
+            (
+                "channel_masks_BD",
+                rng.Stream.CHANNEL_SPANS,
+                masks.channel_share,
+                masks.channel_length,
+                np.full_like(tokens_B, self.embed_dim),
+            ),
+        ):
+            if share:
+                found[name] = torch.from_numpy(draw_spans(stream, share, length, sizes_B, *where))
+        return replace(batch, **found, freeze_encoder=step.number < self.freeze_updates)  # type: ignore[arg-type]
+
+
+class _AudioJob(Job):
+    """What tasks on recordings share."""
+
+    def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
+        """Nothing is frozen that was never trained; `ValueError` if masks are too wide."""
+        task = _task(config)
+        width, length = info.model.encoder.embed_dim, task.masks.channel_length
+        if task.masks.channel_share and length > width:
+            raise ValueError(f"masks.channel_length is {length}; it must be at most {width}, the model's width")
+        if config.from_scratch:
+            task = replace(task, model=replace(task.model, freeze_updates=0, freeze_stem=False))
+        return super().completed(replace(config, task=task), info)
+
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
+        """Labels, lengths, and some of the recordings."""
+        skipped = super().look(data, config, log)
+        self.survey(data.train, skipped, log)
+        return skipped
+
+    def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
+        """Nothing yet: `look` asks for lengths, too."""
+        return (), len(data.train.records)
+
+    def survey(self, reader: Any, skipped: Skipped, log: Any) -> None:
+        """Say how much there is, and note what can't be used."""
+        found = survey_audio(reader)
+        log(f"data: {60 * found.hours:.1f} minutes; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
+        skipped.leave_out(found.left_out)
+        if skipped.add(found.bad, found.checked):
+            log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+
+    def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
+        """Never: decoding takes time."""
+        return False
+
+    def spans(self, config: FinetuneConfig, info: ModelInfo) -> Spans:
+        """What is hidden in training."""
+        task, modality = _task(config), info.model.modality
+        assert isinstance(modality, AudioConfig)
+        return Spans(task.masks, modality, info.model.encoder.embed_dim, task.model.freeze_updates)
+
+
+class AudioClassifyJob(_AudioJob):
+    """Classes of recordings."""
+
+    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
+        """Pooled over time."""
+        task = prepare(config, encoder)
+        model = Classifier(encoder, data.outputs, 0.0, task.model.pooling, task.masks.noise_std)
+        model.skips_parts = task.model.freeze_updates > 0
+        return model
+
+    def additions(
+        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
+    ) -> list[Addition]:
+        """Classes, and masks."""
+        return [ClassTargets(data.train.records), self.spans(config, info)]
+
+
+class CtcJob(_AudioJob):
+    """Letters of speech."""
+
+    outputs = "letters and other symbols"
+
+    def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
+        """Recordings with transcripts; letters are those of what is trained on."""
+        data, modality, seed, parts = config.data, info.model.modality, config.train.seed, self.parts(config, path)
+        assert isinstance(data, AudioFinetuneDataConfig) and isinstance(modality, AudioConfig)
+        train, held = held_out(parts, self.parts(config, val) if val else None, data.val_fraction, seed)
+        if train.texts is None:
+            raise UserError(
+                f"{path} has no transcripts ({parts.description}); put them into a metadata.csv with columns file_name "
+                "and transcription, or give a table or a manifest that has them"
+            )
+        used, left_out, bad = trainable(train, modality, data, seed)
+        if not len(used):
+            reasons = Skipped(len(train), 1.0)
+            reasons.add((*left_out, *bad))
+            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {reasons.summary()}")
+        if held:
+            held, missing, _ = trainable(held, modality, replace(data, max_minutes=None), seed)
+            left_out = (*left_out, *missing)
+        letters = Letters.of(text or "" for text in used.texts or ())
+        test = with_transcript(parts.test)[0] if parts.test else None
+        return FinetuneData(
+            train=SpokenReader(used, modality, data, seed),
+            val=SpokenReader(held, modality, data, seed) if held else None,
+            test=test if test is not None and len(test) else None,
+            description=parts.description,
+            outputs=len(letters),
+            more=_Spoken(letters, left_out, bad, len(train)),
+        )
+
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
+        """How much there is, and what is left out."""
+        spoken: _Spoken = data.more
+        held = f"{len(data.val.records) if data.val else 0:,} for validation"
+        test = len(data.test) if isinstance(data.test, Records) else 0
+        log(f"data: {len(data.train.records):,} to train on, {held}, {test:,} to test on")
+        skipped = Skipped(spoken.total, config.data.max_bad)
+        skipped.leave_out(spoken.left_out)
+        if spoken.left_out:
+            reasons = Skipped(spoken.total, 1.0)
+            reasons.add(spoken.left_out)
+            log(f"data: {len(spoken.left_out):,} recordings are left out: {reasons.summary()} (skipped.jsonl)")
+        skipped.add(spoken.bad)
+        self.survey(data.train, skipped, log)
+        log(f"data: letters: {' '.join(spoken.letters.symbols[3:])}")
+        return skipped
+
+    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> SpeechRecognizer:
+        """A letter at every token."""
+        task = prepare(config, encoder)
+        return SpeechRecognizer(encoder, data.outputs, dropout=task.model.dropout, noise_std=task.masks.noise_std)
+
+    def error(self, outputs: Any) -> Tensor:
+        """The CTC loss of one letter."""
+        logits_BTV, num_tokens_B = outputs
+        one = torch.ones(1, 1, dtype=torch.int64, device=logits_BTV.device)
+        return losses.ctc(logits_BTV, num_tokens_B, one, one[0]).loss
+
+    def additions(
+        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
+    ) -> list[Addition]:
+        """Letters, and masks."""
+        return [LetterTargets(data.more.letters, data.train.records.texts or ()), self.spans(config, info)]
+
+    def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
+        """The CTC loss."""
+        return CtcTask(*common, letters=data.more.letters)
+
+    def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
+        """With its letters."""
+        return replace(info, letters=data.more.letters)
+
+    def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
+        """Error rates, greedily."""
+        assert isinstance(data.train, AudioReader)
+        records = part.records if isinstance(part, AudioReader) else part
+        heard, unread = score(model, info, records, device)
+        minutes = float(data.train.pieces.lengths_N.sum() / data.train.config.sample_rate / 60)
+        scores = {"kind": "ctc", "samples": len(heard.samples), **heard.scores()}
+        sentence = (
+            f"word error rate {scores['wer']:.4f}, character error rate {scores['cer']:.4f} "
+            f"({scores['samples']:,} recordings)"
+        )
+        scores |= {"minutes": round(minutes, 3), "skipped": unread}
+        return Scored(scores=scores, sentence=sentence, transcripts=spread(rows_of(heard, records), KEPT))
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    """What is known of recordings with transcripts."""
+
+    letters: Letters
+    left_out: tuple[Bad, ...]
+    bad: tuple[Bad, ...]
+    total: int
+    """Recordings of the training part, those left out counted in."""
+
+
+def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:
+    """Set what fine-tuning changes of an encoder: layer-drop, dropout inside the MLPs, and a stem that stays as it is.
+
+    Frozen are the convolutions of a waveform stem and their norms; what makes tokens of their channels learns.
+    """
+    task = _task(config)
+    encoder.layer_drop = task.model.layer_drop
+    for block in encoder.blocks:
+        assert isinstance(block, Block)
+        block.mlp.dropout.p = task.model.activation_dropout
+    stem = encoder.modality.stem
+    if task.model.freeze_stem and isinstance(stem, WaveformStem):
+        for part in (stem.convs, stem.norms):
+            part.requires_grad_(False)
+    return task
+
+
+def _task(config: FinetuneConfig) -> AudioTaskConfig:
+    assert isinstance(config.task, AudioTaskConfig)
+    return config.task

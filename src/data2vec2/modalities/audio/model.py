@@ -1,0 +1,172 @@
+"""Speech and other audio: waveforms or their mel spectra become tokens of 20 ms.
+
+Shapes: `B` samples, `S` samples of a waveform, `F` frames, `E` mel bins, `T` tokens, `D` width, `C` channels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data2vec2.method.modality import Tokens
+from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.sequence import SequenceModality
+
+
+class AudioModality(SequenceModality):
+    """The stem makes tokens of waveforms or of their mel spectra."""
+
+    def __init__(self, config: AudioConfig, embed_dim: int, num_heads: int) -> None:
+        stem: nn.Module
+        if config.stem == "waveform":
+            stem = WaveformStem(config.conv_dim, config.layers, embed_dim)
+        else:
+            stem = MelStem(config.sample_rate, config.num_mels, config.mel_window, config.mel_hop, embed_dim)
+        depth, kernel, groups = config.position_depth, config.position_kernel, config.position_groups
+        super().__init__(stem, embed_dim, num_heads, depth=depth, kernel=kernel, groups=groups)
+        self.config = config
+
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
+        """Tokens of waveforms `BS` of zero mean and unit variance; `lengths_B` in samples.
+
+        `ValueError` for another shape, and for waveforms shorter than one token.
+        """
+        shortest = self.config.receptive_field
+        if inputs.ndim != 2 or inputs.shape[1] < shortest:
+            raise ValueError(f"waveforms of shape {tuple(inputs.shape)}; (batch, {shortest} samples or more) is needed")
+        return super().tokens(inputs, lengths_B)
+
+    def real_tokens(self, lengths_B: Tensor) -> Tensor:
+        """As `AudioConfig.num_tokens`."""
+        return (lengths_B - self.config.receptive_field) // self.config.hop + 1
+
+    def make_portable(self) -> None:
+        """ONNX and torch.export know no windows of any number."""
+        if isinstance(self.stem, MelStem):
+            self.stem = MelConvStem(self.stem)
+
+
+class WaveformStem(nn.Module):
+    """Waveforms to tokens: convolutions, each with LayerNorm over channels and GELU, then LayerNorm and Linear.
+
+    A token depends on the samples it sees and on no others, so padding behind a waveform changes none of its tokens.
+    """
+
+    def __init__(self, channels: int, layers: Sequence[tuple[int, int]], dim: int) -> None:
+        """`layers`: kernel and stride of each convolution, from the waveform on."""
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv1d(channels if i else 1, channels, kernel, stride, bias=False)
+            for i, (kernel, stride) in enumerate(layers)
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in layers)
+        self.norm = nn.LayerNorm(channels)
+        self.proj = nn.Linear(channels, dim)
+
+    def forward(self, waveforms_BS: Tensor) -> Tensor:
+        """`BS` to `BTD`."""
+        x_BTC = waveforms_BS[..., None]
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            # Channels stay the last axis in memory; the convolution sees a channels-first view of it.
+            x_BTC = F.gelu(norm(conv(x_BTC.transpose(1, 2)).transpose(1, 2)))
+        return self.proj(self.norm(x_BTC))  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Convolutions Kaiming normal, the projection PyTorch's default, norms 1 and 0."""
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv1d)
+            nn.init.kaiming_normal_(conv.weight)
+        for norm in (*self.norms, self.norm):
+            assert isinstance(norm, nn.LayerNorm)
+            norm.reset_parameters()
+        self.proj.reset_parameters()
+
+
+class MelStem(nn.Module):
+    """Waveforms to tokens: log-mel spectra, which are fixed, of two frames; then LayerNorm and Linear.
+
+    Frames are not centred and nothing is padded, so a token depends on the samples it sees and on no others.
+    """
+
+    window_S: Tensor
+    mels_FE: Tensor
+
+    def __init__(self, sample_rate: int, num_mels: int, window: int, hop: int, dim: int) -> None:
+        """`window` and `hop` of a frame in samples."""
+        super().__init__()
+        self.sample_rate, self.num_mels, self.window, self.hop = sample_rate, num_mels, window, hop
+        self.register_buffer("window_S", torch.hann_window(window), persistent=False)
+        self.register_buffer("mels_FE", mel_filters(sample_rate, window, num_mels), persistent=False)
+        self.norm = nn.LayerNorm(2 * num_mels)
+        self.proj = nn.Linear(2 * num_mels, dim)
+
+    def forward(self, waveforms_BS: Tensor) -> Tensor:
+        """`BS` to `BTD`."""
+        return self.proj(self.norm(self.spectra(waveforms_BS).to(self.norm.weight.dtype)))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def spectra(self, waveforms_BS: Tensor) -> Tensor:
+        """Log-mel energies of each token's two frames, one after the other: `B x T x 2E`, float32."""
+        with torch.autocast(waveforms_BS.device.type, enabled=False):
+            frames = waveforms_BS.float().unfold(1, self.window, self.hop) * self.window_S
+            mel_BFE = torch.fft.rfft(frames).abs().square() @ self.mels_FE
+        B, num_frames, E = mel_BFE.shape
+        pairs: Tensor = mel_BFE[:, : num_frames // 2 * 2].reshape(B, num_frames // 2, 2 * E)
+        return (pairs + 1e-3).log()
+
+    def reset_parameters(self) -> None:
+        """The projection PyTorch's default, the norm 1 and 0; the fixed window and filters anew."""
+        self.norm.reset_parameters()
+        self.proj.reset_parameters()
+        with torch.no_grad():
+            self.window_S.copy_(torch.hann_window(self.window))
+            self.mels_FE.copy_(mel_filters(self.sample_rate, self.window, self.num_mels))
+
+
+class MelConvStem(MelStem):
+    """A `MelStem` whose spectra are one convolution: for formats that have no Fourier transform of sliding windows.
+
+    Its kernels are the cosines and sines of both frames of a token, so its strides are whole tokens. Tokens are the
+    same to rounding, but slower.
+    """
+
+    kernels_O1S: Tensor
+
+    def __init__(self, stem: MelStem) -> None:
+        """Shares norm and projection with `stem`."""
+        super().__init__(stem.sample_rate, stem.num_mels, stem.window, stem.hop, stem.proj.out_features)
+        self.norm, self.proj = stem.norm, stem.proj
+        places_S = torch.arange(self.window, dtype=torch.float64)
+        angles_FS = 2 * math.pi / self.window * torch.arange(self.window // 2 + 1)[:, None] * places_S
+        waves = torch.stack([angles_FS.cos(), angles_FS.sin()]) * torch.hann_window(self.window, dtype=torch.float64)
+        frames = torch.stack([F.pad(waves, (0, self.hop)), F.pad(waves, (self.hop, 0))])
+        self.register_buffer("kernels_O1S", frames.flatten(0, 2)[:, None].float(), persistent=False)
+
+    def spectra(self, waveforms_BS: Tensor) -> Tensor:
+        """`B x T x 2E`, above silence: less by a constant, which the norm takes away, than a `MelStem`'s.
+
+        So silence is 0, where ONNX Runtime before 1.27 normalises it rightly: beside a large mean it loses variances.
+        """
+        x_BOT = F.conv1d(waveforms_BS[:, None], self.kernels_O1S, stride=2 * self.hop)
+        B, _, T = x_BOT.shape
+        power_BT2F = x_BOT.transpose(1, 2).reshape(B, T, 2, 2, -1).square().sum(3)  # of each token's two frames
+        mel_BTE: Tensor = (power_BT2F @ self.mels_FE).flatten(2)
+        return (1 + mel_BTE / 1e-3).log()
+
+
+def mel_filters(sample_rate: int, window: int, num_mels: int) -> Tensor:
+    """Triangles that sum a power spectrum's bins to mel bins, `(window // 2 + 1) x E`.
+
+    They are evenly spaced in mel (2595 log10(1 + f / 700)) from 20 Hz to half the sample rate, each with peak 1.
+    """
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (20.0, sample_rate / 2))
+    step = (high - low) / (num_mels + 1)
+    edges_hz = 700 * (10 ** ((low + step * torch.arange(num_mels + 2, dtype=torch.float64)) / 2595) - 1)
+    bins_hz = torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * sample_rate / window
+    left, centre, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
+    rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)
+    return torch.minimum(rising, falling).clamp(min=0).float()

@@ -1,0 +1,214 @@
+"""Recipes for audio: as the authors released them, and small ones for a CPU.
+
+LR, updates, masks, schedule and what is frozen are those of the released CTC configurations. They do not say a batch
+size for base models of version 2; 1,600 seconds is our reading of version 1's (8 GPUs with 200 seconds each).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data2vec2.config.finetune import FinetuneConfig, FinetuneOptimConfig
+from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
+from data2vec2.config.run import EmaConfig, OptimConfig, RunConfig, TrainConfig
+from data2vec2.modalities.audio.config import (
+    AudioConfig,
+    AudioDataConfig,
+    AudioFinetuneDataConfig,
+    AudioHeadConfig,
+    AudioTaskConfig,
+    SpanMaskConfig,
+)
+
+SPANS = MaskConfig(num_masks=8, mask_ratio=0.5, adjust=0.05, block_length=5, inverse=False)
+DECODER = DecoderConfig(depth=4, kernel=7, dim=384, groups=16, input_dropout=0.1)
+
+
+def audio_base() -> RunConfig:
+    """Speech as released: LibriSpeech at 1,000 seconds a step."""
+    return RunConfig(
+        recipe="audio_base",
+        model=ModelConfig(
+            modality=AudioConfig(),
+            encoder=EncoderConfig(
+                prenet_depth=0, depth=12, norm_eps=1e-5, dropout=0.1, attention_dropout=0.1, layer_drop=0.05
+            ),
+            masks=SPANS,
+            decoder=DECODER,
+            targets=TargetConfig(average_layers=8, final_norm="none"),
+            loss=LossConfig(cls_loss_weight=0.0),
+        ),
+        optim=OptimConfig(
+            lr=7.5e-4, lr_batch=1_000, warmup_updates=8_000, beta2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=None
+        ),
+        ema=EmaConfig(start=0.999, end=0.99999, anneal_updates=75_000),
+        data=AudioDataConfig(),
+        train=TrainConfig(updates=400_000, batch_size=1_000),
+    )
+
+
+def audio_large() -> RunConfig:
+    """Speech as released: Libri-light at 960 seconds a step."""
+    base = audio_base()
+    return replace(
+        base,
+        recipe="audio_large",
+        model=replace(
+            base.model,
+            encoder=replace(base.model.encoder, embed_dim=1024, num_heads=16, prenet_depth=8, depth=16, layer_drop=0.0),
+            masks=replace(SPANS, num_masks=12, mask_ratio=0.55, adjust=0.1),
+            decoder=replace(DECODER, dim=768),
+            targets=TargetConfig(average_layers=16, final_norm="none"),
+        ),
+        optim=replace(base.optim, lr=4e-4, lr_batch=960, warmup_updates=10_000, clip_norm=1.0),
+        ema=EmaConfig(start=0.9997, end=1.0, anneal_updates=300_000),
+        train=replace(base.train, updates=600_000, batch_size=960),
+    )
+
+
+def audio_mel_base() -> RunConfig:
+    """`audio_base` over fixed log-mel spectra instead of learned convolutions; not trained at full size by us."""
+    base = audio_base()
+    return replace(base, recipe="audio_mel_base", model=replace(base.model, modality=AudioConfig(stem="mel")))
+
+
+def audio_mel_tiny() -> RunConfig:
+    """Short pieces of speech on a CPU, over log-mel spectra: about four minutes. LOG.md says how it was found."""
+    base = audio_base()
+    return replace(
+        base,
+        recipe="audio_mel_tiny",
+        model=replace(
+            base.model,
+            modality=AudioConfig(stem="mel", position_depth=2, position_kernel=9, position_groups=8),
+            encoder=EncoderConfig(embed_dim=96, num_heads=4, prenet_depth=0, depth=4, norm_eps=1e-5),
+            masks=replace(SPANS, num_masks=4),
+            decoder=DecoderConfig(depth=2, kernel=7, dim=48, groups=1),
+            targets=TargetConfig(average_layers=4, final_norm="none"),
+        ),
+        optim=OptimConfig(lr=2e-3, lr_batch=24, warmup_updates=200, beta2=0.98, eps=1e-6, weight_decay=0.01),
+        ema=EmaConfig(start=0.996, end=0.9995, anneal_updates=700),
+        data=AudioDataConfig(min_seconds=1.5, max_seconds=1.5),
+        train=TrainConfig(
+            updates=1_350, batch_size=24, processes=2, threads=1, log_every=50, eval_every=450, save_every=450
+        ),
+    )
+
+
+def audio_tiny() -> RunConfig:
+    """`audio_mel_tiny` with the published waveform stem, narrower. LOG.md says what it learns from little data."""
+    tiny = audio_mel_tiny()
+    return replace(
+        tiny,
+        recipe="audio_tiny",
+        model=replace(
+            tiny.model, modality=AudioConfig(conv_dim=96, position_depth=2, position_kernel=9, position_groups=8)
+        ),
+    )
+
+
+def ctc_base_10m() -> FinetuneConfig:
+    """Base models on 10 minutes of transcribed speech."""
+    return _ctc_base("ctc_base_10m", updates=13_000, lr=1e-4, time_share=0.65, channel_share=0.25)
+
+
+def ctc_base_1h() -> FinetuneConfig:
+    """Base models on an hour of transcribed speech."""
+    return _ctc_base("ctc_base_1h", updates=13_000, lr=3e-4, time_share=0.75, channel_share=0.25)
+
+
+def ctc_base_10h() -> FinetuneConfig:
+    """Base models on 10 hours of transcribed speech."""
+    return _ctc_base("ctc_base_10h", updates=20_000, lr=1e-4, time_share=0.75, channel_share=0.25)
+
+
+def ctc_base_100h() -> FinetuneConfig:
+    """Base models on 100 hours of transcribed speech."""
+    return _ctc_base("ctc_base_100h", updates=80_000, lr=3e-5, time_share=0.5, channel_share=0.5)
+
+
+def ctc_base_960h() -> FinetuneConfig:
+    """Base models on 960 hours of transcribed speech."""
+    return _ctc_base("ctc_base_960h", updates=320_000, lr=3e-5, time_share=0.5, channel_share=0.25)
+
+
+def _ctc_base(recipe: str, *, updates: int, lr: float, time_share: float, channel_share: float) -> FinetuneConfig:
+    return FinetuneConfig(
+        recipe=recipe,
+        task=AudioTaskConfig(masks=SpanMaskConfig(time_share=time_share, channel_share=channel_share)),
+        optim=FinetuneOptimConfig(
+            lr=lr,
+            lr_batch=1_600,
+            warmup_updates=updates // 10,
+            beta2=0.98,
+            weight_decay=0.0,
+            clip_norm=None,
+            schedule="tri_stage",
+        ),
+        data=AudioFinetuneDataConfig(min_seconds=0.5, max_seconds=30.0),
+        train=TrainConfig(updates=updates, batch_size=1_600, eval_every=1_000, save_every=1_000),
+    )
+
+
+def ctc_tiny() -> FinetuneConfig:
+    """Small models (width 96) on a CPU: 15 minutes of one voice, in minutes. LOG.md says what was tried."""
+    base = ctc_base_10h()
+    return replace(
+        base,
+        recipe="ctc_tiny",
+        task=AudioTaskConfig(
+            model=AudioHeadConfig(activation_dropout=0.0, layer_drop=0.0, freeze_updates=30),
+            masks=SpanMaskConfig(time_share=0.3, time_length=5, channel_share=0.25, channel_length=8),
+        ),
+        optim=replace(base.optim, lr=1e-3, lr_batch=40, warmup_updates=60, clip_norm=4.0),
+        data=AudioFinetuneDataConfig(min_seconds=0.3, max_seconds=20.0),
+        train=TrainConfig(
+            updates=600, batch_size=40, processes=2, threads=1, log_every=50, eval_every=100, save_every=100
+        ),
+    )
+
+
+def audio_classify_base() -> FinetuneConfig:
+    """Base models on classes or tags of recordings. Version 2 has no such recipe; these are first values, not tuned.
+
+    Where a recording has several tags, --model.pooling linear_softmax is what version 1 used.
+    """
+    return FinetuneConfig(
+        recipe="audio_classify_base",
+        task=AudioTaskConfig(model=AudioHeadConfig(freeze_updates=0)),
+        optim=FinetuneOptimConfig(
+            lr=1e-4,
+            lr_batch=1_280,
+            warmup_updates=1_300,
+            beta2=0.98,
+            weight_decay=0.01,
+            clip_norm=4.0,
+            layer_decay=0.75,
+        ),
+        data=AudioFinetuneDataConfig(min_seconds=0.5, max_seconds=10.0),
+        train=TrainConfig(updates=13_000, batch_size=1_280, eval_every=1_000, save_every=1_000),
+    )
+
+
+def audio_classify_tiny() -> FinetuneConfig:
+    """Short recordings on a CPU. First values, not tuned."""
+    base = audio_classify_base()
+    return replace(
+        base,
+        recipe="audio_classify_tiny",
+        task=AudioTaskConfig(
+            model=AudioHeadConfig(activation_dropout=0.0, layer_drop=0.0, freeze_stem=False, freeze_updates=0),
+            masks=SpanMaskConfig(time_share=0.0, channel_share=0.0, channel_length=8),
+        ),
+        optim=replace(base.optim, lr=1e-3, lr_batch=12, warmup_updates=150),
+        data=AudioFinetuneDataConfig(min_seconds=0.3, max_seconds=5.0),
+        train=TrainConfig(
+            updates=3_000, batch_size=12, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+        ),
+    )
+
+
+RECIPES = {recipe.__name__: recipe for recipe in (audio_mel_tiny, audio_mel_base, audio_tiny, audio_base, audio_large)}
+CLASSIFY = {recipe.__name__: recipe for recipe in (audio_classify_tiny, audio_classify_base)}
+_CTC = (ctc_tiny, ctc_base_10m, ctc_base_1h, ctc_base_10h, ctc_base_100h, ctc_base_960h)
+CTC = {recipe.__name__: recipe for recipe in _CTC}

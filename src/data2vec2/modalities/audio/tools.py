@@ -1,0 +1,172 @@
+"""Recordings at work.
+
+Shapes: `B` recordings, `S` samples, `T` tokens, `E` mel bins, `N` recordings shown, `M` masks, `K` kept tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from data2vec2.config import ArchitectureConfig, DataConfig, RunConfig
+from data2vec2.data.records import Records
+from data2vec2.errors import UserError
+from data2vec2.evaluation.features import Note
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.scores import Samples
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.audio import SPEC
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.finetune import AudioClassifyJob, CtcJob
+from data2vec2.modalities.audio.interop import AudioInterop
+from data2vec2.modalities.audio.manifests import MANIFESTS
+from data2vec2.modalities.audio.model import AudioModality
+from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mel_statistics, phones_beside
+from data2vec2.modalities.audio.reader import RECORDINGS, AudioReader, survey_audio
+from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
+from data2vec2.modalities.data import Largest, Log, Survey
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
+
+LONGEST_S = 20
+"""Seconds of a recording that an export is compared with PyTorch on, at most."""
+SHOWN_SECONDS = 5.0
+"""So much of a recording is shown in a report, at most."""
+
+
+class AudioFeed(Feed):
+    """Whole recordings: those of up to a minute filled up to the longest of some, longer ones in windows."""
+
+    batch = 8
+
+    def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
+        super().__init__(tools, info, options)
+        modality = _modality(info.model)
+        rate = modality.sample_rate
+        if options:
+            tokens = [pa.field("num_tokens", pa.int32(), nullable=False)] if options.pool == "none" else []
+            self.columns = [pa.field("transcript", pa.string()), *tokens]
+            self.about = {
+                "sample_rate": rate,
+                "hop_s": modality.hop / rate,
+                "first_centre_s": modality.receptive_field / 2 / rate,
+            }
+
+    def groups(
+        self, samples: Sequence[NDArray[Any]]
+    ) -> Iterator[tuple[list[int], NDArray[Any], NDArray[np.int64] | None]]:
+        """In `predict` one after another: their lengths differ."""
+        if self.options:
+            yield from super().groups(samples)
+            return
+        for place, wave in enumerate(samples):
+            yield [place], wave[None], None
+
+    def cells(self, records: Records, good: Mapping[int, Any], rows: Sequence[Row]) -> dict[str, list[Any]]:
+        """Transcripts, and how many tokens each recording has."""
+        texts = records.texts
+        found: dict[str, list[Any]] = {"transcript": [texts[index] if texts else None for index in good]}
+        return found | ({"num_tokens": [len(row) for row in rows]} if len(self.columns) > 1 else {})
+
+
+class AudioTools(Tools):
+    """Recordings of any length."""
+
+    spec = SPEC
+    content = RECORDINGS
+    own_format = MANIFESTS
+    jobs = {"classify": AudioClassifyJob, "ctc": CtcJob}  # noqa: RUF012
+    feed = AudioFeed
+    interop = AudioInterop()
+    show = AudioShow()
+
+    def build(self, model: ArchitectureConfig) -> AudioModality:
+        """Stem, positions and ALiBi."""
+        return AudioModality(_modality(model), model.encoder.embed_dim, model.encoder.num_heads)
+
+    def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
+        """As much as a training batch ever holds of a recording."""
+        assert isinstance(data, AudioDataConfig)
+        modality, seconds = _modality(model), data.max_seconds
+        samples = int(seconds * modality.sample_rate)
+        return Largest(torch.zeros(1, samples), (modality.num_tokens(samples),), seconds)
+
+    def quick(self, reader: Any) -> tuple[NDArray[np.int64], int | None]:
+        """The shorter half, so that nobody waits for hours of audio."""
+        lengths_N, config = reader.pieces.lengths_N, reader.config
+        places = np.argsort(lengths_N, kind="stable")[np.count_nonzero(lengths_N < config.receptive_field) :]
+        places = places[: (len(places) + 1) // 2] if len(places) else np.arange(len(lengths_N))
+        return places, LONGEST_S * config.sample_rate
+
+    def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> AudioReader:
+        """Pieces for training, whole recordings for evaluation."""
+        assert isinstance(data, AudioDataConfig)
+        return AudioReader(records, _modality(model), data, seed)
+
+    def look(self, reader: Any, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
+        """How much there is; nothing is normalised by the data."""
+        found = survey_audio(reader)
+        say(f"data: {found.hours:.2f} hours; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
+        if found.left_out:
+            shortest = f"shorter than {reader.data.min_seconds:g} s (--data.min-seconds)"
+            say(f"data: {len(found.left_out):,} of {found.checked:,} recordings are left out, being {shortest}")
+        return config, Survey(found.checked, found.bad, found.left_out)
+
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
+        """Mean and deviation of each log-mel bin over a recording."""
+        assert isinstance(train[0], AudioReader)
+        rate = train[0].config.sample_rate
+        return mel_statistics(*train, rate, note), mel_statistics(*test, rate, note)
+
+    def token_probe(self, data: Path, train: Any, test: Any) -> PhoneProbe:
+        """Phones, by the alignments of DATA/phones.csv."""
+        path, alignments = data / "phones.csv", phones_beside(data)
+        if not path.is_file():
+            raise UserError(f"--probes phones needs {path} (columns file_name and phones); leave it out")
+        for reader in (train, test):
+            names = reader.records.names
+            if alignments.keys().isdisjoint(names):
+                raise UserError(f"{path} has no row for any of {len(names):,} recordings, such as {names[0]}")
+        return PhoneProbe(train, test, alignments)
+
+    def preview(self, reader: Any, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
+        """Log-mel frames `NT2E` of the beginning of recordings, kept tokens `NMK`, waveforms `NS` to listen to.
+
+        Equally many recordings as there are `samples`, but the first long ones: the shortest decides how much is shown.
+        """
+        modality = _modality(config.model)
+        limit = int(SHOWN_SECONDS * modality.sample_rate)
+        longest = np.argsort(-np.minimum(reader.pieces.lengths_N, limit), kind="stable")[: len(samples)]
+        batch = reader.eval_batch(longest)
+        samples = batch.indices_B
+        waveforms = batch.inputs[:, : min(int(batch.lengths_B.min()), limit)]
+        num_tokens = modality.num_tokens(waveforms.shape[1])
+        return {
+            "kind": self.spec.name,
+            "waveforms": waveforms.astype(np.float16),
+            "spectra": log_mel(waveforms, modality.sample_rate),
+            "keep_ids": self.keep_ids(config, (num_tokens,), samples),
+            "num_tokens": num_tokens,
+            "sample_rate": modality.sample_rate,
+            "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
+        }
+
+    def write_gallery(
+        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
+    ) -> None:
+        """Spectrograms with colours of tokens (and what phones are said), neighbours, and a map."""
+        reader, chosen = samples
+        assert isinstance(reader, AudioReader)
+        chosen = chosen if len(chosen) else np.arange(len(reader.records))
+        write_audio_gallery(run, encoder, reader, chosen, phones_beside(data), device)
+
+
+def _modality(model: ArchitectureConfig) -> AudioConfig:
+    assert isinstance(model.modality, AudioConfig)
+    return model.modality

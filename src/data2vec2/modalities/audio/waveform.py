@@ -1,0 +1,192 @@
+"""Files of sound become waveforms of one channel at the model's rate, whole or a window at a time.
+
+Shapes: `S` samples.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import BinaryIO
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from data2vec2.data.reader import Windowed
+from data2vec2.data.source import BadSample
+from data2vec2.modalities.audio.config import AudioConfig
+
+TOO_SHORT = "too short"
+"""Why a recording is left out that is below `AudioDataConfig.min_seconds`, or has no token."""
+_LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decoder don't know what was before
+_RATES = (1_000, 1_000_000)
+_SILENT = 1e-5
+_EPS = 1e-5
+_NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+
+
+def read_audio(
+    file: BinaryIO, sample_rate: int, start_s: float = 0.0, seconds: float | None = None
+) -> NDArray[np.float32]:
+    """A waveform of what soundfile can decode, or of `seconds` from `start_s` on: the mean of the channels, resampled.
+
+    Only the part is decoded, and it is as in the whole. It is shorter than `seconds` where the file ends before. Raises
+    `BadSample`: "empty file", "not audio", "damaged", "truncated" (nothing from `start_s` on), "empty" (no frames),
+    "too large", "not finite", "silent".
+    """
+    with _opened(file) as sound:
+        first_s = max(0, math.floor(start_s - _LEAD_S))  # a whole second is a whole number of samples at any two rates
+        if first_s:
+            sound.seek(min(first_s * sound.samplerate, sound.frames))
+        read_s = None if seconds is None else start_s + seconds + _LEAD_S - first_s
+        # One read: soundfile seeks after each, and an MP3 is not what it was just after that.
+        count = -1 if read_s is None else math.ceil(read_s * sound.samplerate)
+        with np.errstate(all="ignore"):  # infinities are refused below
+            wave: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True).mean(axis=1)
+        if sound.samplerate != sample_rate and len(wave):
+            wave = soxr.resample(wave, sound.samplerate, sample_rate)
+    wave = wave[round(start_s * sample_rate) - first_s * sample_rate :]
+    if seconds is not None:
+        wave = wave[: round(seconds * sample_rate)]
+    if not len(wave):
+        raise BadSample("truncated" if start_s else "empty")
+    if not np.isfinite(wave).all():
+        raise BadSample("not finite")
+    if wave.std(dtype=np.float64) < _SILENT:
+        raise BadSample("silent")
+    return wave
+
+
+def length_of(file: BinaryIO, sample_rate: int) -> int:
+    """Samples of the waveform, as far as the file's header says; raises `BadSample`."""
+    with _opened(file) as sound:
+        if not sound.frames:
+            raise BadSample("empty")
+        return int(sound.frames * sample_rate // sound.samplerate)
+
+
+def rate_of(file: BinaryIO) -> int:
+    """Frames a second in the file; raises `BadSample`."""
+    with _opened(file) as sound:
+        return int(sound.samplerate)
+
+
+def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Zero mean and unit variance."""
+    mean, variance = wave.mean(dtype=np.float64), wave.var(dtype=np.float64)
+    scaled: NDArray[np.float32] = ((wave - mean) / math.sqrt(variance + _EPS)).astype(np.float32)
+    return scaled
+
+
+@contextmanager
+def _opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
+    """A decoder; whatever goes wrong with it is a `BadSample`."""
+    try:
+        if not file.read(1):
+            raise BadSample("empty file")
+        file.seek(0)
+        with soundfile.SoundFile(_Quiet(file)) as sound:
+            if not _RATES[0] <= sound.samplerate <= _RATES[1]:
+                raise BadSample("damaged")
+            yield sound
+    except BadSample:
+        raise
+    except Exception as error:
+        if isinstance(error, soundfile.LibsndfileError) and error.code == _NOT_RECOGNISED:
+            raise BadSample("not audio") from error
+        raise BadSample("too large" if isinstance(error, MemoryError) else "damaged") from error
+
+
+class _Quiet:
+    """A file as libsndfile calls it; these calls must not raise, for the error would be printed and lost."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.tell = file.tell
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> None:
+        """Damaged headers ask for places before the start."""
+        with suppress(OSError, ValueError):
+            self.file.seek(offset, whence)
+
+    def read(self, count: int) -> bytes:
+        """Nothing where the disk fails."""
+        with suppress(OSError):
+            return self.file.read(count)
+        return b""
+
+
+OVERLAP_S = 2.5
+"""Seconds of a window's tokens that are dropped on either side of it, where they lack context."""
+_WINDOW_EPS = 1e-5
+
+
+class Windows(Windowed):
+    """Waveforms `S`, normalised as the whole, each with the tokens that are kept of it: one after another, all of them.
+
+    A recording of up to a window is one. The file is read twice: at once, to find mean and deviation, and in windows.
+    """
+
+    def __init__(
+        self,
+        config: AudioConfig,
+        open_file: Callable[[], BinaryIO],
+        window_s: float,
+        overlap_s: float = OVERLAP_S,
+    ) -> None:
+        """Raises `BadSample`, as iterating can if the file changes."""
+        self.config, self.open_file = config, open_file
+        rate, hop = config.sample_rate, config.hop
+        self.window, self.overlap = round(window_s * rate / hop), round(overlap_s * rate / hop)
+        with open_file() as file:
+            self.total = length_of(file, rate)
+        self._only: NDArray[np.float32] | None = None
+        size = self.window * hop
+        if self.total <= size:  # as in training, whatever the header says of the end
+            with open_file() as file:
+                self._only = read_audio(file, rate)
+            if len(self._only) < config.receptive_field:
+                raise BadSample(TOO_SHORT)
+            self._statistics([self._only])
+        else:
+            self._statistics(self._part(start, min(size, self.total - start)) for start in range(0, self.total, size))
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.float32], slice]]:
+        if self._only is not None:
+            yield self._normalised(self._only), slice(None)
+            return
+        tokens, step, hop = self.config.num_tokens(self.total), self.window - 2 * self.overlap, self.config.hop
+        for first in range(0, tokens, step):
+            begin, end = max(0, first - self.overlap), min(tokens, first + step + self.overlap)
+            wave_S = self._part(begin * hop, (end - begin - 1) * hop + self.config.receptive_field)
+            yield self._normalised(wave_S), slice(first - begin, first - begin + step)
+
+    def _normalised(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
+        return ((wave_S.astype(np.float64) - self.mean) / self.deviation).astype(np.float32)
+
+    def _part(self, start: int, samples: int) -> NDArray[np.float32]:
+        """A part of the recording, with zeros where it ends too early; that a part is silent is no fault."""
+        wave_S, rate = np.zeros(samples, dtype=np.float32), self.config.sample_rate
+        try:
+            with self.open_file() as file:
+                read = read_audio(file, rate, start / rate, samples / rate)
+            wave_S[: len(read)] = read
+        except BadSample as error:
+            if error.reason not in ("silent", "truncated"):
+                raise
+        return wave_S
+
+    def _statistics(self, parts: Iterable[NDArray[np.float32]]) -> None:
+        """Mean and deviation over all parts; `BadSample` if nothing is heard."""
+        count, total, squares = 0, 0.0, 0.0
+        for part_S in parts:
+            count, total = count + len(part_S), total + float(part_S.sum(dtype=np.float64))
+            squares += float(np.square(part_S, dtype=np.float64).sum())
+        variance = max(0.0, squares / count - (total / count) ** 2)
+        if variance < _WINDOW_EPS**2:
+            raise BadSample("silent")
+        self.mean, self.deviation = total / count, float(np.sqrt(variance + _WINDOW_EPS))

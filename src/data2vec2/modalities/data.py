@@ -1,0 +1,160 @@
+"""What opens and reads the data of a modality, and builds its part of the network; tasks of fine-tuning need no more.
+
+Shapes: `B` samples, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data2vec2.config import ArchitectureConfig, DataConfig, FinetuneDataConfig, RunConfig
+from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.records import OwnFormat, Parts, Records, listed_files, open_data
+from data2vec2.data.source import Content
+from data2vec2.method.modality import Modality
+from data2vec2.modalities.spec import Spec, Words
+
+Log = Callable[[str], None]
+Labels = Literal["classes", "numbers", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Columns:
+    """Which columns of a table a user has named, if any."""
+
+    text: tuple[str, ...] = ()
+    """The column of texts, or the two that make a pair."""
+    label: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.text or self.label)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at part of the data found."""
+
+    checked: int
+    """Samples that were looked at."""
+    bad: tuple[Bad, ...] = ()
+    """Those of them that can't be used."""
+    left_out: tuple[Bad, ...] = ()
+    """Those that are not used though nothing is wrong with them."""
+
+
+class Largest(NamedTuple):
+    """As much as a batch ever holds of one sample."""
+
+    inputs: Tensor
+    """`1 x ...`, normalised."""
+    grid: tuple[int, ...]
+    """Arrangement of its tokens."""
+    size: float
+    """What it counts in a batch size."""
+
+
+class DataTools(ABC):
+    """Data and network of a modality. Has no state."""
+
+    content: ClassVar[Content]
+    """What files of samples are, where a file is a sample; other modalities say how data are opened and listed."""
+    own_format: ClassVar[OwnFormat | None] = None
+    """Files of many samples that only this modality has."""
+
+    @property
+    @abstractmethod
+    def spec(self) -> Spec:
+        """What these tools are of."""
+
+    @cached_property
+    def words(self) -> Words:
+        """How the modality is spoken of."""
+        return self.spec.words
+
+    # The network
+
+    @abstractmethod
+    def build(self, model: ArchitectureConfig) -> Modality:
+        """The network's part that is the modality's own."""
+
+    @abstractmethod
+    def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
+        """As much as a training batch ever holds of one sample."""
+
+    def grid(self, model: ArchitectureConfig, inputs: Tensor) -> tuple[int, ...]:
+        """Arrangement of the tokens of inputs."""
+        return self.build(model).eval().tokens(inputs).grid
+
+    # Data
+
+    def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
+        """The samples of a data set with labels or numbers, if it has any; `UserError` if it holds no samples."""
+        return open_data(path, self.content, self.own_format)
+
+    def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """The samples of a data set to pre-train on; `UserError` if it holds none."""
+        return self.open_labelled(path, Columns(), "classes")
+
+    def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
+        """Files, and those below folders, as records without labels, in order; `UserError` where there is none."""
+        return [listed_files(paths, self.content)]
+
+    @abstractmethod
+    def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> Reader:
+        """What reads records for the model."""
+
+    def is_sample(self, path: Path) -> bool:
+        """Whether a file is a sample, not a data set."""
+        return path.suffix.lower() in self.content.extensions
+
+    def quick(self, reader: Any) -> tuple[NDArray[np.int64], int | None]:
+        """Samples that are quickly computed, and to what length their inputs may be cut."""
+        return np.arange(len(reader.records)), None
+
+    def with_columns(self, data: FinetuneDataConfig, columns: Columns) -> FinetuneDataConfig:
+        """A configuration that names columns."""
+        return data
+
+    def columns(self, data: DataConfig) -> Columns:
+        """Columns that a configuration names."""
+        return Columns()
+
+    def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
+        """The configuration with what the data decide of the model, where the recipe's own was left."""
+        return config
+
+    def located(self, config: RunConfig) -> RunConfig:
+        """The configuration with whole paths, so that a run can go on from another folder."""
+        return config
+
+    def write_start(self, run: Path, config: RunConfig) -> None:  # noqa: B027 (most keep nothing)
+        """Write what a run folder keeps of the data beside its configuration."""
+
+    def resumed(self, config: RunConfig, run: Path) -> RunConfig:
+        """The configuration with what `write_start` kept; `UserError` if another is asked for."""
+        return config
+
+    def look(self, reader: Reader, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
+        """Read some samples; fill in what the configuration leaves to them."""
+        good, bad = reader.looked_at()
+        return config, Survey(len(good) + len(bad), tuple(bad))
+
+    def normalise(self, data: DataConfig, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """What makes the model's input of what was read."""
+        return lambda inputs: inputs
+
+    def label_hint(self, flag: str) -> str:
+        """What to do about data without labels; `flag` names a column of them."""
+        if self.words.columns:
+            return f"name their column with {flag}"
+        return f"put the {self.words.many} of each class into a folder of its own, or give a table with labels"

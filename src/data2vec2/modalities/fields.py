@@ -1,0 +1,84 @@
+"""A model as the fields of `config.json`, whose names are Hugging Face's, and what builds it from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from data2vec2.config import ArchitectureConfig, EncoderConfig, from_dict, to_dict
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities import spec_of, specs, tools_of
+from data2vec2.modalities.interop import Interop
+
+PREFIX = "data2vec2-"
+"""Before a modality's name in `model_type`."""
+
+# Hugging Face's name              ours, in EncoderConfig
+ENCODER_FIELDS = {
+    "hidden_size":                  "embed_dim",
+    "num_attention_heads":          "num_heads",
+    "num_prenet_layers":            "prenet_depth",
+    "num_hidden_layers":            "depth",
+    "mlp_ratio":                    "mlp_ratio",
+    "layer_norm_eps":               "norm_eps",
+    "hidden_dropout_prob":          "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+    "layerdrop":                    "layer_drop",
+}  # fmt: skip
+
+SINGLE_LABEL: Final = "single_label_classification"
+MULTI_LABEL: Final = "multi_label_classification"
+REGRESSION: Final = "regression"
+"""`problem_type`, of what a head gives: one class of a sample, several, or a number."""
+
+
+def build_encoder(model: ArchitectureConfig) -> Encoder:
+    """An encoder with random weights."""
+    return Encoder(model.encoder, tools_of(model.modality.kind).build(model))
+
+
+def interop_of(kind: str) -> Interop:
+    """How a modality meets other programs."""
+    return tools_of(kind).interop
+
+
+def class_name(kind: str, ending: str = "Model") -> str:
+    """Name of a class of Transformers: "Data2Vec2ImageModel"."""
+    return f"Data2Vec2{kind.title().replace('_', '').replace('-', '')}{ending}"
+
+
+def field_names(model_type: str) -> list[str]:
+    """Name the fields of `config.json` that decide the encoder's shape; `ValueError` for an unknown model type."""
+    kind = model_type.removeprefix(PREFIX)
+    if not model_type.startswith(PREFIX) or kind not in specs():
+        known = ", ".join(PREFIX + name for name in specs())
+        raise ValueError(f"model_type is {model_type!r}; it must be one of {known}")
+    modality = [field.name for field in dataclasses.fields(spec_of(kind).config) if field.name != "kind"]
+    return [*modality, *ENCODER_FIELDS, "hidden_act"]
+
+
+def to_fields(model: ArchitectureConfig) -> dict[str, Any]:
+    """Modality and encoder as the fields of `config.json`, with `model_type`."""
+    modality = to_dict(model.modality)
+    model_type = PREFIX + modality.pop("kind")
+    encoder = {theirs: getattr(model.encoder, ours) for theirs, ours in ENCODER_FIELDS.items()}
+    return {"model_type": model_type, **modality, **encoder, "hidden_act": "gelu"}
+
+
+def from_fields(fields: Mapping[str, Any]) -> ArchitectureConfig:
+    """Undo `to_fields`; other fields are ignored.
+
+    `ValueError` for an unknown model type, a missing field or a value that can't be.
+    """
+    model_type = str(fields.get("model_type"))
+    names, kind = field_names(model_type), model_type.removeprefix(PREFIX)
+    older = {"layerdrop", *interop_of(kind).older}  # what older exports do not have
+    names = [name for name in names if name in fields or name not in older]
+    if missing := [name for name in names if name not in fields]:
+        raise ValueError(f"{', '.join(missing)} missing")
+    if fields["hidden_act"] != "gelu":
+        raise ValueError(f"hidden_act is {fields['hidden_act']!r}; it must be 'gelu'")
+    encoder = {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items() if theirs in names}
+    own = {name: fields[name] for name in names if name not in ENCODER_FIELDS and name != "hidden_act"}
+    return ArchitectureConfig(modality=from_dict(spec_of(kind).config, own), encoder=from_dict(EncoderConfig, encoder))

@@ -1,0 +1,111 @@
+"""Images: patches, fixed 2-D positions, one CLS token.
+
+Shapes: `B` samples, `N` student rows, `T` patches, `K` kept patches, `D` width, `C` channels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data2vec2.method.gather import take
+from data2vec2.method.modality import Modality, Rows, Tokens
+from data2vec2.modalities.image.config import ImageConfig
+
+
+class ImageModality(Modality):
+    """The stem is a linear patch embedding; the teacher has its own copy of everything."""
+
+    teacher_owns = frozenset({"stem", "context", "trunk"})
+    num_axes = 2
+    num_extra_tokens = 1
+    positions_TD: Tensor
+
+    def __init__(self, config: ImageConfig, embed_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stem = PatchEmbed(config.channels, config.patch_size, embed_dim)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
+
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
+        """Patches of normalised pictures `BCHW` of any H and W that are multiples of the patch size.
+
+        `ValueError` for others and for another number of channels.
+        """
+        patch, channels = self.config.patch_size, self.config.channels
+        height, width = inputs.shape[-2:]
+        if inputs.ndim != 4 or inputs.shape[1] != channels or height % patch or width % patch or not height * width:
+            expected = f"(batch, {channels}, height, width), height and width multiples of {patch}"
+            raise ValueError(f"pictures of shape {tuple(inputs.shape)} for a model of {expected}")
+        assert self.stem is not None
+        return Tokens(self.stem(inputs), (height // patch, width // patch))
+
+    def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
+        """Add positions, take the kept patches, put the CLS token in front.
+
+        Whole pictures may have any size; masks are made for the configured one (`ValueError` for another).
+        """
+        rows, columns = tokens.grid
+        if keep_ids_NK is not None and (rows, columns) != self.config.grid:
+            raise ValueError(f"masks for {self.config.grid} patches and pictures of {(rows, columns)}")
+        positions_TD = resize_positions(self.positions_TD, self.config.position_grid, (rows, columns))
+        x = tokens.tokens_BTD + positions_TD.to(tokens.tokens_BTD.dtype)
+        x_NKD = x if keep_ids_NK is None else take(x, keep_ids_NK)
+        cls_N1D = self.cls_token.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1)
+        return Rows(torch.cat([cls_N1D, x_NKD], dim=1))
+
+    def reset_parameters(self) -> None:
+        """Patch embedding Xavier uniform on the flattened kernel, its bias as PyTorch; CLS token N(0, 1)."""
+        if isinstance(self.stem, PatchEmbed):
+            self.stem.reset_parameters()
+            fan_out, fan_in = self.stem.weight.shape[0], self.stem.weight[0].numel()
+            bound = math.sqrt(6 / (fan_in + fan_out))  # Xavier's, of the kernel as a matrix
+            nn.init.uniform_(self.stem.weight, -bound, bound)
+        nn.init.normal_(self.cls_token)
+        with torch.no_grad():
+            self.positions_TD.copy_(sincos_2d(self.positions_TD.shape[-1], self.config.position_grid))
+
+
+def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
+    """Two-dimensional sine-cosine positions `TD` for a grid of (rows, columns), row by row.
+
+    The layout is MAE's (He et al., 2021): the first half of the channels encodes the column, the second half the row;
+    in each half, sines then cosines of the coordinate over 10000^(i / (D/4)). `dim` must be divisible by 4.
+    """
+    if dim % 4:
+        raise ValueError(f"model.encoder.embed_dim is {dim}; 2-D positions need a multiple of 4")
+    frequencies = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+
+    def one_axis(coordinates_T: Tensor) -> Tensor:
+        angles = coordinates_T.double()[:, None] * frequencies[None]
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    return torch.cat([one_axis(columns.flatten()), one_axis(rows.flatten())], dim=1).float()
+
+
+def resize_positions(positions_TD: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
+    """Positions made for `grid`, row by row, for another grid: the bicubic interpolation of every channel.
+
+    Patches keep their share of the picture: the centre of the first patch of a grid twice as fine lies a quarter of an
+    old patch from the edge. On the same grid the positions themselves are returned.
+    """
+    if grid == new_grid:
+        return positions_TD
+    table_1Dhw = positions_TD.float().view(1, *grid, -1).permute(0, 3, 1, 2)
+    return F.interpolate(table_1Dhw, size=new_grid, mode="bicubic", align_corners=False).flatten(2)[0].T
+
+
+class PatchEmbed(nn.Conv2d):
+    """Pictures `BCHW` to one token a patch, `BTD`, row by row."""
+
+    def __init__(self, num_channels: int, patch_size: int, dim: int) -> None:
+        super().__init__(num_channels, dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(self, pixels_BCHW: Tensor) -> Tensor:
+        """`BCHW` to `BTD`."""
+        return super().forward(pixels_BCHW).flatten(2).transpose(1, 2)

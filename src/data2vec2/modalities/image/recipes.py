@@ -1,0 +1,141 @@
+"""Recipes for images: as the authors released them, and small ones for a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data2vec2.config.finetune import FinetuneConfig, FinetuneOptimConfig
+from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
+from data2vec2.config.run import EmaConfig, OptimConfig, RunConfig, TrainConfig
+from data2vec2.modalities.image.config import (
+    AugmentConfig,
+    ImageConfig,
+    ImageDataConfig,
+    ImageFinetuneDataConfig,
+    ImageHeadConfig,
+    ImageTaskConfig,
+)
+
+_STRONG = AugmentConfig(
+    rand_augment="rand-m9-mstd0.5-inc1",
+    erasing=0.25,
+    mixup=0.7,
+    cutmix=1.0,
+    mix_share=0.9,
+    cutmix_share=0.5,
+    label_smoothing=0.1,
+)
+
+
+def image_finetune_base() -> FinetuneConfig:
+    """ViT-B/16 as released: 100 epochs of ImageNet-1K at 512 pictures a step."""
+    return FinetuneConfig(
+        recipe="image_finetune_base",
+        task=ImageTaskConfig(model=ImageHeadConfig(drop_path=0.1), augment=_STRONG),
+        optim=FinetuneOptimConfig(lr=1e-3, lr_batch=512, warmup_updates=16_000, clip_norm=None, layer_decay=0.65),
+        data=ImageFinetuneDataConfig(min_crop=0.08),
+        train=TrainConfig(updates=250_200, batch_size=512, eval_every=2_502, save_every=2_502),
+    )
+
+
+def image_finetune_large() -> FinetuneConfig:
+    """ViT-L/16 and ViT-H/14 as released: 50 epochs of ImageNet-1K at 512 pictures a step."""
+    base = image_finetune_base()
+    return replace(
+        base,
+        recipe="image_finetune_large",
+        task=ImageTaskConfig(model=ImageHeadConfig(drop_path=0.2), augment=_STRONG),
+        optim=replace(base.optim, lr=5e-4, clip_norm=4.0, layer_decay=0.75),
+        train=replace(base.train, updates=125_100),
+    )
+
+
+def image_finetune_tiny() -> FinetuneConfig:
+    """Small pictures on a CPU, with about 10,000 labels: four to five minutes on two busy cores (LOG.md).
+
+    At equal time, many small batches learn more than few large ones here, as in pre-training.
+    """
+    return FinetuneConfig(
+        recipe="image_finetune_tiny",
+        task=ImageTaskConfig(augment=AugmentConfig(label_smoothing=0.1)),
+        optim=FinetuneOptimConfig(lr=2e-3, lr_batch=8, warmup_updates=250, clip_norm=4.0, layer_decay=0.75),
+        data=ImageFinetuneDataConfig(min_crop=0.8, eval_crop=1.0),
+        train=TrainConfig(
+            updates=5_000, batch_size=8, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
+        ),
+    )
+
+
+IMAGENET = ImageDataConfig(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+def image_base() -> RunConfig:
+    """ViT-B/16 as released: 75 epochs of ImageNet-1K at 256 pictures a step."""
+    return RunConfig(recipe="image_base", model=ModelConfig(modality=ImageConfig()), data=IMAGENET)
+
+
+def image_large() -> RunConfig:
+    """ViT-L/16 as released: 37.5 epochs of ImageNet-1K at 128 pictures a step."""
+    base = image_base()
+    return replace(
+        base,
+        recipe="image_large",
+        model=ModelConfig(
+            modality=ImageConfig(),
+            encoder=EncoderConfig(embed_dim=1024, num_heads=16, prenet_depth=0, depth=24),
+            masks=MaskConfig(num_masks=16, mask_ratio=0.75, adjust=0.1, block_length=3),
+            decoder=DecoderConfig(depth=3, kernel=5, dim=1024, groups=16),
+            targets=TargetConfig(average_layers=18),
+            loss=LossConfig(cls_loss_weight=1.28),
+        ),
+        optim=replace(base.optim, lr=4e-4, lr_batch=128),
+        ema=EmaConfig(start=0.9998, end=0.99999, anneal_updates=150_000),
+        train=replace(base.train, batch_size=128),
+    )
+
+
+def image_huge14() -> RunConfig:
+    """ViT-H/14 as released: 100 epochs of ImageNet-1K at 256 pictures a step."""
+    large = image_large()
+    return replace(
+        large,
+        recipe="image_huge14",
+        model=replace(
+            large.model,
+            modality=ImageConfig(image_size=224, patch_size=14),
+            encoder=EncoderConfig(embed_dim=1280, num_heads=16, prenet_depth=0, depth=32),
+            targets=TargetConfig(average_layers=24),
+        ),
+        optim=replace(large.optim, lr_batch=256),
+        ema=EmaConfig(start=0.9998, end=1.0, anneal_updates=300_000),
+        train=replace(large.train, updates=500_000, batch_size=256),
+    )
+
+
+def image_tiny() -> RunConfig:
+    """Small pictures (28 px by default) on a CPU: about three minutes.
+
+    How these values were found stands in LOG.md. Two processes with one thread each: operations this small gain little
+    from a second thread, and lose much when another program wants the core.
+    """
+    return RunConfig(
+        recipe="image_tiny",
+        model=ModelConfig(
+            modality=ImageConfig(image_size=28, patch_size=4, num_channels=None),
+            encoder=EncoderConfig(embed_dim=96, num_heads=3, prenet_depth=0, depth=4),
+            masks=MaskConfig(num_masks=4, mask_ratio=0.6, adjust=0.1, block_length=2),
+            decoder=DecoderConfig(depth=2, kernel=3, dim=48, groups=8),
+            targets=TargetConfig(average_layers=4),
+            loss=LossConfig(cls_loss_weight=0.3),
+        ),
+        optim=OptimConfig(lr=4e-3, warmup_updates=160, lr_batch=16),
+        ema=EmaConfig(start=0.99, end=0.999, anneal_updates=1_100),
+        data=ImageDataConfig(min_crop=0.7, eval_crop=1.0),
+        train=TrainConfig(
+            updates=2_200, batch_size=16, processes=2, threads=1, log_every=50, eval_every=550, save_every=550
+        ),
+    )
+
+
+RECIPES = {recipe.__name__: recipe for recipe in (image_tiny, image_base, image_large, image_huge14)}
+FINETUNE = {recipe.__name__: recipe for recipe in (image_finetune_tiny, image_finetune_base, image_finetune_large)}

@@ -1,0 +1,127 @@
+"""What a report shows of pictures: masks, PCA colours of patches, nearest neighbours, and a map of samples.
+
+Shapes: `Q` pictures shown, `K` neighbours of each, `S` samples, `B` samples of a batch, `C` channels, `H` and `W`
+pixels, `T` patches, `D` width, `N` pictures, `M` masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from data2vec2.data.reader import ReadBatch, Reader
+from data2vec2.evaluation.features import Inputs, Note, features_of
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.similarity import SEARCHED, Features, arranged, colours, spread, write_arrays
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.image.reader import ImageReader, Normalise
+from data2vec2.modalities.show import Arrays, Show
+
+PICTURES = 8
+NEIGHBOURS = 6
+MAX_SIDE, MAX_NEIGHBOUR_SIDE = 224, 96
+"""Larger pictures are kept smaller; the page that shows them should stay light."""
+
+
+def raw_pixels(
+    reader: Reader, samples: NDArray[np.int64], side: int = 32, note: Note = lambda _: None
+) -> LabelledFeatures:
+    """The pictures themselves as features, larger ones averaged down to at most `side` pixels."""
+
+    def flat(batch: Inputs) -> NDArray[np.float32]:
+        pixels = batch.inputs.float() / 255
+        if pixels.shape[-1] > side:
+            pixels = torch.nn.functional.adaptive_avg_pool2d(pixels, side)
+        return pixels.flatten(1).numpy()
+
+    return features_of(flat, reader, samples, note)
+
+
+class ImageShow(Show):
+    """Pictures with their masks, the colours of their patches, and their neighbours."""
+
+    template = ("data2vec2.modalities.image", "image.html.j2")
+    masks_shown = 8
+    sample = {"picture": "pictures", "colours": "colours"}  # noqa: RUF012
+    neighbour = {"picture": "neighbours"}  # noqa: RUF012
+
+    def masks(self, arrays: Arrays) -> dict[str, Any]:
+        """Pictures and, by mask, which of their pixels the student sees: of `images` NHWC, or of one `image`."""
+        keep_ids, side = arrays["keep_ids"], int(arrays["patch_size"])
+        one = "images" not in arrays  # as written by the first versions
+        images_NHWC, keep_ids_NMK = (arrays["image"][None], keep_ids[None]) if one else (arrays["images"], keep_ids)
+        rows, columns = (size // side for size in images_NHWC.shape[1:3])
+        seen_NMT, counts = self.seen(keep_ids_NMK, rows * columns)
+        seen_NMHW = seen_NMT.reshape(*seen_NMT.shape[:2], rows, columns).repeat(side, axis=2).repeat(side, axis=3)
+        samples = zip(images_NHWC, seen_NMHW, strict=True)
+        return {"samples": [{"picture": picture, "seen": seen} for picture, seen in samples], **counts}
+
+
+@torch.no_grad()
+def write_gallery(
+    run: Path,
+    encoder: Encoder,
+    reader: ImageReader,
+    samples: NDArray[np.int64],
+    normalise: Normalise,
+    device: torch.device,
+) -> None:
+    """Write `run`/gallery.npz, whole or not at all; needs no labels, but at least two samples.
+
+    Beside the arrays of any gallery it holds `pictures` (QHWC uint8), `colours` (uint8, Q x rows x columns of patches
+    x 3) and `neighbours` (QKHWC uint8). The encoder should be in eval mode.
+    """
+    samples = samples[spread(len(samples), SEARCHED)]
+    features, labels, sums_TD = [], [], []
+    for batch in _batches(reader, samples):
+        encoded = encoder(_inputs(batch, normalise, device))
+        features.append(encoded.pooled().float().cpu().numpy())
+        labels.append(batch.labels_B)
+        sums_TD.append(encoded.features_NTD.float().sum(0).cpu().numpy())
+    features_SD, labels_S = np.concatenate(features), np.concatenate(labels)
+
+    shown_Q, near_QK, arrays = arranged(features_SD, labels_S, reader.records.classes, PICTURES, NEIGHBOURS)
+    shown = reader.eval_batch(samples[shown_Q])
+    neighbours = _thumbnails(reader.eval_batch(samples[near_QK.reshape(-1)]).inputs, MAX_NEIGHBOUR_SIDE)
+    arrays |= {
+        "pictures": _thumbnails(shown.inputs, MAX_SIDE),
+        "colours": _colours(encoder, _inputs(shown, normalise, device), np.sum(sums_TD, axis=0) / len(samples)),
+        "neighbours": neighbours.reshape(*near_QK.shape, *neighbours.shape[1:]),
+    }
+    write_arrays(run, "image", arrays)
+
+
+def _batches(reader: ImageReader, samples: NDArray[np.int64]) -> Iterator[ReadBatch]:
+    for group in reader.eval_groups(samples):
+        yield reader.eval_batch(group)
+
+
+def _inputs(batch: ReadBatch, normalise: Normalise, device: torch.device) -> torch.Tensor:
+    return normalise(torch.from_numpy(batch.inputs).to(device))
+
+
+def _colours(encoder: Encoder, inputs_QCHW: torch.Tensor, mean_TD: Features) -> NDArray[np.uint8]:
+    """Colours of every patch by its last-layer features.
+
+    The mean of every place over many samples is taken off first, else the colours only say where a patch is.
+    """
+    encoded = encoder(inputs_QCHW)
+    features_QTD = encoded.features_NTD.float().cpu().numpy() - mean_TD
+    flat = colours(features_QTD.reshape(-1, features_QTD.shape[-1]))
+    return flat.reshape(len(features_QTD), *encoded.tokens.grid, 3)
+
+
+def _thumbnails(pixels_BCHW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Pictures `BHWC`, averaged down where their longer side is above `side` pixels."""
+    height, width = pixels_BCHW.shape[2:]
+    pixels = torch.from_numpy(pixels_BCHW)
+    if max(height, width) > side:
+        size = (max(1, height * side // max(height, width)), max(1, width * side // max(height, width)))
+        smaller = torch.nn.functional.interpolate(pixels.float(), size=size, mode="area")
+        pixels = smaller.round().to(torch.uint8)
+    return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())

@@ -1,0 +1,190 @@
+"""Pictures at work.
+
+Shapes: `B` pictures, `C` channels, `H` and `W` pixels, `T` patches, `D` width, `N` pictures shown, `M` masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data2vec2.config import ArchitectureConfig, DataConfig, RunConfig
+from data2vec2.data.records import Records
+from data2vec2.data.source import BadSample
+from data2vec2.errors import UserError
+from data2vec2.evaluation.features import Note
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.scores import Samples
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.data import Largest, Log, Survey
+from data2vec2.modalities.image import SPEC
+from data2vec2.modalities.image.arrays import ARRAYS
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.finetune import ImageClassifyJob
+from data2vec2.modalities.image.interop import ImageInterop
+from data2vec2.modalities.image.model import ImageModality
+from data2vec2.modalities.image.reader import PICTURES, ImageReader, Normalise, decode, pixels, survey, whole_picture
+from data2vec2.modalities.image.show import ImageShow, raw_pixels, write_gallery
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
+
+
+class ImageFeed(Feed):
+    """The central square that evaluation sees at some size, or whole pictures. Samples `CHW`."""
+
+    batch = 64
+
+    def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
+        """`ValueError` for a size that is no multiple of the model's patches."""
+        super().__init__(tools, info, options)
+        self.modality, self.data = image_parts(info)
+        patch = self.modality.patch_size
+        self.size = self.modality.image_size if options is None or options.size is None else options.size
+        if self.size < patch or self.size % patch:
+            raise ValueError(f"--size is {self.size}; it must be a multiple of the model's patch size ({patch})")
+        if options:
+            dense = options.pool == "none"
+            self.columns = [pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)] if dense else []
+            self.about = {"size": self.size, "keep_aspect": options.keep_aspect, "patch_size": patch}
+
+    def open(self, records: Records) -> Callable[[int], NDArray[np.uint8]]:
+        """What reads a picture as the model's input: the central square as in evaluation, or the whole."""
+        size, modality = self.size, self.modality
+        if self.options and self.options.keep_aspect:
+            return lambda i: pixels(whole_picture(records.read(i), size, modality.patch_size, modality.channels))
+        return ImageReader(records, replace(modality, image_size=size), self.data, seed=0).whole
+
+    def groups(self, samples: Sequence[NDArray[Any]]) -> Iterator[tuple[list[int], NDArray[Any], None]]:
+        """Those of the same shape."""
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for place, picture in enumerate(samples):
+            by_shape.setdefault(picture.shape, []).append(place)
+        for places in by_shape.values():
+            yield places, np.stack([samples[place] for place in places]), None
+
+    def features(self, encoder: Encoder, samples: Sequence[Any], device: torch.device) -> list[Row]:
+        """Features `TD` of each picture, their mean `D`, or the CLS token's."""
+        assert self.options is not None
+        layer, pool = self.options.layer, self.options.pool
+
+        def several(inputs: Tensor, _: Tensor | None) -> Sequence[Row]:
+            encoded = encoder(inputs)
+            patches_BTD: Tensor = encoded.features_NTD if layer else encoded.tokens.tokens_BTD
+            wanted = patches_BTD if pool == "none" else patches_BTD.mean(dim=1)
+            return list((encoded.x_NLD[:, 0] if pool == "cls" else wanted).float().cpu().numpy())
+
+        return self.run(samples, several, lambda _: np.zeros(0, np.float32), device)
+
+    def cells(self, records: Records, good: Mapping[int, Any], rows: Sequence[Row]) -> dict[str, list[Any]]:
+        """Rows and columns of each picture's patches."""
+        patch = self.modality.patch_size
+        grids = [(picture.shape[1] // patch, picture.shape[2] // patch) for picture in good.values()]
+        return {"grid": grids} if self.columns else {}
+
+
+class ImageTools(Tools):
+    """Pictures of one size."""
+
+    spec = SPEC
+    content = PICTURES
+    own_format = ARRAYS
+    jobs = {"classify": ImageClassifyJob}  # noqa: RUF012
+    feed = ImageFeed
+    interop = ImageInterop()
+    show = ImageShow()
+
+    def build(self, model: ArchitectureConfig) -> ImageModality:
+        """Patches, positions and the CLS token."""
+        return ImageModality(_modality(model), model.encoder.embed_dim)
+
+    def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
+        """A picture."""
+        modality = _modality(model)
+        size = modality.image_size
+        return Largest(torch.zeros(1, modality.channels, size, size), modality.grid, 1.0)
+
+    def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> ImageReader:
+        """Crops of the model's size."""
+        assert isinstance(data, ImageDataConfig)
+        return ImageReader(records, _modality(model), data, seed)
+
+    def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
+        """Three channels where there is colour, unless their number is given."""
+        modality = _modality(config.model)
+        if modality.num_channels is not None:
+            return config
+        channels = 3 if has_colour(self.open(path, config, say).train) else 1
+        if channels == 3:
+            say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
+        return replace(config, model=replace(config.model, modality=replace(modality, num_channels=channels)))
+
+    def look(self, reader: Any, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
+        """Mean and deviation of the pictures, unless they were given."""
+        assert isinstance(config.data, ImageDataConfig)
+        found, data, channels = survey(reader), config.data, _modality(config.model).channels
+        if data.mean is None or data.std is None:
+            mean, std = (tuple(round(value, 4) for value in values) for values in (found.mean, found.std))
+            used = found.checked - len(found.bad)
+            say(f"data: normalised with mean {mean} and deviation {std}, from {used:,} pictures")
+            config = replace(config, data=replace(data, mean=mean, std=std))
+        elif not len(data.mean) == len(data.std) == channels:
+            raise UserError(f"--data.mean and --data.std have {len(data.mean)} values for {channels} channels")
+        return config, Survey(found.checked, found.bad)
+
+    def normalise(self, data: DataConfig, device: torch.device) -> Normalise:
+        """Zero mean and unit variance of each channel over the training data."""
+        assert isinstance(data, ImageDataConfig) and data.mean is not None and data.std is not None
+        return Normalise(data.mean, data.std, device)
+
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
+        """Pixels."""
+        return raw_pixels(*train, note=note), raw_pixels(*test, note=note)
+
+    def preview(self, reader: Any, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
+        """Pictures `NHWC`, kept patches `NMK`."""
+        modality = _modality(config.model)
+        return {
+            "kind": self.spec.name,
+            "images": reader.eval_batch(samples).inputs.transpose(0, 2, 3, 1),
+            "keep_ids": self.keep_ids(config, modality.grid, samples),
+            "patch_size": modality.patch_size,
+        }
+
+    def write_gallery(
+        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
+    ) -> None:
+        """Patch colours, neighbours, and a map of samples."""
+        reader, chosen = samples
+        assert isinstance(reader, ImageReader)
+        write_gallery(run, encoder, reader, chosen, self.normalise(info.data, device), device)
+
+
+def has_colour(records: Records, looks: int = 16) -> bool:
+    """Whether any of a few pictures, evenly spread, has a pixel that is not grey."""
+    for index in np.unique(np.linspace(0, len(records) - 1, looks).astype(int)).tolist():
+        try:
+            values = np.asarray(decode(records.read(index), 3)).astype(int)
+        except BadSample:
+            continue
+        if (np.ptp(values, axis=2) > 8).any():
+            return True
+    return False
+
+
+def image_parts(info: ModelInfo) -> tuple[ImageConfig, ImageDataConfig]:
+    """Modality and reading of a model of pictures."""
+    assert isinstance(info.model.modality, ImageConfig) and isinstance(info.data, ImageDataConfig)
+    return info.model.modality, info.data
+
+
+def _modality(model: ArchitectureConfig) -> ImageConfig:
+    assert isinstance(model.modality, ImageConfig)
+    return model.modality

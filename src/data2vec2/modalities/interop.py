@@ -1,0 +1,144 @@
+"""How models of a modality meet other programs: files beside the weights, names of inputs, and words for model cards.
+
+The base is for sequences of any kind, whose padding an `attention_mask` tells.
+
+Shapes: `B` samples, `L` length of inputs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from data2vec2.config import ArchitectureConfig, DataConfig, ModalityConfig, from_dict
+from data2vec2.errors import UserError
+from data2vec2.method.encoder import Encoded, Encoder
+from data2vec2.method.heads import Classifier, Recognized, SpeechRecognizer
+from data2vec2.modalities import spec_of, tools_of
+from data2vec2.modalities.info import ModelInfo
+
+AnyModel = Encoder | Classifier | SpeechRecognizer
+Inputs = dict[str, Tensor]
+PROCESSOR, TOGETHER = "preprocessor_config.json", "processor_config.json"
+"""What makes inputs: a file of its own, or (as Transformers saves it with a tokenizer) a part of another."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """How a reader of a model card calls a model with Transformers."""
+
+    processor: str
+    """Class that makes the inputs."""
+    call: str
+    """Its arguments."""
+    several: str
+    """And those for a batch."""
+    note: str
+    """What the outputs mean."""
+    pipeline: str
+    """What a pipeline takes."""
+
+
+class Portable(nn.Module):
+    """A model whose inputs have Transformers' names and whose outputs are a tuple of tensors, in eval mode."""
+
+    def __init__(self, model: AnyModel, modality: ModalityConfig) -> None:
+        super().__init__()
+        self.model, self.modality = model, modality
+
+    def forward(self, input_values: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Of samples filled up behind."""
+        return self.run(input_values, attention_mask.sum(1))
+
+    def run(self, inputs: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, ...]:
+        """Of an encoder every token's vector and their mean, of a model with a head its logits (or number)."""
+        found: Encoded | Recognized | Tensor = self.model(inputs, lengths_B=lengths_B)
+        if isinstance(found, Encoded):
+            return found.x_NLD, found.pooled()
+        return (found.logits_BTV if isinstance(found, Recognized) else found,)
+
+
+class Interop:
+    """One modality as others see it."""
+
+    portable: ClassVar[type[Portable]] = Portable
+    heads: ClassVar[Mapping[str, str]] = {"classifier": "ForSequenceClassification"}
+    """What the name of a model with such a head ends in, after the modality's."""
+    fixed_size: ClassVar[bool] = False
+    """Whether all inputs have the model's own size."""
+    files: ClassVar[tuple[str, ...]] = (PROCESSOR,)
+    """What makes inputs of samples; the first must be there."""
+    older: ClassVar[frozenset[str]] = frozenset()
+    """Fields of `config.json` that older exports do not have."""
+    licence: ClassVar[tuple[str, str]] = ("mit", "MIT")
+    """Of the authors' own models of this modality: as a hub has it, and in words."""
+
+    def to_processor(self, info: ModelInfo) -> dict[str, Any]:
+        """Content of preprocessor_config.json: how a modality reads data; `ValueError` where something is missing."""
+        return {"kind": info.kind} | {name: getattr(info.data, name) for name in self._reading(info.kind)}
+
+    def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> DataConfig:
+        """Undo `to_processor`, as far as it says something; `ValueError` for what is missing or can't be."""
+        known = {name: value for name, value in processor.items() if name in self._reading(modality.kind)}
+        return from_dict(spec_of(modality.kind).data, known)
+
+    def _reading(self, kind: str) -> set[str]:
+        """Fields of the data's configuration that are the modality's own."""
+        return {field.name for field in fields(spec_of(kind).data)} - {field.name for field in fields(DataConfig)}
+
+    def write(self, info: ModelInfo, folder: Path) -> None:
+        """Write the files that make inputs."""
+        text = json.dumps(self.to_processor(info), indent=2) + "\n"
+        (folder / PROCESSOR).write_text(text, encoding="utf-8")
+
+    def read(self, modality: ModalityConfig, folder: Path) -> DataConfig:
+        """How inputs are read, from what `write` wrote; raises `UserError`."""
+        path = folder / (PROCESSOR if (folder / PROCESSOR).is_file() else TOGETHER)
+        values = read_json(path)
+        try:
+            own = values if path.name == PROCESSOR else dict(values.get("feature_extractor") or {})
+            return self.from_processor(modality, own)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} can't be used: {error}") from error
+
+    def named(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Inputs:
+        """What a program takes for normalised inputs, of which the first `lengths_B` of each are real where given."""
+        mask_BL = self.mask(inputs, lengths_B)
+        return {"input_values": inputs, "attention_mask": mask_BL.int()}
+
+    def mask(self, inputs: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """True at what is real, `BL`."""
+        B, length = inputs.shape[:2]
+        real_B = torch.full((B,), length) if lengths_B is None else lengths_B
+        return torch.arange(length) < real_B[:, None]
+
+    def example(self, model: ArchitectureConfig) -> Tensor:
+        """Inputs to follow a computation with: of no axis 0 or 1, which a program would be made for alone."""
+        kind = model.modality.kind
+        inputs = tools_of(kind).largest(model, spec_of(kind).data()).inputs  # type: ignore[call-arg]
+        return inputs.repeat(2, *(1 for _ in inputs.shape[1:]))
+
+    def describe(self, modality: Any) -> str:
+        """What the model takes, for its card."""
+        return spec_of(modality.kind).words.many
+
+    def usage(self, modality: Any) -> Usage | None:
+        """How it is called with Transformers; none where no processor of its own makes inputs."""
+        return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; `UserError` where there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a {type(value).__name__}; it must hold an object")
+    return value

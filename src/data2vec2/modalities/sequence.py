@@ -1,0 +1,117 @@
+"""Sequences: positions from neighbours, and distances in the attention. For audio, and for series of any kind.
+
+Shapes: `B` samples, `N` student rows, `T` tokens, `K` kept tokens, `D` width, `H` heads.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from data2vec2.method.attention import AttentionBias, alibi_slopes
+from data2vec2.method.gather import put, take
+from data2vec2.method.modality import Modality, Rows, Tokens
+
+
+class SequenceModality(Modality):
+    """Convolutions over the tokens make positions, and symmetric ALiBi knows distances (paper, section 3.3).
+
+    A modality brings the stem and says how many tokens are real (`real_tokens`). The teacher starts from the student's
+    tokens.
+    """
+
+    teacher_owns = frozenset({"context", "trunk"})
+    num_axes = 1
+    slopes_H: Tensor
+
+    def __init__(
+        self, stem: nn.Module, embed_dim: int, num_heads: int, *, depth: int, kernel: int, groups: int
+    ) -> None:
+        """`stem` makes tokens `BTD` and has `reset_parameters`; the rest is of the positions' convolutions.
+
+        `kernel` is odd; `groups` divides `embed_dim`.
+        """
+        super().__init__()
+        self.stem: nn.Module | None = stem
+        self.positions = ConvPositions(embed_dim, depth, kernel, groups)
+        self.alibi_scale_H = nn.Parameter(torch.empty(num_heads))
+        self.register_buffer("slopes_H", alibi_slopes(num_heads), persistent=False)
+
+    @abstractmethod
+    def real_tokens(self, lengths_B: Tensor) -> Tensor:
+        """How many tokens inputs make, of which so many values are real."""
+
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
+        """What the stem makes of inputs."""
+        assert self.stem is not None
+        tokens_BTD = self.stem(inputs)
+        num_tokens, padding_BT = tokens_BTD.shape[1], None
+        if lengths_B is not None:
+            padding_BT = torch.arange(num_tokens, device=inputs.device) >= self.real_tokens(lengths_B)[:, None]
+        return Tokens(tokens_BTD, (num_tokens,), padding_BT)
+
+    def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
+        """Add positions, take the kept tokens; the attention's bias knows where they were.
+
+        The positions of a student row are made of its kept tokens alone: masked and padded ones are zero.
+        """
+        x_BTD, padding_BT = tokens.tokens_BTD, tokens.padding_BT
+        T, D = x_BTD.shape[1:]
+        if padding_BT is not None:
+            x_BTD = x_BTD.masked_fill(padding_BT[..., None], 0.0)
+        if keep_ids_NK is None:
+            places_1T = torch.arange(T, device=x_BTD.device)[None]
+            return Rows(x_BTD + self.positions(x_BTD, padding_BT), self._bias(places_1T, padding_BT))
+        kept_NKD = take(x_BTD, keep_ids_NK)
+        sparse_NTD = put(kept_NKD.new_zeros(len(keep_ids_NK), T, D), keep_ids_NK, kept_NKD)
+        padding_NT = padding_NK = None
+        if padding_BT is not None:
+            padding_NT = padding_BT.repeat_interleave(len(keep_ids_NK) // len(padding_BT), dim=0)
+            padding_NK = padding_NT.gather(1, keep_ids_NK)
+        positions_NKD = take(self.positions(sparse_NTD, padding_NT), keep_ids_NK)
+        return Rows(kept_NKD + positions_NKD, self._bias(keep_ids_NK, padding_NK))
+
+    def reset_parameters(self) -> None:
+        """Stem and positions as they say, ALiBi scales 1, its slopes anew."""
+        for part in (self.stem, self.positions):
+            if part is not None:
+                part.reset_parameters()  # type: ignore[operator]
+        nn.init.ones_(self.alibi_scale_H)
+        with torch.no_grad():
+            self.slopes_H.copy_(alibi_slopes(len(self.slopes_H)))
+
+    def _bias(self, positions_NL: Tensor, padding_NL: Tensor | None) -> AttentionBias:
+        return AttentionBias(
+            positions_NL=positions_NL, slopes_H=self.slopes_H, scale_H=self.alibi_scale_H, padding_NL=padding_NL
+        )
+
+
+class ConvPositions(nn.Module):
+    """Positions from neighbours: convolutions, each with LayerNorm without scale and GELU (paper, section 3.3).
+
+    Shapes: `N` rows, `T` tokens, `D` width.
+    """
+
+    def __init__(self, dim: int, depth: int, kernel: int, groups: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(
+            nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups) for _ in range(depth)
+        )
+
+    def forward(self, x_NTD: Tensor, padding_NT: Tensor | None = None) -> Tensor:
+        """Positions `NTD`, to be added to the tokens; the same as if the padded tokens (True) were not there."""
+        for conv in self.convs:
+            if padding_NT is not None:
+                x_NTD = x_NTD.masked_fill(padding_NT[..., None], 0.0)
+            x_NTD = conv(x_NTD.transpose(1, 2)).transpose(1, 2)
+            x_NTD = F.gelu(F.layer_norm(x_NTD, x_NTD.shape[-1:]))
+        return x_NTD
+
+    def reset_parameters(self) -> None:
+        """PyTorch's default."""
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv1d)
+            conv.reset_parameters()

@@ -1,0 +1,52 @@
+"""Text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from data2vec2.data.samples import wordnet_glosses
+from data2vec2.modalities.spec import Demo, Spec, Words
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig, TextTaskConfig
+from data2vec2.modalities.text.recipes import FINETUNE, RECIPES, text_finetune_tiny
+
+
+def _glosses() -> Path:
+    return wordnet_glosses() / "test.parquet"
+
+
+_TUNING = text_finetune_tiny()
+SPEC = Spec(
+    name="text",
+    words=Words(
+        one="text",
+        many="texts",
+        unit="blocks",
+        finetune_unit="tokens",
+        largest="a block",
+        raw="words (TF-IDF)",
+        columns=True,
+    ),
+    config=TextConfig,
+    data=TextDataConfig,
+    finetune_data=TextFinetuneDataConfig,
+    task=TextTaskConfig,
+    recipes=RECIPES,
+    finetune={"classify": FINETUNE, "regress": FINETUNE},
+    demo=Demo(
+        recipe="text_tiny",
+        data=wordnet_glosses,
+        about="110,806 explanations of words, without labels",
+        # 100 and 1,000 labels in all, for probes and for a short fine-tuning
+        evaluation={
+            "labels": (10, 100),
+            "seeds": 1,
+            "finetune": replace(
+                _TUNING, optim=replace(_TUNING.optim, lr=2e-3), train=replace(_TUNING.train, updates=150)
+            ),
+        },
+        check=_glosses,
+    ),
+    tools="data2vec2.modalities.text.tools:TextTools",
+    transformers="data2vec2.modalities.text.transformers",
+)

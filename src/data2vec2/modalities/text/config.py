@@ -1,0 +1,99 @@
+"""Configuration of text: the model's input, how files are read, and what fine-tuning adds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from data2vec2.config import DataConfig, FinetuneDataConfig, ModalityConfig, TaskConfig, require
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig(ModalityConfig):
+    """Text, cut into the tokens of a tokenizer."""
+
+    kind: Literal["text"] = "text"
+    """Which modality this is."""
+    vocab_size: int = 50_265
+    """Entries of the tokenizer's vocabulary."""
+    max_tokens: int = 512
+    """Tokens of a block of pre-training, and of the longest input."""
+    bos_id: int = 0
+    """Token at the start of a block."""
+    pad_id: int = 1
+    """Token that fills a batch up."""
+    eos_id: int = 2
+    """Token behind every sentence or document."""
+    token_scale: float = 1.0
+    """Factor of the tokens' embeddings before those of places are added; both start N(0, 0.02). With 1, as published,
+    half of what a block sees at first is where a token stands, and that is easy to predict (LOG.md)."""
+
+    def __post_init__(self) -> None:
+        require(self.max_tokens >= 2, "model.modality.max_tokens", self.max_tokens, "at least 2")
+        require(self.token_scale > 0, "model.modality.token_scale", self.token_scale, "above 0")
+        ids = [self.bos_id, self.pad_id, self.eos_id]
+        fits = min(ids) >= 0 and len(set(ids)) == 3
+        require(fits, "model.modality.pad_id", self.pad_id, "0 or more, and another than bos_id and eos_id")
+        expected = f"above bos_id, pad_id and eos_id ({max(ids)})"
+        require(self.vocab_size > max(ids), "model.modality.vocab_size", self.vocab_size, expected)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextDataConfig(DataConfig):
+    """How text is read."""
+
+    kind: Literal["text"] = "text"
+    """Which modality this is for."""
+    tokenizer: str | None = None
+    """A folder with a tokenizer, or its tokenizer.json; none: one is made from the training data."""
+    text_column: str = "text"
+    """Column of tables, or key of .jsonl files, that holds the text."""
+    unit: Literal["line", "document", "file"] = "line"
+    """What the end-of-text token stands behind: each line of text; each document, which an empty line (in tables a row)
+    ends; or each file (in tables a row)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(bool(self.text_column), "data.text_column", self.text_column, "a name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextHeadConfig:
+    """What changes of the pre-trained encoder; its shape stays."""
+
+    dropout: float = 0.1
+    """Dropout of the embeddings, after the attention projections and after the MLPs."""
+    attention_dropout: float = 0.1
+    """Dropout of the attention weights."""
+    pooling: Literal["first", "mean"] = "first"
+    """What the head sees: the first token, through a layer with tanh, as for GLUE; or the mean over tokens, normed."""
+
+    def __post_init__(self) -> None:
+        for name in ("dropout", "attention_dropout"):
+            require(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "from 0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFinetuneDataConfig(FinetuneDataConfig):
+    """Which columns of a table are read, and how many labels are used."""
+
+    kind: Literal["text"] = "text"
+    """Which modality this is for."""
+    text_columns: tuple[str, ...] = ()
+    """The column of texts, or the two that the model reads as a pair; none: found by their usual names."""
+    label_column: str | None = None
+    """The column of labels, or of numbers; none: found by its usual names."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(self.text_columns) <= 2, "data.text_columns", self.text_columns, "one column, or two")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextTaskConfig(TaskConfig):
+    """What fine-tuning changes of an encoder of text."""
+
+    kind: Literal["text"] = "text"
+    """Which modality this is for."""
+    model: TextHeadConfig = field(default_factory=TextHeadConfig)
+    """What changes of the encoder."""

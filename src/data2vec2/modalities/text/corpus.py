@@ -1,0 +1,323 @@
+"""Text to pre-train on: every corpus is tokenised once, into a file from which blocks are read at random.
+
+The file of a corpus holds the ids of its tokens one behind the other, with the end-of-text token behind every unit. It
+stays in the cache folder, from which it may be deleted at any time; the same texts and tokenizer use it again.
+
+Shapes: `B` samples, `T` tokens.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import rich.progress
+from numpy.typing import NDArray
+
+from data2vec2.data.reader import Reader
+from data2vec2.data.records import Parts, Records
+from data2vec2.data.tables import listed
+from data2vec2.errors import UserError
+from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig
+from data2vec2.modalities.text.files import Piece, TextSource, Unit, find_text, identity_of, pieces_of
+from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, TextTokenizer, save_tokenizer, train_tokenizer
+from data2vec2.training.progress import console
+
+
+def open_text(
+    path: str | Path, tokenizer: TextTokenizer, model: TextConfig, data: TextDataConfig, progress: Progress
+) -> Parts:
+    """Tokenise what `path` holds, unless that was done before, and cut it into blocks.
+
+    Where the data name no validation part, the end of the corpus is held out. Raises `UserError` if there is no text,
+    or too little of it for one block.
+    """
+    texts = find_text(path)
+    used = [part for part in ("train", "val") if part in texts]
+    corpora = {part: tokenised(texts[part], tokenizer, data.text_column, data.unit, progress) for part in used}
+    width, train = model.max_tokens - 1, corpora["train"]
+    fraction = 0.0 if "val" in corpora else data.val_fraction
+    blocks = {part: cut_blocks(corpus, model.eos_id, width, 0.0)[0] for part, corpus in corpora.items()}
+    blocks["train"], held = cut_blocks(train, model.eos_id, width, fraction)
+    if len(held.starts):
+        blocks["val"] = held
+    if not len(blocks["train"].starts):
+        remarks = f" ({train.remarks})" if train.remarks else ""
+        raise UserError(f"{path} has {train.num_tokens:,} tokens of text{remarks}, and a block takes {width:,}")
+    units = train.counts.get("units", 0)
+    sources = "1 source" if len(texts["train"]) == 1 else f"{len(texts['train']):,} sources"
+    number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {sources}"
+    description = "; ".join(filter(None, (f"text: {number}", train.remarks)))
+    return Parts(_records(blocks["train"]), _records(blocks["val"]) if "val" in blocks else None, None, description)
+
+
+class TextReader(Reader):
+    """Batches of token ids `BT`: the start-of-text token, then a block of the stream."""
+
+    in_memory = True
+    """Blocks are mapped, so reading them costs next to nothing."""
+
+    def __init__(self, records: Records, config: TextConfig, seed: int) -> None:
+        super().__init__(records, seed)
+        self.config = config
+
+    def whole(self, sample: int) -> NDArray[np.int64]:
+        """A block."""
+        blocks = self.records.source
+        assert isinstance(blocks, Blocks)
+        return np.concatenate([[self.config.bos_id], blocks.block(sample)])
+
+    def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], None]:
+        """All are full."""
+        return np.stack(rows), None
+
+    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
+        """Tokens."""
+        return (inputs.shape[1],)
+
+    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """At most 16 at once, in their order."""
+        return [samples_B[start : start + 16] for start in range(0, len(samples_B), 16)]
+
+
+def _records(blocks: Blocks) -> Records:
+    labels = np.full(len(blocks.starts), -1, dtype=np.int64)
+    return Records("text", BlockNames(blocks.starts), labels, (), {}, blocks)
+
+
+FORMAT = 1
+_BATCH = 1 << 20  # characters tokenised at once, by as many threads as the tokenizer takes
+_READ = 1 << 26  # bytes of a file summed at once
+LEARNED = 100_000_000
+"""Characters that a vocabulary is made of, at most; of longer texts evenly spread pieces."""
+Progress = Callable[[int, int], object]
+"""Hears how many bytes of how many are done."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A tokenised part of the data."""
+
+    path: Path
+    dtype: str
+    num_tokens: int
+    checksum: int
+    """CRC-32 of the file."""
+    counts: dict[str, int]
+    """What was mended or left out, as in "empty files"; also "units" and "characters"."""
+
+    @property
+    def remarks(self) -> str:
+        """What the user should know of the text, or nothing."""
+        return listed({name: n for name, n in self.counts.items() if name not in ("units", "characters")})
+
+    @cached_property
+    def tokens(self) -> NDArray[Any]:
+        """The ids, memory-mapped."""
+        return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.num_tokens,))
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Stretches of a corpus, all of one length. Can be pickled: the file is opened again."""
+
+    in_memory: ClassVar[bool] = True
+    path: Path
+    dtype: str
+    width: int
+    """Tokens of a block."""
+    starts: NDArray[np.int64]
+    """Place of each block's first token in the file."""
+    checksum: int
+
+    def read(self, index: int) -> bytes:
+        """The ids of a block, as int64."""
+        return self.block(index).tobytes()
+
+    def block(self, index: int) -> NDArray[np.int64]:
+        """The ids of a block."""
+        size, start = np.dtype(self.dtype).itemsize, int(self.starts[index])
+        return np.fromfile(self.path, dtype=self.dtype, count=self.width, offset=start * size).astype(np.int64)
+
+    def select(self, places: NDArray[np.int64]) -> Blocks:
+        """The blocks at `places`."""
+        return Blocks(self.path, self.dtype, self.width, self.starts[places], self.checksum)
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """The file's checksum, and where the blocks are."""
+        yield f"{self.checksum} {self.width}".encode()
+        yield self.starts.tobytes()
+
+
+class BlockNames(Sequence[str]):
+    """Blocks are called after the place of their first token."""
+
+    def __init__(self, starts: NDArray[np.int64]) -> None:
+        self.starts = starts
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, place: Any) -> Any:
+        """One name; of a slice, several."""
+        if isinstance(place, slice):
+            return [f"token {start}" for start in self.starts[place].tolist()]
+        return f"token {int(self.starts[place])}"
+
+
+def tokenised(
+    sources: list[TextSource], tokenizer: TextTokenizer, column: str, unit: Unit, progress: Progress = lambda *_: None
+) -> Corpus:
+    """The tokens of some texts: those in the cache folder, or made now.
+
+    They are made again if a file's size or time has changed, or what is in the cache is damaged. `UserError` if a
+    text can't be read or the cache folder can't be written.
+    """
+    key = f"{FORMAT}\0{identity_of(sources)}\0{tokenizer.digest}\0{column}\0{unit}"
+    target = cache_folder() / f"text-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    if corpus := _opened(target):
+        return corpus
+    shutil.rmtree(target, ignore_errors=True)  # damaged
+    try:
+        with whole_folder(target, hint=CACHE_HINT) as made:
+            _write(sources, tokenizer, column, unit, made, progress)
+    except UserError:
+        if not _opened(target):  # else another process was faster
+            raise
+    corpus = _opened(target)
+    assert corpus is not None
+    return corpus
+
+
+def cut_blocks(
+    corpus: Corpus, eos_id: int, width: int, val_fraction: float, limit: int = 2000
+) -> tuple[Blocks, Blocks]:
+    """Blocks of `width` tokens to train on, and the last of the corpus held out, at most `limit`.
+
+    The held-out part begins behind the end of a unit, so that none is in both. Tokens at the end of a part that fill
+    no block are left out. Below 20 blocks none are held out.
+    """
+    total = corpus.num_tokens // width
+    held = min(limit, round(val_fraction * total)) if total >= 20 else 0
+    stop = corpus.num_tokens - held * width
+    ends = np.flatnonzero(corpus.tokens[stop : stop + (held // 2) * width] == eos_id)
+    start = stop + int(ends[0]) + 1 if len(ends) else stop
+    return tuple(  # type: ignore[return-value]
+        Blocks(corpus.path, corpus.dtype, width, first + width * np.arange((last - first) // width), corpus.checksum)
+        for first, last in ((0, stop), (start, corpus.num_tokens if held else start))
+    )
+
+
+def _write(
+    sources: list[TextSource], tokenizer: TextTokenizer, column: str, unit: Unit, folder: Path, progress: Progress
+) -> None:
+    """Tokenise into a folder: the ids, then the manifest."""
+    dtype = np.dtype("<u2" if tokenizer.size <= 1 << 16 else "<u4")
+    counts: Counter[str] = Counter()
+    done, total, num_tokens, checksum = 0, sum(source.size for source in sources), 0, 0
+
+    def read(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    with (folder / "tokens.bin").open("wb") as file:
+        for batch in _batches(piece for s in sources for piece in pieces_of(s, column, unit, counts, read)):
+            encoded = tokenizer.backend.encode_batch_fast([text for text, _ in batch], add_special_tokens=False)
+            ends = [[tokenizer.eos_id] if ends else [] for _, ends in batch]
+            ids = [np.array(one.ids + end, dtype=dtype) for one, end in zip(encoded, ends, strict=True)]
+            counts["units"] += sum(map(len, ends))
+            content = np.concatenate(ids).tobytes()
+            file.write(content)
+            checksum = zlib.crc32(content, checksum)
+            num_tokens += len(content) // dtype.itemsize
+    manifest = {"dtype": dtype.str, "num_tokens": num_tokens, "checksum": checksum, "counts": dict(counts)}
+    manifest |= {"sources": [source.identity.split("\0") for source in sources], "tokenizer": str(tokenizer.path)}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8", errors="backslashreplace")
+
+
+def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+    """Pieces of about `_BATCH` characters together."""
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece[0]) + 16
+        if size > _BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _opened(folder: Path) -> Corpus | None:
+    """The corpus in a folder; None if there is none or its file is not what was written."""
+    path = folder / "tokens.bin"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        fields = {name: manifest[name] for name in ("dtype", "num_tokens", "checksum", "counts")}
+        checksum = 0
+        with path.open("rb") as file:
+            while content := file.read(_READ):
+                checksum = zlib.crc32(content, checksum)
+    except (OSError, ValueError, KeyError):
+        return None
+    sound = (
+        checksum == fields["checksum"]
+        and path.stat().st_size == fields["num_tokens"] * np.dtype(fields["dtype"]).itemsize
+    )
+    return Corpus(path, **fields) if sound else None
+
+
+def made_tokenizer(data: Path, vocab_size: int, text_column: str, unit: Unit, say: Callable[[str], None]) -> Path:
+    """A tokenizer of the training text of DATA in the cache folder, made if it is not there yet."""
+    sources = find_text(data)["train"]
+    key = f"{identity_of(sources)}\0{vocab_size}\0{text_column}"
+    folder = cache_folder() / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    if not (folder / TOKENIZER_FILES[1]).is_file():
+        say(f"tokenizer: made from the text, with a vocabulary of {vocab_size:,} (--data.tokenizer names another)")
+        with shown_progress(f"reading {data}") as progress:
+            made = train_tokenizer(sampled_texts(sources, text_column, unit, progress), vocab_size)
+        with whole_folder(folder, replace=True, hint=CACHE_HINT) as new:
+            save_tokenizer(made, new)
+    return folder
+
+
+@contextmanager
+def shown_progress(what: str) -> Iterator[Progress]:
+    """A bar on a terminal, that shows up with the first sign of progress; nothing elsewhere."""
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TimeRemainingColumn(),
+    )
+    with rich.progress.Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bar:
+        task = bar.add_task(what, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+def sampled_texts(sources: list[TextSource], column: str, unit: Unit, progress: Progress) -> Iterator[str]:
+    """Pieces of the sources: as much of what was read so far as `LEARNED` is of all of it."""
+    taken, done, total = 0, 0, sum(source.size for source in sources)
+
+    def read(size: int) -> None:
+        nonlocal done
+        done += size
+        progress(done, total)
+
+    for source in sources:
+        for text, _ in pieces_of(source, column, unit, Counter(), read):
+            if taken * total <= LEARNED * done:
+                taken += len(text)
+                yield text

@@ -1,0 +1,87 @@
+"""Text: embeddings of tokens and of their places.
+
+Shapes: `B` samples, `N` student rows, `T` tokens, `K` kept tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from data2vec2.method.attention import AttentionBias
+from data2vec2.method.gather import take
+from data2vec2.method.modality import Modality, Rows, Tokens
+from data2vec2.modalities.text.config import TextConfig
+
+
+class TextModality(Modality):
+    """All but the blocks is in the stem, which ends in a norm; the teacher starts from the student's tokens."""
+
+    teacher_owns = frozenset({"trunk"})
+    num_axes = 1
+    first_norm = False
+
+    def __init__(self, config: TextConfig, embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.config = config
+        shape = (config.vocab_size, config.max_tokens, config.pad_id, embed_dim)
+        self.stem = TokenStem(*shape, dropout, config.token_scale)
+
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
+        """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.
+
+        Without lengths all are real, so that full blocks need no attention mask. `ValueError` for another shape or type
+        and for more tokens than there are positions.
+        """
+        longest = self.config.max_tokens
+        if inputs.ndim != 2 or inputs.is_floating_point() or not 1 <= inputs.shape[1] <= longest:
+            shape = f"{tuple(inputs.shape)}, {inputs.dtype}"
+            raise ValueError(f"token ids of shape {shape}; (batch, 1 to {longest}) whole numbers are needed")
+        assert self.stem is not None
+        padding_BT = None if lengths_B is None else inputs == self.config.pad_id
+        return Tokens(self.stem(inputs), (inputs.shape[1],), padding_BT)
+
+    def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
+        """The tokens, or the kept ones; nobody attends to padding."""
+        x_BTD, padding_BT = tokens.tokens_BTD, tokens.padding_BT
+        if keep_ids_NK is None:
+            return Rows(x_BTD, None if padding_BT is None else AttentionBias(padding_NL=padding_BT))
+        if padding_BT is None:
+            return Rows(take(x_BTD, keep_ids_NK))
+        padding_NT = padding_BT.repeat_interleave(len(keep_ids_NK) // len(padding_BT), dim=0)
+        return Rows(take(x_BTD, keep_ids_NK), AttentionBias(padding_NL=padding_NT.gather(1, keep_ids_NK)))
+
+    def reset_parameters(self) -> None:
+        """The stem as it says."""
+        if isinstance(self.stem, TokenStem):
+            self.stem.reset_parameters()
+
+
+class TokenStem(nn.Module):
+    """Token ids to tokens: embedding and learned position of each, LayerNorm, dropout."""
+
+    def __init__(
+        self, vocab_size: int, max_tokens: int, pad_id: int, dim: int, dropout: float, token_scale: float = 1.0
+    ) -> None:
+        """Padding has an embedding and a position of zeros, which do not learn."""
+        super().__init__()
+        self.pad_id, self.token_scale = pad_id, token_scale
+        self.tokens = nn.Embedding(vocab_size, dim, padding_idx=pad_id)
+        self.positions = nn.Embedding(max_tokens + pad_id + 1, dim, padding_idx=pad_id)
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """`BT` to `BTD`. Positions count the tokens that are not padding, from `pad_id + 1` on."""
+        real_BT = ids_BT != self.pad_id
+        places_BT = real_BT.cumsum(dim=1) * real_BT + self.pad_id
+        x_BTD = self.token_scale * self.tokens(ids_BT) + self.positions(places_BT)
+        return self.dropout(self.norm(x_BTD))  # type: ignore[no-any-return]
+
+    def reset_parameters(self) -> None:
+        """Embeddings N(0, 0.02), those of padding 0; the norm 1 and 0."""
+        for embedding in (self.tokens, self.positions):
+            nn.init.normal_(embedding.weight, std=0.02)
+            with torch.no_grad():
+                embedding.weight[self.pad_id] = 0
+        self.norm.reset_parameters()

@@ -1,0 +1,66 @@
+"""What a report shows of texts: masks on tokens, nearest neighbours and a map; and counted words, the raw baseline.
+
+Shapes: `S` samples, `N` blocks, `T` tokens, `M` masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from data2vec2.errors import UserError
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.similarity import write_captions
+from data2vec2.modalities.show import Arrays, Show
+
+CHARACTERS = 240
+"""So much of a text is shown."""
+TERMS = 50_000
+"""The most frequent words and pairs of words are counted."""
+TOKENS_SHOWN = 96
+"""Tokens shown of each block, from its beginning."""
+
+
+def tfidf(
+    train: Sequence[str], train_labels: NDArray[np.int64], test: Sequence[str], test_labels: NDArray[np.int64]
+) -> tuple[LabelledFeatures, LabelledFeatures]:
+    """Texts as frequencies of their words and pairs of neighbouring words, rare ones weighing more (TF-IDF).
+
+    Sparse rows of unit length; terms and weights are those of the training texts. A term counts by one plus the
+    logarithm of its frequency. `UserError` if no text has a word of two letters.
+    """
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=TERMS, dtype=np.float32)
+    try:
+        known = vectorizer.fit_transform(train)
+    except ValueError as error:
+        raise UserError(f"the texts have no words to count: {error}") from error
+    return LabelledFeatures(known, train_labels), LabelledFeatures(vectorizer.transform(test), test_labels)
+
+
+def write_text_gallery(run: Path, known: LabelledFeatures, texts: Sequence[str], classes: tuple[str, ...]) -> None:
+    """Write `run`/gallery.npz of `texts`, whose features and labels are `known`; what is cut off is an ellipsis."""
+    cut = [text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…" for text in texts]
+    write_captions(run, "text", known, classes, texts=cut)
+
+
+class TextShow(Show):
+    """Blocks of tokens, and texts with their neighbours."""
+
+    template = ("data2vec2.modalities.text", "text.html.j2")
+    sample = {"name": "texts"}  # noqa: RUF012
+    neighbour = {"name": "neighbour_texts"}  # noqa: RUF012
+
+    def masks(self, arrays: Arrays) -> dict[str, Any]:
+        """Blocks under each mask: (token, whether the student sees it)."""
+        tokens_NT = arrays["tokens"]
+        seen_NMT, counts = self.seen(arrays["keep_ids"], tokens_NT.shape[1])
+        blocks = [
+            [list(zip(tokens_T.tolist(), seen_T.tolist(), strict=True))[:TOKENS_SHOWN] for seen_T in seen_MT]
+            for tokens_T, seen_MT in zip(tokens_NT, seen_NMT, strict=True)
+        ]
+        return {"blocks": blocks, "shown": min(counts["tokens"], TOKENS_SHOWN), **counts}

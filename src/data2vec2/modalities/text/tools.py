@@ -1,0 +1,214 @@
+"""Text at work.
+
+Shapes: `B` samples, `T` tokens, `N` texts shown, `M` masks, `K` kept tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from data2vec2.config import ArchitectureConfig, DataConfig, FinetuneDataConfig, RunConfig
+from data2vec2.data.reader import Reader
+from data2vec2.data.records import Parts, Records
+from data2vec2.errors import UserError
+from data2vec2.evaluation.features import Note
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.scores import Samples
+from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.data import Columns, Labels, Largest, Log
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text import SPEC
+from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig
+from data2vec2.modalities.text.corpus import TextReader, made_tokenizer, open_text, shown_progress
+from data2vec2.modalities.text.finetune import TextClassifyJob, TextRegressJob
+from data2vec2.modalities.text.interop import TextInterop
+from data2vec2.modalities.text.model import TextModality
+from data2vec2.modalities.text.reader import SentenceReader, Texts, open_sentences
+from data2vec2.modalities.text.show import TextShow, tfidf, write_text_gallery
+from data2vec2.modalities.text.tokenizer import copy_tokenizer, load_tokenizer
+from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
+
+TOKENIZER = "tokenizer"
+"""Folder of the tokenizer in a run folder."""
+OFFSETS = pa.list_(pa.list_(pa.int32(), 2))
+"""Of each token, first character and the one behind the last."""
+
+
+class TextFeed(Feed):
+    """Texts up to the model's length, filled up to the longest of those that go through the model together."""
+
+    def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
+        super().__init__(tools, info, options)
+        if options:
+            dense = options.pool == "none"
+            tokens = [pa.field("tokens", pa.list_(pa.string())), pa.field("offsets", OFFSETS)] if dense else []
+            self.columns = [pa.field("texts", pa.list_(pa.string())), *tokens]
+            self.about = {"max_tokens": _modality(info.model).max_tokens}
+
+    def cells(self, records: Records, good: Mapping[int, Any], rows: Sequence[Row]) -> dict[str, list[Any]]:
+        """Texts; their tokens as the vocabulary has them, and where these begin and end in their text."""
+        assert isinstance(self.reader, SentenceReader)
+        found: dict[str, list[Any]] = {"texts": [list(self.reader.texts.rows[index]) for index in good]}
+        if len(self.columns) > 1:
+            encodings = [self.reader.encoding(index) for index in good]
+            found |= {"tokens": [one.tokens for one in encodings], "offsets": [one.offsets for one in encodings]}
+        return found
+
+
+class TextTools(Tools):
+    """Blocks of tokens to pre-train on; whole texts for all else."""
+
+    spec = SPEC
+    jobs = {"classify": TextClassifyJob, "regress": TextRegressJob}  # noqa: RUF012
+    feed = TextFeed
+    interop = TextInterop()
+    show = TextShow()
+
+    def build(self, model: ArchitectureConfig) -> TextModality:
+        """Embeddings."""
+        return TextModality(_modality(model), model.encoder.embed_dim, model.encoder.dropout)
+
+    def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
+        """A block, or the longest text."""
+        modality = _modality(model)
+        return Largest(torch.full((1, modality.max_tokens), modality.bos_id), (modality.max_tokens,), 1.0)
+
+    def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """Blocks of the tokenised text."""
+        model, data = _modality(config.model), config.data
+        assert isinstance(data, TextDataConfig) and data.tokenizer
+        tokenizer = load_tokenizer(Path(data.tokenizer))
+        ids = (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)
+        if tokenizer.size > model.vocab_size or ids != (model.bos_id, model.pad_id, model.eos_id):
+            raise UserError(
+                f"the tokenizer {data.tokenizer} has {tokenizer.size:,} entries, and {ids} as start, padding and end; "
+                f"the model has room for {model.vocab_size:,}, with {(model.bos_id, model.pad_id, model.eos_id)} "
+                "(--model.modality.vocab-size, .bos-id, .pad-id, .eos-id)"
+            )
+        with shown_progress(f"tokenising {path}") as progress:
+            return open_text(path, tokenizer, model, data, progress)
+
+    def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
+        """Texts of tables."""
+        return open_sentences(path, columns.text, columns.label, labels)
+
+    def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
+        """Texts of tables, or of files with a text a line."""
+        found: list[Records] = []
+        for path in paths:
+            parts = open_sentences(path, columns.text, labels="none")
+            place = Path(path) if Path(path).is_dir() else Path(path).parent
+            found += [
+                replace(records, names=[str(place / name) for name in records.names])
+                for records in (parts.train, parts.val, parts.test)
+                if records is not None
+            ]
+        return found
+
+    def is_sample(self, path: Path) -> bool:
+        """Never: files hold many texts."""
+        return False
+
+    def columns(self, data: DataConfig) -> Columns:
+        """As fine-tuning is told."""
+        assert isinstance(data, TextFinetuneDataConfig)
+        return Columns(text=data.text_columns, label=data.label_column)
+
+    def with_columns(self, data: FinetuneDataConfig, columns: Columns) -> TextFinetuneDataConfig:
+        """As fine-tuning is told."""
+        assert isinstance(data, TextFinetuneDataConfig)
+        return replace(data, text_columns=columns.text, label_column=columns.label)
+
+    def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> Reader:
+        """Blocks as they are; of tables whole texts."""
+        assert isinstance(data, TextDataConfig) and data.tokenizer
+        if isinstance(records.source, Texts):
+            return SentenceReader(records, _modality(model), Path(data.tokenizer), seed)
+        return TextReader(records, _modality(model), seed)
+
+    def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
+        """A tokenizer made from the text, unless one is given; its vocabulary, where the recipe's was left."""
+        modality, data = _modality(config.model), config.data
+        assert isinstance(data, TextDataConfig)
+        if data.tokenizer is None:
+            folder = made_tokenizer(path, modality.vocab_size, data.text_column, data.unit, say)
+            data = replace(data, tokenizer=str(folder))
+        tokenizer, of_recipe = load_tokenizer(Path(str(data.tokenizer))), _modality(recipe.model)
+        found = {"vocab_size": tokenizer.size}
+        found |= {"bos_id": tokenizer.bos_id, "pad_id": tokenizer.pad_id, "eos_id": tokenizer.eos_id}
+        left: dict[str, Any] = {
+            name: value for name, value in found.items() if getattr(modality, name) == getattr(of_recipe, name)
+        }
+        fitted = replace(modality, **left)
+        if fitted != modality:
+            say(f"model: a vocabulary of {fitted.vocab_size:,}, as the tokenizer has")
+        return replace(config, data=data, model=replace(config.model, modality=fitted))
+
+    def located(self, config: RunConfig) -> RunConfig:
+        """That of the tokenizer."""
+        assert isinstance(config.data, TextDataConfig)
+        if config.data.tokenizer is None:
+            return config
+        return replace(config, data=replace(config.data, tokenizer=str(Path(config.data.tokenizer).absolute())))
+
+    def write_start(self, run: Path, config: RunConfig) -> None:
+        """The tokenizer."""
+        assert isinstance(config.data, TextDataConfig)
+        if not (run / TOKENIZER).exists():
+            copy_tokenizer(Path(str(config.data.tokenizer)), run / TOKENIZER)
+
+    def resumed(self, config: RunConfig, run: Path) -> RunConfig:
+        """With the tokenizer that the run's folder holds."""
+        own = run / TOKENIZER
+        assert isinstance(config.data, TextDataConfig)
+        if not own.is_dir():
+            return config
+        asked = Path(config.data.tokenizer or own)
+        if asked.exists() and load_tokenizer(asked).digest != load_tokenizer(own).digest:
+            raise UserError(f"--data.tokenizer {asked} can't change on --resume: the run was started with {own}")
+        return replace(config, data=replace(config.data, tokenizer=str(own.absolute())))
+
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
+        """Frequencies of words and of pairs of words."""
+        (known, known_labels), (asked, asked_labels) = (
+            (_texts(reader, samples.tolist()), reader.records.labels[samples]) for reader, samples in (train, test)
+        )
+        return tfidf(known, known_labels, asked, asked_labels)
+
+    def preview(self, reader: Reader, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
+        """Tokens as strings `NT`, kept tokens `NMK`."""
+        assert isinstance(config.data, TextDataConfig) and config.data.tokenizer
+        ids_NT, backend = reader.eval_batch(samples).inputs, load_tokenizer(Path(config.data.tokenizer)).backend
+        words = [[backend.decode([token], skip_special_tokens=False) for token in row] for row in ids_NT.tolist()]
+        return {
+            "kind": self.spec.name,
+            "tokens": np.array(words, dtype=np.str_),
+            "keep_ids": self.keep_ids(config, ids_NT.shape[1:], samples),
+        }
+
+    def write_gallery(
+        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
+    ) -> None:
+        """Neighbours, and a map."""
+        reader = samples[0]
+        known, places = self.searched(encoder, samples, info, device)
+        write_text_gallery(run, known, _texts(reader, places), reader.records.classes)
+
+
+def _texts(reader: Reader, samples: Sequence[int]) -> list[str]:
+    """The texts of samples; of a pair one behind the other, in lines."""
+    assert isinstance(reader, SentenceReader)
+    return ["\n".join(reader.texts.rows[sample]) for sample in samples]
+
+
+def _modality(model: ArchitectureConfig) -> TextConfig:
+    assert isinstance(model.modality, TextConfig)
+    return model.modality

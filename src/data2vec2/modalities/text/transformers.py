@@ -1,0 +1,111 @@
+"""Models of text as Hugging Face Transformers has them; its own tokenizers make their inputs.
+
+Shapes: `N` texts, `T` tokens, `D` width, `H` heads, `C` classes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+from data2vec2.modalities.text.config import TextConfig
+from data2vec2.modalities.transformers import (
+    Data2Vec2Config,
+    Data2Vec2ForClassification,
+    Data2Vec2ForPreTraining,
+    Data2Vec2Model,
+    register,
+)
+
+
+class Data2Vec2TextConfig(Data2Vec2Config, modality=TextConfig):
+    """Shape of a text encoder: fields of `TextConfig`, and those that all modalities have."""
+
+
+class Data2Vec2TextModel(Data2Vec2Model):  # type: ignore[no-untyped-call]
+    """The text encoder without a head."""
+
+    main_input_name = "input_ids"
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        output_attentions: bool | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Any:
+        """Encode token ids `NT`.
+
+        Tokens where `attention_mask` is 0 are padding, and so are those with the id of padding; they change no text's
+        features. `last_hidden_state` (`NTD`) has a vector for each token; what stands at padded places means nothing.
+        `pooler_output` (`ND`) is the mean over the real ones. `hidden_states`, if asked for, are the first block's
+        input and every block's output; `attentions` every block's weights `NHTT`, computed by a path that is slower
+        and needs more memory. `token_type_ids`, which some tokenizers give, change nothing.
+        """
+        inputs = real_tokens(input_ids, attention_mask, self.config.pad_id)
+        return super().forward(*inputs, output_hidden_states, return_dict, output_attentions)
+
+
+class Data2Vec2TextForSequenceClassification(Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
+    """Classes of texts, or a number of each (`problem_type` "regression")."""
+
+    main_input_name = "input_ids"
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> Any:
+        """`logits` (`NC`) of token ids, as for the encoder; `loss` where there are labels.
+
+        `labels` are places of classes (`N`), or for texts of several classes 0 and 1 for each (`NC`, floating-point).
+        With `problem_type` "regression", or a single output, they are numbers (`N`).
+        """
+        inputs = real_tokens(input_ids, attention_mask, self.config.pad_id)
+        return super().forward(*inputs, labels, output_hidden_states, output_attentions, return_dict)
+
+
+class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
+    """data2vec 2.0 on text."""
+
+    main_input_name = "input_ids"
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        return_loss: bool = True,
+    ) -> Any:
+        """The loss on token ids `NT`, blocks that are full.
+
+        `attention_mask`, which tokenizers give, may have no 0. `return_loss` changes nothing; it lets the `Trainer`
+        know that there is a loss without labels.
+        """
+        return super().forward(input_ids, attention_mask, return_dict)
+
+
+def real_tokens(input_ids: Tensor, attention_mask: Tensor | None, pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids with the id of padding where the mask is 0, and a mask of those that are no padding."""
+    if attention_mask is not None:
+        input_ids = input_ids.masked_fill(attention_mask == 0, pad_id)
+    return input_ids, input_ids != pad_id
+
+
+register(
+    Data2Vec2TextConfig,
+    {
+        AutoModel: Data2Vec2TextModel,
+        AutoModelForPreTraining: Data2Vec2TextForPreTraining,
+        AutoModelForSequenceClassification: Data2Vec2TextForSequenceClassification,
+    },
+)

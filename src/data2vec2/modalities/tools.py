@@ -1,0 +1,211 @@
+"""What commands do with the data and networks of a modality. The base serves any; a modality overrides what is its own.
+
+Shapes: `B` samples, `T` tokens, `D` width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data2vec2.config import RunConfig
+from data2vec2.data.reader import Reader, Windowed
+from data2vec2.data.records import Records
+from data2vec2.errors import UserError
+from data2vec2.evaluation.features import (
+    Inputs,
+    Note,
+    TokenProbe,
+    encode,
+    features_of,
+    mean_features,
+    token_features,
+    window_features,
+)
+from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.scores import Samples
+from data2vec2.evaluation.similarity import SEARCHED, spread, write_captions
+from data2vec2.method.encoder import Encoder
+from data2vec2.method.masking import draw_keep_ids
+from data2vec2.modalities.data import DataTools
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.interop import Interop
+from data2vec2.modalities.jobs import Job
+from data2vec2.modalities.show import Show
+
+Row = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedOptions:
+    """What `embed` was asked for."""
+
+    layer: int
+    """Block whose output is taken, from 1, or 0 for the stem's tokens."""
+    pool: Literal["mean", "none", "cls"] = "mean"
+    size: int | None = None
+    keep_aspect: bool = False
+
+
+class Feed:
+    """Samples of any size on their way through a model, for `embed` and `predict`."""
+
+    batch = 32
+    """Samples at once in `embed`, unless another number is asked for."""
+    columns: Sequence[pa.Field] = ()
+    """Columns of a table of features, beside those that all have."""
+    about: Mapping[str, Any] = {}
+    """What such a table says of its features."""
+
+    def __init__(self, tools: DataTools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
+        """`options`: none in `predict`. `ValueError` for one that this modality has not."""
+        self.tools, self.info, self.options = tools, info, options
+
+    def open(self, records: Records) -> Callable[[int], Any]:
+        """What makes a sample's input of its index, or raises `BadSample`."""
+        self.reader = self.tools.reader(records, self.info.model, self.info.data, seed=0)
+        return self.reader.entire
+
+    def groups(
+        self, samples: Sequence[NDArray[Any]]
+    ) -> Iterator[tuple[list[int], NDArray[Any], NDArray[np.int64] | None]]:
+        """Places, inputs and lengths of the samples that go through the model together."""
+        yield (list(range(len(samples))), *self.reader.stacked(samples))
+
+    @torch.inference_mode()
+    def run(
+        self,
+        samples: Sequence[Any],
+        several: Callable[[Tensor, Tensor | None], Sequence[Row]],
+        one: Callable[[Windowed], Row],
+        device: torch.device,
+    ) -> list[Row]:
+        """What `several` makes of normalised inputs and their lengths, and `one` of a sample too long for one pass.
+
+        `UserError` if a GPU's memory does not suffice.
+        """
+        found: dict[int, Row] = {i: one(s) for i, s in enumerate(samples) if isinstance(s, Windowed)}
+        places = [place for place in range(len(samples)) if place not in found]
+        normalise = self.tools.normalise(self.info.data, device)
+        for group, inputs, lengths in self.groups([samples[place] for place in places]) if places else ():
+            lengths_B = None if lengths is None else torch.from_numpy(lengths).to(device)
+            try:
+                rows = several(normalise(torch.from_numpy(inputs).to(device)), lengths_B)
+            except torch.OutOfMemoryError as error:
+                what = f"{len(group)} {self.tools.words.many} of shape {inputs.shape[1:]} at once"
+                raise UserError(f"out of memory on {device} with {what}; give a smaller --batch") from error
+            found.update(zip([places[place] for place in group], rows, strict=True))
+        return [found[place] for place in range(len(samples))]
+
+    def features(self, encoder: Encoder, samples: Sequence[Any], device: torch.device) -> list[Row]:
+        """Features `TD` of each sample, or their mean `D`."""
+        assert self.options is not None
+        stem, dense = self.options.layer == 0, self.options.pool == "none"
+
+        def several(inputs: Tensor, lengths_B: Tensor | None) -> Sequence[Row]:
+            rows = token_features(encoder, inputs, lengths_B, stem=stem)
+            return rows if dense else [row_TD.mean(axis=0) for row_TD in rows]
+
+        def one(windows: Windowed) -> Row:
+            rows = window_features(encoder, windows, device, stem=stem)
+            return np.concatenate(list(rows)) if dense else mean_features(rows)
+
+        return self.run(samples, several, one, device)
+
+    def cells(self, records: Records, good: Mapping[int, Any], rows: Sequence[Row]) -> dict[str, list[Any]]:
+        """Values of `columns`, of the samples by index that could be read, and of their features."""
+        return {}
+
+
+class Tools(DataTools):
+    """One modality at work. Has no state, so that all processes of a run make their own."""
+
+    jobs: ClassVar[Mapping[str, type[Job]]] = {"classify": Job}
+    """Tasks of fine-tuning."""
+    feed: ClassVar[type[Feed]] = Feed
+    interop: ClassVar[Interop] = Interop()
+    show: ClassVar[Show] = Show()
+    """What reports show."""
+
+    def job(self, task: str) -> Job:
+        """One task of fine-tuning."""
+        return self.jobs[task](self)
+
+    # Evaluation and report
+
+    def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
+        """The inputs themselves as features, with labels: what a probe can do without a model.
+
+        Here they are mean and deviation over a sample's first axis.
+        """
+
+        def statistics(batch: Inputs) -> NDArray[np.float32]:
+            whole, rows = [batch.inputs.shape[1]] * len(batch.inputs), batch.inputs.flatten(2).double()
+            lengths = whole if batch.lengths_B is None else batch.lengths_B.tolist()
+            real = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+            return torch.stack([torch.cat([row.mean(0), row.std(0, correction=0)]) for row in real]).float().numpy()
+
+        return features_of(statistics, *train, note), features_of(statistics, *test, note)
+
+    def token_probe(self, data: Path, train: Reader, test: Reader) -> TokenProbe:
+        """What the probe of single tokens learns from and is scored on; `UserError` where there is none."""
+        raise ValueError("--probes phones is for speech; leave it out")
+
+    def keep_ids(self, config: RunConfig, grid: tuple[int, ...], samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Kept tokens `NMK` of samples in the first epoch."""
+        masks = config.model.masks
+        drawn = draw_keep_ids(masks, grid, config.train.seed, np.zeros_like(samples), samples)
+        return drawn.reshape(len(samples), masks.num_masks, -1)
+
+    def preview(self, reader: Reader, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
+        """Arrays of masks.npz, for `show`: names of samples, and their masks as those of the largest size have them.
+
+        Of sequences of numbers also `values` NTC: the mean of what a token sees, from the beginning of each sample.
+        """
+        largest, grid, _ = self.largest(config.model, config.data)
+        batch, num_tokens = reader.eval_batch(samples), math.prod(grid)
+        found = {
+            "kind": self.spec.name,
+            "names": np.array([reader.records.names[sample] for sample in batch.indices_B.tolist()], dtype=np.str_),
+            "num_tokens": num_tokens,
+            "keep_ids": self.keep_ids(config, grid, batch.indices_B),
+        }
+        if len(grid) == 1 and np.issubdtype(batch.inputs.dtype, np.floating):
+            steps, length = largest.shape[1] // num_tokens, min(largest.shape[1], batch.inputs.shape[1])
+            values = np.zeros((len(samples), *largest.shape[1:]), dtype=np.float32)
+            values[:, :length] = batch.inputs[:, :length]
+            found["values"] = values[:, : steps * num_tokens].reshape(len(samples), num_tokens, steps, -1).mean(axis=2)
+        return found
+
+    def write_gallery(
+        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
+    ) -> None:
+        """Write RUN/gallery.npz, for `show`: what the features know. `data` is where the samples are from.
+
+        Here it is names of samples, their neighbours, and a map.
+        """
+        reader = samples[0]
+        known, places = self.searched(encoder, samples, info, device)
+        names = [reader.records.names[place] for place in places]
+        write_captions(run, self.spec.name, known, reader.records.classes, names=names)
+
+    def searched(
+        self, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device
+    ) -> tuple[LabelledFeatures, list[int]]:
+        """Features and labels of samples (none: of all) as far as they can be read, and their places, for a gallery."""
+        reader, chosen = samples
+        chosen = chosen if len(chosen) else np.arange(len(reader.records))
+        chosen = chosen[spread(len(chosen), SEARCHED)]
+        bad: set[str] = set()
+        normalise = self.normalise(info.data, device)
+        known = encode(encoder, reader, chosen, normalise, device, lambda found: bad.update(one.name for one in found))
+        return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad]

@@ -1,0 +1,78 @@
+"""The models as Hugging Face Transformers has them (5.0 or later).
+
+There is one model type a modality ("data2vec2-image"), because their processors are of different families. In the
+module that its `Spec.transformers` names, a modality adds what is its own to what stands here:
+
+    class Data2Vec2ImageConfig(Data2Vec2Config, modality=ImageConfig): ...
+    class Data2Vec2ImageModel(Data2Vec2Model): ...  # a `forward` that names its inputs
+    register(Data2Vec2ImageConfig, {AutoModel: Data2Vec2ImageModel})
+
+A modality that names no module gets such classes all the same, for `input_values` and `attention_mask`. Importing this
+package tells Transformers' Auto classes about every modality that is installed; `import data2vec2` sees to that.
+"""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+
+from data2vec2.modalities import specs
+from data2vec2.modalities.fields import class_name
+from data2vec2.modalities.spec import Spec
+from data2vec2.modalities.transformers.config import Data2Vec2Config
+from data2vec2.modalities.transformers.models import (
+    Data2Vec2ForClassification,
+    Data2Vec2Model,
+    Data2Vec2PreTrainedModel,
+    sparing_loaded,
+)
+from data2vec2.modalities.transformers.pretraining import (
+    Data2Vec2ForPreTraining,
+    Data2Vec2PreTrainingOutput,
+    TeacherUpdate,
+)
+
+__all__ = [
+    "Data2Vec2Config",
+    "Data2Vec2ForClassification",
+    "Data2Vec2ForPreTraining",
+    "Data2Vec2Model",
+    "Data2Vec2PreTrainedModel",
+    "Data2Vec2PreTrainingOutput",
+    "TeacherUpdate",
+    "register",
+    "sparing_loaded",
+]
+
+
+def register(config: type[Data2Vec2Config], models: Mapping[Any, type[Data2Vec2PreTrainedModel]]) -> None:
+    """Tell Transformers of a modality's configuration, and which model of it each Auto class makes."""
+    AutoConfig.register(config.model_type, config, exist_ok=True)
+    for auto, model in models.items():
+        model.config_class = config
+        auto.register(config, model, exist_ok=True)
+
+
+def derive(spec: Spec) -> None:
+    """Make and register a modality's configuration, model, classifier and pre-training, which this package then has."""
+    config = type(class_name(spec.name, "Config"), (Data2Vec2Config,), {}, modality=spec.config)
+    bases: dict[Any, tuple[type[Data2Vec2PreTrainedModel], str]] = {
+        AutoModel: (Data2Vec2Model, "Model"),
+        AutoModelForPreTraining: (Data2Vec2ForPreTraining, "ForPreTraining"),
+        AutoModelForSequenceClassification: (Data2Vec2ForClassification, "ForSequenceClassification"),
+    }
+    models = {auto: type(class_name(spec.name, ending), (base,), {}) for auto, (base, ending) in bases.items()}
+    register(config, models)
+    globals().update({made.__name__: made for made in (config, *models.values())})
+
+
+for _spec in specs().values():  # last: what is imported here imports the classes above
+    try:
+        importlib.import_module(_spec.transformers) if _spec.transformers else derive(_spec)
+    except Exception as _error:  # whatever another package does, ours must work
+        _models = f"data2vec2's models of {_spec.words.many}"
+        warnings.warn(f"Transformers' Auto classes will not know {_models}: {_error}", stacklevel=1)

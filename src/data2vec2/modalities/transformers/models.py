@@ -1,0 +1,202 @@
+"""The encoder with its initialisation and what can be seen of it, alone and with a classifier.
+
+What is computed is what `data2vec2.method` computes; only names in the file are Transformers'.
+
+Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width, `H` heads, `C` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput, SequenceClassifierOutput
+from transformers.utils.generic import ModelOutput
+
+from data2vec2.config import ArchitectureConfig
+from data2vec2.method import losses
+from data2vec2.method.attention import eager_attention
+from data2vec2.method.encoder import Encoded, Encoder, initialise
+from data2vec2.method.heads import POOLINGS, Classifier, Pooling, pool
+from data2vec2.method.modality import Modality
+from data2vec2.modalities.fields import MULTI_LABEL, REGRESSION, SINGLE_LABEL, build_encoder
+from data2vec2.modalities.transformers.config import Data2Vec2Config
+
+States = tuple[Tensor, ...] | None
+
+
+class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
+    """What all models share: one encoder, its initialisation and its outputs."""
+
+    config: Data2Vec2Config
+    config_class = Data2Vec2Config
+    base_model_prefix = "data2vec2"
+    main_input_name = "input_values"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["Block"]  # noqa: RUF012  (Transformers' own attribute)
+    _supports_sdpa = True
+
+    def __init__(self, config: Data2Vec2Config) -> None:
+        super().__init__(config)
+        self._build(config.to_model_config())
+        self.post_init()  # type: ignore[no-untyped-call]
+
+    def _build(self, config: ArchitectureConfig) -> None:
+        """Make the parts."""
+        self.encoder = build_encoder(config)
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return what turns inputs into tokens."""
+        assert self.encoder.modality.stem is not None
+        return self.encoder.modality.stem
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Initialise what no checkpoint gave `module`, its fixed buffers included.
+
+        Transformers builds a model without memory and calls this for every module once the weights are in, children
+        first: buffers that are not in the file hold garbage by then.
+        """
+        if next(module.children(), None) is None or isinstance(module, Modality):
+            sparing_loaded(module, initialise)
+
+    def _observe(
+        self,
+        inputs: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> tuple[Encoded, dict[str, States]]:
+        """What the encoder computes, and what was asked to be seen of it, as outputs call it.
+
+        `attention_mask` is 1 at what is real. What is not said is as the configuration has it. `hidden_states` are the
+        first block's input and every block's output, `NLD` each, `attentions` every block's weights, `NHLL` each.
+        `ValueError` for attention weights in training with gradient checkpointing, which would compute them twice.
+        """
+        hidden = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        attention = self.config.output_attentions if output_attentions is None else output_attentions
+        if attention and self.training and self.encoder.gradient_checkpointing:
+            raise ValueError("output_attentions can't be had in training with gradient checkpointing; turn one off")
+        eager = self.config._attn_implementation == "eager"
+        for block in self.encoder.blocks:
+            block.attn.attend = eager_attention if eager else F.scaled_dot_product_attention  # type: ignore[union-attr]
+        inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        lengths_B = None if attention_mask is None else attention_mask.sum(1)
+        with _watched(self.encoder, bool(hidden), bool(attention)) as (states, weights):
+            encoded = self.encoder(inputs, lengths_B=lengths_B)
+        return encoded, {"hidden_states": tuple(states) or None, "attentions": tuple(weights) or None}
+
+    def _given(self, output: ModelOutput, return_dict: bool | None) -> Any:
+        """The output as an object or a tuple."""
+        as_object = self.config.return_dict if return_dict is None else return_dict
+        return output if as_object else output.to_tuple()
+
+
+class Data2Vec2Model(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+    """The encoder without a head."""
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        output_attentions: bool | None = None,
+    ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
+        """Encode samples `(N, length, ...)`, normalised as in training.
+
+        `attention_mask` (`(N, length)`, 1 at what is real, which comes first) says what only fills a batch up; it
+        changes no sample's features. `last_hidden_state` (`NLD`) is the last block's output; what stands at padded
+        places means nothing. `pooler_output` (`ND`) is the mean over the real ones. `hidden_states`, if asked for, are
+        the first block's input and every block's output; `attentions` every block's weights `NHLL`, computed by a path
+        that is slower and needs more memory.
+        """
+        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions)
+        output = BaseModelOutputWithPooling(last_hidden_state=encoded.x_NLD, pooler_output=encoded.pooled(), **seen)
+        return self._given(output, return_dict)  # type: ignore[no-any-return]
+
+
+class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+    """Classes, or a number, of samples: `data2vec2.method.heads.Classifier`."""
+
+    output_class: type[SequenceClassifierOutput] | type[ImageClassifierOutput] = SequenceClassifierOutput
+
+    def _build(self, config: ArchitectureConfig) -> None:
+        super()._build(config)
+        pooling = next((name for name in POOLINGS if name == self.config.pooling), None)
+        if pooling is None:
+            raise ValueError(f"pooling is {self.config.pooling!r}; it must be one of {', '.join(POOLINGS)}")
+        self.pooling: Pooling = pooling
+        parts = Classifier(self.encoder, int(self.config.num_labels or 0), pooling=pooling)
+        self.norm, self.dense, self.classifier = parts.norm, parts.dense, parts.head
+
+    def forward(
+        self,
+        input_values: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+    ) -> SequenceClassifierOutput | ImageClassifierOutput | tuple[Any, ...]:
+        """`logits` (`NC`) of samples, as for the encoder; `loss` where there are labels.
+
+        `labels` are places of classes (`N`), or for samples of several classes 0 and 1 for each (`NC`, floating-point).
+        With `problem_type` "regression", or a single output, they are numbers (`N`).
+        """
+        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions)
+        logits_NC = pool(encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
+        loss = None if labels is None else self._loss(logits_NC, labels)
+        output = self.output_class(loss=loss, logits=logits_NC, **seen)
+        return self._given(output, return_dict)  # type: ignore[no-any-return]
+
+    def _loss(self, logits_NC: Tensor, labels: Tensor) -> Tensor:
+        """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet."""
+        if self.config.problem_type is None and logits_NC.shape[1] == 1:
+            self.config.problem_type = REGRESSION
+        elif self.config.problem_type is None:
+            self.config.problem_type = MULTI_LABEL if labels.is_floating_point() else SINGLE_LABEL
+        if self.config.problem_type == REGRESSION:
+            loss = losses.squared_error(logits_NC, labels.view_as(logits_NC).float())
+        else:
+            multi_label = self.config.problem_type == MULTI_LABEL
+            loss = losses.classification(logits_NC, labels.float() if multi_label else labels.view(-1), multi_label)
+        return loss / len(logits_NC)
+
+
+@torch.no_grad()
+def sparing_loaded(module: nn.Module, initialiser: Callable[[nn.Module], object]) -> None:
+    """Initialise `module` but for what a checkpoint gave it.
+
+    Transformers marks the tensors that were loaded, and they are put back here, because an initialiser may well reach
+    them through a view, which lacks the mark.
+    """
+    marked = [p for p in module.parameters() if getattr(p, "_is_hf_initialized", False)]
+    loaded = [parameter.clone() for parameter in marked]
+    initialiser(module)
+    for parameter, value in zip(marked, loaded, strict=True):
+        parameter.copy_(value)
+
+
+@contextmanager
+def _watched(encoder: Encoder, hidden: bool, attention: bool) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
+    """Yield two lists that the next `forward` fills with hidden states and attention weights, as far as wanted."""
+    states: list[Tensor] = []
+    weights: list[Tensor] = []
+    with ExitStack() as undo:  # whatever happens
+        if hidden:
+            first = encoder.blocks[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
+            undo.callback(first.remove)
+        for block in encoder.blocks:
+            if hidden:
+                hook = block.register_forward_hook(lambda _, inputs, output: states.append(output.x_NLD))
+                undo.callback(hook.remove)
+            if attention:
+                undo.callback(setattr, block.attn, "attend", block.attn.attend)  # type: ignore[union-attr]
+                block.attn.attend = partial(eager_attention, seen=weights)  # type: ignore[union-attr]
+        yield states, weights

@@ -1,1 +1,0 @@
-"""Building blocks: torch only, plain arguments."""

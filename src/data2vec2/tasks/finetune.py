@@ -1,0 +1,207 @@
+"""Fine-tuning: classes, numbers and letters, of samples of any modality."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data2vec2.data.batch import Batch, Batches, Step
+from data2vec2.data.letters import Letters
+from data2vec2.data.reader import Reader
+from data2vec2.data.records import Records, targets_of
+from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
+from data2vec2.evaluation.recognition import recognise_all, rows_of
+from data2vec2.method import losses
+from data2vec2.tasks import Reading, RunContext
+from data2vec2.training.loop import Sums
+from data2vec2.training.run import RunFolder, write_text
+
+Normalise = Callable[[Tensor], Tensor]
+TRANSCRIPTS = "transcripts.jsonl"
+_WRITTEN, _LOGGED = 8, 3  # transcripts of each evaluation
+
+
+@dataclass(frozen=True)
+class ClassTargets:
+    """Adds the probability of each class, or of each tag."""
+
+    records: Records
+    label_smoothing: float = 0.0
+
+    def __call__(self, batch: Batch, step: Step) -> Batch:
+        """Targets `BC` float32."""
+        targets_BC = targets_of(self.records, step.read.indices_B, self.label_smoothing)
+        return replace(batch, targets=torch.from_numpy(targets_BC))
+
+
+@dataclass(frozen=True)
+class NumberTargets:
+    """Adds numbers, standardised: (number - mean) / deviation over the records."""
+
+    records: Records
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Mean and deviation."""
+        assert self.records.numbers is not None
+        return float(self.records.numbers.mean()), float(self.records.numbers.std())
+
+    def __call__(self, batch: Batch, step: Step) -> Batch:
+        """Targets `B1` float32."""
+        assert self.records.numbers is not None
+        mean, deviation = self.scale
+        targets_B = (self.records.numbers[step.read.indices_B] - mean) / deviation
+        return replace(batch, targets=torch.from_numpy(targets_B.astype(np.float32))[:, None])
+
+
+@dataclass(frozen=True)
+class LetterTargets:
+    """Adds the letters of transcripts."""
+
+    letters: Letters
+    texts: Sequence[str | None]
+
+    def __call__(self, batch: Batch, step: Step) -> Batch:
+        """Targets `BL`, and how many."""
+        targets_BL, lengths_B = self.of(step.read.indices_B.tolist())
+        return replace(batch, targets=targets_BL, target_lengths_B=lengths_B)
+
+    def of(self, samples: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Letters `BL` of samples, with zeros behind, and how many."""
+        ids = [torch.from_numpy(self.letters.encode(self.texts[sample] or "")) for sample in samples]
+        return nn.utils.rnn.pad_sequence(ids, batch_first=True), torch.tensor([len(one) for one in ids])
+
+
+class _FinetuneTask:
+    """A model with a head; what it learns differs by task."""
+
+    ema = None
+    monitor: str
+
+    def __init__(
+        self, model: nn.Module, batches: Batches, val: Reader | None, normalise: Normalise, context: RunContext
+    ) -> None:
+        """`val` (never trained on) chooses the best model. All samples of both have targets."""
+        self.model, self.val, self.normalise, self.context = model, val, normalise, context
+        self._reading = Reading(batches, context)
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Batches of the given steps; notes what could not be read."""
+        return self._reading.batches(start, stop)
+
+    def outputs(self, model: nn.Module, batch: Batch) -> Any:
+        """What the model gives for a batch."""
+        masks = batch.time_masks_BT, batch.channel_masks_BD
+        return model(self.normalise(batch.inputs), batch.lengths_B, *masks, freeze_encoder=batch.freeze_encoder)
+
+    def figures(self, step: int) -> dict[str, float]:
+        """Nothing more; counts bad samples."""
+        self._reading.count(step)
+        return {}
+
+
+class ClassifyTask(_FinetuneTask):
+    """A classifier; a sample has one class, or several."""
+
+    def __init__(self, *arguments: Any, multi_label: bool) -> None:
+        """As of `_FinetuneTask`; `multi_label`: whether samples can have several classes."""
+        super().__init__(*arguments)
+        self.multi_label = multi_label
+        self.monitor = f"val_{'map' if multi_label else 'accuracy'}"
+
+    def loss(self, model: nn.Module, batch: Batch) -> Sums:
+        """The cross-entropy, summed over samples."""
+        assert batch.targets is not None
+        return Sums(losses.classification(self.outputs(model, batch), batch.targets, self.multi_label), len(batch))
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Loss, accuracy, F1 and Matthews' coefficient, or mean average precision, on the validation part."""
+        if self.val is None:
+            return {}
+        predictions = predict(self.model, self.val, self.normalise, self.context.device)
+        return {f"val_{name}": value for name, value in headline(predictions).items()}
+
+
+class RegressTask(_FinetuneTask):
+    """A model that gives a number for each sample; learned standardised, validated as they are."""
+
+    monitor = "val_pearson"
+
+    def __init__(self, *arguments: Any, scale: tuple[float, float]) -> None:
+        """As of `_FinetuneTask`; `scale`: mean and deviation of the numbers."""
+        super().__init__(*arguments)
+        self.scale = scale
+
+    def loss(self, model: nn.Module, batch: Batch) -> Sums:
+        """The squared error, summed over samples."""
+        assert batch.targets is not None
+        return Sums(losses.squared_error(self.outputs(model, batch), batch.targets), len(batch))
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Mean squared error and correlations on the validation part."""
+        if self.val is None:
+            return {}
+        numbers = predict_numbers(self.model, self.val, self.normalise, self.context.device).rescaled(*self.scale)
+        return {f"val_{name}": value for name, value in correlations(numbers).items()}
+
+
+class CtcTask(_FinetuneTask):
+    """A recogniser: a letter at every token."""
+
+    monitor = "val_letter_accuracy"
+
+    def __init__(self, *arguments: Any, letters: Letters) -> None:
+        """As of `_FinetuneTask`."""
+        super().__init__(*arguments)
+        self.letters = letters
+        self._impossible = torch.zeros(())
+
+    def loss(self, model: nn.Module, batch: Batch) -> Sums:
+        """The CTC loss, summed over samples."""
+        assert batch.targets is not None and batch.target_lengths_B is not None
+        logits_BTV, num_tokens_B = self.outputs(model, batch)
+        found = losses.ctc(logits_BTV, num_tokens_B, batch.targets, batch.target_lengths_B)
+        self._impossible = found.num_impossible
+        return Sums(found.loss, len(batch))
+
+    def figures(self, step: int) -> dict[str, float]:
+        """Samples of the last micro-batch with more letters than tokens; counts bad samples."""
+        super().figures(step)
+        return {"impossible": float(self._impossible)}
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Loss and error rates (greedy) on the validation part; writes some transcripts."""
+        if self.val is None:
+            return {}
+        targets, device, sums = LetterTargets(self.letters, self.val.records.texts or ()), self.context.device, []
+
+        def note(logits_BTV: Tensor, num_tokens_B: Tensor, samples: list[int]) -> None:
+            letters_BL, lengths_B = targets.of(samples)
+            sums.append(losses.ctc(logits_BTV, num_tokens_B, letters_BL.to(device), lengths_B.to(device)).loss.item())
+
+        order = np.arange(len(self.val.records))
+        found = recognise_all(self.model, self.letters, self.val, order, self.normalise, device, note)
+        rows = rows_of(found, self.val.records)
+        kept = spread(rows, _WRITTEN)
+        for row in kept[:_LOGGED]:
+            self.context.log(f'update {step}  "{row["reference"]}" heard as "{row["hypothesis"]}"')
+        write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
+        scores = found.scores()
+        cer, wer = scores["cer"], scores["wer"]
+        return {"val_loss": sum(sums) / len(rows), "val_cer": cer, "val_wer": wer, self.monitor: 1 - cer}
+
+
+def spread(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """At most so many of the rows, evenly spread."""
+    return [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, limit).astype(int)).tolist()]
+
+
+def write_transcripts(run: RunFolder, rows: list[dict[str, Any]]) -> None:
+    """RUN/transcripts.jsonl: a JSON object a line (name, reference, hypothesis, cer, part, update)."""
+    write_text(run.path / TRANSCRIPTS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

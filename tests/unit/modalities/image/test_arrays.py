@@ -1,0 +1,209 @@
+"""IDX files and .npz archives become records; what can't be used is refused with a message that helps."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.unit.data.pictures import clothes, open_pictures, put, refuse
+
+PICTURES = np.stack([clothes().read(place) for place in range(12)])
+LABELS = clothes().labels[:12].astype(np.uint8)
+
+
+def idx(array: np.ndarray, kind: int = 8) -> bytes:
+    header = bytes((0, 0, kind, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.tobytes()
+
+
+# IDX
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("pattern", ["{}-{}-idx{}-ubyte", "{}-{}.idx{}-ubyte"])
+def test_idx_folder(tmp_path: Path, packed: bool, pattern: str) -> None:
+    for part, count in (("train", 12), ("t10k", 5)):
+        for what, array in (("images", PICTURES[:count]), ("labels", LABELS[:count])):
+            name = pattern.format(part, what, array.ndim) + (".gz" if packed else "")
+            put(tmp_path / name, gzip.compress(idx(array)) if packed else idx(array))
+    put(tmp_path / "README.md", b"text")
+    parts = open_pictures(tmp_path)
+    assert parts.train.kind == "IDX arrays"
+    assert parts.test is not None
+    assert (len(parts.train), len(parts.test)) == (12, 5)
+    assert parts.train.classes == tuple(str(value) for value in np.unique(LABELS))
+    assert [parts.train.classes[label] for label in parts.train.labels] == [str(value) for value in LABELS]
+    assert np.array_equal(parts.train.read(7), PICTURES[7])
+    assert parts.test.names[3] == pattern.format("t10k", "images", 3) + (".gz" if packed else "") + "[3]"
+
+
+def test_idx_file_alone_and_packed_beside_unpacked(tmp_path: Path) -> None:
+    put(tmp_path / "t10k-images-idx3-ubyte", idx(PICTURES))
+    assert len(open_pictures(tmp_path / "t10k-images-idx3-ubyte").train) == 12
+    assert open_pictures(tmp_path / "t10k-images-idx3-ubyte").train.classes == ()
+    put(tmp_path / "t10k-images-idx3-ubyte.gz", gzip.compress(idx(PICTURES)))
+    put(tmp_path / "train-images-idx3-ubyte.gz", idx(PICTURES))  # a browser unpacked it and kept the name
+    assert open_pictures(tmp_path).train.names[0] == "train-images-idx3-ubyte.gz[0]"
+
+
+def test_idx_of_four_dimensions(tmp_path: Path) -> None:
+    colour = np.repeat(PICTURES[..., None], 3, axis=3)
+    put(tmp_path / "train-images-idx4-ubyte", idx(colour))
+    assert np.array_equal(open_pictures(tmp_path).train.read(2), colour[2])
+
+
+def test_idx_with_test_only_is_refused(tmp_path: Path) -> None:
+    put(tmp_path / "t10k-images-idx3-ubyte", idx(PICTURES))
+    put(tmp_path / "val-images-idx3-ubyte", idx(PICTURES))
+    refuse(tmp_path, "IDX files of test and val, none to train on")
+    put(tmp_path / "test-images-idx3-ubyte", idx(PICTURES))
+    refuse(tmp_path, "two test parts, t10k-images-idx3-ubyte and test-images-idx3-ubyte; name one")
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"", "is not an IDX file: it starts with nothing"),
+        (b"\x89PNG....", "it starts with 89 50 4e 47, not with 00 00"),
+        (idx(PICTURES, kind=13), "values of type 0x0d"),
+        (idx(PICTURES[0]), "has 2 dimensions; expected 3 or 4"),
+        (idx(PICTURES)[:10], "ends inside its header"),
+        (idx(PICTURES)[:-1], "says 12 x 28 x 28, which is 9408 bytes, but holds 9407"),
+        (idx(PICTURES) + b"0", "but holds 9409"),
+        (idx(PICTURES[:0]), "holds no pictures"),
+        (gzip.compress(idx(PICTURES))[:200], "can't read"),
+        (b"\x1f\x8b" + b"\0" * 40, "can't read"),
+    ],
+)
+def test_bad_idx(tmp_path: Path, content: bytes, match: str) -> None:
+    put(tmp_path / "train-images-idx3-ubyte.gz", content)
+    refuse(tmp_path, "train-images-idx3-ubyte.gz.*" + match if "can't" not in match else match)
+
+
+def test_idx_labels_must_fit(tmp_path: Path) -> None:
+    put(tmp_path / "train-images-idx3-ubyte", idx(PICTURES))
+    put(tmp_path / "train-labels-idx1-ubyte", idx(LABELS[:5]))
+    refuse(tmp_path, "has 12 pictures, but .*train-labels-idx1-ubyte has 5 labels")
+
+
+# npz
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("x_train", "y_train", "x_test", "y_test"),
+        ("train_images", "train_labels", "test_images", "test_labels"),
+        ("X_train", "Y_train", "X_test", "Y_test"),
+    ],
+)
+def test_npz_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
+    arrays = (PICTURES, LABELS[:, None] * 10, PICTURES[:4], LABELS[:4, None] * 10)
+    np.savez(tmp_path / "a.npz", **dict(zip(names, arrays, strict=True)))
+    parts = open_pictures(tmp_path / "a.npz")
+    assert parts.train.kind == "npz arrays"
+    assert parts.test is not None
+    assert parts.train.names[2] == f"{names[0].lower()}[2]"
+    assert [int(parts.train.classes[label]) for label in parts.train.labels] == (LABELS * 10).tolist()
+    assert np.array_equal(parts.test.labels, parts.train.labels[:4])
+    assert np.array_equal(parts.train.read(3), PICTURES[3])
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("anything", "labels")])
+def test_npz_without_parts(tmp_path: Path, names: tuple[str, str]) -> None:
+    np.savez(tmp_path / "a.npz", **{names[0]: PICTURES, names[1]: LABELS})
+    train = open_pictures(tmp_path / "a.npz").train
+    assert len(train) == 12
+    assert bool(train.classes) == (names[0] != "anything")
+
+
+def test_npz_label_values(tmp_path: Path) -> None:
+    words = np.array(["cat", "dog", "cat", "ant"])
+    np.savez(tmp_path / "words.npz", x=PICTURES[:4], y=words)
+    train = open_pictures(tmp_path / "words.npz").train
+    assert train.classes == ("ant", "cat", "dog")
+    assert train.labels.tolist() == [1, 2, 1, 0]
+    np.savez(tmp_path / "some.npz", x=PICTURES[:4], y=np.array([5.0, -1.0, 11.0, 5.0]))
+    train = open_pictures(tmp_path / "some.npz").train
+    assert train.classes == ("5", "11")
+    assert train.labels.tolist() == [0, -1, 1, 0]
+    np.savez(tmp_path / "named.npz", x=PICTURES[:3], y=np.array([2, 0, -1]), classes=np.array(["a", "b", "c"]))
+    train = open_pictures(tmp_path / "named.npz").train
+    assert train.classes == ("a", "b", "c")
+    assert train.labels.tolist() == [2, 0, -1]
+    np.savez(tmp_path / "bad.npz", x=PICTURES[:3], y=np.array([2, 0, 3]), classes=np.array(["a", "b", "c"]))
+    refuse(tmp_path / "bad.npz", "a label is 3, which is none of the classes that are given")
+    np.savez(tmp_path / "half.npz", x=PICTURES[:3], y=np.array([0.5, 0, 1]))
+    refuse(tmp_path / "half.npz", "labels of x are of type float64; they must be whole numbers")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("order", ["NHWC", "NCHW"])
+def test_npz_shapes(tmp_path: Path, channels: int, order: str) -> None:
+    nhwc = np.stack([PICTURES // (c + 1) for c in range(channels)], axis=3)
+    np.savez(tmp_path / "a.npz", nhwc if order == "NHWC" else nhwc.transpose(0, 3, 1, 2))
+    picture = open_pictures(tmp_path / "a.npz").train.read(5)
+    assert np.array_equal(picture, nhwc[5] if channels > 1 else nhwc[5, ..., 0])
+
+
+@pytest.mark.parametrize(
+    ("factor", "dtype", "note"),
+    [
+        (257, np.uint16, "16-bit values were divided by 257"),
+        (1 / 255, np.float32, "floats from 0 to 1 were taken as 0 to 1"),
+        (1, np.float64, "floats from 0 to 255 were taken as 0 to 255"),
+        (1, np.float16, "taken as 0 to 255"),
+    ],
+)
+def test_npz_types(tmp_path: Path, factor: float, dtype: type, note: str) -> None:
+    dark = np.zeros_like(PICTURES[:2])  # shares the range of the training part
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=(PICTURES * np.float64(factor)).astype(dtype),
+        x_test=((dark + 1) * np.float64(factor)).astype(dtype),
+    )
+    parts = open_pictures(tmp_path / "a.npz")
+    assert note in parts.description
+    assert np.array_equal(np.stack([parts.train.read(place) for place in range(12)]), PICTURES)
+    assert parts.test is not None
+    assert (parts.test.read(0) == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "match"),
+    [
+        ({"x": PICTURES.astype(np.int64)}, "x is of type int64; pictures must be uint8, uint16 or floats"),
+        ({"x": PICTURES - 10.0}, "floats from -10 to 245"),
+        ({"x": np.where(PICTURES > 9, np.nan, 1.0)}, "floats from nan to nan"),
+        ({"x": PICTURES.reshape(12, -1)}, r"x has shape \[12, 784\]"),
+        ({"x": np.zeros((4, 9, 9, 5), np.uint8)}, r"shape \[4, 9, 9, 5\]; pictures are NHW, NHWC or NCHW"),
+        ({"x": PICTURES[:0]}, "holds no pictures"),
+        ({"x": PICTURES, "y": LABELS[:3]}, r"x has 12 pictures, but y has shape \[3\]"),
+        ({"x": PICTURES, "y": np.eye(12)}, r"y has shape \[12, 12\]"),
+        ({"a": PICTURES, "b": PICTURES, "c": LABELS}, r"it holds a uint8\[12, 28, 28\], .* c uint8\[12\]. Known are"),
+        ({"x_test": PICTURES}, "no training pictures under a known name"),
+        ({}, "it holds no arrays"),
+        ({"x": np.array([{}])}, "can't read"),
+    ],
+)
+def test_bad_npz(tmp_path: Path, arrays: dict[str, np.ndarray], match: str) -> None:
+    np.savez(tmp_path / "a.npz", **arrays)
+    refuse(tmp_path / "a.npz", match)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 cut"])
+def test_damaged_npz(tmp_path: Path, content: bytes) -> None:
+    put(tmp_path / "a.npz", content)
+    refuse(tmp_path / "a.npz", r"can't read .*a\.npz")
+    np.savez_compressed(tmp_path / "b.npz", x=PICTURES)
+    raw = bytearray((tmp_path / "b.npz").read_bytes())
+    raw[len(raw) // 2] ^= 255
+    put(tmp_path / "b.npz", bytes(raw))
+    refuse(tmp_path / "b.npz", r"can't read .*b\.npz")
+    np.save(tmp_path / "c.npy", PICTURES)
+    (tmp_path / "c.npy").rename(tmp_path / "c.npz")
+    refuse(tmp_path / "c.npz", "a single array, not an archive")

@@ -1,0 +1,274 @@
+"""Tables of texts become records, and records become batches of tokens."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from transformers import AutoTokenizer
+
+from data2vec2.data.reader import Bad
+from data2vec2.data.records import Records
+from data2vec2.data.sampler import Plan
+from data2vec2.data.samples import wordnet_glosses
+from data2vec2.errors import UserError
+from data2vec2.modalities.text.config import TextConfig
+from data2vec2.modalities.text.reader import EVAL_TOKENS, NO_TEXT, SentenceReader, Texts, open_sentences
+from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
+
+GLOSSES = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()["text"][::50]
+MODEL = TextConfig(vocab_size=500, max_tokens=24)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tokenizer") / "new"
+    save_tokenizer(train_tokenizer(GLOSSES, 500), path)
+    return path
+
+
+def rows(records: Records) -> list[tuple[str, ...]]:
+    assert isinstance(records.source, Texts)
+    return list(records.source.rows)
+
+
+def reader(path: Path, tokenizer: Path, model: TextConfig = MODEL) -> SentenceReader:
+    return SentenceReader(open_sentences(path).train, model, tokenizer, seed=0)
+
+
+TABLE = {"text": ['a, "b"\nc', "größe", "", "d"], "label": ["x", "y", "x", ""]}
+QUOTED = 'text,label\n"a, ""b""\nc",x\ngröße,y\n,x\nd,\n'
+
+
+def written(path: Path) -> Path:
+    """The same table in the format that the name says."""
+    if path.suffix == ".csv":
+        path.write_text("\ufeff" + QUOTED, "utf-8")
+    elif path.suffix == ".tsv":
+        path.write_text('label\ttext\nx\ta, "b" c\ny\tgröße\nx\t\n\td\n', "utf-8")
+    elif path.suffix == ".jsonl":
+        lines = [dict(zip(TABLE, row, strict=True)) for row in zip(*TABLE.values(), strict=True)]
+        path.write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    else:
+        pq.write_table(pa.table(TABLE), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.parquet"])
+def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
+    parts = open_sentences(written(tmp_path / name))
+    records = parts.train
+    first = 'a, "b" c' if name == "a.tsv" else 'a, "b"\nc'
+    assert rows(records) == [(first,), ("größe",), ("",), ("d",)]
+    assert records.labels.tolist() == [0, 1, 0, -1]
+    assert records.classes == ("x", "y")
+    assert list(records.names) == [f"{name}[{place}]" for place in range(4)]
+    assert parts.description == (
+        "table of texts: 4 train, 2 classes; texts from text, labels from label; 1 rows without text"
+    )
+
+
+def test_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,score\na,1.5\nb,\nc,-3\nd,2e1\n")
+    parts = open_sentences(tmp_path / "a.csv", labels="numbers")
+    assert parts.train.numbers is not None
+    assert np.array_equal(parts.train.numbers, [1.5, np.nan, -3, 20], equal_nan=True)
+    assert (parts.train.classes, parts.train.labels.tolist()) == ((), [-1] * 4)
+    assert "3 numbers to learn from; texts from text, labels from score" in parts.description
+    assert parts.train.select([2, 0]).numbers.tolist() == [-3, 1.5]  # type: ignore[union-attr]
+    pq.write_table(pa.table({"text": ["a", "b"], "label": [0.25, None]}), tmp_path / "b.parquet")
+    found = open_sentences(tmp_path / "b.parquet", labels="numbers").train.numbers
+    assert found is not None and np.array_equal(found, [0.25, np.nan], equal_nan=True)
+    for value in ("good", "inf"):
+        (tmp_path / "a.csv").write_text(f"text,label\na,1\nb,{value}\n")
+        with pytest.raises(UserError, match=rf"a.csv\[1\]: label is '{value}'"):
+            open_sentences(tmp_path / "a.csv", labels="numbers")
+
+
+def test_labels_that_are_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a", "label": 0.5}\n{"text": "b", "label": {"x": 1}}\n')
+    records = open_sentences(tmp_path / "a.jsonl", labels="none").train
+    assert (records.labels.tolist(), records.classes, records.numbers) == ([-1, -1], (), None)
+    with pytest.raises(UserError, match=r"a label is 0\.5"):
+        open_sentences(tmp_path / "a.jsonl")
+
+
+def test_parts_by_the_names_of_files(tmp_path: Path) -> None:
+    for name, count in (("train-0.csv", 3), ("sub/train-1.csv", 2), ("valid.csv", 1), ("test.csv", 4)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("sentence,class\n" + "".join(f"{name} {i},{i % 2}\n" for i in range(count)))
+    (tmp_path / "README.md").write_text("no table")
+    parts = open_sentences(tmp_path)
+    assert parts.val is not None and parts.test is not None
+    assert [len(part) for part in (parts.train, parts.val, parts.test)] == [5, 1, 4]
+    assert parts.train.classes == parts.test.classes == ("0", "1")
+    assert rows(parts.val) == [("valid.csv 0",)]
+    assert [len(open_sentences(tmp_path / "test.csv").train)] == [4], "one file is one part"
+
+
+def test_columns_that_are_named_and_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("premise,hypothesis,note,label,score\na,b,n,yes,1\nc,d,m,no,2\n")
+    assert rows(open_sentences(path).train) == [("a", "b"), ("c", "d")], "known pairs are found"
+    assert rows(open_sentences(path, ["note"]).train) == [("n",), ("m",)]
+    assert rows(open_sentences(path, ["note", "premise"]).train) == [("n", "a"), ("m", "c")]
+    assert open_sentences(path, label="score").train.classes == ("1", "2")
+
+
+def test_lines_of_a_text_file(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes(b"one\r\n\nt\xffwo\x00\nthree")
+    parts = open_sentences(path)
+    assert rows(parts.train) == [("one",), ("",), ("t\ufffdwo",), ("three",)]
+    assert parts.train.classes == ()
+    assert "1 undecodable bytes replaced, 1 NUL characters removed, 1 rows without text" in parts.description
+
+
+def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    rows_of = {"sentence": ["a", "b", "c"], "label": [1, 0, -1]}
+    made = datasets.DatasetDict(
+        {part: datasets.Dataset.from_dict(rows_of, features=features) for part in ("train", "validation")}
+    )
+    made.save_to_disk(tmp_path / "saved")
+    parts = open_sentences(f"hf:{tmp_path / 'saved'}")
+    assert parts.val is not None
+    assert (parts.train.classes, parts.train.labels.tolist()) == (("bad", "good"), [1, 0, -1])
+    pq.write_table(made["train"].data.table, tmp_path / "a.parquet")
+    assert open_sentences(tmp_path / "a.parquet").train.classes == ("bad", "good")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", "", "the first line must name the columns"),
+        ("a.csv", "a,a\n1,2\n", "each once"),
+        ("a.csv", "body,kind\n1,2\n", "no column of texts under a usual name .*it has body, kind"),
+        ("a.parquet", "PAR1", "can't read"),
+        ("a.jsonl", "[1]\n{", "it has no columns"),
+        ("a.md", "x", r"no tables of texts in .*: it holds .md \(1\)"),
+    ],
+)
+def test_tables_that_are_none(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=message):
+        open_sentences(tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        open_sentences(tmp_path / "nowhere")
+
+
+def test_columns_that_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,b\n")
+    (tmp_path / "test.csv").write_text("text,klass\na,b\n")
+    with pytest.raises(UserError, match=r"train.csv has no column 'body'; it has text, label"):
+        open_sentences(tmp_path / "train.csv", ["body"])
+    with pytest.raises(UserError, match="has no column 'kind'"):
+        open_sentences(tmp_path / "train.csv", label="kind")
+    with pytest.raises(UserError, match=r"test.csv has no column 'label'"):
+        open_sentences(tmp_path)
+    with pytest.raises(ValueError, match="3 columns of texts"):
+        open_sentences(tmp_path, ["a", "b", "c"])
+
+
+def test_odd_rows_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\na\nb,x,more\n\nc,y\n")
+    parts = open_sentences(tmp_path / "a.csv")
+    assert rows(parts.train) == [("a",), ("b",), ("c",)]
+    assert parts.train.labels.tolist() == [-1, 0, 1]
+    assert "2 rows with another number of fields" in parts.description
+    (tmp_path / "b.jsonl").write_text('{"text": "a"}\n[]\n{"text": 5}\n{"text": null}\n{')
+    parts = open_sentences(tmp_path / "b.jsonl")
+    assert rows(parts.train) == [("a",), ("5",), ("",)]
+    assert "2 lines that are no JSON object left out" in parts.description
+
+
+def test_the_fingerprint_is_of_the_texts(tmp_path: Path) -> None:
+    prints = []
+    for text in ("text\nab\nc\n", "text\na\nbc\n", "text\nab\nc\n"):
+        (tmp_path / "a.csv").write_text(text)
+        prints.append(open_sentences(tmp_path / "a.csv").train.fingerprint)
+    assert prints[0] == prints[2] != prints[1]
+
+
+def test_ids_are_those_of_auto_tokenizer(tmp_path: Path, tokenizer: Path) -> None:
+    theirs = AutoTokenizer.from_pretrained(tokenizer)
+    long = " ".join(GLOSSES[:3])
+    firsts = [GLOSSES[0], long, long, GLOSSES[1], "a"]
+    seconds = [GLOSSES[2], GLOSSES[3], long, long, "b"]
+    single, pairs = tmp_path / "a.parquet", tmp_path / "b.parquet"
+    pq.write_table(pa.table({"text": firsts}), single)
+    pq.write_table(pa.table({"text1": firsts, "text2": seconds}), pairs)
+    for path, texts in ((single, (firsts,)), (pairs, (firsts, seconds))):
+        own = reader(path, tokenizer)
+        expected = [
+            theirs(*row, truncation="longest_first", max_length=24).input_ids for row in zip(*texts, strict=True)
+        ]
+        assert [own.whole(place).tolist() for place in range(5)] == expected
+        assert own.lengths_N.tolist() == [len(ids) for ids in expected]
+        assert max(own.lengths_N) == 24
+    encoding = reader(single, tokenizer).encoding(1)
+    start, end = encoding.offsets[5]
+    assert long[start:end].strip() and encoding.offsets[0] == encoding.offsets[-1] == (0, 0)
+
+
+def test_special_tokens_in_a_text_are_ordinary_characters(tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "a.txt").write_text("a <pad> of </s>\n")
+    ids = reader(tmp_path / "a.txt", tokenizer).whole(0)
+    assert (ids[0], ids[-1]) == (0, 2) and (ids[1:-1] > 3).all()
+    again = pickle.loads(pickle.dumps(reader(tmp_path / "a.txt", tokenizer)))
+    assert again.whole(0).tolist() == ids.tolist()
+
+
+def test_a_tokenizer_without_a_format_gets_one(tmp_path: Path, tokenizer: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    content = json.loads((tokenizer / "tokenizer.json").read_text())
+    (bare / "tokenizer.json").write_text(json.dumps(content | {"post_processor": None}))
+    pq.write_table(pa.table({"text1": ["a b", "c"], "text2": ["d", "e " * 40]}), tmp_path / "a.parquet")
+    ours, plain = (reader(tmp_path / "a.parquet", path) for path in (tokenizer, bare))
+    assert [plain.whole(place).tolist() for place in (0, 1)] == [ours.whole(place).tolist() for place in (0, 1)]
+
+
+def test_batches_are_filled_up_and_what_has_no_text_is_replaced(tmp_path: Path, tokenizer: Path) -> None:
+    pq.write_table(pa.table({"text": ["", *GLOSSES[:9]], "label": [0, 1] * 5}), tmp_path / "a.parquet")
+    own = reader(tmp_path / "a.parquet", tokenizer)
+    batch = own.eval_batch(np.array([3, 0, 1]))
+    assert batch.bad == (Bad("a.parquet[0]", NO_TEXT),)
+    stand_in = batch.indices_B.tolist()[1]
+    assert batch.indices_B.tolist()[::2] == [3, 1] and stand_in > 0
+    assert batch.labels_B.tolist() == [1, stand_in % 2, 1]
+    assert batch.lengths_B is not None
+    for row, sample, length in zip(batch.inputs, batch.indices_B, batch.lengths_B, strict=True):
+        assert row[:length].tolist() == own.whole(int(sample)).tolist()
+        assert (row[length:] == MODEL.pad_id).all()
+    again = own.train_batch(Plan(np.array([4, 4, 4]), np.array([3, 0, 1]), 24))
+    assert again.indices_B.tolist() == batch.indices_B.tolist(), "whatever the epoch"
+    (tmp_path / "b.csv").write_text("text,label\n" + ",x\n" * 3)
+    with pytest.raises(UserError, match=r"b.csv\[0\] can't be used \(no text\), and none of 100 others"):
+        reader(tmp_path / "b.csv", tokenizer).eval_batch(np.array([0]))
+
+
+def test_groups_hold_every_sample_once_and_little_padding(tokenizer: Path) -> None:
+    records = open_sentences(wordnet_glosses() / "test.parquet").train
+    own = SentenceReader(records, TextConfig(vocab_size=500, max_tokens=128), tokenizer, 0)
+    samples = np.arange(0, 6_000, 5)
+    groups = own.eval_groups(samples)
+    assert sorted(np.concatenate(groups).tolist()) == samples.tolist()
+    rooms = [len(group) * int(own.lengths_N[group].max()) for group in groups]
+    assert max(rooms) <= EVAL_TOKENS
+    assert own.lengths_N[samples].sum() / sum(rooms) > 0.8
+    order = own.order(2_000)
+    plans = [order(step) for step in range(20)]
+    assert all(len(plan.samples_B) * plan.length <= 2_000 for plan in plans)
+    assert all((own.lengths_N[plan.samples_B] <= plan.length).all() for plan in plans)
+    batch = own.train_batch(plans[0])
+    longest = int(own.lengths_N[plans[0].samples_B].max())
+    assert own.grid(batch.inputs) == (longest,) and own.size(batch) == longest <= plans[0].length
