@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 import signal
@@ -101,7 +102,7 @@ def _parsed(kind: type[Any], verb: str, words: Sequence[str], how: type[_Printed
 def _with_printing(kind: type[Any], how: type[_Printed] = _Printed) -> type[Any]:
     """The options of a verb with those of printing: first what must be given, then the verb's own, then shared ones."""
     both: type[Any] = dataclasses.dataclass(type(kind.__name__, (how, kind), {"__doc__": kind.__doc__}))
-    owned = vars(kind)["__annotations__"]
+    owned = inspect.get_annotations(kind)
     both.__dataclass_fields__ = dict(
         sorted(
             both.__dataclass_fields__.items(),

@@ -18,7 +18,7 @@ from data2vec2.commands.options import Embed, paths_of
 from data2vec2.data.account import MAX_LISTED, Skipped
 from data2vec2.data.reader import Chunk, stream
 from data2vec2.data.records import Records
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_encoder
 from data2vec2.interop.table import FeatureTable, check_out
@@ -85,18 +85,18 @@ def embed(given: Embed) -> Embedded:
 
 
 def _checked(info: ModelInfo, layer: int | None, pool: Pool, batch: int | None) -> int:
-    """The layer's number; `ValueError` for options that don't fit the model."""
+    """The layer's number; `UsageError` for options that don't fit the model."""
     encoder = info.model.encoder
     depth = encoder.prenet_depth + encoder.depth
     layer = depth if layer is None else layer
     if not 0 <= layer <= depth:
-        raise ValueError(f"--layer is {layer}; it must be 1 to {depth} for a block of this model, or 0 for its stem")
+        raise UsageError(f"--layer is {layer}; it must be 1 to {depth} for a block of this model, or 0 for its stem")
     if pool not in get_args(Pool):
-        raise ValueError(f"--pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}")
+        raise UsageError(f"--pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}")
     if layer == 0 and pool == "cls":
-        raise ValueError("--layer 0 has patches only; --pool cls needs a block, so give a layer from 1 on")
+        raise UsageError("--layer 0 has patches only; --pool cls needs a block, so give a layer from 1 on")
     if batch is not None and batch < 1:
-        raise ValueError(f"--batch is {batch}; it must be at least 1")
+        raise UsageError(f"--batch is {batch}; it must be at least 1")
     return layer
 
 

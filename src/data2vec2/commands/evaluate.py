@@ -145,12 +145,12 @@ def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[s
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: Path, part: str) -> FinetuneConfig:
     """With the columns that were named.
 
-    `ValueError` for a recipe that is not for classes of what the model is of; `UserError` for another part than test.
+    `UsageError` for a recipe that is not for classes of what the model is of; `UserError` for another part than test.
     """
     recipes = tools.spec.finetune.get("classify", {})
     if config.recipe not in recipes:
         known = ", ".join(recipes) or "none"
-        raise ValueError(f"--finetune {config.recipe} is not for classes of {tools.spec.name}; there are {known}")
+        raise UsageError(f"--finetune {config.recipe} is not for classes of {tools.spec.name}; there are {known}")
     if part != "test":
         raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
     return replace(config, data=tools.with_columns(config.data, columns)) if columns else config
@@ -179,10 +179,10 @@ def _check_labels(
 
 
 def named_columns(tools: Tools, text: Sequence[str], label: str | None) -> Columns:
-    """Columns of tables that a user named; `ValueError` for data that are no tables."""
+    """Columns of tables that a user named; `UsageError` for data that are no tables."""
     columns = Columns(text=tuple(text), label=label)
     if columns and not tools.words.columns:
-        raise ValueError(
+        raise UsageError(
             f"--text-columns and --label-column are for models of text, and this is one of {tools.spec.name}"
         )
     return columns

@@ -17,7 +17,7 @@ from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Export
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.features import Inputs as Read
 from data2vec2.evaluation.features import features_of, labelled
@@ -120,7 +120,7 @@ def export(given: Export) -> Exported:
     tools = tools_of(info.kind)
     columns, demo = named_columns(tools, given.text_columns, given.label_column), tools.spec.demo
     if data is None and demo is None:
-        raise ValueError(f"--data names {tools.words.many} to check with; none come with the package")
+        raise UsageError(f"--data names {tools.words.many} to check with; none come with the package")
     samples = (demo.check or demo.data)() if data is None and demo else Path(str(data))
     labels: Labels = ("numbers" if info.regression else "classes") if int8 else "none"
     parts = tools.open_labelled(samples, columns, labels)

@@ -18,7 +18,7 @@ from data2vec2.commands.runner import Opened, Training, help_run, keep_started, 
 from data2vec2.config import FinetuneConfig
 from data2vec2.data.account import Skipped
 from data2vec2.data.batch import Batches
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.files import sha256_of
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
@@ -38,7 +38,6 @@ from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import write_transcripts
 from data2vec2.training.checkpoint import Best, load_newest
 from data2vec2.training.loop import Outcome, Task
-from data2vec2.training.optim import peak_lr
 from data2vec2.training.run import CONFIG, RunFolder
 
 
@@ -79,7 +78,7 @@ class Finetuning(Training[FinetuneConfig]):
         kind = self.source[1].kind
         if not able:
             tasks = sorted({task for spec in specs().values() for task in spec.finetune})
-            raise ValueError(f"the task is {self.task_name!r}; it must be {' or '.join(tasks)}")
+            raise UsageError(f"the task is {self.task_name!r}; it must be {' or '.join(tasks)}")
         if kind not in able:
             needed = " or ".join(able)
             raise UserError(f"finetune {self.task_name} needs a model of {needed}, and MODEL is one of {kind}")
@@ -127,12 +126,12 @@ class Finetuning(Training[FinetuneConfig]):
     def _check_recipe(self, config: FinetuneConfig) -> None:
         recipes, kind = self.job.tools.spec.finetune[self.task_name], self.source[1].kind
         if config.task.kind != kind:
-            raise ValueError(
+            raise UsageError(
                 f"{config.recipe} is a recipe for {config.task.kind}, and MODEL is one of {kind}; "
                 f"there are {', '.join(recipes)}"
             )
         if config.recipe not in recipes:
-            raise ValueError(f"{config.recipe} is not for this task; there are {', '.join(recipes)}")
+            raise UsageError(f"{config.recipe} is not for this task; there are {', '.join(recipes)}")
 
     def opened(self, config: FinetuneConfig, data: Path, val: Path | None, say: Log | None) -> Opened[FinetuneConfig]:
         """Samples with targets, looked at; `more` has them with what the model will be."""
@@ -169,19 +168,16 @@ class Finetuning(Training[FinetuneConfig]):
         info, found = data.more
         return self.job.task(model, data.config, info, found, context)
 
+    def unit(self, config: FinetuneConfig) -> str:
+        """As the modality has it."""
+        words = self.job.tools.words
+        return words.finetune_unit or words.unit
+
     def explain(self, model: nn.Module, data: Opened[FinetuneConfig], say: Log) -> None:
-        """Sizes and rates."""
-        config, train, found, words = data.config, data.config.train, data.more[1], self.job.tools.words
-        start = "from random initialisation" if config.from_scratch else "pre-trained"
+        """Sizes."""
+        start, found = "from random initialisation" if data.config.from_scratch else "pre-trained", data.more[1]
         parameters = sum(p.numel() for p in model.parameters())
         say(f"model: {parameters:,} parameters, {start}; {found.outputs} {self.job.outputs}")
-        processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
-        say(
-            f"plan: {train.updates:,} updates of {train.batch_size} {words.finetune_unit or words.unit} "
-            f"({train.micro_batch} at once{processes}) on {train.device} in {train.precision}; peak learning rate "
-            f"{peak_lr(config.optim, train.batch_size):g} after {config.optim.warmup_updates:,} updates, layer decay "
-            f"{config.optim.layer_decay:g}"
-        )
 
     def show_first(self, data: Opened[FinetuneConfig], say: Log) -> None:
         """Inputs and targets."""

@@ -31,7 +31,6 @@ from data2vec2.modalities.tools import Tools
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.pretrain import Masks, PretrainTask
 from data2vec2.training.loop import Outcome
-from data2vec2.training.optim import peak_lr
 from data2vec2.training.run import CONFIG, RunFolder
 
 PREVIEWED = 4
@@ -138,29 +137,25 @@ class Pretraining(Training[RunConfig]):
         normalise = _tools(data.config).normalise(data.config.data, context.device)
         return PretrainTask(model, data.config, data.train, data.val, normalise, context)
 
+    def unit(self, config: RunConfig) -> str:
+        """As the modality has it."""
+        return _tools(config).words.unit
+
     def explain(self, model: Any, data: Opened[RunConfig], say: Log) -> None:
-        """Sizes, masks and rates."""
-        config, words = data.config, _tools(data.config).words
-        masks, optim, train = config.model.masks, config.optim, config.train
+        """Sizes and masks."""
+        config, words, masks = data.config, _tools(data.config).words, data.config.model.masks
         tokens = int(np.prod(_tools(config).largest(config.model, config.data).grid))
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         say(
             f"model: {trained:,} parameters to train; {tokens} tokens of {words.largest}, of which each of "
             f"{masks.num_masks} masks keeps {num_kept(masks, tokens)}"
         )
-        processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
-        say(
-            f"plan: {train.updates:,} updates of {train.batch_size} {words.unit} ({train.micro_batch} "
-            f"at once{processes}) on {train.device} in {train.precision}; peak learning rate "
-            f"{peak_lr(optim, train.batch_size):g} after {optim.warmup_updates:,} updates"
-        )
 
     def show_first(self, data: Opened[RunConfig], say: Log) -> None:
         """Inputs and kept tokens."""
         config = data.config
-        batch = Batches(data.train, data.train.order(config.train.batch_size), [Masks(config.model.masks, data.train)])[
-            0
-        ]
+        order, masks = data.train.order(config.train.batch_size), Masks(config.model.masks, data.train)
+        batch = Batches(data.train, order, [masks])[0]
         assert batch.keep_ids_NK is not None
         dtype = str(batch.inputs.dtype).removeprefix("torch.")
         say(f"first batch: {_tools(config).words.many} {tuple(batch.inputs.shape)} {dtype}")

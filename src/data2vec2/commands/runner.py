@@ -15,7 +15,7 @@ from torch import nn
 from data2vec2.commands.doctor import environment
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune, Pretrain
-from data2vec2.config import FinetuneConfig, RunConfig, TrainConfig, to_dict
+from data2vec2.config import FinetuneConfig, FinetuneOptimConfig, RunConfig, TrainConfig, to_dict
 from data2vec2.data.account import Skipped
 from data2vec2.data.batch import default_workers
 from data2vec2.data.reader import Reader
@@ -34,7 +34,8 @@ from data2vec2.training.device import (
     free_memory,
 )
 from data2vec2.training.loop import Outcome, Task, train
-from data2vec2.training.parallel import enlist, helping, is_helper, local_device, num_processes, recruit
+from data2vec2.training.optim import peak_lr
+from data2vec2.training.parallel import World, enlist, helping, is_helper, local_device, num_processes, recruit
 from data2vec2.training.progress import TrainingBar, console, stop_requested
 from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
 
@@ -113,7 +114,7 @@ class Training(ABC, Generic[C]):
 
     @abstractmethod
     def explain(self, model: nn.Module, data: Opened[C], say: Log) -> None:
-        """Print the plan."""
+        """Print what the model is."""
 
     @abstractmethod
     def show_first(self, data: Opened[C], say: Log) -> None:
@@ -129,6 +130,10 @@ class Training(ABC, Generic[C]):
     def write_start(self, run: RunFolder, data: Opened[C]) -> None:
         """What else the folder says about the run before it begins."""
 
+    @abstractmethod
+    def unit(self, config: C) -> str:
+        """What a batch size counts."""
+
     def arguments(self) -> dict[str, Any]:
         """What a helper must know to make the same (JSON); also written into environment.json."""
         return {}
@@ -141,12 +146,8 @@ def run_training(training: Training[C], asked: C | str, data: str | Path, given:
     resume, overwrite = given.resume, given.overwrite
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite deletes it; give one of them")
-    run, data, val, say = (
-        RunFolder(Path(given.out)),
-        Path(data),
-        Path(given.val) if given.val else None,
-        console().print,
-    )
+    run, data, say = RunFolder(Path(given.out)), Path(data), console().print
+    val = Path(given.val) if given.val else None
     run.check(resume=resume, overwrite=overwrite)
     if resume:
         config = training.resumed(run.path, asked, given.flags)
@@ -157,6 +158,7 @@ def run_training(training: Training[C], asked: C | str, data: str | Path, given:
         if not (resume and list_checkpoints(run.checkpoints)):
             training.load(model, opened, say)
         training.explain(model, opened, say)
+        _say_plan(training, opened.config, say)
         if given.dry_run:
             training.show_first(opened, say)
             say(yaml.safe_dump(to_dict(opened.config), sort_keys=False).rstrip())
@@ -213,6 +215,18 @@ def _measured(config: TrainConfig, largest: Sized, device: torch.device) -> Trai
     return replace(config, precision=choose_precision(config.precision, largest.loss, device), micro_batch=micro_batch)
 
 
+def _say_plan(training: Training[C], config: C, say: Log) -> None:
+    """Print how the model is trained."""
+    optim, train = config.optim, config.train
+    processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
+    decay = f", layer decay {optim.layer_decay:g}" if isinstance(optim, FinetuneOptimConfig) else ""
+    say(
+        f"plan: {train.updates:,} updates of {train.batch_size} {training.unit(config)} ({train.micro_batch} "
+        f"at once{processes}) on {train.device} in {train.precision}; peak learning rate "
+        f"{peak_lr(optim, train.batch_size):g} after {optim.warmup_updates:,} updates{decay}"
+    )
+
+
 def _write_start(training: Training[C], run: RunFolder, data: Opened[C]) -> None:
     """What the folder says about the run before it begins."""
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(data.config), sort_keys=False))
@@ -247,9 +261,7 @@ def _train(
         }
         try:
             with recruit(config.train.processes or 1, device, job, training.helper) as world:
-                context = RunContext(
-                    run=run, device=device, skipped=data.skipped, workers=config.data.workers or 0, world=world, log=log
-                )
+                context = _context(training, run, data, device, world, log)
                 outcome = train(
                     training.task(model, data, context),
                     config,
@@ -275,6 +287,14 @@ def _train(
     return outcome
 
 
+def _context(
+    training: Training[C], run: RunFolder, data: Opened[C], device: torch.device, world: World, log: Log
+) -> RunContext:
+    """Where the task runs."""
+    workers, unit = data.config.data.workers or 0, training.unit(data.config)
+    return RunContext(run=run, device=device, skipped=data.skipped, workers=workers, world=world, log=log, unit=unit)
+
+
 def help_run(training_class: Callable[..., Training[Any]]) -> Outcome:
     """Compute a share of the gradients of another process's run (training/parallel.py)."""
     store, job = enlist()
@@ -287,9 +307,7 @@ def help_run(training_class: Callable[..., Training[Any]]) -> Outcome:
     if fingerprint != job["fingerprint"]:
         raise UserError("process 0 sees other data than this one")
     with helping(store, device) as world, stop_requested():
-        context = RunContext(
-            run=run, device=device, skipped=data.skipped, workers=data.config.data.workers or 0, world=world
-        )
+        context = _context(training, run, data, device, world, lambda _: None)
         outcome = train(
             training.task(model, data, context),
             data.config,

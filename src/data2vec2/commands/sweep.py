@@ -67,12 +67,12 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
     rates = list(given.sweep) or [config.optim.lr]
     named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
     if not rates or seeds < 1 or len(named) < len(rates):
-        raise ValueError(
+        raise UsageError(
             f"--sweep {','.join(f'{rate:g}' for rate in rates)} with --seeds {seeds}; rates must be above 0 and "
             "finite, each another, seeds at least 1"
         )
     if under_torchrun():
-        raise ValueError("a sweep starts its processes itself (--train.processes); run it without torchrun")
+        raise UsageError("a sweep starts its processes itself (--train.processes); run it without torchrun")
     # what is wrong with MODEL has been said before anything is written
     config = replace(config, from_scratch=given.from_scratch or config.from_scratch, weights=training.weights)
     config = _started(out, config, given.resume)

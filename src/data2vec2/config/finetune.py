@@ -47,7 +47,7 @@ class TaskConfig:
     """Which modality this is for."""
 
     def check(self, train: TrainConfig) -> None:
-        """Raise `ValueError` for a batch that does not suit."""
+        """Raise `UsageError` for a batch that does not suit."""
 
     def shortened(self, reference: TaskConfig, ratio: float) -> TaskConfig:
         """The same for a run that is `ratio` as long as the recipe's, whose own this `reference` is."""

@@ -147,7 +147,7 @@ class ModalityConfig:
     """Which modality this is."""
 
     def check(self, encoder: EncoderConfig) -> None:
-        """Raise `ValueError` for an encoder that does not suit."""
+        """Raise `UsageError` for an encoder that does not suit."""
 
     def num_tokens(self, length: int) -> int:
         """Tokens of a sample whose first axis is so long."""

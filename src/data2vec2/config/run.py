@@ -82,7 +82,7 @@ class DataConfig:
         require(self.workers is None or self.workers >= 0, "data.workers", self.workers, "0 or more")
 
     def check(self, train: TrainConfig) -> None:
-        """Raise `ValueError` for a batch that these samples don't fit into."""
+        """Raise `UsageError` for a batch that these samples don't fit into."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,13 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from data2vec2.errors import UsageError
+
 
 def require(ok: bool, field: str, value: object, expected: str) -> None:
-    """Raise `ValueError` naming the field, the value found and what it must be, unless `ok`."""
+    """Raise `UsageError` naming the field, the value found and what it must be, unless `ok`."""
     if not ok:
-        raise ValueError(f"{field} is {value!r}; it must be {expected}")
+        raise UsageError(f"{field} is {value!r}; it must be {expected}")
 
 
 T = TypeVar("T")
@@ -38,11 +40,11 @@ Kinds = Mapping[type, Mapping[str, type]]
 def from_dict(cls: type[T], values: Any, where: str = "", *, kinds: Kinds = types.MappingProxyType({})) -> T:
     """Build dataclass `cls` from a nested dictionary; fields of a class in `kinds` become the one that `kind` names.
 
-    Raises `ValueError` for a key that does not exist (with the nearest one that does), for one that is missing and has
+    Raises `UsageError` for a key that does not exist (with the nearest one that does), for one that is missing and has
     no default, and for a value of another type.
     """
     if not isinstance(values, Mapping):
-        raise ValueError(f"{where or 'configuration'} is {values!r}; it must be a group of fields")
+        raise UsageError(f"{where or 'configuration'} is {values!r}; it must be a group of fields")
     if cls in kinds:
         cls = _of_kind(kinds[cls], values, where)
     hints = typing.get_type_hints(cls)
@@ -52,11 +54,11 @@ def from_dict(cls: type[T], values: Any, where: str = "", *, kinds: Kinds = type
         if key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(hints)}"
-            raise ValueError(f"unknown key {path!r}{hint}")
+            raise UsageError(f"unknown key {path!r}{hint}")
         arguments[key] = _convert(hints[key], value, path, kinds)
     for field in dataclasses.fields(typing.cast(Any, cls)):
         if field.name not in arguments and field.default is field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{f'{where}.' if where else ''}{field.name} is missing; give it a value")
+            raise UsageError(f"{f'{where}.' if where else ''}{field.name} is missing; give it a value")
     return cls(**arguments)
 
 
@@ -71,7 +73,7 @@ def _of_kind(options: Mapping[str, type], values: Mapping[str, Any], path: str) 
     """The class that the group's `kind` names; the first if it names none."""
     kind = values.get("kind", next(iter(options)))
     if kind not in options:
-        raise ValueError(f"{path}.kind is {kind!r}; it must be one of {', '.join(options)}")
+        raise UsageError(f"{path}.kind is {kind!r}; it must be one of {', '.join(options)}")
     return options[kind]
 
 
@@ -88,7 +90,7 @@ def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
     if origin is typing.Literal:
         if value in options:
             return value
-        raise ValueError(f"{path} is {value!r}; it must be one of {', '.join(map(str, options))}")
+        raise UsageError(f"{path} is {value!r}; it must be one of {', '.join(map(str, options))}")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(options[0], item, path, kinds) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -96,4 +98,4 @@ def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     name = hint.__name__ if isinstance(hint, type) else str(hint)
-    raise ValueError(f"{path} is {value!r}; it must be of type {name}")
+    raise UsageError(f"{path} is {value!r}; it must be of type {name}")

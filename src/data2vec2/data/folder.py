@@ -93,7 +93,8 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     """
     described = [name for names in files.values() for name in names if name.rpartition("/")[2].lower() in METADATA]
     table = read_metadata(root, described, content.texts)
-    samples = {name for extension in content.extensions for name in files.get(extension, [])} | table.names
+    found = {name for extension in content.extensions for name in files.get(extension, [])}
+    samples = (found - set(described)) | table.names
     parts, beside = _split(root, sorted(samples), table)
     folders = {label for part in parts.values() for label in part.labels if label} if table.labels is None else set()
     left = {extension: [name for name in names if name not in described] for extension, names in files.items()}

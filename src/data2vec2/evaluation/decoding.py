@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.data.letters import BLANK_ID, SPACE, UNKNOWN, Letters
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 
 LogProbs = NDArray[np.floating[Any]]
 Decode = Callable[[LogProbs], tuple[NDArray[np.int64], float]]
@@ -133,7 +133,7 @@ class _Prefixes:
 def align(log_probs_TV: LogProbs, ids_L: NDArray[np.int64]) -> NDArray[np.int64]:
     """The most probable alignment of a text: for every frame the place of its letter in `ids_L`, or -1 for a blank.
 
-    `ValueError` for fewer frames than the text needs (one a letter, and one between two equal ones).
+    `UsageError` for fewer frames than the text needs (one a letter, and one between two equal ones).
     """
     states_S = np.full(2 * len(ids_L) + 1, BLANK_ID)  # a blank before, between and after the letters
     states_S[1::2] = ids_L
@@ -293,15 +293,15 @@ class Decoding:
 
     def __post_init__(self) -> None:
         if self.decoder not in (None, "greedy", "beam", "lm"):
-            raise ValueError(f"--decoder is {self.decoder!r}; it must be greedy, beam or lm")
+            raise UsageError(f"--decoder is {self.decoder!r}; it must be greedy, beam or lm")
         if self.beam is not None and self.beam < 1:
-            raise ValueError(f"--beam is {self.beam}; it must be at least 1")
+            raise UsageError(f"--beam is {self.beam}; it must be at least 1")
         if self.beam is not None and self.name == "greedy":
-            raise ValueError("--beam is for --decoder beam or lm; greedy has none")
+            raise UsageError("--beam is for --decoder beam or lm; greedy has none")
         if self.name == "lm" and self.lm is None:
-            raise ValueError("--decoder lm needs a language model: --lm FILE.arpa")
+            raise UsageError("--decoder lm needs a language model: --lm FILE.arpa")
         if self.name != "lm" and self.lm is not None:
-            raise ValueError(f"--lm is for --decoder lm, not for {self.name}")
+            raise UsageError(f"--lm is for --decoder lm, not for {self.name}")
 
     @property
     def name(self) -> str:

@@ -74,10 +74,7 @@ def error_rate(references: Iterable[str], hypotheses: Iterable[str], unit: Unit 
 
 
 def align_texts(reference: str, hypothesis: str, unit: Unit = "word") -> list[Edit]:
-    """The fewest edits from reference to hypothesis, in order, kept words or characters among them.
-
-    Of several ways that are equally short it is one.
-    """
+    """The fewest edits from reference to hypothesis, in order, kept words or characters among them."""
     compare = process_words if unit == "word" else process_characters
     found = compare(" ".join(reference.split()), " ".join(hypothesis.split()))
     a, b = found.references[0], found.hypotheses[0]

@@ -81,9 +81,9 @@ def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None)
     if to == "onnx":
         arrays, library, run = ("np", "numpy", "session.run(None, dict(inputs))")
         load = 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("PATH/model.onnx")'
-    before, make = "import numpy", f"inputs = {_ones(info, library)}"
+    before, make = "import numpy\n" if to == "onnx" else "", f"inputs = {_ones(info, library)}"
     if usage := interop.usage(info.model.modality):
-        before = f"import data2vec2  # for its processors\nfrom transformers import {usage.processor}"
+        before = f"import data2vec2  # for its processors\nfrom transformers import {usage.processor}\n"
         make = f'processor = {usage.processor}.from_pretrained("PATH")\n'
         make += f'inputs = processor({usage.several}, return_tensors="{arrays}")'
     any_length = "" if interop.fixed_size else ", of any length; shorter ones of a batch are filled up"
@@ -99,8 +99,7 @@ Written by data2vec2 {__version__}; largest difference from PyTorch, on real inp
 | made for | {interop.describe(info.model.modality)} |
 
 ```python
-{before}
-{load}
+{before}{load}
 {make}
 {", ".join(outputs)}{"," if len(outputs) == 1 else ""} = {run}
 ```{quantised}

@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.config.model import MaskConfig
+from data2vec2.errors import UsageError
 
 
 def num_kept(config: MaskConfig, num_tokens: int) -> int:
-    """K: how many of T tokens every student row keeps; `ValueError` if none would be kept or none masked."""
+    """K: how many of T tokens every student row keeps; `UsageError` if none would be kept or none masked."""
     ratio = config.mask_ratio
     kept = int(num_tokens * (1 - ratio)) if config.inverse else num_tokens - int(num_tokens * ratio)
     if not 0 < kept < num_tokens:
-        raise ValueError(
+        raise UsageError(
             f"model.masks.mask_ratio is {ratio}: of {num_tokens} tokens it keeps {kept}; "
             "use a larger input, smaller patches or another ratio"
         )

@@ -25,7 +25,7 @@ from data2vec2.config import (
     to_dict,
     updated,
 )
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import SPEC as AUDIO
 from data2vec2.modalities.image import SPEC as IMAGE
 from data2vec2.modalities.spec import Demo, Spec, Words
@@ -65,7 +65,7 @@ def specs() -> Mapping[str, Spec]:
         try:
             spec = point.load()
             if not isinstance(spec, Spec) or spec.name in found:
-                raise ValueError(f"a Spec with a name of its own is needed, not {spec!r:.80}")
+                raise UsageError(f"a Spec with a name of its own is needed, not {spec!r:.80}")
             found[spec.name] = spec
         except Exception as error:  # whatever another package does, ours must work
             print(f"data2vec2: the modality {point.name} ({point.value}) is left out: {error}", file=sys.stderr)
@@ -73,15 +73,15 @@ def specs() -> Mapping[str, Spec]:
 
 
 def spec_of(kind: str) -> Spec:
-    """The modality of a configuration's `kind`; `ValueError` if no installed package has it."""
+    """The modality of a configuration's `kind`; `UsageError` if no installed package has it."""
     if kind not in specs():
-        raise ValueError(f"no modality {kind!r} is installed; there are {', '.join(specs())}")
+        raise UsageError(f"no modality {kind!r} is installed; there are {', '.join(specs())}")
     return specs()[kind]
 
 
 @cache
 def tools_of(kind: str) -> Tools:
-    """What works with the data and networks of a modality; `ValueError` if no installed package has it."""
+    """What works with the data and networks of a modality; `UsageError` if no installed package has it."""
     tools: Tools = pkgutil.resolve_name(spec_of(kind).tools)()
     return tools
 
@@ -108,7 +108,7 @@ def finetune_recipes() -> dict[str, Callable[[], FinetuneConfig]]:
 
 
 def get_recipe(name: str) -> RunConfig:
-    """The configuration of a recipe; `ValueError` with the nearest name if there is none of this name."""
+    """The configuration of a recipe; `UsageError` with the nearest name if there is none of this name."""
     return _named(name, recipes(), "recipe")()
 
 
@@ -121,14 +121,14 @@ def _named(name: str, among: Mapping[str, T], what: str) -> T:
     if name not in among:
         near = difflib.get_close_matches(name, among, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(among)}"
-        raise ValueError(f"no {what} {name!r}; {hint}")
+        raise UsageError(f"no {what} {name!r}; {hint}")
     return among[name]
 
 
 def run_config(name: str) -> RunConfig:
     """The configuration of a recipe, or of a YAML file, in which what is left out is as in the recipe that it names.
 
-    Raises `UserError` for a file that can't be read, `ValueError` for a recipe or a value that can't be.
+    Raises `UserError` for a file that can't be read, `UsageError` for a recipe or a value that can't be.
     """
     return read_run_config(_file_values(name, get_recipe)) if is_file_name(name) else get_recipe(name)
 
@@ -141,7 +141,7 @@ def finetune_config(name: str) -> FinetuneConfig:
 
 
 def read_run_config(values: Any) -> RunConfig:
-    """The configuration of pre-training in a nested dictionary; `ValueError` for one that can't be."""
+    """The configuration of pre-training in a nested dictionary; `UsageError` for one that can't be."""
     return from_dict(RunConfig, values, kinds=kinds())
 
 

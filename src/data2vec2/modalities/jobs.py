@@ -17,7 +17,7 @@ from data2vec2.data.account import Skipped
 from data2vec2.data.batch import Addition, Batches
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.classification import (
     correlations,
     details,
@@ -94,7 +94,7 @@ class Job:
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """The configuration with what it leaves to the model, and what the fine-tuned model will be.
 
-        `ValueError` for what does not fit together.
+        `UsageError` for what does not fit together.
         """
         return config, replace(info, data=config.data, classes=(), regression=False, letters=None)
 
@@ -218,7 +218,7 @@ class RegressJob(Job):
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
         """As for classes; `UserError` if the numbers are all the same."""
         if config.data.labels_per_class is not None:
-            raise ValueError("--data.labels-per-class is for classes; finetune regress learns from numbers")
+            raise UsageError("--data.labels-per-class is for classes; finetune regress learns from numbers")
         data = super().open(config, info, path, val)
         mean, deviation = NumberTargets(data.train.records).scale
         if not deviation:

@@ -20,7 +20,7 @@ from torch import Tensor
 from data2vec2.config import RunConfig
 from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import Records
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import (
     Inputs,
     Note,
@@ -67,7 +67,7 @@ class Feed:
     """What such a table says of its features."""
 
     def __init__(self, tools: DataTools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
-        """`options`: none in `predict`. `ValueError` for one that this modality has not."""
+        """`options`: none in `predict`. `UsageError` for one that this modality has not."""
         self.tools, self.info, self.options = tools, info, options
 
     def open(self, records: Records) -> Callable[[int], Any]:
@@ -158,7 +158,7 @@ class Tools(DataTools):
 
     def token_probe(self, data: Path, train: Reader, test: Reader) -> TokenProbe:
         """What the probe of single tokens learns from and is scored on; `UserError` where there is none."""
-        raise ValueError("--probes phones is for speech; leave it out")
+        raise UsageError("--probes phones is for speech; leave it out")
 
     def keep_ids(self, config: RunConfig, grid: tuple[int, ...], samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Kept tokens `NMK` of samples in the first epoch."""

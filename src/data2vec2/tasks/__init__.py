@@ -23,6 +23,8 @@ class RunContext:
     device: torch.device
     skipped: Skipped
     """Counts what could not be read; listed in RUN/skipped.jsonl."""
+    unit: str = "samples"
+    """What `train.batch_size` counts."""
     workers: int = 0
     """Processes that read batches."""
     world: World = ALONE

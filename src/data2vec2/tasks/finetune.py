@@ -83,12 +83,14 @@ class _FinetuneTask:
 
     ema = None
     monitor: str
+    lighter = "smaller or shorter samples, or --train.device cpu"
 
     def __init__(
         self, model: nn.Module, batches: Batches, val: Reader | None, normalise: Normalise, context: RunContext
     ) -> None:
         """`val` (never trained on) chooses the best model. All samples of both have targets."""
         self.model, self.val, self.normalise, self.context = model, val, normalise, context
+        self.unit = context.unit
         self._reading = Reading(batches, context)
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:

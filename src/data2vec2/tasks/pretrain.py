@@ -42,6 +42,7 @@ class PretrainTask:
     """Student, teacher and decoder on samples of any modality."""
 
     monitor = None
+    lighter = "fewer masks (--model.masks.num-masks)"
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class PretrainTask:
     ) -> None:
         """`val` (never trained on) is for the kNN score, which needs labels in both parts."""
         self.model, self.train, self.val, self.normalise, self.context = model, train, val, normalise, context
+        self.unit = context.unit
         ema = config.ema
         self.ema = Ema(model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates)
         order, world = train.order(config.train.batch_size), context.world

@@ -13,11 +13,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from data2vec2.errors import UsageError
+
 Precision = Literal["float32", "bfloat16"]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; auto: CUDA, else MPS, else CPU. `ValueError` if it is not there."""
+    """The device of a name; auto: CUDA, else MPS, else CPU. `UsageError` if it is not there."""
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -26,7 +28,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"train.device is {name!r}, which this machine or this build of torch has not") from error
+        raise UsageError(f"train.device is {name!r}, which this machine or this build of torch has not") from error
     return device
 
 
@@ -115,12 +117,12 @@ def free_memory(device: torch.device) -> int:
 def fit_micro_batch(batch_size: int, bytes_per_sample: int, free: int) -> int:
     """The largest divisor of the global batch whose activations take at most half of the free memory.
 
-    The other half is for gradients of intermediate results, which live for a moment each. `ValueError` if not even one
+    The other half is for gradients of intermediate results, which live for a moment each. `UsageError` if not even one
     sample fits.
     """
     fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * bytes_per_sample <= free / 2]
     if not fitting:
-        raise ValueError(
+        raise UsageError(
             f"one sample needs about {bytes_per_sample / 2**20:,.0f} MiB for the backward pass and "
             f"{free / 2**20:,.0f} MiB are free; use fewer masks (model.masks.num_masks) or a smaller model"
         )

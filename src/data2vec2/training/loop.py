@@ -81,6 +81,14 @@ class Task(Protocol):
         Without one the untrained model is scored too.
         """
 
+    @property
+    def unit(self) -> str:
+        """What `train.batch_size` counts: "pictures", "seconds of audio"."""
+
+    @property
+    def lighter(self) -> str:
+        """What to try where even one sample is too much for the memory."""
+
     def batches(self, start: int, stop: int) -> Iterable[Any]:
         """Global batches of the given steps."""
 
@@ -152,7 +160,7 @@ def train(
     except torch.OutOfMemoryError as error:
         micro = trainer.micro_batch
         smaller = next((n for n in range(micro - 1, 0, -1) if config.train.batch_size % n == 0), None)
-        advice = f"--train.micro-batch {smaller}" if smaller else "fewer masks (--model.masks.num-masks)"
+        advice = f"--train.micro-batch {smaller}" if smaller else task.lighter
         raise UserError(f"out of memory on {device} with {micro} samples at once; try {advice}") from error
     finally:
         trainer.close()
@@ -261,7 +269,9 @@ class _Trainer:
         }
         self.mark = (step, now)
         self.write(step, {**line, "samples_per_s": rate})
-        self.note = f"update {step}/{self.config.train.updates}  loss {line['loss']:.4f}  {rate:.0f} samples/s"
+        self.note = (
+            f"update {step}/{self.config.train.updates}  loss {line['loss']:.4f}  {rate:.0f} {self.task.unit} a second"
+        )
         self.alarms.check(step, line)
 
     def evaluate(self, step: int) -> None:

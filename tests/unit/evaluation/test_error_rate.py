@@ -60,10 +60,8 @@ def slow(a: Sequence[str], b: Sequence[str]) -> int:
 
 @pytest.mark.parametrize("unit", ["word", "character"])
 def test_against_the_textbook(unit: Unit) -> None:
-    draw, total, length = random.Random(0), 0, 0
-    texts = [
-        ["".join(draw.choices("aab  é漢🙂\u0301\u3000", k=draw.randrange(16))) for _ in range(2)] for _ in range(300)
-    ]
+    draw, total, length, symbols = random.Random(0), 0, 0, "aab  é漢🙂\u0301\u3000"
+    texts = [["".join(draw.choices(symbols, k=draw.randrange(16))) for _ in range(2)] for _ in range(300)]
     texts += [["", ""], ["", "a b"], ["a b", ""], [" \t", "\n"], ["a\u00a0b", "a b"]]
     for pair in texts:
         a, b = (text.split() if unit == "word" else list(" ".join(text.split())) for text in pair)

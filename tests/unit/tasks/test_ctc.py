@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,14 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from data2vec2.tasks.ctc import CtcTask
 from torch import Tensor, nn
 
-from data2vec2.config.model import EncoderConfig
+from data2vec2.config import EncoderConfig
 from data2vec2.data.account import Skipped
-from data2vec2.data.batch import SpanBatch
+from data2vec2.data.batch import Batch, Batches
 from data2vec2.data.letters import Letters, normalise
-from data2vec2.data.records import open_data
 from data2vec2.data.samples import english_prompts
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Recognized, SpeechRecognizer
@@ -27,6 +24,10 @@ from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.recipes import ctc_tiny
 from data2vec2.modalities.audio.speech import SpokenReader, trainable
+from data2vec2.tasks import RunContext
+from data2vec2.tasks.finetune import CtcTask, LetterTargets
+from data2vec2.training.run import RunFolder
+from tests.unit.data.sounds import open_recordings
 
 CPU = torch.device("cpu")
 AUDIO = AudioConfig(stem="mel", position_depth=2, position_groups=4)
@@ -37,12 +38,13 @@ TEXTS = 12
 @pytest.fixture(scope="module")
 def reader() -> SpokenReader:
     config = ctc_tiny()
-    records, *_ = trainable(open_data(english_prompts(), "audio").train.select(np.arange(200)), AUDIO, config.data, 0)
+    records, *_ = trainable(open_recordings(english_prompts()).train.select(np.arange(200)), AUDIO, config.data, 0)
     return SpokenReader(records.select(np.arange(TEXTS)), AUDIO, config.data, 0)
 
 
 def task_of(reader: SpokenReader, run: Path, val: SpokenReader | None, lines: list[str] | None = None) -> CtcTask:
-    config, letters = ctc_tiny(), Letters.of(text or "" for text in reader.records.texts or ())
+    texts = reader.records.texts or ()
+    letters = Letters.of(text or "" for text in texts)
     torch.manual_seed(0)
     encoder = Encoder(
         EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=0, depth=1, norm_eps=1e-5), AudioModality(AUDIO, 16, 2)
@@ -50,8 +52,9 @@ def task_of(reader: SpokenReader, run: Path, val: SpokenReader | None, lines: li
     model, said = SpeechRecognizer(encoder, len(letters)).eval(), [] if lines is None else lines
     nn.init.normal_(model.head.weight)  # so that more than one letter is heard
     model.head.bias.data[letters.ids["<unk>"]] = 5.0  # which is never written
-    config = replace(config, data=replace(config.data, workers=0))
-    return CtcTask(model, config, letters, reader, val, CPU, Skipped(TEXTS, 0.0), run, said.append)
+    batches = Batches(reader, reader.order(ctc_tiny().train.batch_size), [LetterTargets(letters, texts)])
+    context = RunContext(run=RunFolder(run), device=CPU, skipped=Skipped(TEXTS, 0.0), log=said.append)
+    return CtcTask(model, batches, val, nn.Identity(), context, letters=letters)
 
 
 class Says(nn.Module):
@@ -82,13 +85,13 @@ def test_the_loss_is_that_of_all_paths(reader: SpokenReader, tmp_path: Path) -> 
     texts, num_tokens_B = [[1, 2], [2, 2], [1, 1, 2]], torch.tensor([4, 3, 3])  # the last needs four tokens
     targets = nn.utils.rnn.pad_sequence([torch.tensor(text) for text in texts], batch_first=True)
     model, task = Says(frames_BTV, num_tokens_B), task_of(reader, tmp_path, None)
-    batch = SpanBatch(
-        torch.zeros(3, 5),
-        targets,
-        torch.tensor([5, 4, 4]),
-        torch.tensor([2, 2, 3]),
-        torch.ones(3, 4, dtype=torch.bool),
-        torch.zeros(3, 16, dtype=torch.bool),
+    batch = Batch(
+        inputs=torch.zeros(3, 5),
+        lengths_B=torch.tensor([5, 4, 4]),
+        targets=targets,
+        target_lengths_B=torch.tensor([2, 2, 3]),
+        time_masks_BT=torch.ones(3, 4, dtype=torch.bool),
+        channel_masks_BD=torch.zeros(3, 16, dtype=torch.bool),
         freeze_encoder=True,
     )
     sums = task.loss(model, batch)

@@ -7,23 +7,25 @@ from pathlib import Path
 
 import pytest
 import torch
-from data2vec2.recipes import get_recipe
 from torch import Tensor
 
-from data2vec2.config.run import EmaConfig, RunConfig
+from data2vec2.config import EmaConfig, RunConfig
 from data2vec2.data.account import Skipped
-from data2vec2.data.records import open_data
 from data2vec2.data.samples import fashion_mnist
 from data2vec2.errors import UserError
 from data2vec2.method.gather import complement, take
 from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import get_recipe
 from data2vec2.modalities.image.reader import ImageReader, Normalise
+from data2vec2.modalities.image.tools import ImageTools
+from data2vec2.tasks import RunContext
 from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import Checkpoint
 from data2vec2.training.loop import Outcome, _Trainer, train
 from data2vec2.training.parallel import ALONE
 from data2vec2.training.progress import TrainingBar
 from data2vec2.training.run import RunFolder
+from tests.unit.data.pictures import open_pictures
 from tests.unit.method.test_pretraining import no_waiting
 
 CPU = torch.device("cpu")
@@ -50,12 +52,12 @@ def config_of(micro_batch: int = 32, **train: object) -> RunConfig:
 
 
 def task_of(config: RunConfig, folder: Path) -> PretrainTask:
-    records = open_data(fashion_mnist()).train.select(range(200))
+    records = open_pictures(fashion_mnist()).train.select(range(200))
     reader = ImageReader(records, config.model.modality, config.data, config.train.seed)
     torch.manual_seed(0)
-    model = Data2Vec2(config.model)
-    skipped = Skipped(200, 0.0)
-    return PretrainTask(model, config, reader, None, Normalise((0.3,), (0.3,), CPU), CPU, skipped, folder / "skipped")
+    model = Data2Vec2(config.model, ImageTools().build(config.model))
+    context = RunContext(run=RunFolder(folder), device=CPU, skipped=Skipped(200, 0.0))
+    return PretrainTask(model, config, reader, None, Normalise((0.3,), (0.3,), CPU), context)
 
 
 def trainer_of(config: RunConfig, folder: Path) -> _Trainer:
@@ -63,8 +65,7 @@ def trainer_of(config: RunConfig, folder: Path) -> _Trainer:
     return _Trainer(task_of(config, folder), config, RunFolder(folder), print, CPU, "fingerprint", ALONE)
 
 
-def first_gradient(micro_batch: int, folder: Path) -> dict[str, Tensor]:
-    trainer = trainer_of(config_of(micro_batch), folder)
+def first_gradient(trainer: _Trainer) -> dict[str, Tensor]:
     gradients: dict[str, Tensor] = {}
 
     def keep(*_: object) -> None:
@@ -77,7 +78,7 @@ def first_gradient(micro_batch: int, folder: Path) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("micro_batch", [8, 1])
 def test_accumulation_gives_the_gradient_of_the_whole_batch(tmp_path: Path, micro_batch: int) -> None:
-    whole, parts = first_gradient(32, tmp_path), first_gradient(micro_batch, tmp_path)
+    whole, parts = (first_gradient(trainer_of(config_of(size), tmp_path)) for size in (32, micro_batch))
     assert whole.keys() == parts.keys()
     largest = max(gradient.abs().max() for gradient in whole.values())
     for name, gradient in whole.items():

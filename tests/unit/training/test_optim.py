@@ -7,16 +7,15 @@ import math
 
 import pytest
 import torch
-from data2vec2.recipes import get_recipe
 
-from data2vec2.config.finetune import FinetuneOptimConfig
-from data2vec2.config.model import EncoderConfig
-from data2vec2.config.run import OptimConfig
+from data2vec2.config import EncoderConfig, FinetuneOptimConfig, OptimConfig
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import get_recipe
 from data2vec2.modalities.image.config import ImageConfig
 from data2vec2.modalities.image.model import ImageModality
+from data2vec2.modalities.image.tools import ImageTools
 from data2vec2.training.optim import (
     build_optimizer,
     learning_rate,
@@ -28,10 +27,15 @@ from data2vec2.training.optim import (
 )
 
 
+def make() -> Data2Vec2:
+    torch.manual_seed(0)
+    recipe = get_recipe("image_tiny").model
+    return Data2Vec2(recipe, ImageTools().build(recipe))
+
+
 @pytest.fixture(scope="module")
 def model() -> Data2Vec2:
-    torch.manual_seed(0)
-    return Data2Vec2(get_recipe("image_tiny").model)
+    return make()
 
 
 @pytest.mark.parametrize("decay_all", [False, True])
@@ -49,9 +53,8 @@ def test_every_trained_parameter_is_in_one_group_and_the_right_one(model: Data2V
         assert decay[id(parameter)] == (0.05 if decay_all or not exempt else 0), name
 
 
-def test_decay_shrinks_weights_but_not_biases_and_norms(model: Data2Vec2) -> None:
-    torch.manual_seed(0)
-    model = Data2Vec2(get_recipe("image_tiny").model)
+def test_decay_shrinks_weights_but_not_biases_and_norms() -> None:
+    model = make()
     optimizer = build_optimizer(model, OptimConfig(lr=0.1, weight_decay=0.5))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
@@ -127,8 +130,7 @@ def test_state_survives_a_round_trip(model: Data2Vec2) -> None:
             parameter.grad = torch.randn_like(parameter) if parameter.requires_grad else None
         optimizer.step()
 
-    config, recipe = OptimConfig(), get_recipe("image_tiny").model
-    first, second = Data2Vec2(recipe), Data2Vec2(recipe)
+    config, first, second = OptimConfig(), make(), make()
     optimizer = build_optimizer(first, config)
     step(optimizer, first, 1)
     second.load_state_dict(first.state_dict())

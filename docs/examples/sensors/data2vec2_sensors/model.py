@@ -25,7 +25,7 @@ class SensorModality(SequenceModality):
 
 
 class SensorStem(nn.Module):
-    """Series `BSC` as they stand in the files to tokens `BTD`: channels are normalised, then some steps make a token."""
+    """Series `BSC` as they stand in the files to tokens `BTD`: channels are normalised, and steps go together."""
 
     mean_C: Tensor
     std_C: Tensor

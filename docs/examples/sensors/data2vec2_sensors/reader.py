@@ -6,10 +6,9 @@ Shapes: `S` steps, `C` channels.
 from __future__ import annotations
 
 import io
-import math
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
-from data2vec2.data.reader import Reader, Windowed, padded
+from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import BadSample, Content
@@ -37,40 +36,39 @@ Series = NDArray[np.float32]
 
 
 class SensorReader(Reader):
-    """Series `SC` as they stand in the files, crops of them to train on."""
+    """Series `SC` as they stand in the files, and crops of them to train on."""
 
     def __init__(self, records: Records, config: SensorConfig, data: SensorDataConfig, seed: int) -> None:
         super().__init__(records, seed)
         self.config, self.data = config, data
 
-    def entire(self, sample: int) -> Series | Parts:
-        """A series, however long; raises `BadSample`, also if it is shorter than a token or of another model."""
+    def series(self, sample: int) -> Series:
+        """All of a series; raises `BadSample` if it has no token, or another number of channels than the model."""
         series_SC = read_series(bytes(self.records.read(sample)))
         steps, channels = series_SC.shape
         if channels != (self.config.num_channels or channels):
             raise BadSample(f"{channels} channels, not {self.config.num_channels}")
         if steps < self.config.stride:
             raise BadSample("shorter than a token")
-        return series_SC if steps <= self.data.max_steps else Parts(series_SC, self.data.max_steps, self.config.stride)
+        return series_SC
 
     def whole(self, sample: int) -> Series:
-        """A series, of a longer one the beginning; raises `BadSample`."""
-        series = self.entire(sample)
-        return series.series_SC[: series.size] if isinstance(series, Parts) else series
+        """A series, of a longer one the beginning."""
+        return self.series(sample)[: self.data.max_steps]
+
+    def entire(self, sample: int) -> Series | Parts:
+        """All of a series, a longer one in parts."""
+        series_SC = self.series(sample)
+        return series_SC if len(series_SC) <= self.data.max_steps else Parts(series_SC, self.data, self.config)
 
     def crop(self, sample: int, epoch: int, plan: Plan) -> Series:
-        """Some of its steps, from a random one on."""
-        series, steps = self.entire(sample), self.data.crop_steps
-        series_SC = series.series_SC if isinstance(series, Parts) else series
+        """Steps from a random one on."""
+        series_SC, steps = self.series(sample), self.data.crop_steps
         if len(series_SC) < steps:
             return np.resize(series_SC, (steps, series_SC.shape[1]))
         draw = rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epoch, sample), 1)[0, 0]
         start = int(draw * (len(series_SC) - steps + 1))
         return series_SC[start : start + steps]
-
-    def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[Series, NDArray[np.int64]]:
-        """With zeros behind all but the longest."""
-        return padded(rows, 0.0, np.float32)
 
     def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
         """Tokens of a batch."""
@@ -78,20 +76,22 @@ class SensorReader(Reader):
 
     def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Few at once: attention is quadratic in their length."""
-        return np.array_split(samples_B, max(1, math.ceil(len(samples_B) / EVALUATED)))
+        return [samples_B[start : start + EVALUATED] for start in range(0, len(samples_B), EVALUATED)]
 
 
 @dataclass(frozen=True)
 class Parts(Windowed):
-    """A long series, some steps at a time."""
+    """A long series in parts, of which every token is kept."""
 
     series_SC: Series
-    size: int
-    stride: int
+    data: SensorDataConfig
+    config: SensorConfig
 
     def __iter__(self) -> Iterator[tuple[Series, slice]]:
-        for start in range(0, len(self.series_SC) - self.stride + 1, self.size):
-            yield self.series_SC[start : start + self.size], slice(None)
+        stride = self.config.stride
+        size = stride * max(1, self.data.max_steps // stride)
+        for start in range(0, len(self.series_SC) - stride + 1, size):
+            yield self.series_SC[start : start + size], slice(None)
 
 
 def read_series(content: bytes) -> Series:
@@ -100,9 +100,10 @@ def read_series(content: bytes) -> Series:
     A `.npz` file holds arrays `S` or `SC`, whose channels stand side by side; a `.csv` file a column a channel, whose
     names are in the first row.
     """
+    read = _arrays if content.startswith(b"PK") else _table  # as ZIP files begin
     try:
         with np.errstate(over="ignore"):  # a number too large for float32 is infinite
-            series_SC = (_arrays if content.startswith(b"PK") else _table)(content).astype(np.float32, casting="same_kind")
+            series_SC = read(content).astype(np.float32, casting="same_kind")
     except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise BadSample("no table of numbers") from error
     if series_SC.ndim != 2 or not series_SC.size:

@@ -21,7 +21,7 @@ from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.letters import Letters
 from data2vec2.data.reader import Bad
 from data2vec2.data.records import Records, held_out
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
 from data2vec2.method import losses
 from data2vec2.method.block import Block
@@ -76,11 +76,11 @@ class _AudioJob(Job):
     """What tasks on recordings share."""
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
-        """Nothing is frozen that was never trained; `ValueError` if masks are too wide."""
+        """Nothing is frozen that was never trained; `UsageError` if masks are too wide."""
         task = _task(config)
         width, length = info.model.encoder.embed_dim, task.masks.channel_length
         if task.masks.channel_share and length > width:
-            raise ValueError(f"masks.channel_length is {length}; it must be at most {width}, the model's width")
+            raise UsageError(f"masks.channel_length is {length}; it must be at most {width}, the model's width")
         if config.from_scratch:
             task = replace(task, model=replace(task.model, freeze_updates=0, freeze_stem=False))
         return super().completed(replace(config, task=task), info)
@@ -97,7 +97,7 @@ class _AudioJob(Job):
 
     def survey(self, reader: Any, skipped: Skipped, log: Any) -> None:
         """Say how much there is, and note what can't be used."""
-        found = survey_audio(reader)
+        found = survey_audio(reader, log)
         log(f"data: {60 * found.hours:.1f} minutes; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
         skipped.leave_out(found.left_out)
         if skipped.add(found.bad, found.checked):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data2vec2.config import ArchitectureConfig, ModalityConfig
 from data2vec2.data.letters import TOKENIZER, VOCAB
+from data2vec2.errors import UsageError
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import PROCESSOR, Interop, Usage
@@ -39,7 +40,7 @@ class AudioInterop(Interop):
         """What evaluation accepts: any length that makes a token."""
         assert isinstance(modality, AudioConfig)
         if (rate := processor.get("sampling_rate")) != modality.sample_rate:
-            raise ValueError(f"sampling_rate is {rate}, and the model's is {modality.sample_rate}")
+            raise UsageError(f"sampling_rate is {rate}, and the model's is {modality.sample_rate}")
         return AudioDataConfig(min_seconds=modality.receptive_field / modality.sample_rate)
 
     def example(self, model: ArchitectureConfig) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec2.errors import UsageError
 from data2vec2.method.modality import Tokens
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.sequence import SequenceModality
@@ -33,11 +34,11 @@ class AudioModality(SequenceModality):
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of waveforms `BS` of zero mean and unit variance; `lengths_B` in samples.
 
-        `ValueError` for another shape, and for waveforms shorter than one token.
+        `UsageError` for another shape, and for waveforms shorter than one token.
         """
         shortest = self.config.receptive_field
         if inputs.ndim != 2 or inputs.shape[1] < shortest:
-            raise ValueError(f"waveforms of shape {tuple(inputs.shape)}; (batch, {shortest} samples or more) is needed")
+            raise UsageError(f"waveforms of shape {tuple(inputs.shape)}; (batch, {shortest} samples or more) is needed")
         return super().tokens(inputs, lengths_B)
 
     def real_tokens(self, lengths_B: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 from data2vec2.data.reader import Reader
 from data2vec2.data.tables import read_table
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import Inputs, Note, features_of, readable_batches, token_features
 from data2vec2.evaluation.probes import LabelledFeatures, fit, majority_accuracy
 from data2vec2.method.encoder import Encoder
@@ -89,11 +89,11 @@ def frame_labels(
 
 
 def _spans(runs: str) -> tuple[tuple[float, float, str], ...]:
-    """Seconds of "PHONE:FRAMES" one after another; `ValueError` for what is none."""
+    """Seconds of "PHONE:FRAMES" one after another; `UsageError` for what is none."""
     pairs = [run.partition(":") for run in runs.split()]
     for phone, colon, count in pairs:
         if phone not in (*PHONES, SILENCE) or not count.isdecimal() or not int(count):
-            raise ValueError(f"{phone}{colon}{count[:10]} is not understood")
+            raise UsageError(f"{phone}{colon}{count[:10]} is not understood")
     bounds = np.cumsum([0, *(int(count) for _, _, count in pairs)]) * _FRAME_S + _SHIFT_S
     return tuple(
         (float(start), float(end), phone) for start, end, (phone, _, _) in zip(bounds, bounds[1:], pairs, strict=False)

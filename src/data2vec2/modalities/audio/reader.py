@@ -215,7 +215,7 @@ class AudioSurvey:
     """How many of the pieces that were decoded come in each sample rate."""
 
 
-def survey_audio(reader: AudioReader, limit: int = 200, note: Note | None = None) -> AudioSurvey:
+def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurvey:
     """Measure all recordings, and decode up to `limit` pieces, evenly spread, in threads.
 
     Raises `UserError` if there is no usable piece, or if more of those that were decoded are bad than `data.max_bad`.

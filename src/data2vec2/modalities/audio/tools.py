@@ -111,7 +111,7 @@ class AudioTools(Tools):
 
     def look(self, reader: Any, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
         """How much there is; nothing is normalised by the data."""
-        found = survey_audio(reader)
+        found = survey_audio(reader, say)
         say(f"data: {found.hours:.2f} hours; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
         if found.left_out:
             shortest = f"shorter than {reader.data.min_seconds:g} s (--data.min-seconds)"

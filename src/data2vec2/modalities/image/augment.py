@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from data2vec2 import rng
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.image.config import AugmentConfig
 
 _BICUBIC = 3  # Pillow's number
@@ -37,7 +37,7 @@ class Augment:
     ) -> None:
         """`mean` and `std` of each channel, in units of 0 to 1.
 
-        Raises `UserError` where timm is missing, `ValueError` for a policy that it does not know.
+        Raises `UserError` where timm is missing, `UsageError` for a policy that it does not know.
         """
         self.config, self.seed = config, seed
         self.mean_C11, self.std_C11 = (255 * torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
@@ -49,7 +49,7 @@ class Augment:
             try:
                 self.rand_augment = _with_a_bit_left(timm_data.rand_augment_transform(config.rand_augment, hints))
             except (AssertionError, ValueError, KeyError) as error:
-                raise ValueError(
+                raise UsageError(
                     f"augment.rand_augment is {config.rand_augment!r}; it must be a policy of timm's, as in "
                     "rand-m9-mstd0.5-inc1"
                 ) from error

@@ -10,6 +10,7 @@ from torch import nn
 from data2vec2.config import FinetuneConfig
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.reader import Bad
+from data2vec2.errors import UsageError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.image.augment import Augment, needs_timm
@@ -47,11 +48,11 @@ class ImageClassifyJob(Job):
             data = replace(data, mean=of_model.mean, std=of_model.std)
         elif not len(data.mean) == len(data.std) == modality.channels:
             channels = modality.channels
-            raise ValueError(f"data.mean and data.std have {len(data.mean)} values; the model has {channels} channels")
+            raise UsageError(f"data.mean and data.std have {len(data.mean)} values; the model has {channels} channels")
         size, patch = task.model.image_size, modality.patch_size
         if size is not None and size != modality.image_size:
             if size % patch:
-                raise ValueError(f"model.image_size is {size}; it must be a multiple of {patch}, the patch size")
+                raise UsageError(f"model.image_size is {size}; it must be a multiple of {patch}, the patch size")
             modality = replace(modality, image_size=size, position_size=modality.position_size or modality.image_size)
         config = replace(config, data=data)
         if needs_timm(task.augment):  # what is wrong with it is said before anything is written

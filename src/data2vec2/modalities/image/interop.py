@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from data2vec2.config import ArchitectureConfig, ModalityConfig
+from data2vec2.errors import UsageError
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
@@ -32,11 +33,11 @@ class ImageInterop(Interop):
     licence = ("cc-by-nc-4.0", "CC-BY-NC 4.0: not for commercial use")
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
-        """`ValueError` where mean and deviation are missing or not of the model's channels."""
+        """`UsageError` where mean and deviation are missing or not of the model's channels."""
         modality, data = info.model.modality, info.data
         assert isinstance(modality, ImageConfig) and isinstance(data, ImageDataConfig)
         if not len(data.mean or ()) == len(data.std or ()) == modality.channels:
-            raise ValueError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
+            raise UsageError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
         return {
             "image_processor_type": "Data2Vec2ImageProcessor",
             "size": modality.image_size,
@@ -54,7 +55,7 @@ class ImageInterop(Interop):
                 eval_crop=float(processor["eval_crop"]),
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError("it needs image_mean, image_std and eval_crop; export the model again") from error
+            raise UsageError("it needs image_mean, image_std and eval_crop; export the model again") from error
 
     def named(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Inputs:
         """`pixel_values`."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec2.errors import UsageError
 from data2vec2.method.gather import take
 from data2vec2.method.modality import Modality, Rows, Tokens
 from data2vec2.modalities.image.config import ImageConfig
@@ -34,24 +35,24 @@ class ImageModality(Modality):
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Patches of normalised pictures `BCHW` of any H and W that are multiples of the patch size.
 
-        `ValueError` for others and for another number of channels.
+        `UsageError` for others and for another number of channels.
         """
         patch, channels = self.config.patch_size, self.config.channels
         height, width = inputs.shape[-2:]
         if inputs.ndim != 4 or inputs.shape[1] != channels or height % patch or width % patch or not height * width:
             expected = f"(batch, {channels}, height, width), height and width multiples of {patch}"
-            raise ValueError(f"pictures of shape {tuple(inputs.shape)} for a model of {expected}")
+            raise UsageError(f"pictures of shape {tuple(inputs.shape)} for a model of {expected}")
         assert self.stem is not None
         return Tokens(self.stem(inputs), (height // patch, width // patch))
 
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
         """Add positions, take the kept patches, put the CLS token in front.
 
-        Whole pictures may have any size; masks are made for the configured one (`ValueError` for another).
+        Whole pictures may have any size; masks are made for the configured one (`UsageError` for another).
         """
         rows, columns = tokens.grid
         if keep_ids_NK is not None and (rows, columns) != self.config.grid:
-            raise ValueError(f"masks for {self.config.grid} patches and pictures of {(rows, columns)}")
+            raise UsageError(f"masks for {self.config.grid} patches and pictures of {(rows, columns)}")
         positions_TD = resize_positions(self.positions_TD, self.config.position_grid, (rows, columns))
         x = tokens.tokens_BTD + positions_TD.to(tokens.tokens_BTD.dtype)
         x_NKD = x if keep_ids_NK is None else take(x, keep_ids_NK)
@@ -77,7 +78,7 @@ def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
     in each half, sines then cosines of the coordinate over 10000^(i / (D/4)). `dim` must be divisible by 4.
     """
     if dim % 4:
-        raise ValueError(f"model.encoder.embed_dim is {dim}; 2-D positions need a multiple of 4")
+        raise UsageError(f"model.encoder.embed_dim is {dim}; 2-D positions need a multiple of 4")
     frequencies = 10_000.0 ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
 
     def one_axis(coordinates_T: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from data2vec2.config import ArchitectureConfig, DataConfig, RunConfig
 from data2vec2.data.records import Records
 from data2vec2.data.source import BadSample
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import Note
 from data2vec2.evaluation.probes import LabelledFeatures
 from data2vec2.evaluation.scores import Samples
@@ -43,13 +43,13 @@ class ImageFeed(Feed):
     batch = 64
 
     def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
-        """`ValueError` for a size that is no multiple of the model's patches."""
+        """`UsageError` for a size that is no multiple of the model's patches."""
         super().__init__(tools, info, options)
         self.modality, self.data = image_parts(info)
         patch = self.modality.patch_size
         self.size = self.modality.image_size if options is None or options.size is None else options.size
         if self.size < patch or self.size % patch:
-            raise ValueError(f"--size is {self.size}; it must be a multiple of the model's patch size ({patch})")
+            raise UsageError(f"--size is {self.size}; it must be a multiple of the model's patch size ({patch})")
         if options:
             dense = options.pool == "none"
             self.columns = [pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)] if dense else []

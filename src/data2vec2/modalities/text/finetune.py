@@ -14,6 +14,7 @@ from torch import nn
 from data2vec2.config import FinetuneConfig
 from data2vec2.data.account import Skipped
 from data2vec2.data.reader import Bad
+from data2vec2.errors import UsageError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.info import ModelInfo
@@ -33,11 +34,11 @@ class _TextJob(Job):
         return config, replace(info, data=reading)
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
-        """Texts with labels or numbers; `ValueError` for a batch that has no room for the longest."""
+        """Texts with labels or numbers; `UsageError` for a batch that has no room for the longest."""
         data = super().open(config, info, path, val)
         longest, processes = int(_lengths(data).max()), config.train.processes or 1
         if config.train.batch_size < longest * processes:
-            raise ValueError(
+            raise UsageError(
                 f"train.batch_size is {config.train.batch_size}; it must be at least {longest * processes:,} tokens, "
                 f"so that every process has room for the longest text ({longest} tokens)"
             )

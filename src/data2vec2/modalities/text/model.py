@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from data2vec2.errors import UsageError
 from data2vec2.method.attention import AttentionBias
 from data2vec2.method.gather import take
 from data2vec2.method.modality import Modality, Rows, Tokens
@@ -30,13 +31,13 @@ class TextModality(Modality):
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.
 
-        Without lengths all are real, so that full blocks need no attention mask. `ValueError` for another shape or type
+        Without lengths all are real, so that full blocks need no attention mask. `UsageError` for another shape or type
         and for more tokens than there are positions.
         """
         longest = self.config.max_tokens
         if inputs.ndim != 2 or inputs.is_floating_point() or not 1 <= inputs.shape[1] <= longest:
             shape = f"{tuple(inputs.shape)}, {inputs.dtype}"
-            raise ValueError(f"token ids of shape {shape}; (batch, 1 to {longest}) whole numbers are needed")
+            raise UsageError(f"token ids of shape {shape}; (batch, 1 to {longest}) whole numbers are needed")
         assert self.stem is not None
         padding_BT = None if lengths_B is None else inputs == self.config.pad_id
         return Tokens(self.stem(inputs), (inputs.shape[1],), padding_BT)

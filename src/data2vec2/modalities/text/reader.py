@@ -23,7 +23,7 @@ from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
 from data2vec2.data.tables import PLAIN, TABLES, Table, listed, read_table
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.files import find_sources
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
@@ -91,7 +91,7 @@ def open_sentences(
     can't be.
     """
     if len(columns) > 2:
-        raise ValueError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
+        raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
     sources = find_sources(data, TABLES, "tables of texts")
     tables = [read_table(source.content, source.name) for source in sources]
     names = [table.name for table in tables]

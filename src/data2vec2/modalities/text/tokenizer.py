@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """Ids 0 to 3 in vocabularies made here, as in the original's."""
@@ -83,10 +83,10 @@ def load_tokenizer(path: Path) -> TextTokenizer:
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """A byte-level BPE of at most `vocab_size` entries: special tokens in the original's order, `<mask>` last.
 
-    It has fewer entries where the texts give no more. `ValueError` for a size without room for every byte.
+    It has fewer entries where the texts give no more. `UsageError` for a size without room for every byte.
     """
     if vocab_size < SMALLEST:
-        raise ValueError(f"the vocabulary's size is {vocab_size}; it must be at least {SMALLEST}")
+        raise UsageError(f"the vocabulary's size is {vocab_size}; it must be at least {SMALLEST}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(

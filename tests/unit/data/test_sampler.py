@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config.model import MaskConfig
+from data2vec2.config import MaskConfig
 from data2vec2.data.account import Skipped
-from data2vec2.data.batch import MaskedBatch, MaskedBatches, iterate
+from data2vec2.data.batch import Batch, Batches, iterate
 from data2vec2.data.reader import Bad
-from data2vec2.data.records import open_data
 from data2vec2.data.sampler import GlobalBatches
 from data2vec2.data.samples import fashion_mnist
 from data2vec2.errors import UserError
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.reader import ImageReader
+from data2vec2.tasks.pretrain import Masks
+
+from .pictures import open_pictures
 
 
 @pytest.mark.parametrize(("num_samples", "batch_size"), [(100, 32), (32, 32), (7, 32), (1, 4), (64, 16), (33, 1)])
@@ -54,18 +56,18 @@ def test_nothing_to_train_on() -> None:
 
 
 @pytest.fixture(scope="module")
-def dataset() -> MaskedBatches:
-    records = open_data(fashion_mnist()).train.select(range(40))
+def dataset() -> Batches:
+    records = open_pictures(fashion_mnist()).train.select(range(40))
     config = ImageConfig(image_size=28, patch_size=4, num_channels=1)
     reader = ImageReader(records, config, ImageDataConfig(), 0)
-    return MaskedBatches(reader, GlobalBatches(40, 12, seed=0), MaskConfig(num_masks=3, mask_ratio=0.6))
+    return Batches(reader, GlobalBatches(40, 12, seed=0), [Masks(MaskConfig(num_masks=3, mask_ratio=0.6), reader)])
 
 
-def same(a: MaskedBatch, b: MaskedBatch) -> bool:
+def same(a: Batch, b: Batch) -> bool:
     return torch.equal(a.inputs, b.inputs) and torch.equal(a.keep_ids_NK, b.keep_ids_NK)
 
 
-def test_workers_change_nothing(dataset: MaskedBatches) -> None:
+def test_workers_change_nothing(dataset: Batches) -> None:
     here = list(iterate(dataset, 2, 8, workers=0))
     assert len(here) == 6
     assert all(same(batch, dataset[step]) for step, batch in zip(range(2, 8), here, strict=True))
@@ -74,7 +76,7 @@ def test_workers_change_nothing(dataset: MaskedBatches) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 4, 6, 12])
-def test_micro_batches_are_slices(dataset: MaskedBatches, size: int) -> None:
+def test_micro_batches_are_slices(dataset: Batches, size: int) -> None:
     batch = dataset[3]
     assert len(batch) == 12
     assert batch.keep_ids_NK.shape == (36, 19)
@@ -84,9 +86,9 @@ def test_micro_batches_are_slices(dataset: MaskedBatches, size: int) -> None:
     assert torch.equal(torch.cat([part.keep_ids_NK for part in parts]), batch.keep_ids_NK)
 
 
-def test_a_sample_brings_its_masks_to_any_batch(dataset: MaskedBatches) -> None:
+def test_a_sample_brings_its_masks_to_any_batch(dataset: Batches) -> None:
     """Rows `b * M` to `b * M + M - 1` of a batch belong to sample b: the same as in a batch of one."""
-    alone = MaskedBatches(dataset.reader, GlobalBatches(40, 1, seed=0), dataset.masks)
+    alone = Batches(dataset.reader, GlobalBatches(40, 1, seed=0), dataset.additions)
     batch = dataset[0]
     for place, part in enumerate(batch.split(1)):
         assert same(part, alone[place])
