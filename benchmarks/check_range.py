@@ -7,6 +7,7 @@ range, and a Markdown table says so; exit 1 if a hard dependency has none. No wh
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import platform
 import re
@@ -64,9 +65,8 @@ def table() -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["--lower-bounds"]:
-        print("\n".join(text.replace(">=", "==", 1) for asked in requirements().values() for text in asked))
-    elif sys.argv[1:]:
-        sys.exit(f"{__doc__}\nunknown: {' '.join(sys.argv[1:])}")
-    else:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lower-bounds", action="store_true", help="print constraints for pip instead")
+    if not parser.parse_args().lower_bounds:
         sys.exit(table())
+    print("\n".join(text.replace(">=", "==", 1) for asked in requirements().values() for text in asked))

@@ -22,14 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import masked_autoencoder
 import masked_language_model
+from rival import saved_config
 
-from data2vec2.commands.evaluate import evaluate
-from data2vec2.commands.low_labels import finetune_curve
-from data2vec2.commands.plan import saved_config, with_own_tokenizer
+from data2vec2 import evaluate
+from data2vec2.commands.evaluate import finetune_curve
 from data2vec2.errors import UserError
 from data2vec2.evaluation.probes import Curve, interval
 from data2vec2.evaluation.scores import MODEL, RANDOM, Scores
-from data2vec2.modalities.recipes import finetune_config
+from data2vec2.modalities import finetune_config
 
 RIVALS = {
     "image": ("masked autoencoder", masked_autoencoder.pretrain),
@@ -56,7 +56,7 @@ def main() -> None:
     options = {"labels": counts(args.labels), "seeds": args.seeds, "max_samples": args.max_samples}
     found: dict[Key, list[float]] = {}
     for run in args.runs:
-        config, folder = with_own_tokenizer(saved_config(run), run), args.out / run.name
+        config, folder = saved_config(run), args.out / run.name
         trained = wall_clock(run) * (config.train.processes or 1)
         seconds = args.seconds or trained
         rival, pretrain = RIVALS[config.model.modality.kind]

@@ -16,10 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from compare_pretraining import percent
 
-from data2vec2.commands.finetune import finetune
-from data2vec2.commands.transcribe import evaluate_recognizer
+from data2vec2 import evaluate_recognizer, finetune
 from data2vec2.errors import UserError
-from data2vec2.modalities.recipes import get_finetune_recipe
+from data2vec2.modalities import get_finetune_recipe
 
 
 def main() -> None:

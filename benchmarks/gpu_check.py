@@ -30,7 +30,7 @@ from throughput import HEADER, measure
 
 from data2vec2 import __version__, evaluate, pretrain
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.recipes import get_recipe
+from data2vec2.modalities import get_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-4

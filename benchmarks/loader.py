@@ -24,13 +24,9 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.recipes import get_recipe
-
-from data2vec2.data.batch import MaskedBatches, iterate
-from data2vec2.data.records import open_data
-from data2vec2.data.sampler import GlobalBatches
-from data2vec2.modalities.image.config import ImageDataConfig
-from data2vec2.modalities.image.reader import ImageReader
+from data2vec2.data.batch import Batches, iterate
+from data2vec2.modalities import get_recipe, tools_of
+from data2vec2.tasks.pretrain import Masks
 
 BATCH = 16
 
@@ -64,10 +60,9 @@ def make_sources(root: Path, pictures: list[bytes]) -> dict[str, Path]:
 
 def measure(source: Path, workers: int, steps: int) -> float:
     """Pictures a second, without the start of the workers."""
-    recipe = get_recipe("image_base")
-    records, modality = open_data(source).train, recipe.model.modality
-    order = GlobalBatches(len(records), BATCH, 0)
-    batches = MaskedBatches(ImageReader(records, modality, ImageDataConfig(), 0), order, recipe.model.masks)
+    recipe, tools = get_recipe("image_base"), tools_of("image")
+    reader = tools.reader(tools.open(source, recipe, print).train, recipe.model, recipe.data, seed=0)
+    batches = Batches(reader, reader.order(BATCH), [Masks(recipe.model.masks, reader)])
     prepared = 1 + 4 * workers  # while the first one was waited for
     iterator = iterate(batches, 0, prepared + steps, workers=workers)
     for _ in range(prepared):

@@ -36,18 +36,15 @@ def main() -> None:
     folder = parser.parse_args().folder
     parts = read_idx(sorted(folder.glob("*-images-idx3-ubyte*"))).parts
     train, test = parts["train"], parts["test"]
-    if train.labels is None or test.labels is None:
+    if None in (*train.labels, *test.labels):
         raise SystemExit(f"{folder} has no labels")
+    arrays = {}
+    for name, part, count in (("train", train, NUM_TRAIN), ("test", test, NUM_TEST)):
+        arrays[f"x_{name}"] = np.stack([part.source.read(place) for place in range(min(count, len(part.names)))])
+        arrays[f"y_{name}"] = np.array(part.labels[:count], dtype=np.uint8)
     fashion_mnist().parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(
-        fashion_mnist(),
-        x_train=train.images[:NUM_TRAIN],
-        y_train=train.labels[:NUM_TRAIN],
-        x_test=test.images[:NUM_TEST],
-        y_test=test.labels[:NUM_TEST],
-        classes=np.array(CLASSES),
-    )
-    counts = np.bincount(train.labels[:NUM_TRAIN]), np.bincount(test.labels[:NUM_TEST])
+    np.savez_compressed(fashion_mnist(), **arrays, classes=np.array(CLASSES))
+    counts = np.bincount(arrays["y_train"]), np.bincount(arrays["y_test"])
     size = fashion_mnist().stat().st_size / 1e6
     print(f"{fashion_mnist()}: {size:.1f} MB; pictures of each class: train {counts[0]}, test {counts[1]}")
 

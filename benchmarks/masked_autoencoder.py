@@ -15,20 +15,18 @@ from pathlib import Path
 import rival  # first: it makes the package importable
 import torch
 import torch.nn.functional as F
-from data2vec2.commands.data import open_training_data
 from torch import Tensor, nn
 
-from data2vec2.config.model import MaskConfig, ModelConfig
-from data2vec2.config.run import RunConfig
-from data2vec2.data.batch import MaskedBatches
-from data2vec2.data.sampler import GlobalBatches
-from data2vec2.interop.folder import export_encoder
+from data2vec2.config import MaskConfig, ModelConfig, RunConfig
+from data2vec2.data.batch import Batches
+from data2vec2.interop.folder import export_model
 from data2vec2.method.block import Block
-from data2vec2.method.encoder import Encoder
 from data2vec2.method.gather import complement, put, take
-from data2vec2.modalities import build_modality
+from data2vec2.modalities import tools_of
+from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.model import sincos_2d
-from data2vec2.modalities.image.reader import Normalise
+from data2vec2.modalities.info import ModelInfo
+from data2vec2.tasks.pretrain import Masks
 
 MASKS = MaskConfig(num_masks=1, mask_ratio=0.75, adjust=0.0, block_length=1)
 BATCH_SIZE, LR = 16, 1e-3
@@ -45,7 +43,7 @@ class MaskedAutoencoder(nn.Module):
         super().__init__()
         dim, heads = config.encoder.embed_dim, config.encoder.num_heads
         self.patch_size = config.modality.patch_size
-        self.encoder = Encoder(config.encoder, build_modality(config))
+        self.encoder = build_encoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
         self.decoder = nn.ModuleList(Block(dim, heads) for _ in range(DECODER_DEPTH))
         self.pixels = nn.Linear(dim, config.modality.channels * self.patch_size**2)
@@ -79,11 +77,10 @@ def pretrain(
     say: Callable[[str], None] = print,
 ) -> int:
     """Train for so many seconds or updates and export the encoder to `out`; returns the updates that were done."""
-    prepared = open_training_data(config, data, None, say)
+    prepared = rival.opened(config, data, say)
     config, reader = prepared.config, prepared.train
-    assert config.data.mean is not None and config.data.std is not None
-    batches = MaskedBatches(reader, GlobalBatches(len(reader.records), batch_size, config.train.seed), MASKS)
-    normalise = Normalise(config.data.mean, config.data.std, torch.device("cpu"))
+    batches = Batches(reader, reader.order(batch_size), [Masks(MASKS, reader)])
+    normalise = tools_of("image").normalise(config.data, torch.device("cpu"))
     torch.manual_seed(config.train.seed)
     model = MaskedAutoencoder(config.model)
 
@@ -93,7 +90,7 @@ def pretrain(
 
     done = rival.train(model, loss, seconds=seconds, updates=updates, lr=lr, say=say)
     card = f"Encoder of a masked autoencoder: {done:,} updates of {batch_size} pictures; a baseline of data2vec2.\n"
-    export_encoder(model.encoder.eval(), config.model, config.data, out, card)
+    export_model(model.encoder.eval(), ModelInfo(model=config.model, data=config.data), out, card)
     return done
 
 

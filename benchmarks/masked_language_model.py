@@ -16,19 +16,17 @@ from pathlib import Path
 import rival  # first: it makes the package importable
 import torch
 import torch.nn.functional as F
-from data2vec2.commands.data import open_training_data
 from torch import Tensor, nn
 
-from data2vec2.config.model import MaskConfig, ModelConfig
-from data2vec2.config.run import RunConfig
-from data2vec2.data.batch import MaskedBatches
-from data2vec2.data.sampler import GlobalBatches
+from data2vec2.config import MaskConfig, ModelConfig, RunConfig
+from data2vec2.data.batch import Batches
 from data2vec2.errors import UserError
-from data2vec2.interop.folder import export_encoder
-from data2vec2.method.encoder import Encoder
+from data2vec2.interop.folder import export_model
 from data2vec2.method.gather import complement, take
-from data2vec2.modalities import build_modality
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.text.tokenizer import MASK, load_tokenizer
+from data2vec2.tasks.pretrain import Masks
 
 MASKS = MaskConfig(num_masks=1, mask_ratio=0.15, adjust=0.0, block_length=1)
 HIDDEN, REPLACED = 0.8, 0.1
@@ -44,7 +42,7 @@ class MaskedLanguageModel(nn.Module):
         super().__init__()
         dim, vocabulary = config.encoder.embed_dim, config.modality.vocab_size
         self.mask_id, self.vocabulary = mask_id, vocabulary
-        self.encoder = Encoder(config.encoder, build_modality(config))
+        self.encoder = build_encoder(config)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.LayerNorm(dim))
         self.bias_V = nn.Parameter(torch.zeros(vocabulary))
 
@@ -72,12 +70,12 @@ def pretrain(
     say: Callable[[str], None] = print,
 ) -> int:
     """Train for so many seconds or updates and export the encoder to `out`; returns the updates that were done."""
-    prepared = open_training_data(config, data, None, say)
+    prepared = rival.opened(config, data, say)
     config, reader = prepared.config, prepared.train
     mask_id = load_tokenizer(Path(config.data.tokenizer)).backend.token_to_id(MASK)
     if mask_id is None:
         raise UserError(f"the tokenizer {config.data.tokenizer} has no {MASK}")
-    batches = MaskedBatches(reader, GlobalBatches(len(reader.records), batch_size, config.train.seed), MASKS)
+    batches = Batches(reader, reader.order(batch_size), [Masks(MASKS, reader)])
     torch.manual_seed(config.train.seed)
     shape = replace(config.model, modality=replace(config.model.modality, token_scale=1.0))  # as masked models have it
     model = MaskedLanguageModel(shape, mask_id)
@@ -88,7 +86,7 @@ def pretrain(
 
     done = rival.train(model, loss, seconds=seconds, updates=updates, lr=lr, say=say)
     card = f"Encoder of a masked language model: {done:,} updates of {batch_size} blocks; a baseline of data2vec2.\n"
-    export_encoder(model.encoder.eval(), shape, config.data, out, card)
+    export_model(model.encoder.eval(), ModelInfo(model=shape, data=config.data), out, card)
     return done
 
 

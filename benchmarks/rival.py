@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.commands.plan import saved_config, with_own_tokenizer
-from data2vec2.config.run import OptimConfig
-from data2vec2.recipes import get_recipe
+from data2vec2.commands.pretrain import Pretraining
+from data2vec2.commands.runner import Opened, read_yaml
+from data2vec2.config import OptimConfig, RunConfig
+from data2vec2.modalities import get_recipe, read_run_config, tools_of
 from data2vec2.training.device import cpu_threads
-from data2vec2.training.optim import build_optimizer
+from data2vec2.training.optim import build_optimizer, set_learning_rate
+from data2vec2.training.run import CONFIG
 
 WARMUP = 0.1
 """Share of the training that the learning rate rises over."""
@@ -47,8 +49,7 @@ def train(
             if share >= 1:
                 return step
             rate = lr * min(1, share / WARMUP) * 0.5 * (1 + math.cos(math.pi * share))
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_learning_rate(optimizer, rate)
             value = loss(step)
             value.backward()
             optimizer.step()
@@ -57,6 +58,18 @@ def train(
             mean_loss += (value.item() - mean_loss) * max(0.01, 1 / step)
             if step % 500 == 0:
                 say(f"{type(model).__name__}: update {step:,}, {100 * share:.0f} %, loss {mean_loss:.4f}")
+
+
+def saved_config(run: Path) -> RunConfig:
+    """The configuration of a run, with what its folder keeps (a tokenizer); `UserError` if it can't be read."""
+    config = read_yaml(run / CONFIG, read_run_config)
+    return tools_of(config.model.modality.kind).resumed(config, run)
+
+
+def opened(config: RunConfig, data: Path, say: Callable[[str], None]) -> Opened[RunConfig]:
+    """Data as `pretrain` opens them, and the configuration that they complete."""
+    training = Pretraining()
+    return training.opened(training.started(config, data, say), data, None, say)
 
 
 def main(pretrain: Callable[..., int], doc: str, like: str, batch_size: int, lr: float) -> None:
@@ -74,8 +87,7 @@ def main(pretrain: Callable[..., int], doc: str, like: str, batch_size: int, lr:
     parser.add_argument("--batch-size", type=int, default=batch_size)
     parser.add_argument("--lr", type=float, default=lr, help="peak learning rate")
     args = parser.parse_args()
-    like_run = Path(args.like)
-    config = with_own_tokenizer(saved_config(like_run), like_run) if like_run.is_dir() else get_recipe(args.like)
+    config = saved_config(Path(args.like)) if Path(args.like).is_dir() else get_recipe(args.like)
     if args.seed is not None:
         config = replace(config, train=replace(config.train, seed=args.seed))
     lengths = {"seconds": args.seconds, "updates": args.updates}

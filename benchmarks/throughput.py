@@ -22,12 +22,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.recipes import RECIPES, get_recipe
-
-from data2vec2.config.model import ModelConfig
-from data2vec2.config.run import RunConfig
+from data2vec2.config import ModelConfig, RunConfig
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import get_recipe, spec_of, tools_of
 from data2vec2.training.device import activation_bytes, choose_device, fit_micro_batch, free_memory, synchronise
 from data2vec2.training.optim import Ema, build_optimizer
 
@@ -76,7 +74,7 @@ def step_flops(config: ModelConfig) -> int:
     """
     modality, zero = config.modality, np.zeros(1, dtype=np.int64)
     with torch.device("meta"):
-        model = Data2Vec2(config)
+        model = _model(config)
         picture = torch.zeros(1, modality.channels, modality.image_size, modality.image_size)
     keep_ids = torch.from_numpy(draw_keep_ids(config.masks, modality.grid, 0, zero, zero)).to("meta")
     with FlopCounterMode(display=False) as whole:
@@ -103,13 +101,11 @@ def measure(
     torch.manual_seed(0)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    model = Data2Vec2(config.model).to(device).train()
+    model = _model(config.model).to(device).train()
     batch = batch or _fitting_batch(config, model, device)
     pictures, keep_ids = _inputs(config.model, batch, device)
-    optimizer, ema = (
-        build_optimizer(model, config.optim),
-        Ema(model.teacher, model.student, start=0.999, end=0.999, anneal_updates=0),
-    )
+    optimizer = build_optimizer(model, config.optim)
+    ema = Ema(model.teacher, model.student, start=0.999, end=0.999, anneal_updates=0)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for group in optimizer.param_groups:
         group["lr"] = 1e-6  # the work is the same at any rate, and nothing diverges
@@ -140,6 +136,10 @@ def measure(
         tflops=flops / 1e12,
         memory_gib=_peak_memory(device) / 2**30,
     )
+
+
+def _model(config: ModelConfig) -> Data2Vec2:
+    return Data2Vec2(config, tools_of(config.modality.kind).build(config))
 
 
 def _inputs(config: ModelConfig, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -178,7 +178,7 @@ def _peak_memory(device: torch.device) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", choices=list(RECIPES), default="image_tiny")
+    parser.add_argument("--recipe", choices=list(spec_of("image").recipes), default="image_tiny")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--batch", type=int, help="pictures a step; default: as many as fit, as in a run")
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def run_demo(words: list[str]) -> int:
     known = [spec.name for spec in specs().values() if spec.demo]
     kind = words.pop(0) if words and not words[0].startswith("-") else known[0]
     if kind not in known:
-        raise UsageError(f"unknown demo {kind!r}; there are {', '.join(known)}")
+        raise UsageError(f"unknown demo {kind!r}; there are: {', '.join(known)}")
     spec = specs()[kind]
     assert spec.demo is not None
     if HELP & set(words):
@@ -207,8 +207,10 @@ def run_demo(words: list[str]) -> int:
 
 def _help(kind: type[Any], verb: str, config: RunConfig | FinetuneConfig) -> int:
     """Print a verb's arguments, and the fields of a configuration that flags can set."""
-    parser: Any = tyro.extras.get_parser(_with_printing(kind), prog=f"data2vec2 {verb}")
-    print(f"{parser.format_help()}\nFields of the configuration, as {config.recipe} has them:\n{flags.help_of(config)}")
+    with suppress(SystemExit):
+        tyro.cli(_with_printing(kind), args=["--help"], prog=f"data2vec2 {verb}")
+    print(f"\nFields of the configuration, as {config.recipe} has them:\n")
+    flags.print_help(config)
     return 0
 
 

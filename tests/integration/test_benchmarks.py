@@ -1,6 +1,9 @@
 """The benchmarks run; what they measure is not tested."""
 
+import ast
+import gzip
 import html
+import importlib
 import os
 import re
 import runpy
@@ -8,11 +11,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from packaging.requirements import Requirement
 from packaging.tags import platform_tags
 
+from data2vec2.data.samples import fashion_mnist
 from data2vec2.modalities import get_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +27,46 @@ BENCHMARKS = ROOT / "benchmarks"
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / script), *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in BENCHMARKS.glob("*.py")))
+def test_every_script_finds_what_it_imports_and_explains_itself(
+    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for node in ast.walk(ast.parse((BENCHMARKS / script).read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("data2vec2"):
+            home = importlib.import_module(str(node.module))
+            assert all(hasattr(home, alias.name) for alias in node.names), ast.unparse(node)
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(sys, "argv", [script, "--help"])
+    try:
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+    except ModuleNotFoundError as error:
+        assert error.name in ("G722", "pocketsphinx"), "all else comes with the package"
+    except SystemExit as stop:
+        assert stop.code == 0
+        assert "usage: " in capsys.readouterr().out
+    else:
+        assert "__main__" not in (BENCHMARKS / script).read_text("utf-8"), "it has no --help"
+
+
+def test_samples_are_made_of_idx_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(fashion_mnist()) as arrays:
+        expected = {name: array if name == "classes" else array[:20] for name, array in arrays.items()}
+    for part, name in (("train", "train"), ("t10k", "test")):
+        for what, array in (("images-idx3", expected[f"x_{name}"]), ("labels-idx1", expected[f"y_{name}"])):
+            header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">i4").tobytes()
+            (tmp_path / f"{part}-{what}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
+    monkeypatch.setattr("data2vec2.data.samples.fashion_mnist", lambda: tmp_path / "made" / "fashion_mnist.npz")
+    monkeypatch.setattr(sys, "argv", ["make_samples.py", str(tmp_path)])
+    runpy.run_path(str(BENCHMARKS / "make_samples.py"), run_name="__main__")
+    with np.load(tmp_path / "made" / "fashion_mnist.npz") as made:
+        assert list(made) == list(expected)
+        for name, array in expected.items():
+            assert made[name].dtype == array.dtype
+            assert np.array_equal(made[name], array)
 
 
 def test_gpu_check_adds_what_it_measured(tmp_path: Path) -> None:

@@ -53,7 +53,6 @@ LONG_FOR_A_REASON = {
     "commands/options.py": "every verb's options stand in one place",
     "commands/runner.py": "pre-training and fine-tuning, alone or in several processes, are one story",
     "cli.py": "every verb's words stand in one place",
-    "modalities/text/corpus.py": "one pass from files to blocks of tokens, with its cache",
 }
 """Longer files than most; another one is a warning, not an error."""
 

@@ -19,7 +19,7 @@ from data2vec2.config import FinetuneConfig
 from data2vec2.data.account import Skipped
 from data2vec2.data.batch import Batches
 from data2vec2.errors import UsageError, UserError
-from data2vec2.files import sha256_of
+from data2vec2.files import sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
 from data2vec2.modalities import (
@@ -203,9 +203,8 @@ class Finetuning(Training[FinetuneConfig]):
             scored = self.job.score(model, info, found, samples, device)
             scores = {"part": part, **scored.scores, "update": step, "from_scratch": config.from_scratch}
             if scored.mistakes is not None:
-                temporary = run.path / ".mistakes.tmp.npz"
-                np.savez_compressed(temporary, allow_pickle=False, **scored.mistakes)
-                temporary.replace(run.path / "mistakes.npz")
+                with whole_file(run.path / "mistakes.npz") as file:
+                    np.savez_compressed(file, allow_pickle=False, **scored.mistakes)
             if scored.transcripts:
                 write_transcripts(run, [{**row, "part": part, "update": step} for row in scored.transcripts])
             run.write_json("scores.json", scores)

@@ -6,7 +6,8 @@ import dataclasses
 import difflib
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from contextlib import suppress
+from typing import TypeVar
 
 import tyro
 
@@ -38,7 +39,7 @@ def split(words: Sequence[str], config: type[RunConfig | FinetuneConfig]) -> tup
         flags += [key, value] if value else [key]
         place += 1
         wanted = 0 if value else known[key]
-        while place < len(words) and (wanted > 0 or wanted < 0) and not words[place].startswith("--"):
+        while place < len(words) and wanted and not words[place].startswith("--"):
             flags.append(words[place])
             place, wanted = place + 1, wanted - 1
     return flags, others
@@ -49,13 +50,19 @@ def applied(config: C, flags: Sequence[str]) -> C:
     if not flags:
         return config
     named = [_full(word, config) if word.startswith("--") else word for word in flags]
-    return tyro.cli(type(config), default=config, args=named, prog="data2vec2", config=(tyro.conf.AvoidSubcommands,))
+    prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
+    return tyro.cli(type(config), default=config, args=named, prog=prog, config=(tyro.conf.AvoidSubcommands,))
 
 
-def help_of(config: RunConfig | FinetuneConfig) -> str:
-    """What the fields mean and which values they have now."""
-    sections: Any = tyro.extras.get_parser(type(config), default=config, config=(tyro.conf.AvoidSubcommands,))
-    return str(sections.format_help()).replace("--task.", "--")
+def print_help(config: RunConfig | FinetuneConfig) -> None:
+    """Print what the fields mean and which values they have now."""
+    parts = {**(vars(config.task) if isinstance(config, FinetuneConfig) else {}), **vars(config)}
+    sections = {name: part for name, part in parts.items() if dataclasses.is_dataclass(part) and name != "task"}
+    kind = dataclasses.make_dataclass("Fields", [(name, type(part)) for name, part in sections.items()])
+    with suppress(SystemExit):
+        tyro.cli(
+            kind, default=kind(**sections), args=["--help"], prog="data2vec2 ...", config=(tyro.conf.AvoidSubcommands,)
+        )
 
 
 def _full(flag: str, config: RunConfig | FinetuneConfig) -> str:

@@ -18,6 +18,7 @@ from data2vec2.data.account import Skipped
 from data2vec2.data.batch import Batches
 from data2vec2.data.records import held_out
 from data2vec2.errors import UserError
+from data2vec2.files import whole_file
 from data2vec2.interop.card import model_card
 from data2vec2.interop.folder import export_model
 from data2vec2.interop.weights import load_initial
@@ -166,7 +167,8 @@ class Pretraining(Training[RunConfig]):
         tools, reader = _tools(data.config), data.val or data.train
         tools.write_start(run.path, data.config)
         samples = np.arange(min(PREVIEWED, len(reader.records)))
-        np.savez_compressed(run.path / "masks.npz", **tools.preview(reader, samples, data.config))
+        with whole_file(run.path / "masks.npz") as file:
+            np.savez_compressed(file, **tools.preview(reader, samples, data.config))
 
     def finish(self, run: RunFolder, model: Any, data: Opened[RunConfig], log: Log) -> None:
         """Write the student's encoder as RUN/exported."""

@@ -14,14 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
-from sklearn.metrics import (
-    average_precision_score,
-    confusion_matrix,
-    f1_score,
-    matthews_corrcoef,
-    precision_recall_fscore_support,
-)
 
 from data2vec2.data.reader import ReadBatch, Reader, Windowed
 from data2vec2.data.records import targets_of
@@ -100,6 +92,8 @@ def headline(predictions: Predictions) -> dict[str, float]:
     F1 is that of the second class where there are two, else the mean over the classes that occur. With several labels
     the loss, and the mean average precision of the classes that occur.
     """
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
     logits, truth = torch.from_numpy(predictions.logits_NC), torch.from_numpy(predictions.truth_NC).float()
     loss = classification(logits, truth, predictions.multi_label).item() / max(1, len(logits))
     if predictions.multi_label:
@@ -120,6 +114,8 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
 
     With several labels, `ap` is a class's average precision, None where no sample has it.
     """
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     truth_NC, decided_NC = predictions.truth_NC, predictions.decided_NC
     scores = precision_recall_fscore_support(truth_NC, decided_NC, average=None, zero_division=0.0)
     names = ("precision", "recall", "f1", "count")
@@ -161,6 +157,8 @@ def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[
 
 def _average_precisions(predictions: Predictions) -> list[float | None]:
     """Average precision of each class, None where no sample has it."""
+    from sklearn.metrics import average_precision_score
+
     columns = zip(predictions.truth_NC.T, predictions.logits_NC.T, strict=True)
     return [float(average_precision_score(truth, logits)) if truth.any() else None for truth, logits in columns]
 
@@ -190,6 +188,8 @@ def predict_numbers(
 
 def correlations(numbers: Numbers) -> dict[str, float]:
     """Mean squared error, Pearson's and Spearman's correlation (0 where one side is the same for all samples)."""
+    from scipy import stats
+
     given_N, truth_N = numbers.given_N, numbers.truth_N
     varied = len(given_N) > 1 and np.ptp(given_N) > 0 and np.ptp(truth_N) > 0
     pearson, spearman = (

@@ -1,5 +1,7 @@
 """kNN and linear probe on frozen features, both from scikit-learn, and their low-label curves.
 
+scikit-learn takes seconds to import, so it is imported where it is needed: models load without it.
+
 Shapes: `N` samples, `F` features.
 """
 
@@ -10,18 +12,16 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
-from scipy.sparse import issparse
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.preprocessing import normalize
 
 from data2vec2 import rng
 from data2vec2.data.sampler import split_validation
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def interval(values: Sequence[float]) -> tuple[float, float, float]:
     mean = float(np.mean(values))
     if len(values) == 1:
         return mean, mean, mean
+    from scipy import stats
+
     half = float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
     return mean, max(0.0, mean - half), min(1.0, mean + half)
 
@@ -99,6 +101,9 @@ class LabelledFeatures:
 
 def knn_accuracy(train: LabelledFeatures, test: LabelledFeatures, neighbours: int = 10) -> float:
     """Accuracy of a kNN classifier: cosine similarity, neighbours weighted by the inverse of their distance."""
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.preprocessing import normalize
+
     if 0 < np.count_nonzero(real := np.asarray(abs(train.x).sum(axis=1)).ravel() > 0) < len(real):
         train = train.select(np.flatnonzero(real))  # a row of zeros is similar to nothing, yet nearer than most
     classifier = KNeighborsClassifier(min(neighbours, len(train.y)), weights="distance", algorithm="brute")
@@ -113,6 +118,8 @@ def linear_accuracy(train: LabelledFeatures, test: LabelledFeatures, seed: int =
     are taken as they are. `seed` decides what is split off. With fewer than 20 samples nothing is: unit variance in
     each channel, `C` 1.
     """
+    from sklearn.linear_model import LogisticRegression
+
     tried: dict[tuple[int, float], list[tuple[float, LogisticRegression]]] = {}
     scalings = _scalings(train.x)
     both = [LabelledFeatures(scale(train.x), train.y) for scale in scalings]
@@ -141,6 +148,8 @@ def _scalings(x: Features) -> tuple[Scaling, ...]:
 
     Sparse ones as they are: they would not stay sparse.
     """
+    from scipy.sparse import issparse
+
     if issparse(x):
         return (lambda x: x,)
     mean, std = x.mean(0), x.std(0)
@@ -158,6 +167,8 @@ def _scalings(x: Features) -> tuple[Scaling, ...]:
 
 def _path(train: LabelledFeatures, held: LabelledFeatures) -> Iterator[tuple[float, float, LogisticRegression]]:
     """Strength, accuracy on `held` and the fitted probe, strongest regularisation first, until it gets worse twice."""
+    from sklearn.linear_model import LogisticRegression
+
     probe = LogisticRegression(warm_start=True, max_iter=ITERATIONS)
     accuracies: list[float] = []
     for strength in STRENGTHS:
@@ -170,6 +181,8 @@ def _path(train: LabelledFeatures, held: LabelledFeatures) -> Iterator[tuple[flo
 
 def fit(probe: LogisticRegression, part: LabelledFeatures) -> LogisticRegression:
     """Fit without a warning where it stops early: the number of iterations is part of the probe."""
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         return probe.fit(part.x, part.y)

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 
 from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.files import whole_file
 
 FILE = "gallery.npz"
 SEARCHED = 2_000
@@ -54,6 +53,8 @@ def nearest(features_SD: Features, shown_Q: NDArray[np.int64], count: int) -> tu
 
 def colours(features_TD: Features) -> NDArray[np.uint8]:
     """Red, green and blue of every token: the first three principal components of all of them."""
+    from sklearn.decomposition import PCA
+
     components = np.zeros((len(features_TD), 3), dtype=np.float32)
     count = min(3, *features_TD.shape)
     components[:, :count] = PCA(count, svd_solver="covariance_eigh").fit_transform(features_TD)
@@ -106,14 +107,15 @@ def write_captions(
 
 def write_arrays(run: Path, kind: str, arrays: Mapping[str, Any]) -> None:
     """Write `run`/gallery.npz of a modality, whole or not at all."""
-    temporary = run / f".{FILE}.tmp"
-    with temporary.open("wb") as file:
+    with whole_file(run / FILE) as file:
         np.savez_compressed(file, kind=kind, **arrays)
-    temporary.replace(run / FILE)
 
 
 def _places(features_SD: Features) -> tuple[Features, str]:
     """Places in a plane where similar samples are close, and the name of the method."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     places_S2 = np.zeros((len(features_SD), 2), dtype=np.float32)
     if np.ptp(features_SD, axis=0).max() == 0:
         return places_S2, "PCA"  # all samples are the same

@@ -132,7 +132,8 @@ import torch
 from transformers import AutoModel
 
 model = AutoModel.from_pretrained("PATH")
-features = model(**{_ones(info, "torch")}).pooler_output
+inputs = {_ones(info, "torch")}
+features = model(**inputs).pooler_output
 ```
 
 `pooler_output` is the mean over the tokens; `attention_mask` is 0 where a batch is only filled up."""

@@ -29,7 +29,7 @@ class Words:
     """What a token of a sample is called: "patch"."""
     largest: str
     """A sample of the largest size: "a picture", "the longest piece"."""
-    raw: str = "mean and deviation of inputs"
+    raw: str = "input statistics"
     """The baseline that probes have without a model: "raw pixels"."""
     verb: str = "predict PATH FILES"
     """What a user asks a fine-tuned model with, after "data2vec2"."""

@@ -120,11 +120,8 @@ def read_part(read: Callable[[Path], Any], path: Path, if_missing: str) -> Secti
 def write_page(template: str, target: Path, **shown: Any) -> Path:
     """Fill a template in and write the page; `UserError` if it can't be written."""
     page = _environment().get_template(template).render(**shown, version=__version__)
-    try:
-        # a file name on disk may hold bytes that are not text; they are shown as \udcff
-        write_text(target, page, errors="backslashreplace")
-    except OSError as error:
-        raise UserError(f"can't write {target}: {error.strerror}") from error
+    # a file name on disk may hold bytes that are not text; they are shown as \udcff
+    write_text(target, page, errors="backslashreplace")
     return target
 
 

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from data2vec2.data.reader import Reader
 from data2vec2.data.tables import read_table
@@ -121,6 +119,9 @@ class PhoneProbe:
         Multinomial logistic regression on standardised features, `C` 1. The encoder should be in eval mode.
         Raises `UserError` if there are too few phones.
         """
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
         train, test = self._parts(encoder, device, note)
         scaler, probe = StandardScaler().fit(train.x), LogisticRegression(max_iter=ITERATIONS)
         fit(probe, LabelledFeatures(scaler.transform(train.x), train.y))

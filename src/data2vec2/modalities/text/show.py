@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from data2vec2.errors import UserError
 from data2vec2.evaluation.probes import LabelledFeatures
@@ -34,6 +33,8 @@ def tfidf(
     Sparse rows of unit length; terms and weights are those of the training texts. A term counts by one plus the
     logarithm of its frequency. `UserError` if no text has a word of two letters.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=TERMS, dtype=np.float32)
     try:
         known = vectorizer.fit_transform(train)

@@ -194,7 +194,7 @@ def test_every_source_gives_the_same_recordings_labels_and_transcripts(
     for row, place in zip(batch.inputs, (8, 0), strict=True):
         wave = read_audio(io.BytesIO(FILES[place]), RATE)
         assert np.corrcoef(row[: len(wave)], wave)[0, 1] > 0.9999
-    found_bad = survey_audio(reader).bad
+    found_bad = survey_audio(reader, print).bad
     assert found_bad == ()
 
 
@@ -357,7 +357,7 @@ def test_a_manifest_that_counts_frames_at_another_rate(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text(f".\na.wav\t{4 * 48_000}\n")
     reader = AudioReader(open_recordings(tmp_path / "a.tsv").train, AudioConfig(), AudioDataConfig(), 0)
     with pytest.raises(UserError, match=r"1 not as long as the manifest says \(the first: a\.wav\)"):
-        survey_audio(reader)
+        survey_audio(reader, print)
 
 
 # Tables, tars and the hub
