@@ -25,7 +25,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from data2vec2.data.batch import Batches, iterate
-from data2vec2.modalities import get_recipe, tools_of
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks.pretrain import Masks
 
 BATCH = 16

@@ -22,10 +22,10 @@ from data2vec2.data.batch import Batches
 from data2vec2.interop.folder import export_model
 from data2vec2.method.block import Block
 from data2vec2.method.gather import complement, put, take
-from data2vec2.modalities import tools_of
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.model import sincos_2d
 from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks.pretrain import Masks
 
 MASKS = MaskConfig(num_masks=1, mask_ratio=0.75, adjust=0.0, block_length=1)

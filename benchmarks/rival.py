@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from data2vec2.commands.pretrain import Pretraining
 from data2vec2.commands.runner import Opened, read_yaml
 from data2vec2.config import OptimConfig, RunConfig
-from data2vec2.modalities import get_recipe, read_run_config, tools_of
+from data2vec2.modalities import get_recipe, read_run_config
+from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import cpu_threads
 from data2vec2.training.optim import build_optimizer, set_learning_rate
 from data2vec2.training.run import CONFIG

@@ -25,7 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 from data2vec2.config import ModelConfig, RunConfig
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities import get_recipe, spec_of, tools_of
+from data2vec2.modalities import get_recipe, spec_of
+from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import activation_bytes, choose_device, fit_micro_batch, free_memory, synchronise
 from data2vec2.training.optim import Ema, build_optimizer
 

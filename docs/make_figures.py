@@ -13,21 +13,21 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from data2vec2.recipes import get_recipe
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data2vec2.config.model import MaskConfig
+from data2vec2.config import MaskConfig
 from data2vec2.data.samples import english_prompts
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
+from data2vec2.modalities import get_recipe
 from data2vec2.modalities.audio.phones import log_mel
 from data2vec2.modalities.audio.show import spectrogram
 from data2vec2.modalities.audio.waveform import read_audio
-from data2vec2.modalities.image.config import ImageConfig
+from data2vec2.modalities.tools import tools_of
 from data2vec2.reporting.charts import COLOURS
 from data2vec2.training.optim import Ema
 
@@ -55,7 +55,6 @@ Pixels = NDArray[np.uint8]
 def draw_image_masks(folder: Path) -> None:
     """A photograph, some of a recipe's masks of it, and what the student gets of one."""
     config = get_recipe("image_base").model
-    assert isinstance(config.modality, ImageConfig)
     rows, columns = config.modality.grid
     side = 10  # pixels of a drawn patch, of 16 that the model sees
     photo = Image.open(PHOTO).convert("RGB").crop((20, 0, 500, 480)).resize((columns * side, rows * side))
@@ -116,7 +115,7 @@ def draw_cost(folder: Path) -> None:
     """What one student row of `image_base` costs, by the number of masks that share a teacher."""
     config = get_recipe("image_base").model
     with torch.device("meta"):
-        model = Data2Vec2(config)
+        model = Data2Vec2(config, tools_of("image").build(config))
     counts = (1, 2, 4, 8, 16)
     costs = [row_cost(model, replace(config.masks, num_masks=count)) for count in counts]
     figure = new_figure(7, 3.4)
@@ -139,7 +138,6 @@ def row_cost(model: Data2Vec2, masks: MaskConfig) -> dict[str, float]:
     Counted by PyTorch on tensors without memory; 1 MAC = 2 FLOP, a backward pass is two forward ones.
     """
     modality, zero = model.config.modality, np.zeros(1, dtype=np.int64)
-    assert isinstance(modality, ImageConfig)
     keep_ids = torch.from_numpy(draw_keep_ids(masks, modality.grid, 0, zero, zero)).to("meta")
     picture = torch.zeros(1, modality.channels, modality.image_size, modality.image_size, device="meta")
     with FlopCounterMode(display=False) as counter:

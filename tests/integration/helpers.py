@@ -32,20 +32,35 @@ SMALL = words(
     "--model.decoder.dim 16 --model.decoder.depth 2 --train.precision float32 --train.device cpu --train.processes 1"
 )
 """Flags of a model that takes a few milliseconds a step."""
+PRETRAINED = (*SMALL, *words("--train.updates 12 --train.log-every 1 --train.save-every 5 --train.batch-size 16"))
+"""Of the run that the fixture `pretrained` is."""
+FINETUNED = words(
+    "--train.updates 30 --train.batch-size 16 --train.log-every 1 --train.eval-every 10 --train.save-every 7 "
+    "--train.precision float32 --train.device cpu --train.processes 1 --data.val-fraction 0.2"
+)
+"""Of the run that the fixture `tuned` is."""
 
 # Importing takes seconds; children forked from a server that has imported everything start at once.
+_PRELOADED = [
+    *(f"data2vec2.{name}" for name in ("commands.demo", "commands.finetune", "modalities.transformers")),
+    *(f"data2vec2.modalities.{kind}.tools" for kind in ("image", "audio", "text")),
+    *("torch._dynamo", "torch.utils.tensorboard", "sklearn.linear_model", "sklearn.manifold", "sklearn.neighbors"),
+    "tests.integration.helpers",
+]
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(
-    ["data2vec2.commands.demo", "torch._dynamo", "torch.utils.tensorboard", "tests.integration.helpers"]
-)
+_SERVER.set_forkserver_preload(_PRELOADED)
 
 
-def small_npz(path: Path, count: int = 200) -> Path:
-    """Bundled pictures and labels, in equal parts of every class."""
+def small_npz(path: Path, count: int = 200, tested: int = 0) -> Path:
+    """Bundled pictures and labels to train on, and others to test on, in equal parts of every class."""
+    parts = {}
     with np.load(fashion_mnist()) as arrays:
-        x, y = arrays["x_train"], arrays["y_train"]
-    chosen = np.sort(np.concatenate([np.flatnonzero(y == label)[: count // 10] for label in range(10)]))
-    np.savez(path, x_train=x[chosen], y_train=y[chosen])
+        for part, number in (("train", count), ("test", tested)):
+            if number:
+                y = arrays[f"y_{part}"]
+                chosen = np.sort(np.concatenate([np.flatnonzero(y == label)[: number // 10] for label in range(10)]))
+                parts |= {f"x_{part}": arrays[f"x_{part}"][chosen], f"y_{part}": y[chosen]}
+    np.savez(path, **parts)
     return path
 
 
@@ -94,14 +109,14 @@ class Child:
             pytest.fail(f"still running after {timeout} s:\n{self.output}")
         return self.process.exitcode
 
-    def until(self, condition: Callable[[], bool], timeout: float = 240) -> None:
-        """Wait for a condition, or for the end of the process."""
+    def until(self, condition: Callable[[], bool], timeout: float = 240, pause: float = 0.005) -> None:
+        """Wait for a condition, or for the end of the process, looking every `pause` seconds."""
         limit = time.monotonic() + timeout
         while self.process.is_alive() and not condition():
             if time.monotonic() > limit:
                 self.process.kill()
                 pytest.fail(f"waited {timeout} s in vain:\n{self.output}")
-            time.sleep(0.0005)
+            time.sleep(pause)
 
 
 def _child(arguments: list[str], log: Path) -> None:
@@ -123,8 +138,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 def last_step(run: Path) -> int:
     """The last update in metrics.jsonl, which may be in the middle of being written."""
     path = run / "metrics.jsonl"
-    text = path.read_text() if path.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()
+    lines = path.read_bytes().rsplit(b"\n", 2)[:-1] if path.exists() else []
     return int(json.loads(lines[-1])["step"]) if lines else 0
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.helpers import SMALL, metrics, run_here, small_npz
+from tests.integration.helpers import SMALL, metrics, run_here
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_npz(tmp_path_factory.mktemp("data") / "small.npz")
+def data(small: Path) -> Path:
+    return small
 
 
 def assert_finite_checkpoints(run: Path) -> None:

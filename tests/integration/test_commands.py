@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,23 +20,20 @@ import data2vec2
 from data2vec2.cli import VERBS
 from data2vec2.config import to_dict
 from data2vec2.modalities import get_recipe, read_run_config
-from tests.integration.helpers import SMALL, assert_same_run, files, metrics, run_here, small_npz, words
+from tests.integration.helpers import PRETRAINED, SMALL, assert_same_run, files, metrics, run_here
 
 UPDATES = 12
-FLAGS = (*SMALL, *words(f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 5 --train.batch-size 16"))
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_npz(tmp_path_factory.mktemp("data") / "small.npz")
+def data(small: Path) -> Path:
+    return small
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    """A finished run."""
-    run = tmp_path_factory.mktemp("finished") / "run"
-    assert run_here(["pretrain", "image_tiny", data, "--out", run, *FLAGS]) == 0
-    return run
+def run(tmp_path_factory: pytest.TempPathFactory, pretrained: Path) -> Path:
+    """A finished run that may be scored."""
+    return Path(shutil.copytree(pretrained, tmp_path_factory.mktemp("finished") / "run"))
 
 
 @pytest.fixture
@@ -251,7 +249,7 @@ def test_the_finished_run_is_complete(run: Path) -> None:
 def test_a_dry_run_prints_shapes_and_writes_nothing(
     place: Path, capsys: pytest.CaptureFixture[str], data: Path
 ) -> None:
-    assert run_here(["pretrain", "image_tiny", data, "--out", "run", *FLAGS, "--dry-run", "--json"]) == 0
+    assert run_here(["pretrain", "image_tiny", data, "--out", "run", *PRETRAINED, "--dry-run", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["state"] == "planned"
     assert "pictures (16, 1, 28, 28) uint8" in err
@@ -296,7 +294,7 @@ def test_a_runs_configuration_can_be_run_again(
 
 
 def test_overwrite_starts_anew(place: Path, data: Path, run: Path) -> None:
-    command = ["pretrain", "image_tiny", data, "--out", "run", *FLAGS]
+    command = ["pretrain", "image_tiny", data, "--out", "run", *PRETRAINED]
     assert run_here([*command, "--train.seed", "1"]) == 0
     assert metrics(Path("run")) != metrics(run)
     Path("run/scores.json").write_text("of the old run")
@@ -353,12 +351,14 @@ def test_scores_in_plain_text(place: Path, capsys: pytest.CaptureFixture[str], d
 
 def test_the_order_of_words_and_flags(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
     capsys.readouterr()
-    assert run_here(["pretrain", "image_tiny", "--out", "run", "--dry-run", *FLAGS, data]) == 0
+    assert run_here(["pretrain", "image_tiny", "--out", "run", "--dry-run", *PRETRAINED, data]) == 0
     assert "recipe: image_tiny" in capsys.readouterr().err
 
 
 def test_flags_before_the_recipe(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
-    refused(capsys, 2, "the recipe comes first", "pretrain", "--out", "run", "--dry-run", *FLAGS, "image_tiny", data)
+    refused(
+        capsys, 2, "the recipe comes first", "pretrain", "--out", "run", "--dry-run", *PRETRAINED, "image_tiny", data
+    )
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,7 +373,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_real_process_keeps_stdout_for_data(place: Path, data: Path) -> None:
     """Torch and its friends write to file descriptors that a test in this process would not see."""
-    command = [sys.executable, "-m", "data2vec2", "pretrain", "image_tiny", str(data), "--out", "run", *FLAGS]
+    command = [sys.executable, "-m", "data2vec2", "pretrain", "image_tiny", str(data), "--out", "run", *PRETRAINED]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     done = subprocess.run(
         [*command, "--dry-run", "--json"], capture_output=True, text=True, env=environment, check=False

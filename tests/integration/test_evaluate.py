@@ -16,23 +16,19 @@ from data2vec2.evaluation.probes import Curve
 from data2vec2.evaluation.scores import Row, Scores
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.reader import PICTURES
-from tests.integration.helpers import SMALL, files, jpeg_folder, run_here, small_npz
+from tests.integration.helpers import SMALL, files, jpeg_folder, run_here
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(small: Path) -> Path:
     """Two hundred pictures without parts."""
-    return small_npz(tmp_path_factory.mktemp("data") / "small.npz")
+    return small
 
 
 @pytest.fixture(scope="module")
-def tested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tested(parted: Path) -> Path:
     """Two hundred pictures, and a hundred to test on."""
-    path = tmp_path_factory.mktemp("tested") / "small.npz"
-    with np.load(small_npz(path)) as train, np.load(fashion_mnist()) as whole:
-        test = {"x_test": whole["x_test"][:100], "y_test": whole["y_test"][:100]}
-        np.savez(path, **train, **test)
-    return path
+    return parted
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ from data2vec2.interop import onnx
 from data2vec2.interop.folder import export_model
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier, SpeechRecognizer
-from data2vec2.modalities import tools_of
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.model import MelConvStem, MelStem
 from data2vec2.modalities.data import Columns
@@ -34,6 +33,7 @@ from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from data2vec2.modalities.tools import tools_of
 from tests.integration.helpers import files, jpeg_folder, run_here
 from tests.integration.speech import spoken_folder, tiny_encoder
 

@@ -14,15 +14,13 @@ import torch
 import yaml
 from PIL import Image
 
-from data2vec2.config import ArchitectureConfig, EncoderConfig, to_dict
+from data2vec2.config import to_dict
 from data2vec2.data.samples import fashion_mnist
-from data2vec2.interop.folder import export_model, load_classifier, load_encoder
+from data2vec2.interop.folder import load_classifier, load_encoder
 from data2vec2.modalities import get_finetune_recipe, read_finetune_config
-from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.recipes import FINETUNE
-from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import (
+    FINETUNED,
     Child,
     assert_same_run,
     assert_same_tensors,
@@ -44,55 +42,28 @@ def timm_works() -> bool:
     return bool(timm.data)
 
 
-FLAGS = words(
-    "--train.updates 30 --train.batch-size 16 --train.log-every 1 --train.eval-every 10 --train.save-every 7 "
-    "--train.precision float32 --train.device cpu --train.processes 1 --data.val-fraction 0.2"
-)
+@pytest.fixture(scope="module")
+def model(untrained: Path) -> Path:
+    return untrained
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported encoder that takes a few milliseconds a step."""
-    torch.manual_seed(7)
-    folder = tmp_path_factory.mktemp("model") / "exported"
-    shape = ArchitectureConfig(
-        modality=ImageConfig(image_size=28, patch_size=7, num_channels=1),
-        encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=1, depth=2),
-    )
-    info = ModelInfo(model=shape, data=ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0))
-    export_model(build_encoder(shape), info, folder, "")
-    return folder
+def data(parted: Path) -> Path:
+    return parted
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """200 pictures to train on and 100 to test on, in equal parts of every class."""
-    path = tmp_path_factory.mktemp("data") / "small.npz"
-    arrays = {}
-    with np.load(fashion_mnist()) as whole:
-        for part, count in (("train", 200), ("test", 100)):
-            y = whole[f"y_{part}"]
-            chosen = np.sort(np.concatenate([np.flatnonzero(y == label)[: count // 10] for label in range(10)]))
-            arrays.update({f"x_{part}": whole[f"x_{part}"][chosen], f"y_{part}": y[chosen]})
-    np.savez(path, **arrays)
-    return path
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Path) -> Path:
+def whole(tuned: Path) -> Path:
     """An uninterrupted run."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    child = start(run, model, data)
-    assert child.wait() == 0, child.output
-    return run
+    return tuned
 
 
 def start(run: Path, model: Path, data: Path, *flags: object) -> Child:
-    return Child(["finetune", "classify", model, data, "--out", run, *FLAGS, *flags], run.with_suffix(".out"))
+    return Child(["finetune", "classify", model, data, "--out", run, *FINETUNED, *flags], run.with_suffix(".out"))
 
 
 def here(model: object, data: object, run: Path, *flags: object) -> int:
-    return run_here(["finetune", "classify", model, data, "--out", run, *FLAGS, *flags])
+    return run_here(["finetune", "classify", model, data, "--out", run, *FINETUNED, *flags])
 
 
 def scores(run: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -18,7 +19,7 @@ from data2vec2.interop.folder import load_encoder
 from data2vec2.modalities import get_recipe
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.reader import PICTURES
-from tests.integration.helpers import SMALL, run_here, small_npz
+from tests.integration.helpers import run_here
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CONFIG = get_recipe("image_tiny").model
@@ -33,19 +34,13 @@ def masked_autoencoder(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("data") / "small.npz"
-    with np.load(small_npz(path)) as train, np.load(fashion_mnist()) as whole:
-        np.savez(path, **train, x_test=whole["x_test"][:60], y_test=whole["y_test"][:60])
-    return path
+def data(parted: Path) -> Path:
+    return parted
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "seed-3"
-    flags = [*SMALL, "--train.updates", "3", "--train.eval-every", "0", "--train.seed", "3"]
-    assert run_here(["pretrain", "image_tiny", data, "--out", path, *flags]) == 0
-    return path
+def run(tmp_path_factory: pytest.TempPathFactory, pretrained: Path) -> Path:
+    return Path(shutil.copytree(pretrained, tmp_path_factory.mktemp("runs") / "seed-3"))
 
 
 def pictures(count: int) -> torch.Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, metrics, small_npz, words
+from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, metrics, words
 
 UPDATES = 30
 FLAGS = (
@@ -23,8 +23,8 @@ FLAGS = (
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return small_npz(tmp_path_factory.mktemp("data") / "small.npz")
+def data(small: Path) -> Path:
+    return small
 
 
 @pytest.fixture(scope="module")

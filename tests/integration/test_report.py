@@ -1,26 +1,26 @@
 """`report` on folders that the commands themselves have written."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from data2vec2.api import report
 from data2vec2.errors import UserError
-from tests.integration.helpers import SMALL, run_here, small_npz, words
+from tests.integration.helpers import SMALL, run_here, words
 from tests.unit.reporting.pages import read_page
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two pre-training runs, a (which is scored) and b, and c, which is fine-tuned from a."""
+def folder(tmp_path_factory: pytest.TempPathFactory, pretrained: Path, tuned: Path, small: Path) -> Path:
+    """Two pre-training runs, a (which is scored) and b, and c, which is fine-tuned."""
     path = tmp_path_factory.mktemp("runs")
-    data = small_npz(path / "data.npz")
-    for name, rate in (("a", "0.001"), ("b", "0.002")):
-        flags = [*SMALL, *words("--train.updates 4 --train.log-every 1 --train.eval-every 2 --optim.lr"), rate]
-        assert run_here(["pretrain", "image_tiny", data, "--out", path / name, *flags]) == 0
-    assert run_here(["evaluate", path / "a", data]) == 0
-    flags = words("--train.updates 2 --train.device cpu --train.processes 1 --train.precision float32")
-    assert run_here(["finetune", "classify", path / "a", data, "--out", path / "c", *flags]) == 0
+    shutil.copy(small, path / "data.npz")
+    shutil.copytree(pretrained, path / "a")
+    shutil.copytree(tuned, path / "c")
+    assert run_here(["evaluate", path / "a", small]) == 0
+    flags = [*SMALL, *words("--train.updates 4 --train.log-every 1 --train.eval-every 2 --optim.lr 0.002")]
+    assert run_here(["pretrain", "image_tiny", small, "--out", path / "b", *flags]) == 0
     return path
 
 

@@ -31,9 +31,9 @@ FLAGS = (*SMALL, *words(f"--train.updates {UPDATES} --train.log-every 1 --train.
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(small: Path) -> Path:
     """200 pictures: of batches of 32, every sixth spans two epochs."""
-    return small_npz(tmp_path_factory.mktemp("data") / "small.npz")
+    return small
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_a_kill_while_a_checkpoint_is_written(tmp_path: Path, data: Path, whole:
         child = start(run, data, *(["--resume"] if (run / "config.yaml").exists() else []))
         first = attempt * 7
         child.until(lambda: last_step(run) > first)  # noqa: B023
-        child.until(lambda: any(run.glob("checkpoints/.step-*.tmp")))
+        child.until(lambda: any(run.glob("checkpoints/.step-*.tmp")), pause=0.0005)
         child.signal(signal.SIGKILL)
         if child.wait() == 0:
             break

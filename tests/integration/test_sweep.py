@@ -9,15 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
-from data2vec2.config import ArchitectureConfig, EncoderConfig
-from data2vec2.data.samples import fashion_mnist
-from data2vec2.interop.folder import export_model
-from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.training.checkpoint import Best
 from tests.integration.helpers import Child, assert_same_run, files, last_step, run_here, words
 
@@ -30,27 +23,13 @@ SWEEP = (*FLAGS, *words("--train.seed 3 --sweep 1e-2,1e-4 --seeds 2"))
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported encoder with random weights."""
-    torch.manual_seed(7)
-    shape = ArchitectureConfig(
-        modality=ImageConfig(image_size=28, patch_size=7, num_channels=1),
-        encoder=EncoderConfig(embed_dim=16, num_heads=2, prenet_depth=0, depth=2),
-    )
-    folder = tmp_path_factory.mktemp("model") / "exported"
-    info = ModelInfo(model=shape, data=ImageDataConfig(mean=(0.29,), std=(0.35,), eval_crop=1.0))
-    export_model(build_encoder(shape), info, folder, "")
-    return folder
+def model(untrained: Path) -> Path:
+    return untrained
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures to train on and to test on."""
-    path = tmp_path_factory.mktemp("data") / "small.npz"
-    with np.load(fashion_mnist()) as whole:
-        parts = {f"{axis}_{part}": whole[f"{axis}_{part}"][:120] for axis in "xy" for part in ("train", "test")}
-    np.savez(path, **parts)
-    return path
+def data(parted: Path) -> Path:
+    return parted
 
 
 @pytest.fixture(scope="module")

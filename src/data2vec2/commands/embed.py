@@ -22,10 +22,9 @@ from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_encoder
 from data2vec2.interop.table import FeatureTable, check_out
-from data2vec2.modalities import tools_of
 from data2vec2.modalities.data import Columns, Log
 from data2vec2.modalities.info import ModelInfo
-from data2vec2.modalities.tools import EmbedOptions, Tools
+from data2vec2.modalities.tools import EmbedOptions, Tools, tools_of
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 from data2vec2.version import __version__

@@ -24,10 +24,10 @@ from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.probes import Curve, draws, low_label_curve
 from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
 from data2vec2.interop.folder import export_of, load_encoder, read_export
-from data2vec2.modalities import finetune_config, tools_of
+from data2vec2.modalities import finetune_config
 from data2vec2.modalities.data import Columns
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.tools import Tools
+from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console

@@ -39,11 +39,11 @@ from data2vec2.interop.onnx import (
     write_int8,
     write_onnx,
 )
-from data2vec2.modalities import tools_of
 from data2vec2.modalities.audio.speech import score, with_transcript
 from data2vec2.modalities.data import Labels
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import PROCESSOR, AnyModel, Inputs
+from data2vec2.modalities.tools import tools_of
 from data2vec2.training.progress import console
 
 To = Literal["onnx", "torch"]

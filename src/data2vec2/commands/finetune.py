@@ -28,12 +28,12 @@ from data2vec2.modalities import (
     is_file_name,
     read_finetune_config,
     specs,
-    tools_of,
 )
 from data2vec2.modalities.data import Log
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, Sized
+from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import write_transcripts
 from data2vec2.training.checkpoint import Best, load_newest

@@ -17,7 +17,7 @@ from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
 from data2vec2.evaluation.classification import long_logits
 from data2vec2.interop.folder import export_of, load_classifier
-from data2vec2.modalities import tools_of
+from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import choose_device
 
 

@@ -24,11 +24,11 @@ from data2vec2.interop.folder import export_model
 from data2vec2.interop.weights import load_initial
 from data2vec2.method.masking import draw_keep_ids, num_kept
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities import get_recipe, read_run_config, run_config, tools_of
+from data2vec2.modalities import get_recipe, read_run_config, run_config
 from data2vec2.modalities.data import Log
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.jobs import Sized
-from data2vec2.modalities.tools import Tools
+from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.pretrain import Masks, PretrainTask
 from data2vec2.training.loop import Outcome

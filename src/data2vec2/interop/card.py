@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 
 from data2vec2.config import FinetuneConfig, RunConfig
 from data2vec2.modalities import spec_of
-from data2vec2.modalities.fields import interop_of
+from data2vec2.modalities.fields import example_of, interop_of
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.version import __version__
 
@@ -75,7 +75,7 @@ def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None)
     """Of a model for ONNX Runtime (`to` "onnx") or torch.export ("torch")."""
     interop = interop_of(info.kind)
     outputs = ["last_hidden_state", "pooler_output"] if info.what == "encoder" else ["logits"]
-    names = ", ".join(f"`{name}`" for name in interop.named(interop.example(info.model)))
+    names = ", ".join(f"`{name}`" for name in interop.named(example_of(info.model)))
     arrays, library, run = ("pt", "torch", "program(**inputs)")
     load = 'import torch\n\nprogram = torch.export.load("PATH/model.pt2").module()'
     if to == "onnx":
@@ -152,7 +152,7 @@ features = model(**processor({usage.call}, return_tensors="pt")).pooler_output
 def _ones(info: ModelInfo, library: str) -> str:
     """Python for inputs of the right shapes, where no processor makes them."""
     interop = interop_of(info.kind)
-    named = interop.named(interop.example(info.model)).items()
+    named = interop.named(example_of(info.model)).items()
     made = [
         f'"{n}": {library}.ones({tuple(t.shape)}, dtype={str(t.dtype).replace("torch", library)})' for n, t in named
     ]

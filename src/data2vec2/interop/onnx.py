@@ -20,7 +20,7 @@ from data2vec2.errors import UserError
 from data2vec2.method.attention import eager_attention
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Recognized, SpeechRecognizer
-from data2vec2.modalities.fields import interop_of
+from data2vec2.modalities.fields import example_of, interop_of
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import AnyModel
 
@@ -47,7 +47,7 @@ def export_program(model: AnyModel, info: ModelInfo) -> torch.export.ExportedPro
     encoder.modality.make_portable()
     for block in encoder.blocks:  # PyTorch's own leaves a memory layout that ONNX's decomposition does not
         block.attn.attend = eager_attention  # type: ignore[union-attr]
-    example, dynamic = interop.named(interop.example(info.model)), torch.export.Dim.DYNAMIC
+    example, dynamic = interop.named(example_of(info.model)), torch.export.Dim.DYNAMIC
     shapes = {name: dict.fromkeys((0,) if interop.fixed_size else (0, 1), dynamic) for name in example}
     return torch.export.export(portable(model, info), (), example, dynamic_shapes=shapes)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -31,9 +30,6 @@ from data2vec2.modalities.image import SPEC as IMAGE
 from data2vec2.modalities.spec import Demo, Spec, Words
 from data2vec2.modalities.text import SPEC as TEXT
 
-if TYPE_CHECKING:
-    from data2vec2.modalities.tools import Tools
-
 __all__ = [
     "Demo",
     "Spec",
@@ -49,7 +45,6 @@ __all__ = [
     "run_config",
     "spec_of",
     "specs",
-    "tools_of",
 ]
 
 GROUP = "data2vec2.modalities"
@@ -77,13 +72,6 @@ def spec_of(kind: str) -> Spec:
     if kind not in specs():
         raise UsageError(f"no modality {kind!r} is installed; there are {', '.join(specs())}")
     return specs()[kind]
-
-
-@cache
-def tools_of(kind: str) -> Tools:
-    """What works with the data and networks of a modality; `UsageError` if no installed package has it."""
-    tools: Tools = pkgutil.resolve_name(spec_of(kind).tools)()
-    return tools
 
 
 def kinds() -> Kinds:

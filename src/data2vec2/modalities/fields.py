@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
+from torch import Tensor
+
 from data2vec2.config import ArchitectureConfig, EncoderConfig, from_dict, to_dict
 from data2vec2.method.encoder import Encoder
-from data2vec2.modalities import spec_of, specs, tools_of
+from data2vec2.modalities import spec_of, specs
 from data2vec2.modalities.interop import Interop
+from data2vec2.modalities.tools import tools_of
 
 PREFIX = "data2vec2-"
 """Before a modality's name in `model_type`."""
@@ -41,6 +44,16 @@ def build_encoder(model: ArchitectureConfig) -> Encoder:
 def interop_of(kind: str) -> Interop:
     """How a modality meets other programs."""
     return tools_of(kind).interop
+
+
+def example_of(model: ArchitectureConfig) -> Tensor:
+    """Inputs to follow a computation with."""
+    kind = model.modality.kind
+    found = interop_of(kind).example(model)
+    if found is not None:
+        return found
+    inputs = tools_of(kind).largest(model, spec_of(kind).data()).inputs  # type: ignore[call-arg]
+    return inputs.repeat(2, *(1 for _ in inputs.shape[1:]))
 
 
 def class_name(kind: str, ending: str = "Model") -> str:

@@ -20,7 +20,7 @@ from data2vec2.config import ArchitectureConfig, DataConfig, ModalityConfig, fro
 from data2vec2.errors import UserError
 from data2vec2.method.encoder import Encoded, Encoder
 from data2vec2.method.heads import Classifier, Recognized, SpeechRecognizer
-from data2vec2.modalities import spec_of, tools_of
+from data2vec2.modalities import spec_of
 from data2vec2.modalities.info import ModelInfo
 
 AnyModel = Encoder | Classifier | SpeechRecognizer
@@ -118,11 +118,12 @@ class Interop:
         real_B = torch.full((B,), length) if lengths_B is None else lengths_B
         return torch.arange(length) < real_B[:, None]
 
-    def example(self, model: ArchitectureConfig) -> Tensor:
-        """Inputs to follow a computation with: of no axis 0 or 1, which a program would be made for alone."""
-        kind = model.modality.kind
-        inputs = tools_of(kind).largest(model, spec_of(kind).data()).inputs  # type: ignore[call-arg]
-        return inputs.repeat(2, *(1 for _ in inputs.shape[1:]))
+    def example(self, model: ArchitectureConfig) -> Tensor | None:
+        """Inputs to follow a computation with: of no axis 0 or 1, which a program would be made for alone.
+
+        None: two samples of the largest size.
+        """
+        return None
 
     def describe(self, modality: Any) -> str:
         """What the model takes, for its card."""

@@ -6,8 +6,10 @@ Shapes: `B` samples, `T` tokens, `D` width.
 from __future__ import annotations
 
 import math
+import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -36,6 +38,7 @@ from data2vec2.evaluation.scores import Samples
 from data2vec2.evaluation.similarity import SEARCHED, spread, write_captions
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.masking import draw_keep_ids
+from data2vec2.modalities import spec_of
 from data2vec2.modalities.data import DataTools
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import Interop
@@ -209,3 +212,10 @@ class Tools(DataTools):
         normalise = self.normalise(info.data, device)
         known = encode(encoder, reader, chosen, normalise, device, lambda found: bad.update(one.name for one in found))
         return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad]
+
+
+@cache
+def tools_of(kind: str) -> Tools:
+    """The tools of a modality; `UsageError` if no installed package has it."""
+    tools: Tools = pkgutil.resolve_name(spec_of(kind).tools)()
+    return tools

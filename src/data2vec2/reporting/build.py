@@ -20,7 +20,8 @@ import numpy as np
 from markupsafe import Markup
 
 from data2vec2.errors import UserError
-from data2vec2.modalities import spec_of, tools_of
+from data2vec2.modalities import spec_of
+from data2vec2.modalities.tools import tools_of
 from data2vec2.reporting.curves import is_number, read_curves
 from data2vec2.reporting.pictures import clip, data_uri, draw_map, read_mistakes
 from data2vec2.reporting.scores import read_mapping, read_scores, read_transcripts

@@ -16,12 +16,13 @@ from data2vec2.config import EmaConfig, RunConfig
 from data2vec2.errors import UserError
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities import get_recipe, tools_of
+from data2vec2.modalities import get_recipe
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.audio.transformers import Data2Vec2AudioConfig
 from data2vec2.modalities.image.transformers import Data2Vec2ImageConfig, Data2Vec2ImageForPreTraining
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.transformers import Data2Vec2TextConfig
+from data2vec2.modalities.tools import tools_of
 from data2vec2.modalities.transformers import Data2Vec2Config
 from tests.unit.interop.conftest import small_config
 

@@ -19,9 +19,9 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import Spec, Words, finetune_recipes, recipes
 from data2vec2.modalities.audio import SPEC as AUDIO
 from data2vec2.modalities.audio.tools import AudioTools
+from data2vec2.modalities.data import Columns
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.show import Show
-from data2vec2.modalities.data import Columns
 from data2vec2.modalities.tools import Tools
 from data2vec2.reporting.build import write_report
 from data2vec2.reporting.compare import write_comparison

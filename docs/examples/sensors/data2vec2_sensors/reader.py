@@ -100,7 +100,7 @@ def read_series(content: bytes) -> Series:
     A `.npz` file holds arrays `S` or `SC`, whose channels stand side by side; a `.csv` file a column a channel, whose
     names are in the first row.
     """
-    read = _arrays if content.startswith(b"PK") else _table  # as ZIP files begin
+    read = _arrays if content.startswith(b"PK\x03\x04") else _table  # as ZIP files begin
     try:
         with np.errstate(over="ignore"):  # a number too large for float32 is infinite
             series_SC = read(content).astype(np.float32, casting="same_kind")
@@ -122,6 +122,8 @@ def _table(content: bytes) -> NDArray[Any]:
     names, _, rows = content.decode("utf-8-sig").partition("\n")
     if all(_is_number(name) for name in names.split(",")):
         raise BadSample("no names of channels in the first row")
+    if not rows.strip():
+        raise BadSample("no rows")
     return np.loadtxt(io.StringIO(rows), delimiter=",", comments=None, quotechar='"', ndmin=2)
 
 

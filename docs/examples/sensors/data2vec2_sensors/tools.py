@@ -56,7 +56,8 @@ class SensorTools(Tools):
         good, bad = reader.looked_at()
         if _modality(config.model).mean is None:
             values = np.concatenate(good).astype(np.float64)
-            mean, std = values.mean(axis=0), np.maximum(values.std(axis=0), 1e-6)
+            mean, std = values.mean(axis=0), values.std(axis=0)
+            std[std <= 1e-9 * np.abs(mean)] = 1.0  # a channel that never changes
             say(f"data: each channel is normalised with its mean and deviation in {len(good):,} series")
             config = _with(config, mean=tuple(mean.tolist()), std=tuple(std.tolist()))
         return config, Survey(len(good) + len(bad), tuple(bad))

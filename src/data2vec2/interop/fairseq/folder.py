@@ -34,7 +34,7 @@ from data2vec2.interop.folder import export_model, export_of, read_export
 from data2vec2.method.encoder import make_teacher
 from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities import read_run_config, tools_of
+from data2vec2.modalities import read_run_config
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import AnyModel
@@ -46,6 +46,7 @@ from data2vec2.modalities.text.tokenizer import (
     original_tokenizer,
     save_tokenizer,
 )
+from data2vec2.modalities.tools import tools_of
 from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.run import CONFIG
 

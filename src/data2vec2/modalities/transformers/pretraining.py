@@ -24,7 +24,7 @@ from data2vec2.method.decoder import Decoder
 from data2vec2.method.encoder import initialise
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities import tools_of
+from data2vec2.modalities.tools import tools_of
 from data2vec2.modalities.transformers.models import Data2Vec2PreTrainedModel, sparing_loaded
 from data2vec2.training.optim import Ema
 
