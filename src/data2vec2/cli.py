@@ -214,12 +214,10 @@ def _help(kind: type[Any], verb: str, config: RunConfig | FinetuneConfig) -> int
     return 0
 
 
-def _trained(outcome: Any, out: Path, as_json: bool) -> int:
+def _trained(outcome: Any, out: Path, as_json: bool, **more: Any) -> int:
     """Print how a run ended."""
     if as_json:
-        scores = Path(out) / "scores.json"
-        found = json.loads(scores.read_text()) if outcome.state == "finished" and scores.exists() else None
-        print(json.dumps({"run": str(out), **_plain(outcome), "scores": found}))
+        print(json.dumps({"run": str(out), **_plain(outcome), **more}))
     elif outcome.state == "finished":
         print(f"model: {out / 'exported'}\nreport: {out / 'report.html'}")
     return STATES[outcome.state]

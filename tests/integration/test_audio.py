@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 from data2vec2.data.samples import english_prompts
 from tests.integration.helpers import Child, assert_same_run, last_step, metrics, run_here, words
+from tests.integration.speech import spoken_folder
 
 SMALL = words(
     "--model.encoder.embed-dim 16 --model.encoder.num-heads 2 --model.encoder.depth 2 --model.targets.average-layers 2 "
@@ -48,6 +50,7 @@ def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def start(recipe: str, run: Path, data: Path, *flags: str) -> Child:
     lengths = words("--data.min-seconds 0.8 --data.max-seconds 2 --data.max-bad 0.2 --train.batch-size 8")
+    lengths += words("--model.modality.conv-dim 16") if recipe == "audio_tiny" else ()
     return Child(["pretrain", recipe, data, "--out", run, *FLAGS, *lengths, *flags], run.with_suffix(".out"))
 
 
@@ -92,24 +95,29 @@ def test_two_processes_and_layer_drop(tmp_path: Path, prompts: Path) -> None:
 
 
 @pytest.mark.parametrize("whole", ["audio_mel_tiny"], indirect=True)
-def test_evaluate_has_the_phone_probe_beside_its_baselines(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = english_prompts()
-    command = ["evaluate", whole / "exported", data, "--probes", "phones,knn", "--json"]
-    assert run_here(command) == 0
+def test_evaluate_has_the_phone_probe_beside_its_baselines(
+    tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = spoken_folder(tmp_path / "data", ("digits", "letters"), 40, 15)
+    shutil.copy(english_prompts() / "phones.csv", data)
+    assert run_here(["evaluate", whole / "exported", data, "--probes", "phones,knn", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)
+    assert_phones_beside_their_baselines(scores)
+    assert all(row["knn"] > 0 for row in scores["rows"])
+    assert scores["test_samples"] == 30
+
+
+def assert_phones_beside_their_baselines(scores: dict[str, Any]) -> None:
     rows = {row["features"]: row for row in scores["rows"]}
     assert list(rows) == ["data2vec2", "random initialisation", "log-mel statistics", "majority class"]
-    assert 0.5 < rows["log-mel statistics"]["phones"] < 0.56  # what the data are known for
-    assert 0.07 < rows["majority class"]["phones"] < 0.08
     assert rows["data2vec2"]["phones"] > rows["majority class"]["phones"]
-    assert scores["test_samples"] == 154
 
 
 @pytest.mark.parametrize("whole", ["audio_mel_tiny"], indirect=True)
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--probes", "attentive"], 1, "pictures"),
+        (["--probes", "attentive"], 1, "--probes attentive is not for recordings; there are knn,linear,phones"),
         (["--probes", "phones", "--test", "DATA"], 1, "phones.csv"),
         (
             ["--finetune", "image_finetune_tiny", "--labels", "1"],
@@ -187,5 +195,10 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "154 test recordings" in printed
     assert "phones" in printed
+    scores = json.loads((run / "scores.json").read_text())
+    assert_phones_beside_their_baselines(scores)
+    assert 0.5 < scores["rows"][2]["phones"] < 0.56  # what the data are known for
+    assert 0.07 < scores["rows"][3]["phones"] < 0.08
+    assert scores["test_samples"] == 154
     assert (run / "report.html").exists()
     assert run_here(["demo", "smells"]) == 2

@@ -153,8 +153,8 @@ def test_every_page_is_in_the_navigation(site: Path) -> None:
 
 def test_files_outside_docs_are_shown(site: Path) -> None:
     assert "repository/LOG.html" in Page(site / "index.html").links
-    step = site / "repository" / "src" / "data2vec2" / "models" / "pretraining.py.html"
-    assert "repository/src/data2vec2/models/pretraining.py.html" in Page(site / "how-it-works.html").links
+    step = site / "repository" / "src" / "data2vec2" / "method" / "pretraining.py.html"
+    assert "repository/src/data2vec2/method/pretraining.py.html" in Page(site / "how-it-works.html").links
     assert "a student that sees parts predicts" in step.read_text("utf-8")
 
 
@@ -221,10 +221,10 @@ def test_a_browser_finds_a_word_and_asks_nobody_else(address: str, tmp_path: Pat
         assert browser.value(f"{pictures}.every(picture => picture.naturalWidth > 100)")
         box = "document.querySelector('[data-md-component=search-query]')"
         browser.value(f"{box}.focus()")
-        browser.do("Input.insertText", text="accelerometer")
+        browser.do("Input.insertText", text="sensors")
         found = "[...document.querySelectorAll('.md-search-result__link')].map(link => link.href).join(' ')"
         typed = f"{box}.dispatchEvent(new Event('keyup'))"  # what the page listens to, once it does
         assert f"{address}own-modality.html" in browser.wait(f"{typed} && {found}")
-        assert browser.value(f"{box}.value") == "accelerometer"
+        assert browser.value(f"{box}.value") == "sensors"
         assert {url for url in browser.requests if not url.startswith((address, "data:"))} <= {"about:blank"}
         assert any("/search/search_index.js" in url for url in browser.requests)

@@ -186,7 +186,7 @@ def test_parts_labels_and_rows_without_text(
         ("evaluate", ["--text-columns", "body"], 1, "has no column 'body'"),
         ("evaluate", ["--text-columns", "a", "b", "c"], 2, "3 columns of texts"),
         ("evaluate", ["--label-column", "kind"], 1, "has no column 'kind'"),
-        ("evaluate", ["--probes", "attentive"], 1, "pictures"),
+        ("evaluate", ["--probes", "attentive"], 1, "--probes attentive is not for texts; there are knn,linear"),
         ("evaluate", ["--probes", "phones"], 2, "--probes phones is for speech"),
         ("evaluate", ["--labels", "1000"], 1, "no class has more than"),
         ("evaluate", ["--test", "nowhere"], 1, "nowhere does not exist"),

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 from data2vec2.config import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.interop.fairseq import keys
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities.tools import tools_of
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.image.config import ImageConfig
 from data2vec2.modalities.image.model import sincos_2d
 from data2vec2.modalities.text.config import TextConfig
+from data2vec2.modalities.tools import tools_of
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -106,6 +106,8 @@ def _versions() -> dict[str, str]:
 def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> dict[str, Records]:
     """The records to encode, by part."""
     paths = paths_of(data, "is no DATA; name a data set or files")
+    if len(paths) > 1 and tools.words.columns:
+        raise UsageError(f"there are {len(paths)} DATA; name one table of {tools.words.many}, or a folder of them")
     if len(paths) > 1 or tools.is_sample(Path(paths[0])):
         (found_records,) = tools.listed(paths, columns)
         found = {"train": found_records}

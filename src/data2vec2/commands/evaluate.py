@@ -71,6 +71,8 @@ def evaluate(given: Evaluate) -> Scores:
         (tools.reader(r, info.model, info.data, seed), labelled(r.labels, given.max_samples)) for r in (train, held)
     ]
     phones = tools.token_probe(data, used[0][0], used[1][0]) if "phones" in probes else None
+    if run:
+        tools.check_beside(test or data)
     _check_labels(data, used[0], used[1], labels, probes, tools)
     many = tools.words.many
     say(f"evaluating on {len(used[1][1]):,} {many} ({part} part), with the labels of {len(used[0][1]):,}")

@@ -355,8 +355,11 @@ class Tokenizer:
 
 
 @dataclass
-class Doctor(OnDevice):
+class Doctor:
     """Say what this machine can do."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
 
 
 def paths_of(paths: Any, what: str) -> list[Path]:

@@ -174,7 +174,8 @@ def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
     for path in map(Path, paths):
         if path.is_dir():
             by_extension = folder.scan(path)
-            found = sorted(name for extension in content.extensions for name in by_extension.get(extension, ()))
+            names_of = (name for extension in content.extensions for name in by_extension.get(extension, ()))
+            found = sorted(name for name in names_of if Path(name).name.lower() not in folder.METADATA)
             if not found:
                 raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
             names += [str(path / name) for name in found]

@@ -133,7 +133,7 @@ class _Prefixes:
 def align(log_probs_TV: LogProbs, ids_L: NDArray[np.int64]) -> NDArray[np.int64]:
     """The most probable alignment of a text: for every frame the place of its letter in `ids_L`, or -1 for a blank.
 
-    `UsageError` for fewer frames than the text needs (one a letter, and one between two equal ones).
+    `ValueError` for fewer frames than the text needs (one a letter, and one between two equal ones).
     """
     states_S = np.full(2 * len(ids_L) + 1, BLANK_ID)  # a blank before, between and after the letters
     states_S[1::2] = ids_L

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
-from data2vec2.errors import UsageError, UserError
+from data2vec2.errors import UserError
 from data2vec2.files import whole_folder
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, SpeechRecognizer
@@ -60,7 +60,7 @@ def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> N
         weights = _renamed(model.state_dict(), "head.", HEAD_NAMES[what])
         outputs, names = model.head.out_features, len(info.letters if info.letters is not None else info.classes)
         if outputs != names:
-            raise UsageError(f"{names} names of classes or letters for {outputs} outputs")
+            raise ValueError(f"{names} names of classes or letters for {outputs} outputs")
     _write(weights, {"architectures": [architecture(info)], **_head_fields(info)}, info, folder, card)
 
 
@@ -190,12 +190,12 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
 
 
 def _classes(fields: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes, if the model has a head; `UsageError` where they are not numbered from 0."""
+    """Names of the classes, if the model has a head; `ValueError` where they are not numbered from 0."""
     if not fields.get("problem_type"):  # Transformers may write id2label for a model without a head
         return ()
     names = fields.get("id2label")
     if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
-        raise UsageError("id2label must name the classes from 0 on")
+        raise ValueError("id2label must name the classes from 0 on")
     return tuple(str(names[str(index)]) for index in range(len(names)))
 
 

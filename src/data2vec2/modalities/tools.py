@@ -68,9 +68,15 @@ class Feed:
     """Columns of a table of features, beside those that all have."""
     about: Mapping[str, Any] = {}
     """What such a table says of its features."""
+    pictures = False
+    """Whether samples have a size, an aspect and a CLS token, which some options are about."""
 
     def __init__(self, tools: DataTools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         """`options`: none in `predict`. `UsageError` for one that this modality has not."""
+        if options and not self.pictures:
+            asked = {"--pool cls": options.pool == "cls", "--size": options.size is not None}
+            for option in (name for name, given in {**asked, "--keep-aspect": options.keep_aspect}.items() if given):
+                raise UsageError(f"{option} is for models of pictures, and this is one of {info.kind}; leave it out")
         self.tools, self.info, self.options = tools, info, options
 
     def open(self, records: Records) -> Callable[[int], Any]:
@@ -188,6 +194,9 @@ class Tools(DataTools):
             values[:, :length] = batch.inputs[:, :length]
             found["values"] = values[:, : steps * num_tokens].reshape(len(samples), num_tokens, steps, -1).mean(axis=2)
         return found
+
+    def check_beside(self, data: Path) -> None:
+        """Raise `UserError` for files beside the samples that `write_gallery` could not read, before it is due."""
 
     def write_gallery(
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path

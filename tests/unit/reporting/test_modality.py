@@ -137,7 +137,7 @@ def test_a_modality_that_is_not_installed_is_said(run: Path, monkeypatch: pytest
     page = read_page(write_report(run))
     assert page.errors == []
     for name in ("masks.npz", "gallery.npz"):
-        assert f"{name} can't be shown (ValueError: no modality 'sensors' is installed" in page.text
+        assert f"{name} can't be shown (UsageError: no modality 'sensors' is installed" in page.text
     assert "Samples seen" in page.text and "samples per second" in page.text
 
 

@@ -47,14 +47,15 @@ class SensorTools(Tools):
             return config
         records = self.open(path, config, say).train
         some, _ = self.reader(records, config.model, config.data, config.train.seed).looked_at(100)
-        channels, _ = Counter(series_SC.shape[1] for series_SC in some).most_common(1)[0]
+        counts = Counter(series_SC.shape[1] for series_SC in some)
+        channels = max(counts, key=counts.__getitem__, default=1)
         say(f"model: {channels} channels, as most of the series have")
         return _with(config, num_channels=channels)
 
     def look(self, reader: Reader, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
         """Mean and deviation of each channel over the training data, unless they are given."""
         good, bad = reader.looked_at()
-        if _modality(config.model).mean is None:
+        if good and _modality(config.model).mean is None:
             values = np.concatenate(good).astype(np.float64)
             mean, std = values.mean(axis=0), values.std(axis=0)
             std[std <= 1e-9 * np.abs(mean)] = 1.0  # a channel that never changes

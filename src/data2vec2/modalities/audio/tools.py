@@ -157,6 +157,10 @@ class AudioTools(Tools):
             "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
         }
 
+    def check_beside(self, data: Path) -> None:
+        """`UserError` for alignments of phones that can't be."""
+        phones_beside(data)
+
     def write_gallery(
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
     ) -> None:

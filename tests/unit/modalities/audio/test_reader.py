@@ -301,7 +301,7 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path, extension: st
     assert reader.pieces.lengths_P.tolist() == [4 * RATE] * 4
     assert reader.train_batch(plan(0, [0, 1], RATE)).bad == ()
     assert reader.train_batch(plan(0, [0, 1], 3 * RATE)).bad == (Bad(f"1{extension}", "truncated"),)
-    found = survey_audio(reader_of(records, max_seconds=4.0, max_bad=0.5))
+    found = survey_audio(reader_of(records, max_seconds=4.0, max_bad=0.5), print)
     reason = "truncated" if extension == ".mp3" else "not as long as the manifest says"
     assert found.bad == (Bad(f"1{extension}", reason),)
 
@@ -321,7 +321,7 @@ def test_files_that_vanish(records: Records, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(UserError, match=r"0\.wav can't be used"):
         reader.eval_batch(ids(0))
     with pytest.raises(UserError, match=r"none of 3 recordings of the folder of recordings can be used: 3 unreadable"):
-        survey_audio(reader)
+        survey_audio(reader, print)
 
 
 def test_few_recordings_are_read_once(tmp_path: Path) -> None:
@@ -339,23 +339,23 @@ def test_few_recordings_are_read_once(tmp_path: Path) -> None:
 
 
 def test_survey(records: Records) -> None:
-    found = survey_audio(reader_of(records))
+    found = survey_audio(reader_of(records), print)
     assert found.bad == ()
     assert found.checked == 13
     assert found.hours == pytest.approx((sum(1 + 0.2 * place for place in range(12)) + 10) / 3600, rel=1e-3)
     assert (found.shortest_s, found.longest_s) == pytest.approx((1.0, 10.0), abs=0.01)
     assert found.rates == {16_000: 7, 8_000: 4, 44_100: 4}
-    part = survey_audio(reader_of(records), limit=5)
+    part = survey_audio(reader_of(records), print, limit=5)
     assert sum(part.rates.values()) == 5
     assert part.hours == found.hours
 
 
 def test_survey_of_bad_ones(half_bad: Records) -> None:
-    found = survey_audio(reader_of(half_bad, max_bad=0.5))
+    found = survey_audio(reader_of(half_bad, max_bad=0.5), print)
     assert {bad.name: bad.reason for bad in found.bad} == REASONS | {"even/4.wav": "not finite", "even/6.wav": "silent"}
     assert found.checked == 10
     with pytest.raises(UserError, match=r"3 of 8 samples can't be used .*--data.max-bad 0.1"):
-        survey_audio(reader_of(half_bad, max_bad=0.1))
+        survey_audio(reader_of(half_bad, max_bad=0.1), print)
     with pytest.raises(UserError, match="5 of 10 samples can't be used"):
         Skipped(found.checked, 0.45).add(found.bad)
     assert len(Skipped(found.checked, 0.5).add(found.bad)) == 5
@@ -363,7 +363,7 @@ def test_survey_of_bad_ones(half_bad: Records) -> None:
 
 def test_nothing_to_train_on(half_bad: Records) -> None:
     with pytest.raises(UserError, match=r"none of 10 recordings .*8 too short, 1 empty.*--data.min-seconds 3"):
-        survey_audio(reader_of(half_bad, min_seconds=3.0))
+        survey_audio(reader_of(half_bad, min_seconds=3.0), print)
 
 
 def test_long_measurements_are_told(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
