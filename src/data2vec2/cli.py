@@ -101,7 +101,9 @@ def _parsed(kind: type[Any], verb: str, words: Sequence[str], how: type[_Printed
 
 def _with_printing(kind: type[Any], how: type[_Printed] = _Printed) -> type[Any]:
     """The options of a verb with those of printing: first what must be given, then the verb's own, then shared ones."""
-    both: type[Any] = dataclasses.dataclass(type(kind.__name__, (how, kind), {"__doc__": kind.__doc__}))
+    both: type[Any] = dataclasses.dataclass(
+        type(kind.__name__, (how, kind), {"__doc__": kind.__doc__, "__post_init__": _unchecked})
+    )
     owned = inspect.get_annotations(kind)
     both.__dataclass_fields__ = dict(
         sorted(
@@ -110,6 +112,10 @@ def _with_printing(kind: type[Any], how: type[_Printed] = _Printed) -> type[Any]
         )
     )
     return both
+
+
+def _unchecked(_: Any) -> None:
+    """Leave it to the verb's own options to refuse values, whose messages we print."""
 
 
 def _run(words: list[str], kind: type[Any], verb: str, show: Callable[[Any], str]) -> int:
@@ -168,7 +174,9 @@ def run_finetune(words: list[str]) -> int:
     set_fields, rest = flags.split(words[1:], FinetuneConfig)
     given, printed = _parsed(options.Finetune, f"finetune {task}", rest, flags=tuple(set_fields), task=task)
     if not given.sweep and given.seeds == 1:
-        return _trained(api.finetune(**_values(given)), given.out, printed.json)
+        outcome, path = api.finetune(**_values(given)), given.out / "scores.json"
+        scores = json.loads(path.read_text()) if outcome.state == "finished" and path.exists() else None
+        return _trained(outcome, given.out, printed.json, scores=scores)
     from data2vec2.commands.sweep import format_sweep, sweep
 
     outcome, rows = sweep(given)

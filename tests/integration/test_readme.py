@@ -2,10 +2,11 @@
 
 Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
 folder `pictures` of real pictures, one `recordings` of real speech and one `texts` of real texts beside it, and one
-`checkpoints` of files as the original saves them, of small models. So that this takes minutes, lines that train get the
-flags `QUICK` where they have none of the name (but the first of all starts helpers and readers, as a user's does),
-`updates=N` in a Python block becomes `updates=UPDATES`, and programs are forked from one that has imported everything
-(preloaded.py). `make` commands are not run but must name targets of the Makefile; installing is checked, not done.
+`checkpoints` of files as the original saves them, of small models. So that this takes minutes, lines get the flags
+`QUICK` of their verb where they have none of the name (but the first run of all starts helpers and readers, as a user's
+does), `updates=N` in a Python block becomes `updates=UPDATES, processes=1`, examples make UPDATES steps, and programs
+are forked from one that has imported everything (preloaded.py). `make` commands are not run but must name targets of
+the Makefile; installing is checked, not done.
 """
 
 import csv
@@ -31,7 +32,8 @@ from tests.parity.cases import GoldenCase
 from tests.parity.originals import LETTERS, finetuned, pretrained, save_with_dictionary, write_bpe
 
 UPDATES = 6
-QUICK = {"--train.updates": UPDATES, "--train.processes": 1, "--data.workers": 0}
+TRAINING = {"--train.updates": UPDATES, "--train.processes": 1, "--data.workers": 0}
+QUICK = {"pretrain": TRAINING, "finetune": TRAINING, "evaluate": {"--seeds": 1}}
 FIRST = "data2vec2 pretrain image_tiny pictures --out runs/first"
 RUN_BY_OTHERS = "docs/own-modality.md"
 """By test_sensors.py."""
@@ -102,7 +104,8 @@ def run_page(page: str, place: Path) -> str:
             command = ["bash", "-euo", "pipefail", "-c", lines]
         elif language == "python":
             assert "data2vec2" in text or "transformers" not in text, f"{page}: our models are not known:\n{text}"
-            command = [str(place / "bin" / "python"), "-c", re.sub(r"\bupdates=\d+", f"updates={UPDATES}", text)]
+            words = re.sub(r"\bupdates=\d+", f"updates={UPDATES}, processes=1", text)
+            command = [str(place / "bin" / "python"), "-c", words]
         else:
             continue
         done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
@@ -113,11 +116,13 @@ def run_page(page: str, place: Path) -> str:
 
 
 def quick(line: str) -> str:
-    """A line of a shell with the flags that it lacks, if it trains."""
-    if not re.match(r"data2vec2 (pretrain|finetune) ", line):
-        return line
-    wanted = ["--train.updates"] if line == FIRST else QUICK
-    return " ".join([line, *(f"{flag} {QUICK[flag]}" for flag in wanted if f"{flag} " not in line)])
+    """A line of a shell with what makes it short."""
+    program, *words = line.split()
+    if program == "python":
+        return re.sub(r" \d+$", f" {UPDATES}", line)
+    flags = QUICK.get(words[0], {}) if program == "data2vec2" else {}
+    wanted = ["--train.updates"] if line == FIRST else [flag for flag in flags if flag not in words]
+    return " ".join([line, *(f"{flag} {flags[flag]}" for flag in wanted)])
 
 
 def is_checked_only(line: str) -> bool:

@@ -119,7 +119,7 @@ def test_a_rate_that_diverges_has_failed_and_is_last(
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        ("--sweep 1e-3,x", 2, "--sweep is '1e-3,x'"),
+        ("--sweep 1e-3,x", 2, "--sweep: could not convert string to float: 'x'"),
         ("--sweep 0", 2, "rates must be above 0"),
         ("--sweep 1e-3,0.001", 2, "each another"),
         ("--sweep nan", 2, "rates must be above 0"),

@@ -57,6 +57,8 @@ def format_any(found: Scores | dict[str, Any]) -> str:
 
 def evaluate(given: Evaluate) -> Scores:
     """Accuracy of probes on frozen features, beside three baselines."""
+    if given.max_samples < 2:
+        raise UsageError(f"--max-samples is {given.max_samples}; it must be at least 2")
     tuning = finetune_config(given.finetune) if isinstance(given.finetune, str) else given.finetune
     model, data, say = Path(given.model), Path(given.data), console().print
     test, seed, probes, labels = Path(given.test) if given.test else None, given.seed, given.probes, given.labels
@@ -164,7 +166,8 @@ def _check_labels(
     """`UserError` if there are too few labels for what was asked (the probe of phones has its own)."""
     if others := [probe for probe in probes if probe not in tools.spec.probes]:
         known = ",".join(tools.spec.probes)
-        raise UserError(f"--probes {others[0]} is not for {tools.words.many}; there are {known}")
+        wrong = UserError if others[0] in PROBES else UsageError
+        raise wrong(f"--probes {others[0]} is not for {tools.words.many}; there are {known}")
     if set(probes) == {"phones"} and not labels:
         return
     if train[0].records.tags is not None:

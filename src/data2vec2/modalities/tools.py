@@ -74,8 +74,9 @@ class Feed:
     def __init__(self, tools: DataTools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         """`options`: none in `predict`. `UsageError` for one that this modality has not."""
         if options and not self.pictures:
-            asked = {"--pool cls": options.pool == "cls", "--size": options.size is not None}
-            for option in (name for name, given in {**asked, "--keep-aspect": options.keep_aspect}.items() if given):
+            sized = {"--size": options.size is not None, "--keep-aspect": options.keep_aspect}
+            given = {"--pool cls": options.pool == "cls", **sized}
+            if option := next((name for name in given if given[name]), None):
                 raise UsageError(f"{option} is for models of pictures, and this is one of {info.kind}; leave it out")
         self.tools, self.info, self.options = tools, info, options
 

@@ -68,12 +68,13 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert list(read_table(path, "strict", strict=True).rows()) == ROWS, "nothing is mended"
 
 
-@pytest.mark.parametrize("write", [as_csv, as_tsv, as_jsonl])
-@pytest.mark.parametrize("end", ["\r\n", "\r", "\n\n", "\n \n", "\r\n\r\n"])
+ENDS = [(write, end) for write in (as_csv, as_tsv, as_jsonl) for end in ("\r\n", "\r", "\n\n", "\r\n\r\n")]
+ENDS.append((as_jsonl, "\n \n"))  # in the others a blank is a row of one field
+
+
+@pytest.mark.parametrize(("write", "end"), ENDS)
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 def test_line_ends_empty_lines_and_marks(tmp_path: Path, write: Any, end: str, mark: bytes) -> None:
-    if end == "\n \n" and write is not as_jsonl:
-        pytest.skip("a row with one field")
     path = tmp_path / f"a.{write.__name__.removeprefix('as_')}"
     write(path, ROWS[:4], end)
     path.write_bytes(mark + path.read_bytes())
