@@ -29,30 +29,37 @@ def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
+def run_here(script: str, *arguments: str) -> object:
+    """Exit code of a script that runs in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        patch.setattr(sys, "argv", [script, *arguments])
+        try:
+            runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        except SystemExit as stop:
+            return stop.code
+    return None
+
+
 @pytest.mark.parametrize("script", sorted(path.name for path in BENCHMARKS.glob("*.py")))
 def test_every_script_finds_what_it_imports_and_explains_itself(
-    script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    script: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for node in ast.walk(ast.parse((BENCHMARKS / script).read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and str(node.module).startswith("data2vec2"):
             home = importlib.import_module(str(node.module))
             assert all(hasattr(home, alias.name) for alias in node.names), ast.unparse(node)
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    monkeypatch.setattr(sys, "argv", [script, "--help"])
     try:
-        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        code = run_here(script, "--help")
     except ModuleNotFoundError as error:
         assert error.name in ("G722", "pocketsphinx"), "all else comes with the package"
-    except SystemExit as stop:
-        assert stop.code == 0
-        assert "usage: " in capsys.readouterr().out
-    else:
-        assert "__main__" not in (BENCHMARKS / script).read_text("utf-8"), "it has no --help"
+        return
+    is_program = "__main__" in (BENCHMARKS / script).read_text("utf-8")
+    assert code == (0 if is_program else None)
+    assert ("usage: " in capsys.readouterr().out) == is_program
 
 
-def test_samples_are_made_of_idx_files(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_samples_are_made_of_idx_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with np.load(fashion_mnist()) as arrays:
         expected = {name: array if name == "classes" else array[:20] for name, array in arrays.items()}
     for part, name in (("train", "train"), ("t10k", "test")):
@@ -60,8 +67,7 @@ def test_samples_are_made_of_idx_files(
             header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">i4").tobytes()
             (tmp_path / f"{part}-{what}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
     monkeypatch.setattr("data2vec2.data.samples.fashion_mnist", lambda: tmp_path / "made" / "fashion_mnist.npz")
-    monkeypatch.setattr(sys, "argv", ["make_samples.py", str(tmp_path)])
-    runpy.run_path(str(BENCHMARKS / "make_samples.py"), run_name="__main__")
+    run_here("make_samples.py", str(tmp_path))
     with np.load(tmp_path / "made" / "fashion_mnist.npz") as made:
         assert list(made) == list(expected)
         for name, array in expected.items():
@@ -86,10 +92,9 @@ def test_gpu_check_adds_what_it_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here, which the check would use")
-def test_gpu_check_says_that_there_is_no_gpu() -> None:
-    done = run("gpu_check.py")
-    assert done.returncode == 0
-    assert "no CUDA device" in done.stdout
+def test_gpu_check_says_that_there_is_no_gpu(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_here("gpu_check.py") == 0
+    assert "no CUDA device" in capsys.readouterr().out
 
 
 @pytest.mark.gpu
@@ -101,10 +106,9 @@ def test_gpu_check_on_a_gpu(tmp_path: Path) -> None:
     assert (tmp_path / "RESULTS.md").read_text().count("| image_base |") == 3
 
 
-def test_throughput_prints_a_row() -> None:
-    done = run("throughput.py", "--device", "cpu", "--batch", "2", "--steps", "1", "--peak-tflops", "0.1")
-    assert done.returncode == 0, done.stderr
-    header, rule, row = done.stdout.splitlines()
+def test_throughput_prints_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    run_here("throughput.py", "--device", "cpu", "--batch", "2", "--steps", "1", "--peak-tflops", "0.1")
+    header, rule, row = capsys.readouterr().out.splitlines()
     assert header.count("|") == rule.count("|") == row.count("|")
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[:5] == ["image_tiny", "cpu (1 threads)", "float32", "no", "2"]

@@ -159,7 +159,7 @@ def test_a_run_is_scored_and_shown(whole: Path, tmp_path: Path, capsys: pytest.C
     for heading in ("Scores", "Masks", "Nearest neighbours", "Map of samples"):
         assert heading in page.headings
     assert "can't be shown" not in page.text
-    assert "Blocks of tokens seen" in page.text
+    assert "Blocks seen" in page.text
 
 
 def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
