@@ -83,12 +83,10 @@ def check_golden(device: torch.device, names: list[str]) -> tuple[list[str], boo
 def short_training(device: torch.device, updates: int, samples: int) -> tuple[list[str], bool]:
     """Lines on a training of image_tiny from the bundled pictures, and whether it beat its own initialisation."""
     recipe = get_recipe("image_tiny")
-    config = replace(
-        recipe, train=replace(recipe.train, updates=updates, device=str(device), processes=1, eval_every=0)
-    )
+    train = replace(recipe.train, updates=updates, device=str(device), processes=1, eval_every=0)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        outcome = pretrain(config, fashion_mnist(), Path(folder) / "run")
+        outcome = pretrain(replace(recipe, train=train), fashion_mnist(), Path(folder) / "run")
         seconds = time.perf_counter() - start
         if outcome.state != "finished":
             return [f"- training: {outcome.state} at update {outcome.step}: {outcome.message}"], False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         predict,
         pretrain,
         report,
+        tokenizer,
         transcribe,
     )
     from data2vec2.modalities.audio.transformers import (
@@ -80,6 +81,7 @@ __all__ = [
     "predict",
     "pretrain",
     "report",
+    "tokenizer",
     "transcribe",
 ]
 

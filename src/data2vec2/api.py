@@ -38,6 +38,7 @@ __all__ = [
     "predict",
     "pretrain",
     "report",
+    "tokenizer",
     "transcribe",
 ]
 
