@@ -41,14 +41,14 @@ FINETUNED = words(
 """Of the run that the fixture `tuned` is."""
 
 # Importing takes seconds; children forked from a server that has imported everything start at once.
-_PRELOADED = [
+PRELOADED = [
     *(f"data2vec2.{name}" for name in ("commands.demo", "commands.finetune", "modalities.transformers")),
     *(f"data2vec2.modalities.{kind}.tools" for kind in ("image", "audio", "text")),
     *("torch._dynamo", "torch.utils.tensorboard", "sklearn.linear_model", "sklearn.manifold", "sklearn.neighbors"),
     "tests.integration.helpers",
 ]
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(_PRELOADED)
+_SERVER.set_forkserver_preload(PRELOADED)
 
 
 def small_npz(path: Path, count: int = 200, tested: int = 0) -> Path:

@@ -189,9 +189,7 @@ def test_pictures_for_an_audio_recipe(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    flags = words("--train.updates 8 --train.eval-every 0 --model.encoder.embed-dim 32 --model.encoder.depth 2")
-    flags += words("--model.targets.average-layers 2 --model.decoder.dim 16 --train.processes 1")
-    assert run_here(["demo", "audio", "--out", run, *flags]) == 0
+    assert run_here(["demo", "audio", "--out", run, *SMALL, *words("--train.updates 8 --train.eval-every 0")]) == 0
     printed = capsys.readouterr().out
     assert "154 test recordings" in printed
     assert "phones" in printed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ import data2vec2
 from data2vec2.cli import VERBS
 from data2vec2.config import to_dict
 from data2vec2.modalities import get_recipe, read_run_config
-from tests.integration.helpers import PRETRAINED, SMALL, assert_same_run, files, metrics, run_here
+from tests.integration.helpers import PRELOADED, PRETRAINED, SMALL, assert_same_run, files, metrics, run_here
 
 UPDATES = 12
 
@@ -369,6 +370,10 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         out, err = capsys.readouterr()
         assert "usage" in out.lower()
         assert err == ""
+
+
+def test_what_children_of_tests_import_first_is_there() -> None:
+    assert all(importlib.util.find_spec(name) for name in PRELOADED)
 
 
 def test_a_real_process_keeps_stdout_for_data(place: Path, data: Path) -> None:

@@ -216,9 +216,9 @@ def test_it_learns_to_write_digits_down(
     """Eight recordings by heart: chance writes nothing, an error rate of 1."""
     folder, run = spoken_folder(tmp_path / "data", train=8, test=0), tmp_path / "run"
     flags = words(
-        f"--train.updates 150 --train.seed {seed} --train.log-every 50 --train.eval-every 0 --optim.lr 5e-3 "
-        "--optim.warmup-updates 20 --masks.time-share 0 --masks.channel-share 0 --model.freeze-updates 0 "
-        "--data.val-fraction 0"
+        f"--train.updates 150 --train.seed {seed} --train.log-every 50 --train.eval-every 0 --train.save-every 150 "
+        "--optim.lr 5e-3 --optim.warmup-updates 20 --masks.time-share 0 --masks.channel-share 0 "
+        "--model.freeze-updates 0 --data.val-fraction 0"
     )
     assert here("ctc", model, folder, run, *flags) == 0
     capsys.readouterr()

@@ -7,6 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -85,7 +86,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pictures_with_int8_and_the_read_me(
-    classifier: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    classifier: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run_read_me: ReadMe
 ) -> None:
     out = tmp_path / "out"
     assert run_here(["export", classifier, out, "--data", pictures, "--int8", "--json"]) == 0
@@ -110,35 +111,53 @@ def test_pictures_with_int8_and_the_read_me(
 
 
 RUN_READ_ME = """
-import pickle, runpy, sys
-import numpy as np, torch
-code, asked, answers = sys.argv[1:]
-with open(asked, "rb") as file:
-    cases = pickle.load(file)
-found = []
-for case in cases:
-    names = runpy.run_path(code, init_globals=case)
-    outputs = [names[name] for name in ("logits", "last_hidden_state", "pooler_output") if name in names]
-    found.append([np.asarray(torch.as_tensor(one).detach()) for one in outputs])
-with open(answers, "wb") as file:
-    pickle.dump(found, file)
+import os, pickle, runpy, sys
+import numpy as np, torch, torch._dynamo
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
+for line in sys.stdin:
+    if child := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    code, asked, answers = line.rstrip("\\n").split("\\t")
+    with open(asked, "rb") as file:
+        cases = pickle.load(file)
+    found = []
+    for case in cases:
+        names = runpy.run_path(code, init_globals=case)
+        outputs = [names[name] for name in ("logits", "last_hidden_state", "pooler_output") if name in names]
+        found.append([np.asarray(torch.as_tensor(one).detach()) for one in outputs])
+    with open(answers, "wb") as file:
+        pickle.dump(found, file)
+    break
 """
+ReadMe = Callable[..., list[list[np.ndarray]]]
 
 
-def run_read_me(folder: Path, name: str, *values: object) -> list[list[np.ndarray]]:
-    """What the README's own code computes of each value of its input, in a process that knows nothing else."""
-    (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
-    code, asked, answers = (folder.parent / name for name in ("readme.py", "asked", "answers"))
-    code.write_text(block.replace("PATH", str(folder)))
-    asked.write_bytes(pickle.dumps([{name: value} for value in values]))
-    command = [sys.executable, "-c", RUN_READ_ME, code, asked, answers]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: list[list[np.ndarray]] = pickle.loads(answers.read_bytes())
-    return found
+@pytest.fixture(scope="module")
+def run_read_me() -> Iterator[ReadMe]:
+    """What a README's own code computes of each value of its input, in a process that knows nothing else of ours.
+
+    It is a fork of one that has imported what takes long, but not this package.
+    """
+    command = [sys.executable, "-c", RUN_READ_ME]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdin and process.stdout
+
+        def run(folder: Path, name: str, *values: object) -> list[list[np.ndarray]]:
+            (block,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
+            code, asked, answers = (folder.parent / name for name in ("readme.py", "asked", "answers"))
+            code.write_text(block.replace("PATH", str(folder)))
+            asked.write_bytes(pickle.dumps([{name: value} for value in values]))
+            process.stdin.write(f"{code}\t{asked}\t{answers}\n")
+            assert process.stdout.readline() == "0\n"  # what went wrong stands on its stderr
+            found: list[list[np.ndarray]] = pickle.loads(answers.read_bytes())
+            return found
+
+        yield run
+        process.stdin.close()
 
 
-def test_speech_with_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_speech_with_letters(tmp_path: Path, capsys: pytest.CaptureFixture[str], run_read_me: ReadMe) -> None:
     letters = Letters.of(["zero one two three four five six seven eight nine"])
     model = loud(SpeechRecognizer(encoder_of(MEL), len(letters)))
     info = ModelInfo(model=MEL, data=AudioDataConfig(), letters=letters)
@@ -168,7 +187,7 @@ def test_sounds_over_the_waveform_on_bundled_ones(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("regression", [False, True])
-def test_texts(regression: bool, tokenizer: Path, tmp_path: Path) -> None:
+def test_texts(regression: bool, tokenizer: Path, tmp_path: Path, run_read_me: ReadMe) -> None:
     shape = shape_of(TextConfig(vocab_size=load_tokenizer(tokenizer).size, max_tokens=40))
     classes = ("value",) if regression else ("cat", "dog")
     read = TextDataConfig(tokenizer=str(tokenizer))
@@ -191,7 +210,7 @@ def test_texts(regression: bool, tokenizer: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(both[0], alone[0], rtol=1e-5, atol=1e-4)
 
 
-def test_an_encoder_for_torch_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_encoder_for_torch_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_read_me: ReadMe) -> None:
     tiny_encoder(tmp_path / "model")
     monkeypatch.setattr(command, "check_onnx", lambda: pytest.fail("ONNX is not asked for"))
     done = data2vec2.export(tmp_path / "model", tmp_path / "out", to="torch")

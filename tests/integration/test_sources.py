@@ -104,7 +104,7 @@ def test_from_source_to_scores(
     assert any("val_knn" in line for line in lines)
 
     capsys.readouterr()
-    assert run_here(["evaluate", run / "exported", data, "--json", "--max-samples", "60"]) == 0
+    assert run_here(["evaluate", run / "exported", data, "--json", "--probes", "knn", "--max-samples", "60"]) == 0
     scores = json.loads(capsys.readouterr().out)
     assert 10 < scores["train_samples"] <= 60
     assert 10 < scores["test_samples"] <= 60

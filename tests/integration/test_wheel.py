@@ -54,7 +54,9 @@ def test_the_installed_wheel_runs_the_demo(wheel: Path, tmp_path: Path) -> None:
     assert Path(where.strip()).is_relative_to(site), "the installed copy must be used, not the source tree"
 
     demo = [sys.executable, "-m", "data2vec2", "demo", "--out", "run"]
-    printed = run([*demo, "--train.updates", "30", "--train.eval-every", "0"], tmp_path, PYTHONPATH=str(site))
+    small = "--train.updates 30 --train.eval-every 0 --model.encoder.embed-dim 16 --model.encoder.num-heads 2 "
+    small += "--model.encoder.depth 2 --model.targets.average-layers 2 --model.decoder.dim 16 --model.decoder.depth 2"
+    printed = run([*demo, *small.split()], tmp_path, PYTHONPATH=str(site))
     assert "data2vec2 " in printed
     assert "random initialisation" in printed
     assert printed.strip().splitlines()[-1] == f"report: {Path('run') / 'report.html'}"
