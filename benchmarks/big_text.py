@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.data.samples import wordnet_glosses
+from data2vec2.modalities.text import wordnet_glosses
 
 SEED, AT_ONCE = 0, 20_000
 """Of the drawing; lines that are written at once."""

@@ -29,8 +29,8 @@ from tests.parity.cases import GoldenCase, relative_error, subsample
 from throughput import HEADER, measure
 
 from data2vec2 import __version__, evaluate, pretrain
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.image import fashion_mnist
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 1e-4

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.arrays import read_idx
 
 CLASSES = (

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pocketsphinx import Decoder
 from prompts import RATE, Recording, chance, documents, group, read_prompts
 
-from data2vec2.data.samples import english_prompts
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.phones import PHONES, SILENCE
 
 COMPRESSION = 0.94  # of 0 to 1; about 23 kbit/s

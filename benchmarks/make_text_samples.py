@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data2vec2.data.samples import wordnet_glosses
+from data2vec2.modalities.text import wordnet_glosses
 
 FILES = {"noun": "n", "verb": "v", "adj": "a", "adv": "r"}
 CLASSES = {

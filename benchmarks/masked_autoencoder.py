@@ -17,14 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data2vec2.config import MaskConfig, ModelConfig, RunConfig
+from data2vec2.config.model import MaskConfig, ModelConfig
+from data2vec2.config.run import RunConfig
 from data2vec2.data.batch import Batches
 from data2vec2.interop.folder import export_model
 from data2vec2.method.block import Block
-from data2vec2.method.gather import complement, put, take
+from data2vec2.method.masking import complement, put, take
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.model import sincos_2d
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks.pretrain import Masks
 

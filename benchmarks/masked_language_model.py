@@ -18,13 +18,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data2vec2.config import MaskConfig, ModelConfig, RunConfig
+from data2vec2.config.model import MaskConfig, ModelConfig
+from data2vec2.config.run import RunConfig
 from data2vec2.data.batch import Batches
 from data2vec2.errors import UserError
 from data2vec2.interop.folder import export_model
-from data2vec2.method.gather import complement, take
+from data2vec2.method.masking import complement, take
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.text.tokenizer import MASK, load_tokenizer
 from data2vec2.tasks.pretrain import Masks
 

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from data2vec2.commands.pretrain import Pretraining
 from data2vec2.commands.runner import Opened, read_yaml
-from data2vec2.config import OptimConfig, RunConfig
+from data2vec2.config.run import OptimConfig, RunConfig
 from data2vec2.modalities import get_recipe, read_run_config
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import cpu_threads

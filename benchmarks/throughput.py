@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from data2vec2.config import ModelConfig, RunConfig
+from data2vec2.config.model import ModelConfig
+from data2vec2.config.run import RunConfig
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import get_recipe, spec_of

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 
 from data2vec2.api import descriptions
 from data2vec2.cli import VERBS
-from data2vec2.config import to_dict
+from data2vec2.config.tree import to_dict
 from data2vec2.modalities import get_recipe, recipes, specs
 
 PAGE = Path(__file__).with_name("configuration.md")

@@ -19,11 +19,11 @@ from PIL import Image
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from data2vec2.config import MaskConfig
-from data2vec2.data.samples import english_prompts
+from data2vec2.config.model import MaskConfig
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.phones import log_mel
 from data2vec2.modalities.audio.show import spectrogram
 from data2vec2.modalities.audio.waveform import read_audio

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments
 
-from data2vec2.data.samples import fashion_mnist  # importing data2vec2 tells Transformers about its models
+from data2vec2.modalities.image import fashion_mnist  # importing data2vec2 tells Transformers about its models
 
 path, out, steps = sys.argv[1], sys.argv[2], int((sys.argv[3:] or ["300"])[0])
 names = ["T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot"]

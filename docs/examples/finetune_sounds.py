@@ -8,7 +8,7 @@ import soundfile
 import torch
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, Trainer, TrainingArguments
 
-from data2vec2.data.samples import english_prompts  # importing data2vec2 tells Transformers about its models
+from data2vec2.modalities.audio import english_prompts  # importing data2vec2 tells Transformers about its models
 
 path, out, steps = sys.argv[1], sys.argv[2], int((sys.argv[3:] or ["200"])[0])
 names = ["digits", "letters"]

@@ -13,9 +13,9 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModelForCTC, Trainer, TrainingArguments, Wav2Vec2Processor
 
 from data2vec2 import Data2Vec2CTCTokenizer
-from data2vec2.data.letters import Letters
-from data2vec2.data.samples import english_prompts
+from data2vec2.data.labels import Letters
 from data2vec2.evaluation.recognition import error_rate
+from data2vec2.modalities.audio import english_prompts
 
 path, out, steps = sys.argv[1], Path(sys.argv[2]), int((sys.argv[3:] or ["600"])[0])
 with (english_prompts() / "metadata.csv").open(encoding="utf-8") as file:

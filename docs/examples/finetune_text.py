@@ -15,7 +15,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from data2vec2.data.samples import wordnet_glosses  # importing data2vec2 tells Transformers about its models
+from data2vec2.modalities.text import wordnet_glosses  # importing data2vec2 tells Transformers about its models
 
 path, out, steps = sys.argv[1], sys.argv[2], int((sys.argv[3:] or ["500"])[0])
 tables = {part: pq.read_table(wordnet_glosses() / f"{part}.parquet").to_pylist() for part in ("train", "test")}

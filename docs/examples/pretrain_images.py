@@ -12,9 +12,9 @@ import torch
 from transformers import Trainer, TrainingArguments
 
 from data2vec2 import Data2Vec2ImageConfig, Data2Vec2ImageForPreTraining, Data2Vec2ImageProcessor, TeacherUpdate
-from data2vec2.config import fit_schedule
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.config.run import fit_schedule
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.image import fashion_mnist
 
 out, steps = sys.argv[1], int((sys.argv[2:] or ["1000"])[0])
 recipe = get_recipe("image_tiny")

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
         Data2Vec2TextForSequenceClassification,
         Data2Vec2TextModel,
     )
-    from data2vec2.modalities.transformers import TeacherUpdate
+    from data2vec2.modalities.transformers.pretraining import TeacherUpdate
 
 __all__ = [
     "Data2Vec2AudioConfig",

@@ -17,7 +17,7 @@ import tyro
 
 from data2vec2 import api
 from data2vec2.commands import flags, options
-from data2vec2.config import FinetuneConfig, RunConfig
+from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities import (
     finetune_config,

@@ -12,11 +12,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from data2vec2.config import ArchitectureConfig, EncoderConfig
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.interop.folder import export_model
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import FINETUNED, PRETRAINED, run_here, small_npz
 
 Once = Callable[[str, Callable[[Path], object]], Path]

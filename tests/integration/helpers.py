@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from data2vec2.cli import main
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.modalities.image import fashion_mnist
 
 
 def words(text: str) -> tuple[str, ...]:

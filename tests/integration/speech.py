@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from data2vec2.config import ArchitectureConfig, EncoderConfig
-from data2vec2.data.samples import english_prompts
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.interop.folder import export_model
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import words
 
 FLAGS = words(

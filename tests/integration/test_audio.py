@@ -13,7 +13,7 @@ import pytest
 import soundfile
 from transformers import AutoFeatureExtractor, AutoModel
 
-from data2vec2.data.samples import english_prompts
+from data2vec2.modalities.audio import english_prompts
 from tests.integration.helpers import Child, assert_same_run, last_step, metrics, run_here, words
 from tests.integration.speech import spoken_folder
 

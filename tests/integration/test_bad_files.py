@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.modalities.image import fashion_mnist
 from tests.integration.helpers import SMALL, Child, files, last_step, metrics, run_here
 from tests.unit.data.pictures import encoded, png_claiming
 

@@ -17,8 +17,8 @@ import torch
 from packaging.requirements import Requirement
 from packaging.tags import platform_tags
 
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.image import fashion_mnist
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
@@ -66,7 +66,7 @@ def test_samples_are_made_of_idx_files(tmp_path: Path, monkeypatch: pytest.Monke
         for what, array in (("images-idx3", expected[f"x_{name}"]), ("labels-idx1", expected[f"y_{name}"])):
             header = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">i4").tobytes()
             (tmp_path / f"{part}-{what}-ubyte.gz").write_bytes(gzip.compress(header + array.tobytes()))
-    monkeypatch.setattr("data2vec2.data.samples.fashion_mnist", lambda: tmp_path / "made" / "fashion_mnist.npz")
+    monkeypatch.setattr("data2vec2.modalities.image.fashion_mnist", lambda: tmp_path / "made" / "fashion_mnist.npz")
     run_here("make_samples.py", str(tmp_path))
     with np.load(tmp_path / "made" / "fashion_mnist.npz") as made:
         assert list(made) == list(expected)

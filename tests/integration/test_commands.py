@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 import data2vec2
 from data2vec2.cli import VERBS
-from data2vec2.config import to_dict
+from data2vec2.config.tree import to_dict
 from data2vec2.modalities import get_recipe, read_run_config
 from tests.integration.helpers import PRELOADED, PRETRAINED, SMALL, assert_same_run, files, metrics, run_here
 

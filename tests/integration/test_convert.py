@@ -20,15 +20,15 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import data2vec2
-from data2vec2.data.letters import Letters
+from data2vec2.data.labels import Letters
 from data2vec2.errors import UserError
 from data2vec2.interop.fairseq import keys
 from data2vec2.interop.fairseq.original import StandIn, read_checkpoint
 from data2vec2.interop.folder import export_model, load_classifier, load_encoder, load_recognizer
 from data2vec2.method.heads import SpeechRecognizer
 from data2vec2.modalities import get_recipe, read_run_config
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.image.model import sincos_2d
-from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import SMALL, run_here, small_npz, words
 from tests.parity.cases import GOLDEN, GoldenCase, relative_error
 from tests.parity.originals import (

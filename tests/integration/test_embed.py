@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import data2vec2
-from data2vec2.config import ArchitectureConfig, EncoderConfig
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.interop.folder import export_model, load_encoder
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.reader import Normalise, central_box, crop
-from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import Child, files, jpeg_folder, run_here, small_npz
 
 SIZE, PATCH, DIM, DEPTH = 24, 8, 16, 3

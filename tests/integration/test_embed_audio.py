@@ -12,14 +12,14 @@ import pytest
 import soundfile
 import torch
 
-from data2vec2.config import ArchitectureConfig, EncoderConfig
-from data2vec2.data.samples import english_prompts
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.interop.folder import export_model
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.waveform import normalise, read_audio
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import run_here
 
 DIM = 16

@@ -11,9 +11,9 @@ import pytest
 
 from data2vec2.commands.evaluate import format_scores
 from data2vec2.data.records import open_data
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.evaluation.probes import Curve
 from data2vec2.evaluation.scores import Row, Scores
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.reader import PICTURES
 from tests.integration.helpers import SMALL, files, jpeg_folder, run_here

@@ -19,8 +19,8 @@ from PIL import Image
 
 import data2vec2
 from data2vec2.commands import export as command
-from data2vec2.config import ArchitectureConfig, EncoderConfig
-from data2vec2.data.letters import Letters
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
+from data2vec2.data.labels import Letters
 from data2vec2.errors import UserError
 from data2vec2.interop import onnx
 from data2vec2.interop.folder import export_model
@@ -28,10 +28,9 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.model import MelConvStem, MelStem
-from data2vec2.modalities.data import Columns
+from data2vec2.modalities.data import Columns, ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from data2vec2.modalities.tools import tools_of

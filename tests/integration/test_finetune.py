@@ -14,10 +14,10 @@ import torch
 import yaml
 from PIL import Image
 
-from data2vec2.config import to_dict
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.config.tree import to_dict
 from data2vec2.interop.folder import load_classifier, load_encoder
 from data2vec2.modalities import get_finetune_recipe, read_finetune_config
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.recipes import FINETUNE
 from tests.integration.helpers import (
     FINETUNED,

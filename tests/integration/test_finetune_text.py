@@ -15,12 +15,13 @@ import torch
 import yaml
 from sklearn.metrics import f1_score, matthews_corrcoef
 
-from data2vec2.config import ArchitectureConfig, EncoderConfig, to_dict
-from data2vec2.data.samples import wordnet_glosses
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
+from data2vec2.config.tree import to_dict
 from data2vec2.interop.folder import export_model, load_classifier
 from data2vec2.modalities import read_finetune_config
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.recipes import FINETUNE
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer

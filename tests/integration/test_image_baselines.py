@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from data2vec2.data.records import open_data
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.interop.folder import load_encoder
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.reader import PICTURES
 from tests.integration.helpers import run_here

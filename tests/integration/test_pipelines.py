@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 import data2vec2
-from data2vec2.data.letters import UNKNOWN, Letters
-from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from data2vec2.data.labels import UNKNOWN, Letters
+from data2vec2.modalities.audio import english_prompts
+from data2vec2.modalities.image import fashion_mnist
+from data2vec2.modalities.text import wordnet_glosses
 from tests.integration.helpers import run_here, small_npz, words
 from tests.integration.pipelines import Question, ask_each
 from tests.integration.speech import spoken_folder

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 
 import data2vec2
-from data2vec2.config import ArchitectureConfig, EncoderConfig
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.interop.folder import export_model
 from data2vec2.method.heads import Classifier
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.reader import Normalise, central_box, crop
-from data2vec2.modalities.info import ModelInfo
 from tests.integration.helpers import jpeg_folder, run_here
 
 CLASSES = ("cat", "dog", "a horse", "zebra")

@@ -25,7 +25,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from data2vec2.modalities.audio import english_prompts
+from data2vec2.modalities.image import fashion_mnist
+from data2vec2.modalities.text import wordnet_glosses
 from tests.integration.preloaded import preloaded
 from tests.pages import PAGES, ROOT, blocks
 from tests.parity.cases import GoldenCase

@@ -16,10 +16,9 @@ import yaml
 from transformers import AutoModel, AutoTokenizer
 
 import data2vec2
-from data2vec2.data.samples import wordnet_glosses
 from data2vec2.interop.folder import load_encoder
 from data2vec2.modalities import spec_of
-from data2vec2.modalities.text import corpus
+from data2vec2.modalities.text import corpus, wordnet_glosses
 from data2vec2.modalities.text.files import find_text
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, run_here, words
 from tests.unit.reporting.pages import read_page

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 import data2vec2
-from data2vec2.config import ArchitectureConfig, EncoderConfig
-from data2vec2.data.samples import wordnet_glosses
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.interop.folder import export_model
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from tests.integration.helpers import run_here

@@ -17,14 +17,16 @@ from PIL import Image
 from transformers import Trainer, TrainingArguments
 
 import data2vec2
-from data2vec2.config import ArchitectureConfig, EncoderConfig, TargetConfig
-from data2vec2.data.samples import english_prompts, fashion_mnist, wordnet_glosses
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig, TargetConfig
 from data2vec2.errors import UserError
 from data2vec2.interop.folder import export_model, load_encoder
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.audio import english_prompts
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from tests.integration.pipelines import ask

@@ -13,12 +13,12 @@ import soundfile
 import torch
 
 import data2vec2
-from data2vec2.data.letters import Letters
+from data2vec2.data.labels import Letters
 from data2vec2.interop.folder import export_model, load_encoder
 from data2vec2.method.heads import SpeechRecognizer
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.speech import cuts, log_probs
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import ModelInfo
 from tests.integration.helpers import run_here
 from tests.integration.speech import spoken_folder, tiny_encoder
 

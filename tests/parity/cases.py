@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from data2vec2.config import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
+from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.interop.fairseq import keys
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities.audio.config import AudioConfig

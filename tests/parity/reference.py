@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data2vec2.config import ModelConfig
+from data2vec2.config.model import ModelConfig
 
 State = dict[str, Tensor]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from data2vec2.config import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
+from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.method.masking import draw_keep_ids, num_kept
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities.image.config import ImageConfig

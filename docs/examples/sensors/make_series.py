@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from data2vec2.data.samples import english_prompts
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.phones import log_mel
 
 folder, count = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None

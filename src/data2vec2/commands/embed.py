@@ -15,15 +15,13 @@ from rich.progress import track
 
 from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Embed, paths_of
-from data2vec2.data.account import MAX_LISTED, Skipped
-from data2vec2.data.reader import Chunk, stream
+from data2vec2.data.reader import MAX_LISTED, Chunk, Skipped, stream
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_encoder
 from data2vec2.interop.table import FeatureTable, check_out
-from data2vec2.modalities.data import Columns, Log
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import Columns, Log, ModelInfo
 from data2vec2.modalities.tools import EmbedOptions, Tools, tools_of
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console

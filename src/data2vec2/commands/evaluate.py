@@ -16,8 +16,8 @@ import torch
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates
-from data2vec2.config import FinetuneConfig
-from data2vec2.data.account import Skipped
+from data2vec2.config.run import FinetuneConfig
+from data2vec2.data.reader import Skipped
 from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
@@ -28,7 +28,7 @@ from data2vec2.modalities import finetune_config
 from data2vec2.modalities.data import Columns
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.tools import Tools, tools_of
-from data2vec2.reporting import write_report
+from data2vec2.reporting.build import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 from data2vec2.training.run import CONFIG, SPLIT, RunFolder

@@ -20,8 +20,8 @@ from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.features import Inputs as Read
-from data2vec2.evaluation.features import features_of, labelled
-from data2vec2.evaluation.probes import LabelledFeatures, knn_accuracy
+from data2vec2.evaluation.features import LabelledFeatures, features_of, labelled
+from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import whole_folder
 from data2vec2.interop.card import portable_card
 from data2vec2.interop.folder import export_of, load_model
@@ -40,8 +40,7 @@ from data2vec2.interop.onnx import (
     write_onnx,
 )
 from data2vec2.modalities.audio.speech import score, with_transcript
-from data2vec2.modalities.data import Labels
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import Labels, ModelInfo
 from data2vec2.modalities.interop import PROCESSOR, AnyModel, Inputs
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.progress import console

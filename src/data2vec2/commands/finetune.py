@@ -15,9 +15,9 @@ from torch import nn
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
 from data2vec2.commands.runner import Opened, Training, help_run, keep_started, read_yaml, run_training
-from data2vec2.config import FinetuneConfig
-from data2vec2.data.account import Skipped
+from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Batches
+from data2vec2.data.reader import Skipped
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
@@ -29,9 +29,8 @@ from data2vec2.modalities import (
     read_finetune_config,
     specs,
 )
-from data2vec2.modalities.data import Log
+from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, Sized
 from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext

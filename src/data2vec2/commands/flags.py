@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import tyro
 
-from data2vec2.config import FinetuneConfig, RunConfig
+from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UsageError
 from data2vec2.modalities import kinds
 

@@ -22,7 +22,7 @@ from data2vec2.evaluation.decoding import DecoderName
 T = TypeVar("T")
 
 if TYPE_CHECKING:
-    from data2vec2.config import FinetuneConfig, RunConfig
+    from data2vec2.config.run import FinetuneConfig, RunConfig
 
     AnyPath = str | Path
     Paths = AnyPath | Sequence[AnyPath]

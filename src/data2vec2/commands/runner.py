@@ -15,14 +15,14 @@ from torch import nn
 from data2vec2.commands.doctor import environment
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune, Pretrain
-from data2vec2.config import FinetuneConfig, FinetuneOptimConfig, RunConfig, TrainConfig, to_dict
-from data2vec2.data.account import Skipped
+from data2vec2.config.run import FinetuneConfig, FinetuneOptimConfig, RunConfig, TrainConfig
+from data2vec2.config.tree import to_dict
 from data2vec2.data.batch import default_workers
-from data2vec2.data.reader import Reader
+from data2vec2.data.reader import Reader, Skipped
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Log
 from data2vec2.modalities.jobs import Sized
-from data2vec2.reporting import write_report
+from data2vec2.reporting.build import write_report
 from data2vec2.tasks import RunContext
 from data2vec2.training.checkpoint import Checkpoint, list_checkpoints, load_newest
 from data2vec2.training.device import (

@@ -16,7 +16,8 @@ from data2vec2.commands.finetune import Finetuning, check_data, finetune
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
 from data2vec2.commands.runner import keep_started, read_yaml
-from data2vec2.config import FinetuneConfig, to_dict
+from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.tree import to_dict
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities import read_finetune_config
 from data2vec2.training.checkpoint import Best

@@ -16,8 +16,7 @@ from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decoding, Word
 from data2vec2.interop.folder import export_of, load_recognizer
-from data2vec2.modalities.audio.manifests import MANIFESTS
-from data2vec2.modalities.audio.reader import RECORDINGS
+from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS
 from data2vec2.modalities.audio.speech import hear, score, with_transcript
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console

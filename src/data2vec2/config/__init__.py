@@ -1,12 +1,5 @@
 """The configuration of a run: frozen dataclasses, standard library only."""
 
-from data2vec2.config.finetune import (
-    FinetuneConfig,
-    FinetuneDataConfig,
-    FinetuneOptimConfig,
-    Schedule,
-    TaskConfig,
-)
 from data2vec2.config.model import (
     ArchitectureConfig,
     DecoderConfig,
@@ -17,7 +10,19 @@ from data2vec2.config.model import (
     ModelConfig,
     TargetConfig,
 )
-from data2vec2.config.run import DataConfig, EmaConfig, OptimConfig, RunConfig, TrainConfig, fit_schedule
+from data2vec2.config.run import (
+    DataConfig,
+    EmaConfig,
+    FinetuneConfig,
+    FinetuneDataConfig,
+    FinetuneOptimConfig,
+    OptimConfig,
+    RunConfig,
+    Schedule,
+    TaskConfig,
+    TrainConfig,
+    fit_schedule,
+)
 from data2vec2.config.tree import Kinds, from_dict, require, to_dict, updated
 
 __all__ = [

@@ -1,16 +1,20 @@
 """From records to arrays: batches to learn from or to score, and every sample of a source once and in order.
 
+Samples that cannot be read are counted by reason and listed, and too many of them stop a run.
+
 Shapes: `B` samples, `T` the first axis of a sample, filled up where lengths differ.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -232,3 +236,47 @@ def _chunk(indices: range, futures: list[Future[Any]]) -> Chunk:
     results = {index: future.result() for index, future in zip(indices, futures, strict=True)}
     good = {index: result for index, result in results.items() if not isinstance(result, Bad)}
     return Chunk(good, {index: result for index, result in results.items() if isinstance(result, Bad)})
+
+
+MAX_LISTED = 100
+
+
+class Skipped:
+    """Every sample that was replaced, once."""
+
+    def __init__(self, total: int, max_bad: float) -> None:
+        """`total` samples are there; more than a share `max_bad` of them must not be bad."""
+        self.total, self.max_bad = total, max_bad
+        self.reasons: dict[str, str] = {}
+        self.left_out: dict[str, str] = {}
+
+    def leave_out(self, items: Iterable[Bad]) -> None:
+        """Note samples that are not used though nothing is wrong with them; they count towards no limit."""
+        self.left_out.update((item.name, item.reason) for item in items)
+
+    def add(self, bad: Iterable[Bad], checked: int | None = None) -> list[Bad]:
+        """Note samples that were found bad among `checked` (none: all); returns those not seen before.
+
+        Raises `UserError` with the list if their share is too large.
+        """
+        new = [item for item in bad if item.name not in self.reasons]
+        self.reasons.update((item.name, item.reason) for item in new)
+        looked_at = self.total if checked is None else checked
+        if new and len(self.reasons) > self.max_bad * looked_at:
+            listed = "\n".join(f"  {name}: {reason}" for name, reason in list(self.reasons.items())[:MAX_LISTED])
+            more = f"\n  and {len(self.reasons) - MAX_LISTED} more" if len(self.reasons) > MAX_LISTED else ""
+            raise UserError(
+                f"{len(self.reasons)} of {looked_at} samples can't be used ({self.summary()}), which is more than "
+                f"--data.max-bad {self.max_bad:g} allows; mend or remove them, or raise the limit:\n{listed}{more}"
+            )
+        return new
+
+    def summary(self) -> str:
+        """Counts by reason, as in "12 truncated, 3 empty file"."""
+        counts = Counter(self.reasons.values()).most_common()
+        return ", ".join(f"{count} {reason}" for reason, count in counts)
+
+    def write(self, path: Path) -> None:
+        """One JSON object a sample."""
+        found = self.reasons | self.left_out
+        path.write_text("".join(json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in found.items()))

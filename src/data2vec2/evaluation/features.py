@@ -17,8 +17,28 @@ from torch import Tensor
 from data2vec2.data.reader import Bad, Reader, Windowed
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
-from data2vec2.evaluation.probes import LabelledFeatures
 from data2vec2.method.encoder import Encoder, pooled_features
+
+Features = NDArray[np.float32]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LabelledFeatures:
+    """Features `NF` (dense, or a SciPy matrix of sparse rows) and labels `N`, 0 or above, of one part of the data."""
+
+    x: Features
+    y: Labels
+
+    @classmethod
+    def none(cls) -> LabelledFeatures:
+        """No samples."""
+        return cls(np.zeros((0, 0), np.float32), np.zeros(0, np.int64))
+
+    def select(self, places: NDArray[np.int64]) -> LabelledFeatures:
+        """Some of the samples."""
+        return LabelledFeatures(self.x[places], self.y[places])
+
 
 Note = Callable[[Iterable[Bad]], object]
 """Hears of samples that could not be read; they are left out."""

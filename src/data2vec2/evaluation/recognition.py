@@ -17,7 +17,7 @@ from jiwer import process_characters, process_words
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.data.letters import UNKNOWN, Letters, normalise
+from data2vec2.data.labels import UNKNOWN, Letters, normalise
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records
 from data2vec2.errors import UserError

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2.data.reader import Reader
-from data2vec2.evaluation.attentive import Patches, attentive_accuracy
-from data2vec2.evaluation.features import Note, TokenProbe, encode
+from data2vec2.evaluation.features import LabelledFeatures, Note, TokenProbe, encode
 from data2vec2.evaluation.probes import (
     Curve,
-    LabelledFeatures,
+    Patches,
+    attentive_accuracy,
     draw_labels,
     draws,
     knn_accuracy,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.features import LabelledFeatures
 from data2vec2.files import whole_file
 
 FILE = "gallery.npz"

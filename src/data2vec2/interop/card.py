@@ -7,10 +7,10 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from data2vec2.config import FinetuneConfig, RunConfig
+from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.modalities import spec_of
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import example_of, interop_of
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.version import __version__
 
 _MEANING = {

@@ -21,12 +21,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
+from data2vec2.data.labels import TOKENIZER, VOCAB, Letters
 from data2vec2.errors import UserError
 from data2vec2.files import whole_folder
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, SpeechRecognizer
 from data2vec2.modalities import specs
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import (
     MULTI_LABEL,
     PREFIX,
@@ -38,7 +39,6 @@ from data2vec2.modalities.fields import (
     interop_of,
     to_fields,
 )
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import PROCESSOR, TOGETHER, AnyModel, read_json
 from data2vec2.training.run import CONFIG
 

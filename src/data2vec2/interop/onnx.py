@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2.errors import UserError
-from data2vec2.method.attention import eager_attention
+from data2vec2.method.block import eager_attention
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Recognized, SpeechRecognizer
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import example_of, interop_of
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import AnyModel
 
 ONNX, INT8, TORCH = "model.onnx", "model_int8.onnx", "model.pt2"

@@ -1,16 +1,110 @@
-"""The post-norm Transformer block, which shows its feed-forward output.
+"""The post-norm Transformer block, which shows its feed-forward output, and its attention.
 
-Shapes: `N` rows, `L` tokens of a row, `D` width.
+The attention's bias stays data until it is needed.
+
+Shapes: `N` rows, `L` tokens of a row (extra tokens included), `D` width, `H` heads.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data2vec2.method.attention import Attention, AttentionBias
+
+@dataclass(frozen=True)
+class AttentionBias:
+    """What attention adds to its scores, as data rather than as an `N x H x L x L` tensor."""
+
+    positions_NL: Tensor | None = None
+    """Original position of every token; with `slopes_H` it makes a symmetric ALiBi."""
+    slopes_H: Tensor | None = None
+    """ALiBi slope of each head, positive."""
+    scale_H: Tensor | None = None
+    """Learned factor of each head's slope; negative values count as 0."""
+    padding_NL: Tensor | None = None
+    """True at padded tokens, which nobody attends to."""
+    _dense: dict[torch.dtype, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """The additive bias, broadcastable to `NHLL`."""
+        if dtype not in self._dense:  # the same for all blocks
+            self._dense[dtype] = self._build(dtype)
+        return self._dense[dtype]
+
+    def _build(self, dtype: torch.dtype) -> Tensor:
+        bias: Tensor | None = None
+        if self.positions_NL is not None and self.slopes_H is not None:
+            distance_NLL = (self.positions_NL[:, :, None] - self.positions_NL[:, None, :]).abs()
+            slopes_H = self.slopes_H if self.scale_H is None else self.slopes_H * self.scale_H.clamp(min=0.0)
+            bias = -(slopes_H[None, :, None, None] * distance_NLL[:, None]).to(dtype)
+        if self.padding_NL is not None:
+            padded = torch.zeros_like(self.padding_NL, dtype=dtype).masked_fill(self.padding_NL, float("-inf"))
+            bias = padded[:, None, None, :] if bias is None else bias + padded[:, None, None, :]
+        if bias is None:
+            raise ValueError("an AttentionBias needs positions and slopes, or padding")
+        return bias
+
+
+def alibi_slopes(num_heads: int) -> Tensor:
+    """Slope of each head, positive (Press et al., ICLR 2022): 2^(-8/H), 2^(-16/H), ... for a power of two H.
+
+    Other numbers of heads take those of the next lower power of two, then every other one of the next higher.
+    """
+    power = 2 ** (num_heads.bit_length() - 1)
+    slopes = 2.0 ** (-8 / power * torch.arange(1, power + 1, dtype=torch.float64))
+    between = 2.0 ** (-4 / power * torch.arange(1, 2 * power + 1, 2, dtype=torch.float64))
+    return torch.cat([slopes, between])[:num_heads].float()
+
+
+def eager_attention(
+    q_NHLE: Tensor,
+    k_NHLE: Tensor,
+    v_NHLE: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    *,
+    seen: list[Tensor] | None = None,
+) -> Tensor:
+    """What PyTorch's `scaled_dot_product_attention` computes (`E` is a head's width), slower and with more memory.
+
+    The weights `NHLL` are appended to `seen`.
+    """
+    scores_NHLL = q_NHLE @ k_NHLE.transpose(-2, -1) / math.sqrt(q_NHLE.shape[-1])
+    weights_NHLL = (scores_NHLL if attn_mask is None else scores_NHLL + attn_mask).softmax(dim=-1)
+    if seen is not None:
+        seen.append(weights_NHLL)
+    return F.dropout(weights_NHLL, dropout_p) @ v_NHLE
+
+
+class Attention(nn.Module):
+    """Self-attention with one fused projection for query, key and value.
+
+    `attend` may be replaced by another function of the same kind.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, proj_dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_dropout = nn.Dropout(proj_dropout)
+
+    def forward(self, x_NLD: Tensor, bias: AttentionBias | None = None) -> Tensor:
+        """`NLD` to `NLD`."""
+        N, L, D = x_NLD.shape
+        q, k, v = self.qkv(x_NLD).view(N, L, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
+        mask = None if bias is None else bias.dense(q.dtype)
+        dropout = self.dropout if self.training else 0.0
+        out = self.attend(q, k, v, attn_mask=mask, dropout_p=dropout)
+        return self.proj_dropout(self.proj(out.transpose(1, 2).reshape(N, L, D)))  # type: ignore[no-any-return]
 
 
 class BlockOutput(NamedTuple):

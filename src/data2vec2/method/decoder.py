@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data2vec2.method.gather import put, take
+from data2vec2.method.masking import put, take
 
 
 class Decoder(nn.Module):

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.method.block import Block
-from data2vec2.method.encoder import Encoded, Encoder, initialise
-from data2vec2.method.modality import Tokens
+from data2vec2.method.encoder import Encoded, Encoder, Tokens, initialise
 
 Pooling = Literal["mean", "linear_softmax", "first"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)

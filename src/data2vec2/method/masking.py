@@ -1,6 +1,9 @@
 """Multi-masking: which tokens of a sample each of its M student rows keeps (paper, section 3.3); and spans.
 
-Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tokens, `C` block centres, `S` spans.
+Tokens of student rows are taken and put without copying a sample M times.
+
+Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tokens, `C` block centres, `S` spans, `D`
+width.
 """
 
 from __future__ import annotations
@@ -8,7 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data2vec2 import rng
 from data2vec2.config.model import MaskConfig
@@ -95,3 +100,31 @@ def _covered(centres_NC: NDArray[np.int64], grid: tuple[int, ...], length: int) 
         ]
         covered[rows, np.ravel_multi_index(moved, grid)] = True
     return covered
+
+
+def flat_ids(ids_NK: Tensor, num_samples: int, num_tokens: int) -> Tensor:
+    """Places `ids_NK` of N rows as places in `B*T` flattened tokens of B samples; row `n` belongs to `n // (N/B)`."""
+    rows = torch.arange(num_samples, device=ids_NK.device).repeat_interleave(
+        ids_NK.shape[0] // num_samples, output_size=ids_NK.shape[0]
+    )
+    return (ids_NK + rows[:, None] * num_tokens).flatten()
+
+
+def take(x_BTD: Tensor, ids_NK: Tensor) -> Tensor:
+    """Tokens `NKD` at `ids_NK`: each sample's M rows read from its one copy."""
+    B, T, D = x_BTD.shape
+    return x_BTD.reshape(B * T, D).index_select(0, flat_ids(ids_NK, B, T)).view(*ids_NK.shape, D)
+
+
+def put(base_NTD: Tensor, ids_NK: Tensor, x_NKD: Tensor) -> Tensor:
+    """`base_NTD` with `x_NKD` at `ids_NK`."""
+    N, T, D = base_NTD.shape
+    flat = base_NTD.reshape(N * T, D).index_copy(0, flat_ids(ids_NK, N, T), x_NKD.reshape(-1, D))
+    return flat.view(N, T, D)
+
+
+def complement(keep_ids_NK: Tensor, num_tokens: int) -> Tensor:
+    """The masked places (ascending) of every row, `N x (T-K)`; no host synchronisation."""
+    N, K = keep_ids_NK.shape
+    kept_NT = torch.zeros(N, num_tokens, dtype=torch.uint8, device=keep_ids_NK.device).scatter_(1, keep_ids_NK, 1)
+    return kept_NT.argsort(dim=1, stable=True)[:, : num_tokens - K]

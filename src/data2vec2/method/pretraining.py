@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from data2vec2.config.model import ModelConfig
 from data2vec2.method import losses
 from data2vec2.method.decoder import Decoder
-from data2vec2.method.encoder import Encoded, Encoder, initialise, make_teacher
-from data2vec2.method.gather import complement, take
-from data2vec2.method.modality import Modality, Tokens
-from data2vec2.method.targets import build_targets
+from data2vec2.method.encoder import Encoded, Encoder, Modality, Tokens, initialise, make_teacher
+from data2vec2.method.losses import build_targets
+from data2vec2.method.masking import complement, take
 
 
 @dataclass(frozen=True)

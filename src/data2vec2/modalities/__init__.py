@@ -12,18 +12,9 @@ from typing import Any, TypeVar
 
 import yaml
 
-from data2vec2.config import (
-    DataConfig,
-    FinetuneConfig,
-    FinetuneDataConfig,
-    Kinds,
-    ModalityConfig,
-    RunConfig,
-    TaskConfig,
-    from_dict,
-    to_dict,
-    updated,
-)
+from data2vec2.config.model import ModalityConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig, FinetuneDataConfig, RunConfig, TaskConfig
+from data2vec2.config.tree import Kinds, from_dict, to_dict, updated
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import SPEC as AUDIO
 from data2vec2.modalities.image import SPEC as IMAGE

@@ -1,4 +1,6 @@
-"""What opens and reads the data of a modality, and builds its part of the network; tasks of fine-tuning need no more.
+"""What opens and reads the data of a modality, builds its part of the network, and is known of a model.
+
+Tasks of fine-tuning need no more.
 
 Shapes: `B` samples, `T` tokens, `D` width.
 """
@@ -17,11 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.config import ArchitectureConfig, DataConfig, FinetuneDataConfig, RunConfig
+from data2vec2.config.model import ArchitectureConfig
+from data2vec2.config.run import DataConfig, FinetuneDataConfig, RunConfig
+from data2vec2.data.labels import Letters
 from data2vec2.data.reader import Bad, Reader
 from data2vec2.data.records import OwnFormat, Parts, Records, listed_files, open_data
 from data2vec2.data.source import Content
-from data2vec2.method.modality import Modality
+from data2vec2.method.encoder import Modality
+from data2vec2.method.heads import Pooling
 from data2vec2.modalities.spec import Spec, Words
 
 Log = Callable[[str], None]
@@ -158,3 +163,35 @@ class DataTools(ABC):
         if self.words.columns:
             return f"name their column with {flag}"
         return f"put the {self.words.many} of each class into a folder of its own, or give a table with labels"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """All that a user of an encoder or of a fine-tuned model must know; an exported folder says it."""
+
+    model: ArchitectureConfig
+    """What describes the encoder."""
+    data: DataConfig
+    """How inputs are read and normalised."""
+    classes: tuple[str, ...] = ()
+    """Names of a classifier's classes, in the order of its outputs; none for an encoder without head."""
+    multi_label: bool = False
+    """Whether a sample can have several of the classes."""
+    pooling: Pooling = "mean"
+    """How a classifier's tokens become classes."""
+    regression: bool = False
+    """Whether the model gives a number, which `classes` names, and no class."""
+    letters: Letters | None = None
+    """What a recogniser writes; none for another model."""
+
+    @property
+    def kind(self) -> str:
+        """The modality's name."""
+        return self.model.modality.kind
+
+    @property
+    def what(self) -> Literal["encoder", "classifier", "regressor", "recogniser"]:
+        """What stands on the encoder, if anything."""
+        if self.letters is not None:
+            return "recogniser"
+        return ("regressor" if self.regression else "classifier") if self.classes else "encoder"

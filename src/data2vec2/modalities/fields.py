@@ -8,7 +8,8 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from data2vec2.config import ArchitectureConfig, EncoderConfig, from_dict, to_dict
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
+from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import spec_of, specs
 from data2vec2.modalities.interop import Interop

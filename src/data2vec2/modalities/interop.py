@@ -16,12 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from data2vec2.config import ArchitectureConfig, DataConfig, ModalityConfig, from_dict
+from data2vec2.config.model import ArchitectureConfig, ModalityConfig
+from data2vec2.config.run import DataConfig
+from data2vec2.config.tree import from_dict
 from data2vec2.errors import UserError
 from data2vec2.method.encoder import Encoded, Encoder
 from data2vec2.method.heads import Classifier, Recognized, SpeechRecognizer
 from data2vec2.modalities import spec_of
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import ModelInfo
 
 AnyModel = Encoder | Classifier | SpeechRecognizer
 Inputs = dict[str, Tensor]

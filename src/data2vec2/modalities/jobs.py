@@ -12,10 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data2vec2.config import FinetuneConfig
-from data2vec2.data.account import Skipped
+from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Addition, Batches
-from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.reader import Bad, Reader, Skipped
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.classification import (
@@ -30,8 +29,7 @@ from data2vec2.evaluation.classification import (
 from data2vec2.method import losses
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.data import DataTools, Log
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import DataTools, Log, ModelInfo
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import ClassifyTask, ClassTargets, NumberTargets, RegressTask
 from data2vec2.training.loop import Task

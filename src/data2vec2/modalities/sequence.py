@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data2vec2.method.attention import AttentionBias, alibi_slopes
-from data2vec2.method.gather import put, take
-from data2vec2.method.modality import Modality, Rows, Tokens
+from data2vec2.method.block import AttentionBias, alibi_slopes
+from data2vec2.method.encoder import Modality, Rows, Tokens
+from data2vec2.method.masking import put, take
 
 
 class SequenceModality(Modality):

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data2vec2.config import DataConfig, FinetuneConfig, FinetuneDataConfig, ModalityConfig, RunConfig, TaskConfig
+from data2vec2.config.model import ModalityConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig, FinetuneDataConfig, RunConfig, TaskConfig
 
 Recipes = Mapping[str, Callable[[], RunConfig]]
 FinetuneRecipes = Mapping[str, Callable[[], FinetuneConfig]]

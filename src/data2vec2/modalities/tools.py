@@ -19,12 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.config import RunConfig
+from data2vec2.config.run import RunConfig
 from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import (
     Inputs,
+    LabelledFeatures,
     Note,
     TokenProbe,
     encode,
@@ -33,14 +34,12 @@ from data2vec2.evaluation.features import (
     token_features,
     window_features,
 )
-from data2vec2.evaluation.probes import LabelledFeatures
 from data2vec2.evaluation.scores import Samples
 from data2vec2.evaluation.similarity import SEARCHED, spread, write_captions
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.modalities import spec_of
-from data2vec2.modalities.data import DataTools
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import DataTools, ModelInfo
 from data2vec2.modalities.interop import Interop
 from data2vec2.modalities.jobs import Job
 from data2vec2.modalities.show import Show

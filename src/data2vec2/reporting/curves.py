@@ -12,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
-from data2vec2.training.alarms import floors
+from data2vec2.training.progress import floors
 
 Rows = list[dict[str, Any]]
 

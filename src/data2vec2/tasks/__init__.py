@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import Dataset
 
-from data2vec2.data.account import Skipped
 from data2vec2.data.batch import Batch, iterate
-from data2vec2.data.reader import Bad
+from data2vec2.data.reader import Bad, Skipped
 from data2vec2.training.parallel import ALONE, World
 from data2vec2.training.run import RunFolder
 

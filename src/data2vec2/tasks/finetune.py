@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2.data.batch import Batch, Batches, Step
-from data2vec2.data.letters import Letters
+from data2vec2.data.labels import Letters
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records, targets_of
 from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers

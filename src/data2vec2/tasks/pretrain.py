@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data2vec2.config import MaskConfig, RunConfig
+from data2vec2.config.model import MaskConfig
+from data2vec2.config.run import RunConfig
 from data2vec2.data.batch import Batch, Batches, Step
 from data2vec2.data.reader import Reader
 from data2vec2.evaluation.features import effective_rank, encode, labelled, mean_std

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from data2vec2 import rng
 from data2vec2.config.run import OptimConfig, TrainConfig
 from data2vec2.errors import UserError
-from data2vec2.training.alarms import DIVERGED, Alarm, Alarms
 from data2vec2.training.checkpoint import Best, Checkpoint, save_checkpoint
 from data2vec2.training.optim import (
     Ema,
@@ -27,7 +26,7 @@ from data2vec2.training.optim import (
     set_learning_rate,
 )
 from data2vec2.training.parallel import ALONE, World, without_averaging
-from data2vec2.training.progress import Tracker, TrainingBar
+from data2vec2.training.progress import DIVERGED, Alarm, Alarms, Tracker, TrainingBar
 from data2vec2.training.run import RunFolder
 
 

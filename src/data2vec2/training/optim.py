@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from data2vec2.config.finetune import FinetuneOptimConfig, Schedule
-from data2vec2.config.run import OptimConfig
+from data2vec2.config.run import FinetuneOptimConfig, OptimConfig, Schedule
 
 
 class Ema:

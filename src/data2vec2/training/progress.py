@@ -1,7 +1,11 @@
-"""What a person sees while it trains, and how they stop it: a bar or plain lines, TensorBoard, signals."""
+"""What a person sees while it trains, and what stops it: a bar or plain lines, TensorBoard, signals, alarms.
+
+Alarms stop a run which no longer learns (docs/troubleshooting.md).
+"""
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -13,6 +17,81 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+DIVERGED = "diverged"
+COLLAPSED = "collapsed"
+# A figure below its floor at PATIENCE checks in a row is a collapse. The standard deviations' floors are the original's
+# limits, the others come from runs that were made to collapse (docs/collapse.md).
+FLOORS = {
+    "target_std": 0.1,
+    "prediction_std": 0.01,
+    "unexplained": 0.1,
+    "rank_stem": 1.5,
+    "rank_encoder": 1.5,
+    "rank_target": 1.5,
+}
+AFTER_ITS_RISE = "prediction_std"
+"""A figure that begins near 0 in narrow models: its floor counts from the first check that is above it."""
+PATIENCE = 3
+SHARES = {"rank_encoder": 1 / 8, "val_knn": 0.6}
+"""Figures with a floor that is a share of their value before training, if that is the higher one."""
+
+
+class Alarm(Exception):
+    """The run should stop: `kind` is "diverged" or "collapsed", the message says what was seen and what to change."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Alarms:
+    """Looks at the figures of every log line, in order; knows nothing but what it has been shown."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, float] = {}
+        self._low: dict[str, int] = {}
+        self._risen = False
+
+    def check(self, step: int, figures: Mapping[str, float]) -> None:
+        """Raise `Alarm` for a loss or gradient that is not finite, or a figure that stayed below its floor."""
+        for name in ("loss", "grad_norm"):
+            if name in figures and not math.isfinite(figures[name]):
+                raise Alarm(
+                    DIVERGED,
+                    f"{name} is {figures[name]} at update {step}: training diverged. Lower --optim.lr (halve it), "
+                    "lengthen --optim.warmup-updates, or lower --optim.clip-norm",
+                )
+        self._first = {**figures, **self._first}
+        for name, floor in floors(self._first).items():
+            if name not in figures:
+                continue
+            if name == AFTER_ITS_RISE and not self._risen:
+                self._risen = figures[name] >= floor
+                continue
+            self._low[name] = self._low.get(name, 0) + 1 if not figures[name] >= floor else 0
+            if self._low[name] >= PATIENCE:
+                meaning = "the outputs hardly depend on the input any more, or are trivial to predict"
+                if name == "val_knn":
+                    meaning = "the features are worse than before training"
+                raise Alarm(
+                    COLLAPSED,
+                    f"{name} is {figures[name]:.3g} at update {step}, below {floor:.3g} for {PATIENCE} checks: "
+                    f"{meaning}. Lower --optim.lr, bring --ema.start and --ema.end closer to 1, or use a larger "
+                    "--train.batch-size",
+                )
+
+
+def floors(first: Mapping[str, float]) -> dict[str, float]:
+    """The floor of every figure, from a run's first figures (before any update); of `val_knn` only if it is there.
+
+    Scores are given twice their standard error (`val_knn_error`), so that few samples sound no alarm by chance.
+    """
+    found = dict(FLOORS)
+    for name, share in SHARES.items():
+        if name in first:
+            found[name] = max(share * first[name] - 2 * first.get(f"{name}_error", 0.0), FLOORS.get(name, -math.inf))
+    return found
 
 
 def console() -> Console:

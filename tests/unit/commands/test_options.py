@@ -17,7 +17,7 @@ import data2vec2
 from data2vec2 import api
 from data2vec2.cli import VERBS, main
 from data2vec2.commands import evaluate, flags
-from data2vec2.config import FinetuneConfig, RunConfig
+from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities import get_finetune_recipe, get_recipe
 from tests.integration.helpers import run_here, words

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data2vec2.data.records import Parts, Records, open_data
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.errors import UserError
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.reader import PICTURES
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.data.source import BadSample
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.reader import PICTURES as CONTENT
 from data2vec2.modalities.image.reader import decode
 

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import MaskConfig
-from data2vec2.data.account import Skipped
+from data2vec2.config.model import MaskConfig
 from data2vec2.data.batch import Batch, Batches, iterate
-from data2vec2.data.reader import Bad
+from data2vec2.data.reader import Bad, Skipped
 from data2vec2.data.sampler import GlobalBatches
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.errors import UserError
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.reader import ImageReader
 from data2vec2.tasks.pretrain import Masks

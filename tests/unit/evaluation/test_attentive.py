@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from data2vec2.config import EncoderConfig
-from data2vec2.data.samples import fashion_mnist
-from data2vec2.evaluation import attentive
-from data2vec2.evaluation.attentive import AttentiveProbe, Patches, attentive_accuracy
+from data2vec2.config.model import EncoderConfig
+from data2vec2.evaluation import probes as attentive
+from data2vec2.evaluation.probes import AttentiveProbe, Patches, attentive_accuracy
 from data2vec2.modalities import get_recipe
 from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageDataConfig
 from data2vec2.modalities.image.reader import ImageReader, Normalise
 from tests.unit.data.pictures import open_pictures

@@ -12,7 +12,6 @@ from torch import nn
 
 from data2vec2.data.reader import ReadBatch
 from data2vec2.data.records import Records
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.evaluation.classification import (
     Numbers,
     Predictions,
@@ -24,6 +23,7 @@ from data2vec2.evaluation.classification import (
     predict_numbers,
     worst_numbers,
 )
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.reader import ImageReader, Normalise
 from data2vec2.modalities.text.reader import MAX_CHARACTERS, SentenceReader, Texts

@@ -14,7 +14,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from data2vec2.config import EncoderConfig
+from data2vec2.config.model import EncoderConfig
 from data2vec2.data.source import BadSample
 from data2vec2.evaluation.classification import long_logits
 from data2vec2.evaluation.features import effective_rank, mean_std, token_features, window_features

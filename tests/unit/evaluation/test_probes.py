@@ -8,8 +8,8 @@ from scipy.sparse import csr_matrix, vstack
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from data2vec2.evaluation.features import LabelledFeatures
 from data2vec2.evaluation.probes import (
-    LabelledFeatures,
     draw_labels,
     draws,
     interval,

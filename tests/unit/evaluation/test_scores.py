@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 
 from data2vec2.data.reader import Bad
-from data2vec2.data.samples import fashion_mnist
 from data2vec2.errors import UserError
-from data2vec2.evaluation import attentive
+from data2vec2.evaluation import probes as attentive
 from data2vec2.evaluation.features import encode, labelled
 from data2vec2.evaluation.scores import score
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import get_recipe
 from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageDataConfig
 from data2vec2.modalities.image.reader import ImageReader, Normalise
 from data2vec2.modalities.image.show import raw_pixels

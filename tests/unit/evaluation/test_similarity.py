@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import EncoderConfig
+from data2vec2.config.model import EncoderConfig
 from data2vec2.evaluation.similarity import MAPPED
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig

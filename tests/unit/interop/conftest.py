@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from data2vec2.config import DecoderConfig, EncoderConfig, ModelConfig, TargetConfig
+from data2vec2.config.model import DecoderConfig, EncoderConfig, ModelConfig, TargetConfig
 from data2vec2.interop.folder import export_model
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 
 
 def small_config(num_channels: int = 3) -> ModelConfig:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from data2vec2.config import ModelConfig
+from data2vec2.config.model import ModelConfig
 from data2vec2.errors import UserError
 from data2vec2.interop.folder import export_model, load_classifier, load_encoder
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.image.config import ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 
 CLASSES = ("cat", "dog", "naïve bird")
 DATA = ImageDataConfig(mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), eval_crop=0.9)

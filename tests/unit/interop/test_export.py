@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load, load_file, save_file
 
-from data2vec2.config import ArchitectureConfig, ModelConfig
+from data2vec2.config.model import ArchitectureConfig, ModelConfig
 from data2vec2.errors import UserError
 from data2vec2.interop.folder import FILES, export_model, load_encoder
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import from_fields, to_fields
 from data2vec2.modalities.image import recipes as image
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import PROCESSOR
 from tests.unit.interop.conftest import export, make_encoder
 

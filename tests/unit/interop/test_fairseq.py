@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from data2vec2.config import ArchitectureConfig, DataConfig, ModalityConfig, RunConfig
+from data2vec2.config.model import ArchitectureConfig, ModalityConfig
+from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.interop.fairseq.config import TABLE, format_spec, original_config, parse_spec, read_config
 from data2vec2.interop.fairseq.folder import our_letters
 from data2vec2.interop.fairseq.keys import POSITIONS, original_name, our_name
 from data2vec2.interop.fairseq.original import from_json, to_json
 from data2vec2.modalities import get_recipe, recipes
 from data2vec2.modalities.audio.config import AudioConfig
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.text.config import TextConfig
 from tests.parity.cases import GOLDEN
 

@@ -120,7 +120,7 @@ import sys, warnings
 warnings.simplefilter("always")
 from dataclasses import replace
 import data2vec2, tones, torch
-from data2vec2.config import ArchitectureConfig, EncoderConfig
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.modalities import get_recipe
 from data2vec2.modalities.fields import build_encoder
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification

@@ -14,7 +14,7 @@ from safetensors.torch import load, save_file
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 import data2vec2
-from data2vec2.config import ArchitectureConfig, ModelConfig
+from data2vec2.config.model import ArchitectureConfig, ModelConfig
 from data2vec2.interop.folder import load_encoder
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.image import recipes as image

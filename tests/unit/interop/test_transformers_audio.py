@@ -11,13 +11,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 
-from data2vec2.config import EncoderConfig, ModelConfig
+from data2vec2.config.model import EncoderConfig, ModelConfig
 from data2vec2.interop.folder import export_model, load_encoder
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import get_recipe
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.transformers import Data2Vec2AudioConfig, Data2Vec2AudioModel
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import ModelInfo
 from tests.unit.interop.conftest import make_encoder
 
 

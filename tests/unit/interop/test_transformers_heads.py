@@ -22,14 +22,14 @@ from transformers import (
     PreTrainedModel,
 )
 
-from data2vec2.config import ModelConfig
-from data2vec2.data.letters import UNKNOWN, Letters
+from data2vec2.config.model import ModelConfig
+from data2vec2.data.labels import UNKNOWN, Letters
 from data2vec2.interop.folder import export_model, load_classifier, load_recognizer
 from data2vec2.method import losses
 from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.image.config import ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from tests.unit.interop.conftest import export, make_encoder, small_config

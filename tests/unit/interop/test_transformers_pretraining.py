@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForPreTraining
 
 from data2vec2 import TeacherUpdate
-from data2vec2.config import EmaConfig, RunConfig
+from data2vec2.config.run import EmaConfig, RunConfig
 from data2vec2.errors import UserError
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
@@ -23,7 +23,7 @@ from data2vec2.modalities.image.transformers import Data2Vec2ImageConfig, Data2V
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.transformers import Data2Vec2TextConfig
 from data2vec2.modalities.tools import tools_of
-from data2vec2.modalities.transformers import Data2Vec2Config
+from data2vec2.modalities.transformers.models import Data2Vec2Config
 from tests.unit.interop.conftest import small_config
 
 CONFIGS: dict[str, type[Data2Vec2Config]] = {

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from data2vec2.method.attention import Attention, AttentionBias
-from data2vec2.method.block import Block
+from data2vec2.method.block import Attention, AttentionBias, Block
 
 N, L, D, H = 3, 6, 8, 2
 

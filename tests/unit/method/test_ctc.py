@@ -15,8 +15,8 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data2vec2.config.finetune import FinetuneOptimConfig
 from data2vec2.config.model import EncoderConfig
+from data2vec2.config.run import FinetuneOptimConfig
 from data2vec2.evaluation.decoding import greedy
 from data2vec2.method import losses
 from data2vec2.method.encoder import Encoder

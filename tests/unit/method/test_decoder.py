@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data2vec2.method.decoder import Decoder
-from data2vec2.method.gather import complement, take
+from data2vec2.method.masking import complement, take
 from data2vec2.modalities.image.model import sincos_2d
 
 KEEP = torch.tensor([[0, 3, 5, 11], [1, 2, 7, 8]])

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from data2vec2.config.model import MaskConfig
-from data2vec2.method.gather import complement, put, take
-from data2vec2.method.masking import draw_keep_ids
+from data2vec2.method.masking import complement, draw_keep_ids, put, take
 
 B, M, T, D = 3, 4, 10, 5
 

@@ -14,8 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from data2vec2.config.model import ModelConfig
 from data2vec2.method.encoder import Encoder
-from data2vec2.method.gather import complement
-from data2vec2.method.masking import draw_keep_ids
+from data2vec2.method.masking import complement, draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import get_recipe
 from data2vec2.modalities.image.tools import ImageTools

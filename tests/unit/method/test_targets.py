@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from data2vec2.config.model import TargetConfig
-from data2vec2.method.targets import build_targets, instance_norm, layer_norm
+from data2vec2.method.losses import build_targets, instance_norm, layer_norm
 
 
 def layers(count: int = 4, shape: tuple[int, int, int] = (2, 7, 12)) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from data2vec2.config import to_dict
+from data2vec2.config.tree import to_dict
 from data2vec2.errors import UserError
 from data2vec2.modalities import (
     finetune_config,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data2vec2.config import DecoderConfig, EncoderConfig, LossConfig, ModalityConfig, ModelConfig, TargetConfig
+from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, ModalityConfig, ModelConfig, TargetConfig
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities.sequence import SequenceModality
 

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
 
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.modalities.image import fashion_mnist
 
 HOSTILE = "<script>alert(1)</script>.jpg"
 FILES = [

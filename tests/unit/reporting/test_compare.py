@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data2vec2.errors import UserError
-from data2vec2.reporting.compare import write_comparison
+from data2vec2.reporting.build import write_comparison
 from tests.unit.reporting.pages import HOSTILE, fill, fill_finetuned, read_page, write_lines
 
 

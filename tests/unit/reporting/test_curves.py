@@ -9,7 +9,7 @@ import pytest
 
 from data2vec2.reporting.charts import COLOURS
 from data2vec2.reporting.curves import read_curves
-from data2vec2.training.alarms import FLOORS, SHARES
+from data2vec2.training.progress import FLOORS, SHARES
 from tests.unit.reporting.pages import write_lines
 
 

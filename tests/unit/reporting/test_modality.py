@@ -14,17 +14,16 @@ import torch
 import yaml
 
 from data2vec2 import modalities
-from data2vec2.config import to_dict
+from data2vec2.config.tree import to_dict
 from data2vec2.method.encoder import Encoder
-from data2vec2.modalities import Spec, Words, finetune_recipes, recipes
+from data2vec2.modalities import finetune_recipes, recipes
 from data2vec2.modalities.audio import SPEC as AUDIO
 from data2vec2.modalities.audio.tools import AudioTools
-from data2vec2.modalities.data import Columns
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import Columns, ModelInfo
 from data2vec2.modalities.show import Show
+from data2vec2.modalities.spec import Spec, Words
 from data2vec2.modalities.tools import Tools
-from data2vec2.reporting.build import write_report
-from data2vec2.reporting.compare import write_comparison
+from data2vec2.reporting.build import write_comparison, write_report
 from tests.unit.data.sounds import sound
 from tests.unit.reporting.pages import Page, changed, fill, read_page, write_lines
 from tests.unit.reporting.test_pictures import decoded

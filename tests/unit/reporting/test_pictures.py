@@ -10,7 +10,7 @@ from PIL import Image
 
 from data2vec2.modalities.image.show import ImageShow
 from data2vec2.reporting.build import write_report
-from data2vec2.reporting.pictures import NAMED, data_uri, draw_map
+from data2vec2.reporting.charts import NAMED, data_uri, draw_map
 from tests.unit.reporting.pages import fill, gallery, read_page
 
 

@@ -13,8 +13,8 @@ import torch
 
 from data2vec2.config.model import EncoderConfig
 from data2vec2.data.records import open_data
-from data2vec2.data.samples import english_prompts
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.phones import Alignment, read_phones
@@ -23,7 +23,7 @@ from data2vec2.modalities.audio.recipes import RECIPES
 from data2vec2.modalities.audio.show import AudioShow, spectrogram, write_audio_gallery
 from data2vec2.modalities.audio.tools import AudioTools
 from data2vec2.reporting.build import write_report
-from data2vec2.reporting.pictures import clip
+from data2vec2.reporting.charts import clip
 from data2vec2.reporting.scores import read_transcripts
 from tests.unit.reporting.pages import HOSTILE, Page, changed, read_page, write_lines
 

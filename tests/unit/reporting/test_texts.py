@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from data2vec2.data.samples import wordnet_glosses
-from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.features import LabelledFeatures
 from data2vec2.evaluation.similarity import CAPTIONED, NEIGHBOURS
+from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.recipes import text_tiny
 from data2vec2.modalities.text.show import CHARACTERS, TOKENS_SHOWN, TextShow, tfidf, write_text_gallery

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data2vec2.config import EncoderConfig
-from data2vec2.data.account import Skipped
+from data2vec2.config.model import EncoderConfig
 from data2vec2.data.batch import Batch, Batches
-from data2vec2.data.letters import Letters, normalise
-from data2vec2.data.samples import english_prompts
+from data2vec2.data.labels import Letters, normalise
+from data2vec2.data.reader import Skipped
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Recognized, SpeechRecognizer
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.recipes import ctc_tiny

@@ -10,18 +10,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from data2vec2.config import EncoderConfig
-from data2vec2.data.account import Skipped
+from data2vec2.config.model import EncoderConfig
 from data2vec2.data.batch import Batches
-from data2vec2.data.reader import Reader
+from data2vec2.data.reader import Reader, Skipped
 from data2vec2.data.records import Records, labelled_records
-from data2vec2.data.samples import fashion_mnist, wordnet_glosses
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities import get_finetune_recipe
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.model import ImageModality
 from data2vec2.modalities.image.reader import ImageReader, Normalise
+from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.text.reader import SentenceReader, Texts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from data2vec2.training.alarms import FLOORS, PATIENCE, SHARES, Alarm, Alarms, floors
+from data2vec2.training.progress import FLOORS, PATIENCE, SHARES, Alarm, Alarms, floors
 
 HEALTHY = {"loss": 1.0, "grad_norm": 2.0, "lr": 0.0, **{name: 10 * floor for name, floor in FLOORS.items()}}
 

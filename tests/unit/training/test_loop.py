@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from data2vec2.config import EmaConfig, RunConfig
-from data2vec2.data.account import Skipped
-from data2vec2.data.samples import fashion_mnist
+from data2vec2.config.run import EmaConfig, RunConfig
+from data2vec2.data.reader import Skipped
 from data2vec2.errors import UserError
-from data2vec2.method.gather import complement, take
+from data2vec2.method.masking import complement, take
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.reader import ImageReader, Normalise
 from data2vec2.modalities.image.tools import ImageTools
 from data2vec2.tasks import RunContext

@@ -8,7 +8,8 @@ import math
 import pytest
 import torch
 
-from data2vec2.config import EncoderConfig, FinetuneOptimConfig, OptimConfig
+from data2vec2.config.model import EncoderConfig
+from data2vec2.config.run import FinetuneOptimConfig, OptimConfig
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.method.pretraining import Data2Vec2

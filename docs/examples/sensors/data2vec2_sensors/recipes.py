@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from data2vec2.config import (
-    DecoderConfig,
+from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
+from data2vec2.config.run import (
     EmaConfig,
-    EncoderConfig,
     FinetuneConfig,
     FinetuneOptimConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
     OptimConfig,
     RunConfig,
-    TargetConfig,
     TaskConfig,
     TrainConfig,
 )

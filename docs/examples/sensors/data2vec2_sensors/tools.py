@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data2vec2.config import ArchitectureConfig, DataConfig, RunConfig
+from data2vec2.config.model import ArchitectureConfig
+from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records
 from data2vec2.modalities.data import Largest, Log, Survey

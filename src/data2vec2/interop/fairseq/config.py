@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from data2vec2.config import ArchitectureConfig, DataConfig, RunConfig, from_dict, to_dict
+from data2vec2.config.model import ArchitectureConfig
+from data2vec2.config.run import DataConfig, RunConfig
+from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.interop.fairseq.original import PRETRAINED_AS, get
 from data2vec2.modalities import kinds, read_run_config, recipes
 from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.image.config import ImageDataConfig
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.text.config import TextConfig
 
 NEEDED = object()

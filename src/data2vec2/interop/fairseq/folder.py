@@ -22,8 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data2vec2.config import ArchitectureConfig, ModelConfig, RunConfig, to_dict
-from data2vec2.data.letters import BLANK, SPACE, UNKNOWN, Letters
+from data2vec2.config.model import ArchitectureConfig, ModelConfig
+from data2vec2.config.run import RunConfig
+from data2vec2.config.tree import to_dict
+from data2vec2.data.labels import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UserError
 from data2vec2.files import sha256_of, whole_folder
 from data2vec2.interop.card import converted_card
@@ -35,8 +37,8 @@ from data2vec2.method.encoder import make_teacher
 from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import read_run_config
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.interop import AnyModel
 from data2vec2.modalities.text.config import TextDataConfig
 from data2vec2.modalities.text.tokenizer import (

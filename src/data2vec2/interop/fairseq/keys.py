@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from data2vec2.config import ArchitectureConfig
+from data2vec2.config.model import ArchitectureConfig
 from data2vec2.modalities.image.config import ImageConfig
 from data2vec2.modalities.image.model import sincos_2d
 from data2vec2.modalities.text.config import TextConfig

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from data2vec2.data.samples import english_prompts
+from pathlib import Path
+
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig, AudioFinetuneDataConfig, AudioTaskConfig
 from data2vec2.modalities.audio.recipes import CLASSIFY, CTC, RECIPES
 from data2vec2.modalities.spec import Demo, Spec, Words
+
+
+def english_prompts() -> Path:
+    """24 minutes of one voice's telephone prompts (16 kHz), for `open_data`.
+
+    Folders train and test, in each a folder a category; beside them `metadata.csv` (texts) and `phones.csv` (see
+    `data.phones`).
+    """
+    return Path(__file__).parent / "bundled" / "english_prompts"
+
 
 SPEC = Spec(
     name="audio",

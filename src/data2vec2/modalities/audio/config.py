@@ -6,15 +6,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from data2vec2.config import (
-    DataConfig,
-    EncoderConfig,
-    FinetuneDataConfig,
-    ModalityConfig,
-    TaskConfig,
-    TrainConfig,
-    require,
-)
+from data2vec2.config.model import EncoderConfig, ModalityConfig
+from data2vec2.config.run import DataConfig, FinetuneDataConfig, TaskConfig, TrainConfig
+from data2vec2.config.tree import require
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2 import rng
-from data2vec2.config import FinetuneConfig
-from data2vec2.data.account import Skipped
+from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Addition, Batch, Step
-from data2vec2.data.letters import Letters
-from data2vec2.data.reader import Bad
+from data2vec2.data.labels import Letters
+from data2vec2.data.reader import Bad, Skipped
 from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
@@ -32,7 +31,7 @@ from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConf
 from data2vec2.modalities.audio.model import WaveformStem
 from data2vec2.modalities.audio.reader import AudioReader, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, score, trainable, with_transcript
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored
 from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets, spread
 from data2vec2.training.loop import Task

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.errors import UsageError
-from data2vec2.method.modality import Tokens
+from data2vec2.method.encoder import Tokens
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.sequence import SequenceModality
 

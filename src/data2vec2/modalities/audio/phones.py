@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from data2vec2.data.reader import Reader
 from data2vec2.data.tables import read_table
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.features import Inputs, Note, features_of, readable_batches, token_features
-from data2vec2.evaluation.probes import LabelledFeatures, fit, majority_accuracy
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of, readable_batches, token_features
+from data2vec2.evaluation.probes import fit, majority_accuracy
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio.model import MelStem
 from data2vec2.modalities.audio.reader import AudioReader

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from data2vec2.config.finetune import FinetuneConfig, FinetuneOptimConfig
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
-from data2vec2.config.run import EmaConfig, OptimConfig, RunConfig, TrainConfig
+from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
 from data2vec2.modalities.audio.config import (
     AudioConfig,
     AudioDataConfig,

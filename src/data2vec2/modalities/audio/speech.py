@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2 import rng
-from data2vec2.data.letters import BLANK_ID, SPACE, UNKNOWN, Letters, normalise
+from data2vec2.data.labels import BLANK_ID, SPACE, UNKNOWN, Letters, normalise
 from data2vec2.data.reader import Bad, ReadBatch
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LENGTH_STEP, Plan, WholeBatches
@@ -24,10 +24,9 @@ from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decode, Transcript, Word, transcribe
 from data2vec2.evaluation.recognition import Recognition, Recognizer, recognition_of
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig
-from data2vec2.modalities.audio.lengths import measured
 from data2vec2.modalities.audio.reader import AudioReader
-from data2vec2.modalities.audio.waveform import OVERLAP_S, TOO_SHORT, Windows
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.audio.waveform import OVERLAP_S, TOO_SHORT, Windows, measured
+from data2vec2.modalities.data import ModelInfo
 
 NO_TRANSCRIPT = "no transcript"
 TOO_LONG = "too long"

@@ -1,4 +1,4 @@
-"""Recordings at work.
+"""Recordings at work, and their models as other programs see them.
 
 Shapes: `B` recordings, `S` samples, `T` tokens, `E` mel bins, `N` recordings shown, `M` masks, `K` kept tokens.
 """
@@ -13,26 +13,76 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from data2vec2.config import ArchitectureConfig, DataConfig, RunConfig
+from data2vec2.config.model import ArchitectureConfig, ModalityConfig
+from data2vec2.config.run import DataConfig, RunConfig
+from data2vec2.data.labels import TOKENIZER, VOCAB
 from data2vec2.data.records import Records
-from data2vec2.errors import UserError
-from data2vec2.evaluation.features import Note
-from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.errors import UsageError, UserError
+from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio import SPEC
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.finetune import AudioClassifyJob, CtcJob
-from data2vec2.modalities.audio.interop import AudioInterop
-from data2vec2.modalities.audio.manifests import MANIFESTS
 from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mel_statistics, phones_beside
-from data2vec2.modalities.audio.reader import RECORDINGS, AudioReader, survey_audio
+from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS, AudioReader, survey_audio
 from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
-from data2vec2.modalities.data import Largest, Log, Survey
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey
+from data2vec2.modalities.interop import PROCESSOR, Interop, Usage
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
+
+
+class AudioInterop(Interop):
+    """Recordings."""
+
+    heads = {"classifier": "ForAudioClassification", "recogniser": "ForCTC"}  # noqa: RUF012
+    files = (PROCESSOR, VOCAB, TOKENIZER)
+    older = frozenset({"layerdrop"})
+
+    def to_processor(self, info: ModelInfo) -> dict[str, Any]:
+        """Transformers' own feature extractor."""
+        assert isinstance(info.model.modality, AudioConfig)
+        return {
+            "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+            "feature_size": 1,
+            "sampling_rate": info.model.modality.sample_rate,
+            "padding_value": 0.0,
+            "padding_side": "right",
+            "do_normalize": True,
+            "return_attention_mask": True,
+        }
+
+    def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> AudioDataConfig:
+        """What evaluation accepts: any length that makes a token."""
+        assert isinstance(modality, AudioConfig)
+        if (rate := processor.get("sampling_rate")) != modality.sample_rate:
+            raise UsageError(f"sampling_rate is {rate}, and the model's is {modality.sample_rate}")
+        return AudioDataConfig(min_seconds=modality.receptive_field / modality.sample_rate)
+
+    def example(self, model: ArchitectureConfig) -> Tensor:
+        """Two recordings of some tokens."""
+        modality = model.modality
+        assert isinstance(modality, AudioConfig)
+        return torch.zeros(2, modality.receptive_field + 20 * modality.hop + 7)
+
+    def describe(self, modality: AudioConfig) -> str:
+        """Rate and stem."""
+        return f"waveforms of {modality.sample_rate:,} Hz, one channel ({modality.stem} stem)"
+
+    def usage(self, modality: AudioConfig) -> Usage:
+        """With the feature extractor."""
+        rate = modality.sample_rate
+        return Usage(
+            processor="AutoFeatureExtractor",
+            call=f"waveform, sampling_rate={rate}",
+            several=f"waveforms, sampling_rate={rate}, padding=True",
+            note="`pooler_output` is the mean over time; `last_hidden_state` has one vector for each 20 ms.",
+            pipeline=f'{{"raw": waveform, "sampling_rate": {rate}}}',
+        )
+
 
 LONGEST_S = 20
 """Seconds of a recording that an export is compared with PyTorch on, at most."""

@@ -22,19 +22,19 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutput
 
-from data2vec2.config import ArchitectureConfig
+from data2vec2.config.model import ArchitectureConfig
 from data2vec2.method import losses
 from data2vec2.method.heads import SpeechRecognizer, recognized
 from data2vec2.modalities.audio.config import AudioConfig
-from data2vec2.modalities.transformers import (
+from data2vec2.modalities.transformers import register
+from data2vec2.modalities.transformers.models import (
     Data2Vec2Config,
     Data2Vec2ForClassification,
-    Data2Vec2ForPreTraining,
     Data2Vec2Model,
     Data2Vec2PreTrainedModel,
-    register,
     sparing_loaded,
 )
+from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
 
 class Data2Vec2AudioConfig(Data2Vec2Config, modality=AudioConfig):
@@ -108,7 +108,7 @@ class Data2Vec2AudioForCTC(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped
 
 
 class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):
-    """Letters, as `data2vec2.data.letters` has them: between words there is one space."""
+    """Letters, as `data2vec2.data.labels` has them: between words there is one space."""
 
     def convert_tokens_to_string(  # type: ignore[override]  # as of the class above
         self, tokens: list[str], *arguments: Any, **more: Any

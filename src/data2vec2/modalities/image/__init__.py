@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from data2vec2.data.samples import fashion_mnist
+from pathlib import Path
+
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig, ImageFinetuneDataConfig, ImageTaskConfig
 from data2vec2.modalities.image.recipes import FINETUNE, RECIPES
 from data2vec2.modalities.spec import Demo, Spec, Words
+
+
+def fashion_mnist() -> Path:
+    """10,000 training and 2,000 test pictures of Fashion-MNIST (28 x 28, grey, 10 classes), for `open_data`."""
+    return Path(__file__).parent / "bundled" / "fashion_mnist" / "fashion_mnist.npz"
+
 
 SPEC = Spec(
     name="image",

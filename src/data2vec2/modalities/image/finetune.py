@@ -1,24 +1,168 @@
-"""What fine-tuning on pictures adds: another size, drop path, and augmentation."""
+"""What fine-tuning on pictures adds: another size, drop path, and timm's augmentation as the authors used it.
+
+timm's RandAugment, random erasing, Mixup and CutMix draw from three global generators. Here they are seeded around
+every call from (seed, epoch, sample) or (seed, step, rank) and put back after it, so results depend on nothing else,
+and nothing else depends on them.
+
+Shapes: `B` samples, `C` channels, `H` and `W` pixels.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from types import ModuleType
+from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
 
-from data2vec2.config import FinetuneConfig
+from data2vec2 import rng
+from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.reader import Bad
-from data2vec2.errors import UsageError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.image.augment import Augment, needs_timm
-from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig, ImageFinetuneDataConfig, ImageTaskConfig
+from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.image.config import (
+    AugmentConfig,
+    ImageConfig,
+    ImageDataConfig,
+    ImageFinetuneDataConfig,
+    ImageTaskConfig,
+)
 from data2vec2.modalities.image.reader import ImageReader, survey
-from data2vec2.modalities.info import ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job
 from data2vec2.tasks.finetune import ClassTargets
+
+_BICUBIC = 3  # Pillow's number
+
+
+class Augment:
+    """What a configuration asks of timm. Can be pickled."""
+
+    def __init__(
+        self, config: AugmentConfig, image_size: int, mean: tuple[float, ...], std: tuple[float, ...], seed: int
+    ) -> None:
+        """`mean` and `std` of each channel, in units of 0 to 1.
+
+        Raises `UserError` where timm is missing, `UsageError` for a policy that it does not know.
+        """
+        self.config, self.seed = config, seed
+        self.mean_C11, self.std_C11 = (255 * torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
+        timm_data = _timm_data()
+        self.rand_augment = self.eraser = None
+        if config.rand_augment is not None:
+            fill = tuple(min(255, round(255 * value)) for value in (mean if len(mean) == 3 else mean * 3))
+            hints = {"translate_const": int(image_size * 0.45), "img_mean": fill, "interpolation": _BICUBIC}
+            try:
+                self.rand_augment = _with_a_bit_left(timm_data.rand_augment_transform(config.rand_augment, hints))
+            except (AssertionError, ValueError, KeyError) as error:
+                raise UsageError(
+                    f"augment.rand_augment is {config.rand_augment!r}; it must be a policy of timm's, as in "
+                    "rand-m9-mstd0.5-inc1"
+                ) from error
+        if config.erasing:
+            self.eraser = timm_data.random_erasing.RandomErasing(config.erasing, mode="pixel", device="cpu")
+
+    def pictures(
+        self, pixels_BCHW: NDArray[np.uint8], epochs_B: NDArray[np.int64], samples_B: NDArray[np.int64]
+    ) -> Tensor:
+        """Augment each picture by itself; the result is float32 where erasing is on, else uint8."""
+        keys = rng.keys(rng.Stream.AUGMENT, self.seed, epochs_B, samples_B)
+        return torch.stack([self._picture(pixels, key) for pixels, key in zip(pixels_BCHW, keys, strict=True)])
+
+    def _picture(self, pixels_CHW: NDArray[np.uint8], key: NDArray[np.uint64]) -> Tensor:
+        with _seeded(key):
+            if self.rand_augment is not None:
+                pixels_CHW = self._rand_augment(pixels_CHW)
+            picture_CHW = torch.from_numpy(pixels_CHW)
+            if self.eraser is None:
+                return picture_CHW
+            # timm's noise is N(0, 1), the distribution of normalised values.
+            normal_CHW: Tensor = self.eraser((picture_CHW.float() - self.mean_C11) / self.std_C11)
+            return normal_CHW * self.std_C11 + self.mean_C11
+
+    def _rand_augment(self, pixels_CHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Timm's operations are for colour; a grey picture is coloured for them and made grey again."""
+        assert self.rand_augment is not None
+        grey = len(pixels_CHW) == 1
+        colour = np.repeat(pixels_CHW, 3, axis=0) if grey else pixels_CHW
+        picture = self.rand_augment(Image.fromarray(np.ascontiguousarray(colour.transpose(1, 2, 0))))
+        values = np.asarray(picture.convert("L") if grey else picture)
+        return np.array(values[None] if grey else values.transpose(2, 0, 1), order="C")
+
+    def mix(self, pixels_BCHW: Tensor, targets_BC: Tensor, step: int, rank: int) -> tuple[Tensor, Tensor]:
+        """Blend each picture and its targets with those of the batch's mirror place; B must be even."""
+        if not self.config.mixes:
+            return pixels_BCHW, targets_BC
+        B = len(pixels_BCHW)
+        mixup = _timm_data().Mixup(
+            mixup_alpha=self.config.mixup,
+            cutmix_alpha=self.config.cutmix,
+            prob=self.config.mix_share,
+            switch_prob=self.config.cutmix_share,
+            mode="batch",
+            label_smoothing=0.0,
+            num_classes=B,
+        )
+        with _seeded(rng.keys(rng.Stream.MIX, self.seed, step, rank)):
+            # With every picture a class of its own, timm's targets are the weights of the pictures.
+            mixed_BCHW, weights_BB = mixup(pixels_BCHW.float(), torch.arange(B))
+        return mixed_BCHW, weights_BB @ targets_BC
+
+
+def needs_timm(config: AugmentConfig) -> bool:
+    """Whether anything is on that timm does."""
+    return bool(config.rand_augment is not None or config.erasing or config.mixes)
+
+
+def _timm_data() -> ModuleType:
+    """`timm.data`; `UserError` where it can't be imported."""
+    try:
+        return importlib.import_module("timm.data")
+    except Exception as error:  # a torchvision made for another torch raises whatever it likes
+        raise UserError(
+            f"RandAugment, erasing, Mixup and CutMix need timm, which can't be imported ({error}): "
+            "pip install 'data2vec2[vision]', or turn them off (--augment.rand-augment None --augment.erasing 0 "
+            "--augment.mixup 0 --augment.cutmix 0)"
+        ) from error
+
+
+def _with_a_bit_left(rand_augment: Any) -> Any:
+    """Let Posterize keep one bit at least: its highest level keeps none, a black picture, which Pillow 13 refuses."""
+    for operation in rand_augment.ops:
+        if operation.name.startswith("Posterize"):
+            operation.level_fn = partial(_one_or_more, operation.level_fn)
+    return rand_augment
+
+
+def _one_or_more(level_fn: Callable[[float, Any], tuple[int, ...]], level: float, hints: Any) -> tuple[int, ...]:
+    return tuple(max(1, bits) for bits in level_fn(level, hints))
+
+
+@contextmanager
+def _seeded(key: NDArray[np.uint64]) -> Iterator[None]:
+    """Seed the global generators of Python, NumPy and PyTorch (CPU) inside the block."""
+    seed = rng.seed_of(key)
+    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
+        torch.set_rng_state(torch_cpu)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.errors import UsageError
-from data2vec2.method.gather import take
-from data2vec2.method.modality import Modality, Rows, Tokens
+from data2vec2.method.encoder import Modality, Rows, Tokens
+from data2vec2.method.masking import take
 from data2vec2.modalities.image.config import ImageConfig
 
 

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2.data.reader import ReadBatch, Reader
-from data2vec2.evaluation.features import Inputs, Note, features_of
-from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of
 from data2vec2.evaluation.similarity import SEARCHED, Features, arranged, colours, spread, write_arrays
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.image.reader import ImageReader, Normalise

@@ -25,16 +25,12 @@ from transformers import (
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.modeling_outputs import ImageClassifierOutput
 
-from data2vec2.config import RunConfig
+from data2vec2.config.run import RunConfig
 from data2vec2.modalities.image.config import ImageConfig
 from data2vec2.modalities.image.reader import central_box, crop
-from data2vec2.modalities.transformers import (
-    Data2Vec2Config,
-    Data2Vec2ForClassification,
-    Data2Vec2ForPreTraining,
-    Data2Vec2Model,
-    register,
-)
+from data2vec2.modalities.transformers import register
+from data2vec2.modalities.transformers.models import Data2Vec2Config, Data2Vec2ForClassification, Data2Vec2Model
+from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
 
 class Data2Vec2ImageConfig(Data2Vec2Config, modality=ImageConfig):

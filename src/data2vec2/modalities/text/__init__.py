@@ -5,10 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from data2vec2.data.samples import wordnet_glosses
 from data2vec2.modalities.spec import Demo, Spec, Words
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig, TextTaskConfig
 from data2vec2.modalities.text.recipes import FINETUNE, RECIPES, text_finetune_tiny
+
+
+def wordnet_glosses() -> Path:
+    """What WordNet says of its 117,000 meanings of words: train.parquet and test.parquet, for `open_sentences`.
+
+    Columns `text` (English), `label` (what a noun stands for, in ten classes; null for all others, which are in the
+    training part) and `synset`.
+    """
+    return Path(__file__).parent / "bundled" / "wordnet_glosses"
 
 
 def _glosses() -> Path:

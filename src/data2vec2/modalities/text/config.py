@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data2vec2.config import DataConfig, FinetuneDataConfig, ModalityConfig, TaskConfig, require
+from data2vec2.config.model import ModalityConfig
+from data2vec2.config.run import DataConfig, FinetuneDataConfig, TaskConfig
+from data2vec2.config.tree import require
 
 
 @dataclass(frozen=True, kw_only=True)

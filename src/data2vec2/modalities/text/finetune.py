@@ -11,13 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from data2vec2.config import FinetuneConfig
-from data2vec2.data.account import Skipped
-from data2vec2.data.reader import Bad
+from data2vec2.config.run import FinetuneConfig
+from data2vec2.data.reader import Bad, Skipped
 from data2vec2.errors import UsageError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.info import ModelInfo
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, RegressJob, Sized
 from data2vec2.modalities.text.config import TextConfig, TextTaskConfig
 from data2vec2.modalities.text.reader import NO_TEXT, SentenceReader

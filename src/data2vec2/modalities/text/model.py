@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2.errors import UsageError
-from data2vec2.method.attention import AttentionBias
-from data2vec2.method.gather import take
-from data2vec2.method.modality import Modality, Rows, Tokens
+from data2vec2.method.block import AttentionBias
+from data2vec2.method.encoder import Modality, Rows, Tokens
+from data2vec2.method.masking import take
 from data2vec2.modalities.text.config import TextConfig
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
-from data2vec2.evaluation.probes import LabelledFeatures
+from data2vec2.evaluation.features import LabelledFeatures
 from data2vec2.evaluation.similarity import write_captions
 from data2vec2.modalities.show import Arrays, Show
 

@@ -11,13 +11,9 @@ from torch import Tensor
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
 from data2vec2.modalities.text.config import TextConfig
-from data2vec2.modalities.transformers import (
-    Data2Vec2Config,
-    Data2Vec2ForClassification,
-    Data2Vec2ForPreTraining,
-    Data2Vec2Model,
-    register,
-)
+from data2vec2.modalities.transformers import register
+from data2vec2.modalities.transformers.models import Data2Vec2Config, Data2Vec2ForClassification, Data2Vec2Model
+from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
 
 class Data2Vec2TextConfig(Data2Vec2Config, modality=TextConfig):

@@ -23,8 +23,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoMod
 from data2vec2.modalities import specs
 from data2vec2.modalities.fields import class_name
 from data2vec2.modalities.spec import Spec
-from data2vec2.modalities.transformers.config import Data2Vec2Config
 from data2vec2.modalities.transformers.models import (
+    Data2Vec2Config,
     Data2Vec2ForClassification,
     Data2Vec2Model,
     Data2Vec2PreTrainedModel,

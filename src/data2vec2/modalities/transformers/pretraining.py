@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 from transformers.utils.generic import ModelOutput
 
-from data2vec2.config import ArchitectureConfig, ModelConfig
+from data2vec2.config.model import ArchitectureConfig, ModelConfig
 from data2vec2.errors import UserError
 from data2vec2.method.decoder import Decoder
 from data2vec2.method.encoder import initialise

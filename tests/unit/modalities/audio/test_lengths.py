@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data2vec2.data.records import Records
-from data2vec2.modalities.audio import lengths
+from data2vec2.modalities.audio import waveform as lengths
 from tests.unit.data.sounds import RATE, encoded, open_recordings, put, sound
 
 

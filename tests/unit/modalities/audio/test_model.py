@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from data2vec2.config.model import EncoderConfig, MaskConfig
-from data2vec2.method.attention import AttentionBias, alibi_slopes
+from data2vec2.method.block import AttentionBias, alibi_slopes
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from data2vec2.config.model import MaskConfig
-from data2vec2.data.account import Skipped
 from data2vec2.data.batch import Batches, iterate
-from data2vec2.data.reader import Bad
+from data2vec2.data.reader import Bad, Skipped
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LengthBatches, Plan
 from data2vec2.errors import UserError
@@ -367,7 +366,7 @@ def test_nothing_to_train_on(half_bad: Records) -> None:
 
 
 def test_long_measurements_are_told(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("data2vec2.modalities.audio.lengths._NOTE_EVERY_S", -1.0)
+    monkeypatch.setattr("data2vec2.modalities.audio.waveform._NOTE_EVERY_S", -1.0)
     said: list[str] = []
     reader_of(records).measure(said.append)
     assert said[-1] == "measured 13 of 13 recordings"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data2vec2.data.samples import english_prompts
+from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.phones import PHONES, SILENCE, Alignment, frame_labels, read_phones
 
 RATE = 16_000

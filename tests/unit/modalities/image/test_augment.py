@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
-from data2vec2.modalities.image.augment import Augment, needs_timm
 from data2vec2.modalities.image.config import AugmentConfig
+from data2vec2.modalities.image.finetune import Augment, needs_timm
 from data2vec2.modalities.image.recipes import image_finetune_base
 from tests.unit.data.pictures import clothes, photo
 

@@ -15,8 +15,8 @@ from transformers import AutoTokenizer
 from data2vec2.data.reader import Bad
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
-from data2vec2.data.samples import wordnet_glosses
 from data2vec2.errors import UserError
+from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.reader import EVAL_TOKENS, NO_TEXT, SentenceReader, Texts, open_sentences
 from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer

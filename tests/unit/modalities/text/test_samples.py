@@ -8,7 +8,7 @@ from collections import Counter
 import pyarrow.parquet as pq
 import pytest
 
-from data2vec2.data.samples import wordnet_glosses
+from data2vec2.modalities.text import wordnet_glosses
 
 FOLDER = wordnet_glosses()
 PARTS = {part: pq.read_table(FOLDER / f"{part}.parquet").to_pydict() for part in ("train", "test")}
