@@ -35,11 +35,14 @@ def test_the_wheel_holds_everything_and_no_more(wheel: Path) -> None:
     ours = {name for name in ours if "__pycache__" not in name}
     assert {name for name in names if name.startswith("data2vec2/")} == ours
     assert "data2vec2/reporting/templates/run.html.j2" in names
-    assert "data2vec2/modalities/image/bundled/fashion_mnist/fashion_mnist.npz" in names
+    assert "data2vec2/data/bundled/fashion_mnist/fashion_mnist.npz" in names
     licences = {name.split(".dist-info/licenses/")[1] for name in names if ".dist-info/licenses/" in name}
-    assert "data2vec2/modalities/audio/bundled/english_prompts/train/digits/1.ogg" in names
-    bundled = ("image/bundled/fashion_mnist", "audio/bundled/english_prompts", "text/bundled/wordnet_glosses")
-    assert licences == {"LICENSE", *(f"src/data2vec2/modalities/{name}/LICENSE" for name in bundled)}
+    assert "data2vec2/data/bundled/english_prompts/train/digits/1.ogg" in names
+    bundled = "src/data2vec2/data/bundled"
+    assert licences == {
+        "LICENSE",
+        *(f"{bundled}/{name}/LICENSE" for name in ("english_prompts", "fashion_mnist", "wordnet_glosses")),
+    }
     assert {name.split("/")[0].split("-")[0] for name in names} == {"data2vec2"}, "no tests or benchmarks beside it"
 
 

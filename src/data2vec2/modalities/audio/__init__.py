@@ -15,7 +15,7 @@ def english_prompts() -> Path:
     Folders train and test, in each a folder a category; beside them `metadata.csv` (texts) and `phones.csv` (see
     `data.phones`).
     """
-    return Path(__file__).parent / "bundled" / "english_prompts"
+    return Path(__file__).parents[2] / "data" / "bundled" / "english_prompts"
 
 
 SPEC = Spec(

@@ -11,7 +11,7 @@ from data2vec2.modalities.spec import Demo, Spec, Words
 
 def fashion_mnist() -> Path:
     """10,000 training and 2,000 test pictures of Fashion-MNIST (28 x 28, grey, 10 classes), for `open_data`."""
-    return Path(__file__).parent / "bundled" / "fashion_mnist" / "fashion_mnist.npz"
+    return Path(__file__).parents[2] / "data" / "bundled" / "fashion_mnist" / "fashion_mnist.npz"
 
 
 SPEC = Spec(

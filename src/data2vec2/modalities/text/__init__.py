@@ -16,7 +16,7 @@ def wordnet_glosses() -> Path:
     Columns `text` (English), `label` (what a noun stands for, in ten classes; null for all others, which are in the
     training part) and `synset`.
     """
-    return Path(__file__).parent / "bundled" / "wordnet_glosses"
+    return Path(__file__).parents[2] / "data" / "bundled" / "wordnet_glosses"
 
 
 def _glosses() -> Path:
