@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from data2vec2.commands.options import Doctor
 from data2vec2.modalities import specs
 from data2vec2.training.device import bfloat16_speedup, choose_device, free_memory
 from data2vec2.version import __version__
@@ -22,9 +23,9 @@ EXTRAS = {"track": "tensorboard"}
 """Extra to the module that it brings."""
 
 
-def doctor(device: str = "auto") -> dict[str, Any]:
+def doctor(given: Doctor) -> dict[str, Any]:
     """Versions, device, measured speed of bfloat16, free memory and disk, extras: name to finding."""
-    chosen = choose_device(device)
+    chosen = choose_device(given.device)
     found = environment()
     found.pop("command")
     found["device"] = str(chosen)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,7 +9,6 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 
 from data2vec2.commands.evaluate import named_columns
@@ -22,7 +20,7 @@ from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_encoder
 from data2vec2.interop.table import FeatureTable, check_out
 from data2vec2.modalities.data import Columns, Log, ModelInfo
-from data2vec2.modalities.tools import EmbedOptions, Tools, tools_of
+from data2vec2.modalities.tools import EmbedOptions, Row, Tools, tools_of
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 from data2vec2.version import __version__
@@ -59,7 +57,8 @@ def embed(given: Embed) -> Embedded:
     parts = _parts(given.data, given.part, tools, columns, say)
     dim, skipped = info.model.encoder.embed_dim, Skipped(sum(map(len, parts.values())), max_bad=1)
     tagged = any(records.tags is not None for records in parts.values())
-    about = {"model": str(given.model), "layer": layer, "pool": pool, **feed.about, "dim": dim, "versions": _versions()}
+    versions = {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
+    about = {"model": str(given.model), "layer": layer, "pool": pool, **feed.about, "dim": dim, "versions": versions}
     encoder.to(torch_device)
     with (
         whole_file(out, exclusive=not overwrite) as file,
@@ -68,8 +67,9 @@ def embed(given: Embed) -> Embedded:
         ) as table,
     ):
         for name, records in parts.items():
-            chunks = stream(records, feed.open(records), batch)
-            for chunk in _shown(chunks, len(records), batch, f"encoding {name}"):
+            chunks, to = stream(records, feed.open(records), batch), console()
+            shown: dict[str, Any] = {"console": to, "transient": True, "disable": not to.is_terminal}
+            for chunk in track(chunks, f"encoding {name}", -(-len(records) // batch), **shown):
                 skipped.add(chunk.bad.values())
                 if chunk.good:
                     rows = feed.features(encoder, list(chunk.good.values()), torch_device)
@@ -97,10 +97,6 @@ def _checked(info: ModelInfo, layer: int | None, pool: Pool, batch: int | None) 
     return layer
 
 
-def _versions() -> dict[str, str]:
-    return {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
-
-
 def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> dict[str, Records]:
     """The records to encode, by part."""
     paths = paths_of(data, "is no DATA; name a data set or files")
@@ -120,32 +116,20 @@ def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> di
 
 
 def _add(
-    table: FeatureTable,
-    part: str,
-    records: Records,
-    chunk: Chunk,
-    features: list[NDArray[np.float32]],
-    cells: dict[str, list[Any]],
+    table: FeatureTable, part: str, records: Records, chunk: Chunk, rows: list[Row], cells: dict[str, Any]
 ) -> None:
     """Write a chunk's rows; `UserError` if a feature is no number that the table can hold."""
     names = [records.names[index] for index in chunk.good]
-    for name, row in zip(names, features, strict=True):
+    for name, row in zip(names, rows, strict=True):
         if not np.abs(row).max() <= table.largest:
             raise UserError(f"a feature of {name} is beyond the range of the table's numbers; try --dtype float32")
-    labels: list[Any] = []
-    for index in chunk.good:
-        if records.tags is not None:
-            labels.append([records.classes[place] for place in np.flatnonzero(records.tags[index])])
-        else:
-            label = int(records.labels[index])
-            labels.append(records.classes[label] if label >= 0 else None)
-    table.add(part, names, labels, features, cells)
-
-
-def _shown(chunks: Iterable[Chunk], total: int, batch: int, what: str) -> Iterable[Chunk]:
-    """The same chunks, with a bar on a terminal."""
-    to = console()
-    return track(chunks, what, -(-total // batch), console=to, transient=True, disable=not to.is_terminal)
+    if records.tags is not None:
+        has_NC = records.tags[list(chunk.good)]
+        labels: list[Any] = [[records.classes[place] for place in np.flatnonzero(has_C)] for has_C in has_NC]
+    else:
+        known = records.labels[list(chunk.good)].tolist()
+        labels = [records.classes[label] if label >= 0 else None for label in known]
+    table.add(part, names, labels, rows, cells)
 
 
 def _listed(skipped: Skipped) -> str:

@@ -15,10 +15,10 @@ import torch
 
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
-from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates
+from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.reader import Skipped
-from data2vec2.data.records import Records, held_out
+from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.probes import Curve, draws, low_label_curve
@@ -40,19 +40,16 @@ NAMED = 20
 """At most so many samples that can't be read are named."""
 
 
-def evaluate_any(given: Evaluate) -> Scores | dict[str, Any]:
-    """Scores of probes, or of a recogniser of speech its error rates."""
+def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
+    """Scores of probes, or of a recogniser of speech its error rates, and the same as plain text."""
     if read_export(export_of(Path(given.model)))[0].letters is not None:
-        return evaluate_recognizer(given)
+        rates = evaluate_recognizer(given)
+        return rates, format_error_rates(rates)
     for name in ("decoder", "beam", "lm"):
         if getattr(given, name) is not None:
             raise UsageError(f"--{name} is for models of finetune ctc, and {given.model} holds another")
-    return evaluate(given)
-
-
-def format_any(found: Scores | dict[str, Any]) -> str:
-    """Either as plain text."""
-    return format_error_rates(found) if isinstance(found, dict) else format_scores(found)
+    scores = evaluate(given)
+    return scores, format_scores(scores)
 
 
 def evaluate(given: Evaluate) -> Scores:
@@ -100,8 +97,10 @@ def evaluate(given: Evaluate) -> Scores:
     )
     scores = replace(scores, skipped=_listed(skipped, many, say))
     if tuning is not None:
-        tuned = finetune_curves(model, data, tuning, labels, draws(given.seeds, seed), given.device, say)
-        scores = replace(scores, curves=(*scores.curves, *tuned))
+        for name in (MODEL, RANDOM):
+            config = replace(tuning, from_scratch=name == RANDOM)
+            tuned = finetune_curve(name, model, data, config, labels, draws(given.seeds, seed), given.device, say)
+            scores = replace(scores, curves=(*scores.curves, tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
@@ -199,39 +198,25 @@ def _parts(
     """Records to learn from, records to score on, and which part those are."""
     parts = tools.open_labelled(data, columns, "classes")
     if test is not None:
-        held = tools.open_labelled(test, columns, "classes")
-        records = held.test or held.val or held.train
+        _, records = scored_part(tools.open_labelled(test, columns, "classes"))
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
         return parts.train, records, "named test"
-    if parts.test is not None:
-        return parts.train, parts.test, "test"
-    if parts.val is not None:
-        return parts.train, parts.val, "validation"
-    held_out_by_run = np.isin(parts.train.names, json.loads((run / SPLIT).read_text())["validation"] if run else [])
-    if held_out_by_run.sum() >= MIN_HELD_OUT:
-        train, unseen = (parts.train.select(np.flatnonzero(part)) for part in (~held_out_by_run, held_out_by_run))
-        return train, unseen, "held-out"
-    train, split = held_out(parts, None, VAL_FRACTION, seed)
-    if split is None:
+    train, held, part = learned_and_scored(parts, seed, run)
+    if held is None:
         raise UserError(f"{data} has {len(train)} samples, too few to split; name others with --test")
-    return train, split, "split-off"
+    return train, held, part
 
 
-def finetune_curves(
-    model: Path,
-    data: Path,
-    config: FinetuneConfig,
-    labels: Sequence[int],
-    seeds: Sequence[int],
-    device: str,
-    log: Callable[[str], None],
-) -> list[Curve]:
-    """The curves from `model` and from scratch."""
-    return [
-        finetune_curve(name, model, data, replace(config, from_scratch=name == RANDOM), labels, seeds, device, log)
-        for name in (MODEL, RANDOM)
-    ]
+def learned_and_scored(parts: Parts, seed: int, run: Path | None) -> tuple[Records, Records | None, str]:
+    """Records to learn from, others to score on, and which part those are; none where there are too few to split."""
+    part, held = scored_part(parts)
+    if held is not parts.train:
+        return parts.train, held, part
+    kept = np.isin(held.names, json.loads((run / SPLIT).read_text())["validation"] if run else [])
+    if kept.sum() >= MIN_HELD_OUT:
+        return held.select(np.flatnonzero(~kept)), held.select(np.flatnonzero(kept)), "held-out"
+    return *held_out(parts, None, VAL_FRACTION, seed), "split-off"
 
 
 def finetune_curve(

@@ -14,7 +14,7 @@ from torch import nn
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.runner import Opened, Training, help_run, keep_started, read_yaml, run_training
+from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Batches
 from data2vec2.data.reader import Skipped
@@ -47,15 +47,10 @@ def finetune(given: Finetune) -> Outcome:
     return run_training(training, asked, given.data, given)
 
 
-def help_finetune() -> Outcome:
-    """Compute a share of the gradients of another process's run."""
-    return help_run(Finetuning)
-
-
 class Finetuning(Training[FinetuneConfig]):
     """One task on the modality of a model."""
 
-    helper = "from data2vec2.commands.finetune import help_finetune; help_finetune()"
+    read = staticmethod(read_finetune_config)
 
     def __init__(self, model: str, task: str = "classify", from_scratch: bool = False) -> None:
         self.model_path, self.task_name, self.from_scratch = model, task, from_scratch
@@ -87,10 +82,6 @@ class Finetuning(Training[FinetuneConfig]):
     def default_recipe(self) -> str:
         """The first of those for this task."""
         return next(iter(self.job.tools.spec.finetune[self.task_name]))
-
-    def read(self, values: Any) -> FinetuneConfig:
-        """The configuration in a nested dictionary."""
-        return read_finetune_config(values)
 
     def named(self, asked: FinetuneConfig | str) -> FinetuneConfig:
         """That of a recipe or a file."""
@@ -139,12 +130,14 @@ class Finetuning(Training[FinetuneConfig]):
         if say:
             say(f"data: {data}: {found.description}")
             skipped = self.job.look(found, config, say)
+        words, skipped = self.job.tools.words, skipped or Skipped(len(found.train.records), 1.0)
         return Opened(
             config=config,
             train=found.train,
             val=found.val,
-            skipped=skipped or Skipped(len(found.train.records), 1.0),
+            skipped=skipped,
             description=found.description,
+            unit=words.finetune_unit or words.unit,
             in_memory=self.job.in_memory(found, config),
             more=(info, found),
         )
@@ -166,11 +159,6 @@ class Finetuning(Training[FinetuneConfig]):
         """The job's."""
         info, found = data.more
         return self.job.task(model, data.config, info, found, context)
-
-    def unit(self, config: FinetuneConfig) -> str:
-        """As the modality has it."""
-        words = self.job.tools.words
-        return words.finetune_unit or words.unit
 
     def explain(self, model: nn.Module, data: Opened[FinetuneConfig], say: Log) -> None:
         """Sizes."""

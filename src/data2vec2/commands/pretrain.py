@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Pretrain
-from data2vec2.commands.runner import Opened, Training, help_run, keep_started, read_yaml, run_training
+from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
 from data2vec2.config.run import RunConfig, fit_schedule
 from data2vec2.data.batch import Batches
 from data2vec2.data.reader import Skipped
@@ -48,23 +48,14 @@ def pretrain(given: Pretrain) -> Outcome:
     return run_training(Pretraining(given.init_from), given.config, given.data, given)
 
 
-def help_pretrain() -> Outcome:
-    """Compute a share of the gradients of another process's run."""
-    return help_run(Pretraining)
-
-
 class Pretraining(Training[RunConfig]):
     """The data2vec 2.0 objective on samples of any modality."""
 
-    helper = "from data2vec2.commands.pretrain import help_pretrain; help_pretrain()"
+    read = staticmethod(read_run_config)
 
     def __init__(self, init_from: str | Path | None = None) -> None:
         """`init_from`: weights to start from, in place of those that the configuration names."""
         self.init_from = init_from
-
-    def read(self, values: Any) -> RunConfig:
-        """The configuration in a nested dictionary."""
-        return read_run_config(values)
 
     def named(self, asked: RunConfig | str) -> RunConfig:
         """That of a recipe or a file, with the weights that were asked for."""
@@ -116,7 +107,7 @@ class Pretraining(Training[RunConfig]):
             say(f"data: {len(train):,} to train on, {len(held) if held else 0:,} held out for validation")
         return Opened(
             config=config, train=reader, val=readers[1], skipped=skipped, description=parts.description,
-            in_memory=reader.in_memory,
+            unit=tools.words.unit, in_memory=reader.in_memory,
         )  # fmt: skip
 
     def built(self, data: Opened[RunConfig], device: torch.device) -> Data2Vec2:
@@ -142,10 +133,6 @@ class Pretraining(Training[RunConfig]):
         """The objective."""
         normalise = _tools(data.config).normalise(data.config.data, context.device)
         return PretrainTask(model, data.config, data.train, data.val, normalise, context)
-
-    def unit(self, config: RunConfig) -> str:
-        """As the modality has it."""
-        return _tools(config).words.unit
 
     def explain(self, model: Any, data: Opened[RunConfig], say: Log) -> None:
         """Sizes and masks."""
