@@ -73,12 +73,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {verb:<10} {(kind.__doc__ or '').strip()}" for verb, (kind, _) in VERBS.items()]
-    return (
-        "usage: data2vec2 COMMAND [...]\n\n"
-        + "\n".join(lines)
-        + "\n\n  data2vec2 COMMAND --help shows a command's arguments; data2vec2 --version the version\n"
-    )
+    verbs = "\n".join(f"  {verb:<10} {(kind.__doc__ or '').strip()}" for verb, (kind, _) in VERBS.items())
+    more = "data2vec2 COMMAND --help shows a command's arguments; data2vec2 --version the version"
+    return f"usage: data2vec2 COMMAND [...]\n\n{verbs}\n\n  {more}\n"
 
 
 def _fail(message: str, code: int) -> int:

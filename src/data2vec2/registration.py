@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 def register_models() -> None:
@@ -40,9 +40,7 @@ class _AfterTransformers(MetaPathFinder):
     missing or its import fails, that takes its usual course and the finder stays for the next attempt.
     """
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find `transformers`, with a loader that also registers; nothing for other modules."""
         if fullname != "transformers":
             return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +17,7 @@ from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.tree import require
 from data2vec2.data.reader import Skipped
 from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.errors import UsageError, UserError
@@ -25,7 +26,7 @@ from data2vec2.evaluation.probes import Curve, draws, low_label_curve
 from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
 from data2vec2.interop.folder import export_of, load_encoder, read_export
 from data2vec2.modalities import finetune_config
-from data2vec2.modalities.data import Columns
+from data2vec2.modalities.data import Columns, Log
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_report
@@ -54,8 +55,7 @@ def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
 
 def evaluate(given: Evaluate) -> Scores:
     """Accuracy of probes on frozen features, beside three baselines."""
-    if given.max_samples < 2:
-        raise UsageError(f"--max-samples is {given.max_samples}; it must be at least 2")
+    require(given.max_samples >= 2, "--max-samples", given.max_samples, "at least 2")
     tuning = finetune_config(given.finetune) if isinstance(given.finetune, str) else given.finetune
     model, data, say = Path(given.model), Path(given.data), console().print
     test, seed, probes, labels = Path(given.test) if given.test else None, given.seed, given.probes, given.labels
@@ -66,9 +66,8 @@ def evaluate(given: Evaluate) -> Scores:
     train, held, part = _parts(data, test, seed, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
-    used = [
-        (tools.reader(r, info.model, info.data, seed), labelled(r.labels, given.max_samples)) for r in (train, held)
-    ]
+    most = given.max_samples
+    used = [(tools.reader(of, info.model, info.data, seed), labelled(of.labels, most)) for of in (train, held)]
     phones = tools.token_probe(data, used[0][0], used[1][0]) if "phones" in probes else None
     if run:
         tools.check_beside(test or data)
@@ -95,11 +94,14 @@ def evaluate(given: Evaluate) -> Scores:
         log=say,
         note=skipped.add,
     )
-    scores = replace(scores, skipped=_listed(skipped, many, say))
+    if skipped.reasons:
+        say(f"{len(skipped.reasons)} {many} could not be read and are left out: {listed(skipped, NAMED)}")
+    scores = replace(scores, skipped=dict(Counter(skipped.reasons.values()).most_common()))
     if tuning is not None:
         for name in (MODEL, RANDOM):
-            config = replace(tuning, from_scratch=name == RANDOM)
-            tuned = finetune_curve(name, model, data, config, labels, draws(given.seeds, seed), given.device, say)
+            train_config = replace(tuning.train, device=given.device)
+            config = replace(tuning, from_scratch=name == RANDOM, train=train_config)
+            tuned = finetune_curve(name, model, data, config, labels, draws(given.seeds, seed), say)
             scores = replace(scores, curves=(*scores.curves, tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
@@ -113,36 +115,33 @@ def evaluate(given: Evaluate) -> Scores:
 def format_scores(scores: Scores) -> str:
     """Scores as plain text, in percent; of low-label curves the mean and half of the 95 % interval."""
 
-    def percent(value: float | None, width: int) -> str:
-        return f"{'n/a' if value is None else f'{100 * value:.1f}':>{width}}"
+    def percent(value: float | None) -> str:
+        return "n/a" if value is None else f"{100 * value:.1f}"
 
-    width = max(len(row.features) for row in scores.rows)
-    titles = {probe: "kNN" if probe == "knn" else probe for probe in PROBES}
-    columns = [(probe, max(5, len(titles[probe]))) for probe in scores.probes]
-    lines = ["  ".join([f"{'features':<{width}}", *(f"{titles[probe]:>{size}}" for probe, size in columns)])]
-    lines += [
-        "  ".join([f"{row.features:<{width}}", *(percent(getattr(row, probe), size) for probe, size in columns)])
-        for row in scores.rows
-    ]
-    if scores.curves:
-        lines += ["", "  ".join([f"{'labels a class':<{width + 10}}", *(f"{n:>12,}" for n in scores.curves[0].labels)])]
+    titles = ["features", *("kNN" if probe == "knn" else probe for probe in scores.probes)]
+    rows = [[row.features, *(percent(getattr(row, probe)) for probe in scores.probes)] for row in scores.rows]
+    shown, width = _table([titles, *rows], 5), max(len(row.features) for row in scores.rows)
+    curves = [["labels a class", *(f"{count:,}" for curve in scores.curves[:1] for count in curve.labels)]]
     for curve in scores.curves:
-        cells = [
-            f"{100 * mean:.1f}" + (f" ±{50 * (high - low):.1f}" if curve.draws > 1 else "")
-            for mean, low, high in zip(curve.mean, curve.low, curve.high, strict=True)
-        ]
-        lines += ["  ".join([f"{curve.features:<{width}} {curve.probe:>9}", *(f"{cell:>12}" for cell in cells)])]
-    return "\n".join(lines)
+        points = zip(curve.mean, curve.low, curve.high, strict=True)
+        half = " ±{:.1f}" if curve.draws > 1 else ""
+        cells = [percent(mean) + half.format(50 * (high - low)) for mean, low, high in points]
+        curves.append([f"{curve.features:<{width}} {curve.probe:>9}", *cells])
+    return f"{shown}\n\n{_table(curves, 12)}" if scores.curves else shown
 
 
-def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[str, int]:
-    """Say what could not be read, if anything; returns how much of it, by reason."""
-    if not skipped.reasons:
-        return {}
-    say(f"{len(skipped.reasons)} {plural} could not be read and are left out: {skipped.summary()}")
-    for name, reason in list(skipped.reasons.items())[:NAMED]:
-        say(f"  {name}: {reason}")
-    return dict(Counter(skipped.reasons.values()).most_common())
+def _table(rows: Sequence[Sequence[str]], least: int) -> str:
+    """Rows as lines: the first column to the left, all others, at least so wide, to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    forms = [f"<{first}", *(f">{max(least, width)}" for width in others)]
+    return "\n".join("  ".join(format(*cell) for cell in zip(row, forms, strict=True)) for row in rows)
+
+
+def listed(skipped: Skipped, limit: int) -> str:
+    """What could not be read: counts by reason, and a line for each of the first samples."""
+    lines = [f"\n  {name}: {reason}" for name, reason in list(skipped.reasons.items())[:limit]]
+    more = f"\n  and {len(skipped.reasons) - limit} more" if len(skipped.reasons) > limit else ""
+    return skipped.summary() + "".join(lines) + more
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: Path, part: str) -> FinetuneConfig:
@@ -220,14 +219,7 @@ def learned_and_scored(parts: Parts, seed: int, run: Path | None) -> tuple[Recor
 
 
 def finetune_curve(
-    name: str,
-    model: Path,
-    data: Path,
-    config: FinetuneConfig,
-    labels: Sequence[int],
-    seeds: Sequence[int],
-    device: str,
-    log: Callable[[str], None],
+    name: str, model: Path, data: Path, config: FinetuneConfig, labels: Sequence[int], seeds: Sequence[int], log: Log
 ) -> Curve:
     """Accuracy on DATA's test part after fine-tuning with few labels a class.
 
@@ -237,7 +229,7 @@ def finetune_curve(
 
     def accuracy(count: int, seed: int) -> float:
         log(f"fine-tuning from {name}: {count} labels a class, seed {seed}")
-        train = replace(config.train, seed=seed, device=device, eval_every=0)
+        train = replace(config.train, seed=seed, eval_every=0)
         limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
         with TemporaryDirectory() as folder:
             run = Path(folder) / "run"

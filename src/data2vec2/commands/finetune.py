@@ -15,23 +15,17 @@ from torch import nn
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
 from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.run import FinetuneConfig, unless_set
 from data2vec2.data.batch import Batches
 from data2vec2.data.reader import Skipped
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
-from data2vec2.modalities import (
-    finetune_config,
-    get_finetune_recipe,
-    is_file_name,
-    read_finetune_config,
-    specs,
-)
+from data2vec2.modalities import finetune_config, get_finetune_recipe, is_file_name, read_finetune_config, specs
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.jobs import FinetuneData, Job, Sized
+from data2vec2.modalities.jobs import Job, Sized
 from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import write_transcripts
@@ -126,16 +120,14 @@ class Finetuning(Training[FinetuneConfig]):
     def opened(self, config: FinetuneConfig, data: Path, val: Path | None, say: Log | None) -> Opened[FinetuneConfig]:
         """Samples with targets, looked at; `more` has them with what the model will be."""
         config, info = self.job.completed(replace(config, weights=self.weights), self.source[1])
-        found, skipped = self.job.open(config, info, data, val), None
+        found, words = self.job.open(config, info, data, val), self.job.tools.words
         if say:
             say(f"data: {data}: {found.description}")
-            skipped = self.job.look(found, config, say)
-        words, skipped = self.job.tools.words, skipped or Skipped(len(found.train.records), 1.0)
         return Opened(
             config=config,
             train=found.train,
             val=found.val,
-            skipped=skipped,
+            skipped=self.job.look(found, config, say) if say else Skipped(len(found.train.records), 1.0),
             description=found.description,
             unit=words.finetune_unit or words.unit,
             in_memory=self.job.in_memory(found, config),
@@ -177,9 +169,7 @@ class Finetuning(Training[FinetuneConfig]):
 
         On the test part, or where there is none on the validation part: scores.json, mistakes.npz, transcripts.jsonl.
         """
-        config = data.config
-        info: ModelInfo = data.more[0]
-        found: FinetuneData = data.more[1]
+        config, (info, found) = data.config, data.more
         if best := Best(run.path).load():
             model.load_state_dict(best.groups["model"])
         step, device = best.step if best else config.train.updates, next(model.parameters()).device
@@ -219,6 +209,5 @@ def shortened(config: FinetuneConfig) -> FinetuneConfig:
     ratio = config.train.updates / recipe.train.updates
     if ratio >= 1:
         return config
-    if config.optim.warmup_updates == recipe.optim.warmup_updates:
-        config = replace(config, optim=replace(config.optim, warmup_updates=round(ratio * recipe.optim.warmup_updates)))
-    return replace(config, task=config.task.shortened(recipe.task, ratio))
+    optim = unless_set(config.optim, recipe.optim, warmup_updates=round(ratio * recipe.optim.warmup_updates))
+    return replace(config, optim=optim, task=config.task.shortened(recipe.task, ratio))

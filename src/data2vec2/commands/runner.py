@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,15 +24,8 @@ from data2vec2.modalities.data import Log
 from data2vec2.modalities.jobs import Sized
 from data2vec2.reporting.build import write_report
 from data2vec2.tasks import RunContext
+from data2vec2.training import device as devices
 from data2vec2.training.checkpoint import Checkpoint, list_checkpoints, load_newest
-from data2vec2.training.device import (
-    activation_bytes,
-    choose_device,
-    choose_precision,
-    cpu_threads,
-    fit_micro_batch,
-    free_memory,
-)
 from data2vec2.training.loop import Outcome, Task, train
 from data2vec2.training.optim import peak_lr
 from data2vec2.training.parallel import World, enlist, helping, is_helper, local_device, num_processes, recruit
@@ -137,7 +130,7 @@ def run_training(training: Training[C], asked: C | str, data: str | Path, given:
         config = training.resumed(run.path, asked, given.flags)
     else:
         config = training.started(applied(training.named(asked), given.flags), data, say)
-    with cpu_threads(_placed(config.train).threads):
+    with devices.cpu_threads(_placed(config.train).threads):
         opened, model = _completed(training, config, data, val, say)
         if not (resume and list_checkpoints(run.checkpoints)):
             training.load(model, opened, say)
@@ -172,7 +165,7 @@ def _completed(training: Training[C], config: C, path: Path, val: Path | None, s
 
 def _placed(config: TrainConfig) -> TrainConfig:
     """The configuration with device, processes, and threads for each of them filled in."""
-    device = choose_device(config.device)
+    device = devices.choose_device(config.device)
     processes = num_processes(config.processes, device)
     threads = config.threads or max(1, torch.get_num_threads() // processes)
     return replace(config, device=str(device), processes=processes, threads=threads)
@@ -193,10 +186,12 @@ def _measured(config: TrainConfig, largest: Sized, device: torch.device) -> Trai
     micro_batch = config.micro_batch
     if micro_batch is None:
         processes = config.processes or 1
-        needed, free = int(activation_bytes(largest.loss) / largest.size), free_memory(device)
+        needed, free = int(devices.activation_bytes(largest.loss) / largest.size), devices.free_memory(device)
         shared_memory = processes if device.type == "cpu" else 1
-        micro_batch = fit_micro_batch(config.batch_size // processes, needed, free // shared_memory)
-    return replace(config, precision=choose_precision(config.precision, largest.loss, device), micro_batch=micro_batch)
+        micro_batch = devices.fit_micro_batch(config.batch_size // processes, needed, free // shared_memory)
+    return replace(
+        config, precision=devices.choose_precision(config.precision, largest.loss, device), micro_batch=micro_batch
+    )
 
 
 def _say_plan(data: Opened[C], say: Log) -> None:
@@ -322,27 +317,20 @@ def read_yaml(path: Path, read: Callable[[Any], C]) -> C:
         raise UserError(f"{path} can't be read as the configuration of a run: {error}") from error
 
 
-def keep_started(saved: C, asked: C, fitted: C) -> C:
-    """`saved` with what `asked` changes of `FREE_ON_RESUME`; `UserError` for any other change.
+def keep_started(saved: C, asked: C, fitted: C, prefix: str = "") -> C:
+    """`saved` with what `asked` changes of `FREE_ON_RESUME` in its sections; `UserError` for any other change.
 
     `fitted` is `asked` with the schedule that it had got at the start.
     """
-    for section in (field.name for field in fields(saved) if is_dataclass(getattr(saved, field.name))):
-        mine, adapted, theirs = (_flat(to_dict(getattr(c, section)), section) for c in (asked, fitted, saved))
-        for name, value in mine.items():
-            if value in (None, "auto") or theirs[name] in (value, adapted[name]):
-                continue
+    changed = {}
+    for field in fields(saved):
+        name = prefix + field.name
+        theirs, mine, adapted = (getattr(config, field.name) for config in (saved, asked, fitted))
+        if is_dataclass(theirs):
+            changed[field.name] = keep_started(theirs, mine, adapted, f"{name}.")
+        elif prefix and mine not in (None, "auto") and theirs not in (mine, adapted):
             if name not in FREE_ON_RESUME:
                 flag = "--" + name.removeprefix("task.").replace("_", "-")
-                raise UserError(f"{flag} {value} can't change on --resume: the run was started with {theirs[name]}")
-            part: Any = replace(getattr(saved, section), **{name.split(".")[1]: value})
-            saved = replace(saved, **{section: part})
-    return saved
-
-
-def _flat(tree: Mapping[str, object], prefix: str) -> dict[str, object]:
-    """Nested keys as dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value})
-    return flat
+                raise UserError(f"{flag} {mine} can't change on --resume: the run was started with {theirs}")
+            changed[field.name] = mine
+    return replace(saved, **changed)

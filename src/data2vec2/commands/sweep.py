@@ -61,10 +61,9 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
     model, data, out, seeds, task = Path(given.model), Path(given.data), Path(given.out), given.seeds, given.task
     val, training = Path(given.val) if given.val else None, Finetuning(str(model), task, given.from_scratch)
     kept = out / SWEEP
-    if given.resume and given.config is None and kept.is_file():
-        config = applied(read_yaml(kept, read_finetune_config), given.flags)
-    else:
-        config = applied(training.named(given.config or training.default_recipe), given.flags)
+    goes_on = given.resume and given.config is None and kept.is_file()
+    asked = read_yaml(kept, training.read) if goes_on else training.named(given.config or training.default_recipe)
+    config = applied(asked, given.flags)
     rates = list(given.sweep) or [config.optim.lr]
     named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
     if not rates or seeds < 1 or len(named) < len(rates):

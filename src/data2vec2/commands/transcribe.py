@@ -106,10 +106,7 @@ def format_error_rates(scores: dict[str, Any]) -> str:
 
 
 def _decoding(given: OfDecoding) -> Decoding:
+    lm = Path(given.lm) if given.lm else None
     return Decoding(
-        decoder=given.decoder,
-        beam=given.beam,
-        lm=Path(given.lm) if given.lm else None,
-        lm_weight=given.lm_weight,
-        word_score=given.word_score,
+        decoder=given.decoder, beam=given.beam, lm=lm, lm_weight=given.lm_weight, word_score=given.word_score
     )

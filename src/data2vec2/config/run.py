@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from data2vec2.config.model import ModelConfig
 from data2vec2.config.tree import require
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,15 +174,18 @@ def fit_schedule(config: RunConfig, reference: RunConfig) -> RunConfig:
         return max(min(decay, 1 - (1 - decay) / ratio), min(decay, 0.9))
 
     optim, ema = config.optim, config.ema
-    if optim.warmup_updates == reference.optim.warmup_updates:
-        optim = replace(optim, warmup_updates=round(optim.warmup_updates * ratio))
-    if ema.anneal_updates == reference.ema.anneal_updates:
-        ema = replace(ema, anneal_updates=round(ema.anneal_updates * ratio))
-    if ema.start == reference.ema.start:
-        ema = replace(ema, start=shorter_decay(ema.start))
-    if ema.end == reference.ema.end:
-        ema = replace(ema, end=shorter_decay(ema.end))
-    return replace(config, optim=optim, ema=ema)
+    anneal, start, end = round(ema.anneal_updates * ratio), shorter_decay(ema.start), shorter_decay(ema.end)
+    return replace(
+        config,
+        optim=unless_set(optim, reference.optim, warmup_updates=round(optim.warmup_updates * ratio)),
+        ema=unless_set(ema, reference.ema, anneal_updates=anneal, start=start, end=end),
+    )
+
+
+def unless_set(own: C, reference: C, **values: Any) -> C:
+    """`own` with these values of fields, but for those in which it differs from the `reference` already."""
+    left = {name: value for name, value in values.items() if getattr(own, name) == getattr(reference, name)}
+    return replace(own, **left)  # type: ignore[type-var]
 
 
 Schedule = Literal["cosine", "tri_stage", "linear"]
