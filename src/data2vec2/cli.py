@@ -30,8 +30,6 @@ HELP = {"-h", "--help"}
 
 @dataclasses.dataclass
 class _Printed:
-    """How a result is printed."""
-
     _: dataclasses.KW_ONLY
     json: bool = False
     """Print the outcome as JSON."""
@@ -39,8 +37,6 @@ class _Printed:
 
 @dataclasses.dataclass
 class _Written(_Printed):
-    """And where to."""
-
     out: Path | None = None
     """File to write instead of printing."""
     overwrite: bool = False
@@ -119,8 +115,7 @@ def _plain(value: Any) -> Any:
 # Verbs that train
 
 
-def run_pretrain(words: list[str]) -> int:
-    """`pretrain RECIPE DATA --out RUN`, with fields of the configuration as flags."""
+def _pretrain(words: list[str]) -> int:
     first = words[0] if words and not words[0].startswith("-") else None
     if HELP & set(words):
         return _help(options.Pretrain, "pretrain", run_config(first) if first else get_recipe(next(iter(recipes()))))
@@ -131,19 +126,16 @@ def run_pretrain(words: list[str]) -> int:
     return _trained(api.pretrain(**vars(given)), given.out, printed.json)
 
 
-def run_finetune(words: list[str]) -> int:
-    """`finetune TASK MODEL DATA --out RUN`, once or at several learning rates."""
+def _finetune(words: list[str]) -> int:
     tasks = list(dict.fromkeys(task for spec in specs().values() for task in spec.finetune))
-    task = words[0] if words and words[0] in tasks else None
+    task, known = words[0] if words and words[0] in tasks else None, "|".join(tasks)
     if HELP & set(words):
         named = [word for place, word in enumerate(words) if words[place - 1] == "--recipe"]
         named += [name for spec in specs().values() for name in spec.finetune.get(task or tasks[0], ())]
-        return _help(options.Finetune, f"finetune {task or '|'.join(tasks)}", finetune_config(named[0]))
+        return _help(options.Finetune, f"finetune {task or known}", finetune_config(named[0]))
     if task is None:
         found = f", not {words[0]!r}" if words else ""
-        raise UsageError(
-            f"the task comes first{found}: data2vec2 finetune {'|'.join(tasks)} MODEL DATA --out RUN [...]"
-        )
+        raise UsageError(f"the task comes first{found}: data2vec2 finetune {known} MODEL DATA --out RUN [...]")
     set_fields, rest = flags.split(words[1:], FinetuneConfig)
     given, printed = _parsed("finetune", rest, prog=f"finetune {task}", flags=tuple(set_fields), task=task)
     if not given.sweep and given.seeds == 1:
@@ -162,8 +154,7 @@ def run_finetune(words: list[str]) -> int:
     return STATES[outcome.state]
 
 
-def run_demo(words: list[str]) -> int:
-    """`demo [KIND]`."""
+def _demo(words: list[str]) -> int:
     demos = {name: spec.demo for name, spec in specs().items() if spec.demo}
     kind = words.pop(0) if words and not words[0].startswith("-") else next(iter(demos))
     if kind not in demos:
@@ -193,7 +184,6 @@ def _help(kind: type[Any], verb: str, config: RunConfig | FinetuneConfig) -> int
 
 
 def _trained(outcome: Any, out: Path, as_json: bool, **more: Any) -> int:
-    """Print how a run ended."""
     if as_json:
         print(_json({"run": out, **vars(outcome), **more}))
     elif outcome.state == "finished":
@@ -204,8 +194,7 @@ def _trained(outcome: Any, out: Path, as_json: bool, **more: Any) -> int:
 # Verbs that use a model, and others
 
 
-def run_evaluate(words: list[str]) -> int:
-    """`evaluate MODEL DATA`: probes, or error rates of a recogniser."""
+def _evaluate(words: list[str]) -> int:
     given, printed = _parsed("evaluate", words)
     from data2vec2.commands.evaluate import evaluate_any
 
@@ -214,24 +203,21 @@ def run_evaluate(words: list[str]) -> int:
     return 0
 
 
-def run_tokenizer(words: list[str]) -> int:
-    """`tokenizer train|original DATA --out FOLDER`."""
+def _tokenizer(words: list[str]) -> int:
     given, printed = _parsed("tokenizer", words)
     size = api.tokenizer(**vars(given))
     print(_json({"tokenizer": given.out, "vocab_size": size}) if printed.json else f"tokenizer: {given.out}")
     return 0
 
 
-def run_predict(words: list[str]) -> int:
-    """`predict MODEL FILES`; the exit code is 1 if a file could not be read."""
+def _predict(words: list[str]) -> int:
     given, printed = _parsed("predict", words, _Written)
     predictions = api.predict(**vars(given))
     with _lines(printed.out, printed.overwrite) as write:
         return _each(predictions, write, _json if printed.json else _said_of_prediction)
 
 
-def run_transcribe(words: list[str]) -> int:
-    """`transcribe MODEL FILES`; the exit code is 1 if a file could not be read."""
+def _transcribe(words: list[str]) -> int:
     given, printed = _parsed("transcribe", words)
     said = partial(_json, ensure_ascii=False) if printed.json else lambda found: f"{found.name}\t{found.text}"
     with _lines(None, False) as write:
@@ -303,17 +289,17 @@ def _said_of_doctor(found: dict[str, Any], _: Any) -> str:
 
 
 VERBS: dict[str, tuple[type[Any], Callable[[list[str]], int]]] = {
-    "demo": (options.Demo, run_demo),
-    "pretrain": (options.Pretrain, run_pretrain),
-    "finetune": (options.Finetune, run_finetune),
-    "evaluate": (options.Evaluate, run_evaluate),
+    "demo": (options.Demo, _demo),
+    "pretrain": (options.Pretrain, _pretrain),
+    "finetune": (options.Finetune, _finetune),
+    "evaluate": (options.Evaluate, _evaluate),
     "embed": (options.Embed, partial(_run, "embed", _said_of_embed)),
-    "predict": (options.Predict, run_predict),
-    "transcribe": (options.Transcribe, run_transcribe),
+    "predict": (options.Predict, _predict),
+    "transcribe": (options.Transcribe, _transcribe),
     "convert": (options.Convert, partial(_run, "convert", _said_of_convert)),
     "export": (options.Export, partial(_run, "export", _said_of_export)),
     "report": (options.Report, partial(_run, "report", lambda page, _: str(page))),
-    "tokenizer": (options.Tokenizer, run_tokenizer),
+    "tokenizer": (options.Tokenizer, _tokenizer),
     "doctor": (options.Doctor, partial(_run, "doctor", _said_of_doctor)),
 }
 """Each verb's options and what runs it."""

@@ -47,9 +47,8 @@ class _AfterTransformers(MetaPathFinder):
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
-        if spec is None or spec.loader is None:
+        if spec is None or (loader := spec.loader) is None:
             return spec
-        loader = spec.loader
 
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module  # the class's own is back

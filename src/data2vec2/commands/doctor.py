@@ -24,9 +24,8 @@ PACKAGES = ("torch", "numpy", "transformers", "safetensors", "pillow", "scikit-l
 def doctor(given: Doctor) -> dict[str, Any]:
     """Versions, device, measured speed of bfloat16, free memory and disk, extras: name to finding."""
     chosen = choose_device(given.device)
-    found = environment()
+    found = environment() | {"device": str(chosen)}
     found.pop("command")
-    found["device"] = str(chosen)
     if chosen.type != "mps":
         side = 4096 if chosen.type == "cuda" else 512
         x = torch.randn(side, side, device=chosen, requires_grad=True)

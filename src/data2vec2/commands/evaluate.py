@@ -63,37 +63,26 @@ def evaluate(given: Evaluate) -> Scores:
     encoder, info = load_encoder(export_of(model))
     torch_device, tools = choose_device(given.device), tools_of(info.kind)
     columns = named_columns(tools, given.text_columns, given.label_column)
-    train, held, part = _parts(data, test, seed, run, tools, columns)
+    train, held, part = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
-    most = given.max_samples
-    used = [(tools.reader(of, info.model, info.data, seed), labelled(of.labels, most)) for of in (train, held)]
-    phones = tools.token_probe(data, used[0][0], used[1][0]) if "phones" in probes else None
+    learned, asked = (
+        (tools.reader(records, info.model, info.data, seed), labelled(records.labels, given.max_samples))
+        for records in (train, held)
+    )
+    phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
     if run:
         tools.check_beside(test or data)
-    _check_labels(data, used[0], used[1], labels, probes, tools)
+    _check_labels(given, learned, asked, tools)
     many = tools.words.many
-    say(f"evaluating on {len(used[1][1]):,} {many} ({part} part), with the labels of {len(used[0][1]):,}")
+    say(f"evaluating on {len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}")
     torch.manual_seed(seed)
     untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
-    encoder, skipped = encoder.to(torch_device), Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
-    scores = score(
-        encoder,
-        untrained,
-        used[0],
-        used[1],
-        tools.normalise(info.data, torch_device),
-        torch_device,
-        part,
-        raw=(tools.words.raw, tools.raw_features),
-        phones=phones,
-        probes=probes,
-        labels=labels,
-        seeds=given.seeds,
-        seed=seed,
-        log=say,
-        note=skipped.add,
-    )
+    encoder, skipped = encoder.to(torch_device), Skipped(len(learned[1]) + len(asked[1]), max_bad=1.0)
+    how: dict[str, Any] = {"phones": phones, "probes": probes, "labels": labels, "seeds": given.seeds, "seed": seed}
+    raw, normalise = (tools.words.raw, tools.raw_features), tools.normalise(info.data, torch_device)
+    how |= {"raw": raw, "log": say, "note": skipped.add}
+    scores = score(encoder, untrained, learned, asked, normalise, torch_device, part, **how)
     if skipped.reasons:
         say(f"{len(skipped.reasons)} {many} could not be read and are left out: {listed(skipped, NAMED)}")
     scores = replace(scores, skipped=dict(Counter(skipped.reasons.values()).most_common()))
@@ -106,7 +95,7 @@ def evaluate(given: Evaluate) -> Scores:
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
-        tools.write_gallery(run, encoder, used[1], info, torch_device, test or data)
+        tools.write_gallery(run, encoder, asked, info, torch_device, test or data)
         RunFolder(run).write_json("scores.json", scores.to_dict())
         write_report(run)
     return scores
@@ -145,10 +134,7 @@ def listed(skipped: Skipped, limit: int) -> str:
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: Path, part: str) -> FinetuneConfig:
-    """With the columns that were named.
-
-    `UsageError` for a recipe that is not for classes of what the model is of; `UserError` for another part than test.
-    """
+    """With the columns that were named; refuses a recipe for anything else, and DATA without a test part."""
     recipes = tools.spec.finetune.get("classify", {})
     if config.recipe not in recipes:
         known = ", ".join(recipes) or "none"
@@ -158,10 +144,9 @@ def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data
     return replace(config, data=tools.with_columns(config.data, columns)) if columns else config
 
 
-def _check_labels(
-    data: Path, train: Samples, test: Samples, labels: Sequence[int], probes: Sequence[str], tools: Tools
-) -> None:
+def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) -> None:
     """`UserError` if there are too few labels for what was asked (the probe of phones has its own)."""
+    data, labels, probes = Path(given.data), given.labels, given.probes
     if others := [probe for probe in probes if probe not in tools.spec.probes]:
         known = ",".join(tools.spec.probes)
         wrong = UserError if others[0] in PROBES else UsageError
@@ -183,25 +168,22 @@ def _check_labels(
 
 def named_columns(tools: Tools, text: Sequence[str], label: str | None) -> Columns:
     """Columns of tables that a user named; `UsageError` for data that are no tables."""
-    columns = Columns(text=tuple(text), label=label)
+    columns, kind = Columns(text=tuple(text), label=label), tools.spec.name
     if columns and not tools.words.columns:
-        raise UsageError(
-            f"--text-columns and --label-column are for models of text, and this is one of {tools.spec.name}"
-        )
+        raise UsageError(f"--text-columns and --label-column are for models of text, and this is one of {kind}")
     return columns
 
 
-def _parts(
-    data: Path, test: Path | None, seed: int, run: Path | None, tools: Tools, columns: Columns
-) -> tuple[Records, Records, str]:
+def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
+    data, test = Path(given.data), Path(given.test) if given.test else None
     parts = tools.open_labelled(data, columns, "classes")
     if test is not None:
         _, records = scored_part(tools.open_labelled(test, columns, "classes"))
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
         return parts.train, records, "named test"
-    train, held, part = learned_and_scored(parts, seed, run)
+    train, held, part = learned_and_scored(parts, given.seed, run)
     if held is None:
         raise UserError(f"{data} has {len(train)} samples, too few to split; name others with --test")
     return train, held, part

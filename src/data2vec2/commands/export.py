@@ -21,7 +21,7 @@ from data2vec2.data.records import Parts, Records, labelled_records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.features import Inputs as Read
-from data2vec2.evaluation.features import LabelledFeatures, features_of, labelled
+from data2vec2.evaluation.features import features_of, labelled
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import whole_folder
 from data2vec2.interop import onnx
@@ -204,13 +204,14 @@ def _int8_of_features(float32: onnx.OnnxRunner, int8: onnx.OnnxRunner, info: Mod
         )
     kind = tools_of(info.kind)
     normalise = kind.normalise(info.data, CPU)
+    readers = [(kind.reader(records, info.model, info.data, seed=0), samples) for records, samples in both]
 
-    def features(runner: onnx.OnnxRunner) -> list[LabelledFeatures]:
+    def accuracy(runner: onnx.OnnxRunner) -> float:
         def pooled(batch: Read) -> NDArray[np.float32]:
             return runner(normalise(batch.inputs), batch.lengths_B).numpy()  # type: ignore[no-any-return]
 
-        readers = [(kind.reader(records, info.model, info.data, seed=0), samples) for records, samples in both]
-        return [features_of(pooled, reader, samples) for reader, samples in readers]
+        known, asked = (features_of(pooled, reader, samples) for reader, samples in readers)
+        return knn_accuracy(known, asked)
 
-    found = [knn_accuracy(known, asked) for known, asked in (features(runner) for runner in (float32, int8))]
-    return Int8(measure="knn", float32=found[0], int8=found[1], samples=len(both[1][1]), part=part)
+    samples = len(readers[1][1])
+    return Int8(measure="knn", float32=accuracy(float32), int8=accuracy(int8), samples=samples, part=part)

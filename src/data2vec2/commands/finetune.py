@@ -15,7 +15,7 @@ from torch import nn
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
 from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
-from data2vec2.config.run import FinetuneConfig, unless_set
+from data2vec2.config.run import FinetuneConfig, fit_schedule
 from data2vec2.data.batch import Batches
 from data2vec2.data.reader import Skipped
 from data2vec2.errors import UsageError, UserError
@@ -85,7 +85,8 @@ class Finetuning(Training[FinetuneConfig]):
 
     def started(self, config: FinetuneConfig, data: Path, say: Log) -> FinetuneConfig:
         """With a warm-up, and updates in which the encoder is frozen, that fit the number of updates."""
-        planned = shortened(replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None))
+        config = replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
+        planned = fit_schedule(config, get_finetune_recipe(config.recipe))
         if (planned.optim, planned.task) != (config.optim, config.task):
             remark = "" if planned.from_scratch else planned.task.remark
             say(f"schedule: {config.train.updates:,} updates: warm-up {planned.optim.warmup_updates:,}{remark}")
@@ -93,7 +94,7 @@ class Finetuning(Training[FinetuneConfig]):
 
     def resumed(self, run: Path, asked: FinetuneConfig | str, flags: Sequence[str]) -> FinetuneConfig:
         """The run's own configuration, with what may change as asked."""
-        saved = read_yaml(run / CONFIG, read_finetune_config)
+        saved = read_yaml(run / CONFIG, self.read)
         recipe = asked if isinstance(asked, str) else asked.recipe
         if recipe != saved.recipe and not (recipe == self.default_recipe or is_file_name(recipe)):
             raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
@@ -103,36 +104,27 @@ class Finetuning(Training[FinetuneConfig]):
             raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
         self._check_recipe(saved)
         if not isinstance(asked, str):
-            saved = keep_started(saved, asked, shortened(asked))
+            saved = keep_started(saved, asked, fit_schedule(asked, get_finetune_recipe(asked.recipe)))
         changed = applied(saved, flags)
         return keep_started(saved, changed, changed)
 
     def _check_recipe(self, config: FinetuneConfig) -> None:
         recipes, kind = self.job.tools.spec.finetune[self.task_name], self.source[1].kind
+        there = f"there are {', '.join(recipes)}"
         if config.task.kind != kind:
-            raise UsageError(
-                f"{config.recipe} is a recipe for {config.task.kind}, and MODEL is one of {kind}; "
-                f"there are {', '.join(recipes)}"
-            )
+            raise UsageError(f"{config.recipe} is a recipe for {config.task.kind}, and MODEL is one of {kind}; {there}")
         if config.recipe not in recipes:
-            raise UsageError(f"{config.recipe} is not for this task; there are {', '.join(recipes)}")
+            raise UsageError(f"{config.recipe} is not for this task; {there}")
 
     def opened(self, config: FinetuneConfig, data: Path, val: Path | None, say: Log | None) -> Opened[FinetuneConfig]:
         """Samples with targets, looked at; `more` has them with what the model will be."""
         config, info = self.job.completed(replace(config, weights=self.weights), self.source[1])
         found, words = self.job.open(config, info, data, val), self.job.tools.words
+        unit, in_memory = words.finetune_unit or words.unit, self.job.in_memory(found, config)
         if say:
             say(f"data: {data}: {found.description}")
-        return Opened(
-            config=config,
-            train=found.train,
-            val=found.val,
-            skipped=self.job.look(found, config, say) if say else Skipped(len(found.train.records), 1.0),
-            description=found.description,
-            unit=words.finetune_unit or words.unit,
-            in_memory=self.job.in_memory(found, config),
-            more=(info, found),
-        )
+        skipped = self.job.look(found, config, say) if say else Skipped(len(found.train.records), 1.0)
+        return Opened(config, found.train, found.val, skipped, found.description, unit, in_memory, (info, found))
 
     def built(self, data: Opened[FinetuneConfig], device: torch.device) -> nn.Module:
         """The encoder with a head, with the source's weights or random ones."""
@@ -201,13 +193,3 @@ def check_data(run: Path, task: str, model: Path, data: Path, val: Path | None) 
         raise UserError(
             f"the data has changed since {run} was trained; resume with the same data, or start a new sweep"
         )
-
-
-def shortened(config: FinetuneConfig) -> FinetuneConfig:
-    """Warm-up and freezing as much shorter as the run is shorter than the recipe's, unless they were set."""
-    recipe = get_finetune_recipe(config.recipe)
-    ratio = config.train.updates / recipe.train.updates
-    if ratio >= 1:
-        return config
-    optim = unless_set(config.optim, recipe.optim, warmup_updates=round(ratio * recipe.optim.warmup_updates))
-    return replace(config, optim=optim, task=config.task.shortened(recipe.task, ratio))

@@ -42,7 +42,7 @@ FREE_ON_RESUME = {
 """What may differ between a run and its resumption: where and how the sums are made, not what they are."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Opened(Generic[C]):
     """Opened, split and looked at data, and the configuration that they complete."""
 
@@ -195,7 +195,6 @@ def _measured(config: TrainConfig, largest: Sized, device: torch.device) -> Trai
 
 
 def _say_plan(data: Opened[C], say: Log) -> None:
-    """Print how the model is trained."""
     optim, train = data.config.optim, data.config.train
     processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
     decay = f", layer decay {optim.layer_decay:g}" if isinstance(optim, FinetuneOptimConfig) else ""
@@ -207,7 +206,6 @@ def _say_plan(data: Opened[C], say: Log) -> None:
 
 
 def _write_start(training: Training[C], run: RunFolder, data: Opened[C]) -> None:
-    """What the folder says about the run before it begins."""
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(data.config), sort_keys=False))
     run.write_json("environment.json", {"data": data.description, **training.arguments(), **environment()})
     run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
@@ -304,7 +302,6 @@ def _checkpoint(run: RunFolder, updates: int, log: Log) -> Checkpoint | None:
 
 
 def _write_end(run: RunFolder, config: RunConfig | FinetuneConfig, outcome: Outcome) -> None:
-    """What the folder says about the run when it ends."""
     run.write_json("status.json", {**asdict(outcome), "updates": config.train.updates})
     write_report(run.path)
 

@@ -46,12 +46,10 @@ class Row:
 
 
 def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
-    """Fine-tune at each of the rates with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED.
+    """Fine-tune at each rate with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED; scores.json has all.
 
     The best rate is that with the highest median over seeds of the best validation score; the test part decides
-    nothing. OUT/scores.json has all scores. With `resume` finished runs are kept (DATA must be what they have learned
-    from) and others gone on with.
-
+    nothing. With `resume` finished runs are kept (DATA must be what they have learned from) and others gone on with.
     Returns how it ended, and a row for each rate, best first (none if interrupted). Raises as `finetune` does, and
     `UserError` if there is no validation part.
     """
@@ -107,12 +105,12 @@ def format_sweep(rows: Sequence[Row]) -> str:
     def cells(*values: float | None) -> str:
         return "  ".join("failed" if value is None else f"{value:6.4f}" for value in values)
 
-    lines = [f"{'':>10}  validation" + ("      test" if any(row.tested for row in rows) else "")]
-    lines += [f"{'rate':>10}  median    best" + ("    median    best" if any(row.tested for row in rows) else "")]
-    lines += [
-        f"{row.lr:>10g}  {cells(row.median, row.best)}" + (f"    {cells(*row.tested.values())}" if row.tested else "")
-        for row in rows
-    ]
+    lines = ["            validation", "      rate  median    best"]
+    if any(row.tested for row in rows):
+        lines = [f"{lines[0]}      test", f"{lines[1]}    median    best"]
+    for row in rows:
+        test = f"    {cells(*row.tested.values())}" if row.tested else ""
+        lines.append(f"{row.lr:>10g}  {cells(row.median, row.best)}{test}")
     return "\n".join(lines)
 
 
