@@ -92,8 +92,9 @@ def say(text: str) -> None:
 def finetuned(models: dict[str, Path], data: Path, recipe: str, labels: Sequence[int], seed: int) -> list[Curve]:
     """Fine-tuning from each model (of the random one: its shape), with labels drawn by the run's seed."""
     config = finetune_config(recipe)
+    config = replace(config, train=replace(config.train, device="cpu"))
     return [
-        finetune_curve(name, model, data, replace(config, from_scratch=name == RANDOM), labels, [seed], "cpu", say)
+        finetune_curve(name, model, data, replace(config, from_scratch=name == RANDOM), labels, [seed], say)
         for name, model in models.items()
     ]
 

@@ -5,6 +5,7 @@ when first used: `import data2vec2` itself is quick and imports neither PyTorch 
 `AutoModel.from_pretrained` knows an exported model, whichever of the two packages is imported first.
 """
 
+# ruff: noqa: F403, F405 (the names are those of __all__)
 from __future__ import annotations
 
 import importlib
@@ -14,76 +15,21 @@ from data2vec2.registration import register_models
 from data2vec2.version import __version__
 
 if TYPE_CHECKING:
-    from data2vec2.api import (
-        convert,
-        demo,
-        doctor,
-        embed,
-        evaluate,
-        evaluate_recognizer,
-        export,
-        finetune,
-        predict,
-        pretrain,
-        report,
-        tokenizer,
-        transcribe,
-    )
-    from data2vec2.modalities.audio.transformers import (
-        Data2Vec2AudioConfig,
-        Data2Vec2AudioForAudioClassification,
-        Data2Vec2AudioForCTC,
-        Data2Vec2AudioForPreTraining,
-        Data2Vec2AudioModel,
-        Data2Vec2CTCTokenizer,
-    )
-    from data2vec2.modalities.image.transformers import (
-        Data2Vec2ImageConfig,
-        Data2Vec2ImageForImageClassification,
-        Data2Vec2ImageForPreTraining,
-        Data2Vec2ImageModel,
-        Data2Vec2ImageProcessor,
-    )
-    from data2vec2.modalities.text.transformers import (
-        Data2Vec2TextConfig,
-        Data2Vec2TextForPreTraining,
-        Data2Vec2TextForSequenceClassification,
-        Data2Vec2TextModel,
-    )
+    from data2vec2.api import *
+    from data2vec2.modalities.audio.transformers import *
+    from data2vec2.modalities.image.transformers import *
+    from data2vec2.modalities.text.transformers import *
     from data2vec2.modalities.transformers.pretraining import TeacherUpdate
 
-__all__ = [
-    "Data2Vec2AudioConfig",
-    "Data2Vec2AudioForAudioClassification",
-    "Data2Vec2AudioForCTC",
-    "Data2Vec2AudioForPreTraining",
-    "Data2Vec2AudioModel",
-    "Data2Vec2CTCTokenizer",
-    "Data2Vec2ImageConfig",
-    "Data2Vec2ImageForImageClassification",
-    "Data2Vec2ImageForPreTraining",
-    "Data2Vec2ImageModel",
-    "Data2Vec2ImageProcessor",
-    "Data2Vec2TextConfig",
-    "Data2Vec2TextForPreTraining",
-    "Data2Vec2TextForSequenceClassification",
-    "Data2Vec2TextModel",
-    "TeacherUpdate",
-    "__version__",
-    "convert",
-    "demo",
-    "doctor",
-    "embed",
-    "evaluate",
-    "evaluate_recognizer",
-    "export",
-    "finetune",
-    "predict",
-    "pretrain",
-    "report",
-    "tokenizer",
-    "transcribe",
-]
+__all__ = ["TeacherUpdate", "__version__"]
+__all__ += ["convert", "demo", "doctor", "embed", "evaluate", "evaluate_recognizer", "export", "finetune", "predict"]
+__all__ += ["pretrain", "report", "tokenizer", "transcribe"]
+__all__ += ["Data2Vec2AudioConfig", "Data2Vec2AudioForAudioClassification", "Data2Vec2AudioForCTC"]
+__all__ += ["Data2Vec2AudioForPreTraining", "Data2Vec2AudioModel", "Data2Vec2CTCTokenizer"]
+__all__ += ["Data2Vec2ImageConfig", "Data2Vec2ImageForImageClassification", "Data2Vec2ImageForPreTraining"]
+__all__ += ["Data2Vec2ImageModel", "Data2Vec2ImageProcessor"]
+__all__ += ["Data2Vec2TextConfig", "Data2Vec2TextForPreTraining", "Data2Vec2TextForSequenceClassification"]
+__all__ += ["Data2Vec2TextModel"]
 
 _MODELS = tuple(f"data2vec2.modalities{kind}.transformers" for kind in (".image", ".audio", ".text", ""))
 """Where the classes stand."""

@@ -1,10 +1,15 @@
-"""The verbs as Python functions, with the options of the command line. Nothing heavy is imported before a call."""
+"""The verbs as Python functions, with the options of the command line. Nothing heavy is imported before a call.
 
+What a function does is done by that of the same name in `commands`; here are its arguments, result and description.
+"""
+
+# mypy: disable-error-code="empty-body"
 from __future__ import annotations
 
 import ast
 import functools
 import inspect
+import pkgutil
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,37 +28,23 @@ if TYPE_CHECKING:
     from data2vec2.training.loop import Outcome
 
 P = ParamSpec("P")
-Options = TypeVar("Options")
 R = TypeVar("R")
 
-__all__ = [
-    "convert",
-    "demo",
-    "doctor",
-    "embed",
-    "evaluate",
-    "evaluate_recognizer",
-    "export",
-    "finetune",
-    "predict",
-    "pretrain",
-    "report",
-    "tokenizer",
-    "transcribe",
-]
 
+def verb(kind: Callable[P, Any], home: str = "") -> Callable[[Callable[[], R]], Callable[P, R]]:
+    """Make a verb's function of its options and a description; `home` is its module where that has another name."""
 
-def verb(kind: Callable[P, Options]) -> Callable[[Callable[[Options], R]], Callable[P, R]]:
-    """A function of a verb's options as a function of their values."""
+    def decorate(described: Callable[[], R]) -> Callable[P, R]:
+        name = described.__name__
 
-    def decorate(run: Callable[[Options], R]) -> Callable[P, R]:
-        @functools.wraps(run)
+        @functools.wraps(described)
         def call(*values: P.args, **named: P.kwargs) -> R:
-            return run(kind(*values, **named))
+            found: R = pkgutil.resolve_name(f"data2vec2.commands.{home or name}:{name}")(kind(*values, **named))
+            return found
 
         call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
         named = "\n".join(f"    {name}: {text}" for name, text in descriptions(kind).items())
-        call.__doc__ = f"{textwrap.dedent(f'    {run.__doc__}').strip()}\n\nArgs:\n{named}\n"
+        call.__doc__ = f"{textwrap.dedent(f'    {described.__doc__}').strip()}\n\nArgs:\n{named}\n"
         return call
 
     return decorate
@@ -72,45 +63,36 @@ def descriptions(kind: Any) -> dict[str, str]:
 
 
 @verb(options.Pretrain)
-def pretrain(given: options.Pretrain) -> Outcome:
+def pretrain() -> Outcome:
     """Pre-train on DATA into the run folder `out`; the folder then holds checkpoints, metrics, an export and a report.
 
     `config` is a recipe's name or a complete configuration. Returns how the run ended. Raises `UserError` (data or
     folder can't be used) or `UsageError`, a `ValueError` (configuration).
     """
-    from data2vec2.commands.pretrain import pretrain
-
-    return pretrain(given)
 
 
 @verb(options.Finetune)
-def finetune(given: options.Finetune) -> Outcome:
+def finetune() -> Outcome:
     """Train a pre-trained encoder with a head on the labels of DATA, into the run folder `out`.
 
     The model that is exported is the best on the validation part: `val`, or DATA's own, or a part of DATA that is held
     out. It is scored on DATA's test part if there is one (scores.json; mistakes.npz or transcripts.jsonl). Returns how
     the run ended, and raises as `pretrain` does.
     """
-    from data2vec2.commands.finetune import finetune
-
-    return finetune(given)
 
 
 @verb(options.Demo)
-def demo(given: options.Demo) -> DemoResult:
+def demo() -> DemoResult:
     """Pre-train on bundled data without their labels, then score the features on data that were not seen.
 
     Pictures are 10,000 of Fashion-MNIST, scored on 2,000 others; recordings 15 minutes of one voice's prompts, scored
     on the phones of 9 other voices; texts 110,806 WordNet glosses, scored on what 6,222 others are about, with all
     labels, and with 100 and 1,000 of each class, also fine-tuned.
     """
-    from data2vec2.commands.demo import demo
-
-    return demo(given)
 
 
 @verb(options.Evaluate)
-def evaluate(given: options.Evaluate) -> Scores:
+def evaluate() -> Scores:
     """Accuracy of kNN, linear, attentive and phone probes on frozen features, beside three baselines.
 
     Probes learn from the labels of DATA's training part and are scored on `test`, or DATA's own test or validation
@@ -120,110 +102,80 @@ def evaluate(given: options.Evaluate) -> Scores:
 
     Raises `UserError` if model or data can't be used, or there are no labels.
     """
-    from data2vec2.commands.evaluate import evaluate
-
-    return evaluate(given)
 
 
-@verb(options.Evaluate)
-def evaluate_recognizer(given: options.Evaluate) -> dict[str, Any]:
+@verb(options.Evaluate, home="transcribe")
+def evaluate_recognizer() -> dict[str, Any]:
     """Word and character error rates of a recogniser, with the edits that make them, on recordings with transcripts.
 
     They are those of `test`, or of DATA's own test or validation part, or all of DATA. Both texts are normalised alike.
     """
-    from data2vec2.commands.transcribe import evaluate_recognizer
-
-    return evaluate_recognizer(given)
 
 
 @verb(options.Embed)
-def embed(given: options.Embed) -> Embedded:
+def embed() -> Embedded:
     """Write the features of all pictures, recordings or texts of DATA to the Parquet file `out` (interop/table.py).
 
     Pictures are cut to the central square that evaluation sees, unless `keep_aspect`. Recordings are encoded whole,
     those above a minute in windows of a minute that overlap. Texts are cut to the model's length. Raises `UserError`
     (model, data or file can't be used, or no sample can be read) or `UsageError` (an option).
     """
-    from data2vec2.commands.embed import embed
-
-    return embed(given)
 
 
 @verb(options.Predict)
-def predict(given: options.Predict) -> Iterator[Prediction]:
+def predict() -> Iterator[Prediction]:
     """Classes of samples, and of those below folders, by a fine-tuned model; one a file (of tables: a text), in order.
 
     Recordings above a minute go through the model in windows of a minute that overlap, and are pooled over all of them.
     Raises, before the first file is read, `UserError` (no classifier, an empty folder) or `UsageError` (an option).
     """
-    from data2vec2.commands.predict import predict
-
-    return predict(given)
 
 
 @verb(options.Transcribe)
-def transcribe(given: options.Transcribe) -> Iterator[Transcription]:
+def transcribe() -> Iterator[Transcription]:
     """Texts of recordings, and of those below folders, by a recogniser; one a file, in order.
 
     Long recordings are read and recognised in windows, so memory stays bounded. Raises as `predict` does.
     """
-    from data2vec2.commands.transcribe import transcribe
-
-    return transcribe(given)
 
 
 @verb(options.Convert)
-def convert(given: options.Convert) -> Converted:
+def convert() -> Converted:
     """Turn a checkpoint of the original into an exported folder, or a run or exported folder into such a checkpoint.
 
     Raises `UserError` for an `out` that exists, and for a source that is damaged, of another architecture, incomplete,
     or holds more than plain values.
     """
-    from data2vec2.commands.convert import convert
-
-    return convert(given)
 
 
 @verb(options.Export)
-def export(given: options.Export) -> Exported:
+def export() -> Exported:
     """Write a model as `out`/model.onnx or model.pt2, with what makes its inputs beside it.
 
     The file takes any number of samples, of audio and text any length, with an `attention_mask` where a batch is filled
     up. Before `out` appears, it is compared with PyTorch on samples of `data`, or on bundled ones. Raises `UserError`
     for an `out` that exists, a difference above 1e-4, a missing extra onnx, and a model or data that can't be used.
     """
-    from data2vec2.commands.export import export
-
-    return export(given)
 
 
 @verb(options.Report)
-def report(given: options.Report) -> Path:
+def report() -> Path:
     """Write the page of a run again, or one that compares several; returns the page's path.
 
     A run's own report.html is always written anew, any other existing file only with `overwrite`. Raises `UserError`
     for a folder that holds no run, or if the page can't be written.
     """
-    from data2vec2.commands.report import report
-
-    return report(given)
 
 
 @verb(options.Tokenizer)
-def tokenizer(given: options.Tokenizer) -> int:
+def tokenizer() -> int:
     """Make a tokenizer as a folder that `AutoTokenizer` loads; returns the size of its vocabulary.
 
     It is made of 100 million characters at most, evenly spread over longer texts. Raises `UserError` if there is no
     text, or `out` is no new or empty folder.
     """
-    from data2vec2.commands.tokenizer import tokenizer
-
-    return tokenizer(given)
 
 
 @verb(options.Doctor)
-def doctor(given: options.Doctor) -> dict[str, Any]:
+def doctor() -> dict[str, Any]:
     """Versions, device, measured speed of bfloat16, free memory and disk, extras, modalities: name to finding."""
-    from data2vec2.commands.doctor import doctor
-
-    return doctor(given.device)

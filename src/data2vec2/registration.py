@@ -10,10 +10,10 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 
 def register_models() -> None:
@@ -40,18 +40,15 @@ class _AfterTransformers(MetaPathFinder):
     missing or its import fails, that takes its usual course and the finder stays for the next attempt.
     """
 
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         """Find `transformers`, with a loader that also registers; nothing for other modules."""
         if fullname != "transformers":
             return None
         others = [finder for finder in sys.meta_path if finder is not self and hasattr(finder, "find_spec")]
         found = (finder.find_spec(fullname, path, target) for finder in others)
         spec = next((spec for spec in found if spec is not None), None)
-        if spec is None or spec.loader is None:
+        if spec is None or (loader := spec.loader) is None:
             return spec
-        loader = spec.loader
 
         def exec_module(module: ModuleType) -> None:
             del loader.exec_module  # the class's own is back

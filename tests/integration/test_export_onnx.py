@@ -211,7 +211,7 @@ def test_texts(regression: bool, tokenizer: Path, tmp_path: Path, run_read_me: R
 
 def test_an_encoder_for_torch_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_read_me: ReadMe) -> None:
     tiny_encoder(tmp_path / "model")
-    monkeypatch.setattr(command, "check_onnx", lambda: pytest.fail("ONNX is not asked for"))
+    monkeypatch.setattr(onnx, "check_onnx", lambda: pytest.fail("ONNX is not asked for"))
     done = data2vec2.export(tmp_path / "model", tmp_path / "out", to="torch")
     assert done.what == "encoder"
     assert files(tmp_path / "out") == {"config.json", "preprocessor_config.json", "README.md", "model.pt2"}
@@ -230,8 +230,8 @@ def test_int8_of_an_encoder_of_pictures(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_a_difference_writes_nothing(classifier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "export_program", lambda model, config: None)
-    monkeypatch.setattr(command, "write_onnx", lambda program, names, path: None)
+    monkeypatch.setattr(onnx, "export_program", lambda model, config: None)
+    monkeypatch.setattr(onnx, "write_onnx", lambda program, names, path: None)
 
     class Wrong:
         def __init__(self, *_: object) -> None: ...
@@ -239,7 +239,7 @@ def test_a_difference_writes_nothing(classifier: Path, tmp_path: Path, monkeypat
         def run(self, inputs: onnx.Inputs) -> tuple[torch.Tensor, ...]:
             return (torch.full((len(next(iter(inputs.values()))), 10), torch.nan),)
 
-    monkeypatch.setattr(command, "OnnxRunner", Wrong)
+    monkeypatch.setattr(onnx, "OnnxRunner", Wrong)
     with pytest.raises(UserError, match="differs from PyTorch by nan for inputs"):
         data2vec2.export(classifier, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -51,7 +51,7 @@ def helpers_of(run: Path) -> list[int]:
             command = status.with_name("cmdline").read_bytes()
         except OSError:  # it has ended meanwhile
             continue
-        if lines["PPid"] == parent and b"help_pretrain" in command:
+        if lines["PPid"] == parent and b"help_run" in command:
             found.append(int(status.parent.name))
     return found
 

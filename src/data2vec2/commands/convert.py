@@ -41,14 +41,8 @@ def convert(given: Convert) -> Converted:
         config = read_config(original.kind, cfg, original.vocabulary)
     except (ValueError, TypeError) as error:
         raise UserError(f"the configuration in {described} can't be used: {error}") from error
-    write_folder(
-        original,
-        source,
-        config,
-        out,
-        weights=given.weights,
-        vocabulary=Path(given.vocabulary) if given.vocabulary else None,
-        classes=Path(given.classes) if given.classes else None,
-    )
+    asked = {"vocabulary": given.vocabulary, "classes": given.classes}
+    beside = {name: Path(path) if path else None for name, path in asked.items()}
+    write_folder(original, source, config, out, weights=given.weights, **beside)
     what = "encoder" if original.stage == "pretraining" else original.stage
     return Converted(out=out, kind=original.kind, what=what, dropped=original.dropped)

@@ -13,30 +13,27 @@ from typing import Any
 
 import torch
 
+from data2vec2.commands.options import Doctor
 from data2vec2.modalities import specs
 from data2vec2.training.device import bfloat16_speedup, choose_device, free_memory
 from data2vec2.version import __version__
 
 PACKAGES = ("torch", "numpy", "transformers", "safetensors", "pillow", "scikit-learn", "matplotlib", "tyro", "rich")
-EXTRAS = {"track": "tensorboard"}
-"""Extra to the module that it brings."""
 
 
-def doctor(device: str = "auto") -> dict[str, Any]:
+def doctor(given: Doctor) -> dict[str, Any]:
     """Versions, device, measured speed of bfloat16, free memory and disk, extras: name to finding."""
-    chosen = choose_device(device)
-    found = environment()
+    chosen = choose_device(given.device)
+    found = environment() | {"device": str(chosen)}
     found.pop("command")
-    found["device"] = str(chosen)
     if chosen.type != "mps":
         side = 4096 if chosen.type == "cuda" else 512
         x = torch.randn(side, side, device=chosen, requires_grad=True)
         found["bfloat16 products, times as fast as float32"] = round(bfloat16_speedup(lambda: (x @ x).sum(), chosen), 2)
     found["free memory (GiB)"] = round(free_memory(chosen) / 2**30, 1)
     found["free disk here (GiB)"] = round(shutil.disk_usage(Path.cwd()).free / 2**30, 1)
-    for extra, module in EXTRAS.items():
-        there = importlib.util.find_spec(module) is not None
-        found[f"extra {extra}"] = "installed" if there else f"missing: pip install 'data2vec2[{extra}]'"
+    tracks = importlib.util.find_spec("tensorboard") is not None
+    found["extra track"] = "installed" if tracks else "missing: pip install 'data2vec2[track]'"
     found["modalities"] = ", ".join(specs())
     found["torch compiled for CUDA"] = torch.version.cuda or "no"
     return found

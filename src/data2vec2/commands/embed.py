@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -10,11 +9,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from rich.progress import track
 
-from data2vec2.commands.evaluate import named_columns
+from data2vec2.commands.evaluate import listed, named_columns
 from data2vec2.commands.options import Embed, paths_of
+from data2vec2.config.tree import require
 from data2vec2.data.reader import MAX_LISTED, Chunk, Skipped, stream
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
@@ -22,7 +21,7 @@ from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_encoder
 from data2vec2.interop.table import FeatureTable, check_out
 from data2vec2.modalities.data import Columns, Log, ModelInfo
-from data2vec2.modalities.tools import EmbedOptions, Tools, tools_of
+from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools, tools_of
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 from data2vec2.version import __version__
@@ -59,25 +58,27 @@ def embed(given: Embed) -> Embedded:
     parts = _parts(given.data, given.part, tools, columns, say)
     dim, skipped = info.model.encoder.embed_dim, Skipped(sum(map(len, parts.values())), max_bad=1)
     tagged = any(records.tags is not None for records in parts.values())
-    about = {"model": str(given.model), "layer": layer, "pool": pool, **feed.about, "dim": dim, "versions": _versions()}
+    versions = {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
+    about = {"model": str(given.model), "layer": layer, "pool": pool, **feed.about, "dim": dim, "versions": versions}
+    kept: dict[str, Any] = {"dense": pool == "none", "tagged": tagged, "about": about, "more": feed.columns}
     encoder.to(torch_device)
     with (
         whole_file(out, exclusive=not overwrite) as file,
-        FeatureTable(
-            file, dim, given.dtype, dense=pool == "none", tagged=tagged, about=about, more=feed.columns
-        ) as table,
+        FeatureTable(file, dim, given.dtype, **kept) as table,
     ):
         for name, records in parts.items():
-            chunks = stream(records, feed.open(records), batch)
-            for chunk in _shown(chunks, len(records), batch, f"encoding {name}"):
+            chunks, to = stream(records, feed.open(records), batch), console()
+            shown: dict[str, Any] = {"console": to, "transient": True, "disable": not to.is_terminal}
+            for chunk in track(chunks, f"encoding {name}", -(-len(records) // batch), **shown):
                 skipped.add(chunk.bad.values())
                 if chunk.good:
                     rows = feed.features(encoder, list(chunk.good.values()), torch_device)
-                    _add(table, name, records, chunk, rows, feed.cells(records, chunk.good, rows))
+                    _add(table, name, records, chunk, feed, rows)
+        left_out = listed(skipped, MAX_LISTED)
         if not table.num_rows:
-            raise UserError(f"none of {skipped.total} {many} can be used: {_listed(skipped) or 'there are none'}")
-    if skipped.reasons:
-        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {_listed(skipped)}")
+            raise UserError(f"none of {skipped.total} {many} can be used: {left_out or 'there are none'}")
+    if left_out:
+        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {left_out}")
     return Embedded(out, table.num_rows, dim, skipped.reasons, info.kind)
 
 
@@ -86,19 +87,12 @@ def _checked(info: ModelInfo, layer: int | None, pool: Pool, batch: int | None) 
     encoder = info.model.encoder
     depth = encoder.prenet_depth + encoder.depth
     layer = depth if layer is None else layer
-    if not 0 <= layer <= depth:
-        raise UsageError(f"--layer is {layer}; it must be 1 to {depth} for a block of this model, or 0 for its stem")
-    if pool not in get_args(Pool):
-        raise UsageError(f"--pool is {pool!r}; it must be one of {', '.join(get_args(Pool))}")
+    require(0 <= layer <= depth, "--layer", layer, f"1 to {depth} for a block of this model, or 0 for its stem")
+    require(pool in get_args(Pool), "--pool", pool, f"one of {', '.join(get_args(Pool))}")
     if layer == 0 and pool == "cls":
         raise UsageError("--layer 0 has patches only; --pool cls needs a block, so give a layer from 1 on")
-    if batch is not None and batch < 1:
-        raise UsageError(f"--batch is {batch}; it must be at least 1")
+    require(batch is None or batch >= 1, "--batch", batch, "at least 1")
     return layer
-
-
-def _versions() -> dict[str, str]:
-    return {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
 
 
 def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> dict[str, Records]:
@@ -119,37 +113,16 @@ def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> di
     return found if part == "all" else {part: found[part]}
 
 
-def _add(
-    table: FeatureTable,
-    part: str,
-    records: Records,
-    chunk: Chunk,
-    features: list[NDArray[np.float32]],
-    cells: dict[str, list[Any]],
-) -> None:
+def _add(table: FeatureTable, part: str, records: Records, chunk: Chunk, feed: Feed, rows: list[Row]) -> None:
     """Write a chunk's rows; `UserError` if a feature is no number that the table can hold."""
     names = [records.names[index] for index in chunk.good]
-    for name, row in zip(names, features, strict=True):
+    for name, row in zip(names, rows, strict=True):
         if not np.abs(row).max() <= table.largest:
             raise UserError(f"a feature of {name} is beyond the range of the table's numbers; try --dtype float32")
-    labels: list[Any] = []
-    for index in chunk.good:
-        if records.tags is not None:
-            labels.append([records.classes[place] for place in np.flatnonzero(records.tags[index])])
-        else:
-            label = int(records.labels[index])
-            labels.append(records.classes[label] if label >= 0 else None)
-    table.add(part, names, labels, features, cells)
-
-
-def _shown(chunks: Iterable[Chunk], total: int, batch: int, what: str) -> Iterable[Chunk]:
-    """The same chunks, with a bar on a terminal."""
-    to = console()
-    return track(chunks, what, -(-total // batch), console=to, transient=True, disable=not to.is_terminal)
-
-
-def _listed(skipped: Skipped) -> str:
-    """Counts by reason, and a line for each of the first samples."""
-    lines = [f"\n  {name}: {reason}" for name, reason in list(skipped.reasons.items())[:MAX_LISTED]]
-    more = f"\n  and {len(skipped.reasons) - MAX_LISTED} more" if len(skipped.reasons) > MAX_LISTED else ""
-    return skipped.summary() + "".join(lines) + more
+    if records.tags is not None:
+        has_NC = records.tags[list(chunk.good)]
+        labels: list[Any] = [[records.classes[place] for place in np.flatnonzero(has_C)] for has_C in has_NC]
+    else:
+        known = records.labels[list(chunk.good)].tolist()
+        labels = [records.classes[label] if label >= 0 else None for label in known]
+    table.add(part, names, labels, rows, feed.cells(records, chunk.good, rows))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,17 +15,18 @@ import torch
 
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
-from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates
+from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.tree import require
 from data2vec2.data.reader import Skipped
-from data2vec2.data.records import Records, held_out
+from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.probes import Curve, draws, low_label_curve
 from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
 from data2vec2.interop.folder import export_of, load_encoder, read_export
 from data2vec2.modalities import finetune_config
-from data2vec2.modalities.data import Columns
+from data2vec2.modalities.data import Columns, Log
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_report
@@ -40,25 +41,21 @@ NAMED = 20
 """At most so many samples that can't be read are named."""
 
 
-def evaluate_any(given: Evaluate) -> Scores | dict[str, Any]:
-    """Scores of probes, or of a recogniser of speech its error rates."""
+def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
+    """Scores of probes, or of a recogniser of speech its error rates, and the same as plain text."""
     if read_export(export_of(Path(given.model)))[0].letters is not None:
-        return evaluate_recognizer(given)
+        rates = evaluate_recognizer(given)
+        return rates, format_error_rates(rates)
     for name in ("decoder", "beam", "lm"):
         if getattr(given, name) is not None:
             raise UsageError(f"--{name} is for models of finetune ctc, and {given.model} holds another")
-    return evaluate(given)
-
-
-def format_any(found: Scores | dict[str, Any]) -> str:
-    """Either as plain text."""
-    return format_error_rates(found) if isinstance(found, dict) else format_scores(found)
+    scores = evaluate(given)
+    return scores, format_scores(scores)
 
 
 def evaluate(given: Evaluate) -> Scores:
     """Accuracy of probes on frozen features, beside three baselines."""
-    if given.max_samples < 2:
-        raise UsageError(f"--max-samples is {given.max_samples}; it must be at least 2")
+    require(given.max_samples >= 2, "--max-samples", given.max_samples, "at least 2")
     tuning = finetune_config(given.finetune) if isinstance(given.finetune, str) else given.finetune
     model, data, say = Path(given.model), Path(given.data), console().print
     test, seed, probes, labels = Path(given.test) if given.test else None, given.seed, given.probes, given.labels
@@ -66,46 +63,39 @@ def evaluate(given: Evaluate) -> Scores:
     encoder, info = load_encoder(export_of(model))
     torch_device, tools = choose_device(given.device), tools_of(info.kind)
     columns = named_columns(tools, given.text_columns, given.label_column)
-    train, held, part = _parts(data, test, seed, run, tools, columns)
+    train, held, part = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
-    used = [
-        (tools.reader(r, info.model, info.data, seed), labelled(r.labels, given.max_samples)) for r in (train, held)
-    ]
-    phones = tools.token_probe(data, used[0][0], used[1][0]) if "phones" in probes else None
+    learned, asked = (
+        (tools.reader(records, info.model, info.data, seed), labelled(records.labels, given.max_samples))
+        for records in (train, held)
+    )
+    phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
     if run:
         tools.check_beside(test or data)
-    _check_labels(data, used[0], used[1], labels, probes, tools)
+    _check_labels(given, learned, asked, tools)
     many = tools.words.many
-    say(f"evaluating on {len(used[1][1]):,} {many} ({part} part), with the labels of {len(used[0][1]):,}")
+    say(f"evaluating on {len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}")
     torch.manual_seed(seed)
     untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
-    encoder, skipped = encoder.to(torch_device), Skipped(sum(len(samples) for _, samples in used), max_bad=1.0)
-    scores = score(
-        encoder,
-        untrained,
-        used[0],
-        used[1],
-        tools.normalise(info.data, torch_device),
-        torch_device,
-        part,
-        raw=(tools.words.raw, tools.raw_features),
-        phones=phones,
-        probes=probes,
-        labels=labels,
-        seeds=given.seeds,
-        seed=seed,
-        log=say,
-        note=skipped.add,
-    )
-    scores = replace(scores, skipped=_listed(skipped, many, say))
+    encoder, skipped = encoder.to(torch_device), Skipped(len(learned[1]) + len(asked[1]), max_bad=1.0)
+    how: dict[str, Any] = {"phones": phones, "probes": probes, "labels": labels, "seeds": given.seeds, "seed": seed}
+    raw, normalise = (tools.words.raw, tools.raw_features), tools.normalise(info.data, torch_device)
+    how |= {"raw": raw, "log": say, "note": skipped.add}
+    scores = score(encoder, untrained, learned, asked, normalise, torch_device, part, **how)
+    if skipped.reasons:
+        say(f"{len(skipped.reasons)} {many} could not be read and are left out: {listed(skipped, NAMED)}")
+    scores = replace(scores, skipped=dict(Counter(skipped.reasons.values()).most_common()))
     if tuning is not None:
-        tuned = finetune_curves(model, data, tuning, labels, draws(given.seeds, seed), given.device, say)
-        scores = replace(scores, curves=(*scores.curves, *tuned))
+        for name in (MODEL, RANDOM):
+            train_config = replace(tuning.train, device=given.device)
+            config = replace(tuning, from_scratch=name == RANDOM, train=train_config)
+            tuned = finetune_curve(name, model, data, config, labels, draws(given.seeds, seed), say)
+            scores = replace(scores, curves=(*scores.curves, tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
     elif run:
-        tools.write_gallery(run, encoder, used[1], info, torch_device, test or data)
+        tools.write_gallery(run, encoder, asked, info, torch_device, test or data)
         RunFolder(run).write_json("scores.json", scores.to_dict())
         write_report(run)
     return scores
@@ -114,43 +104,37 @@ def evaluate(given: Evaluate) -> Scores:
 def format_scores(scores: Scores) -> str:
     """Scores as plain text, in percent; of low-label curves the mean and half of the 95 % interval."""
 
-    def percent(value: float | None, width: int) -> str:
-        return f"{'n/a' if value is None else f'{100 * value:.1f}':>{width}}"
+    def percent(value: float | None) -> str:
+        return "n/a" if value is None else f"{100 * value:.1f}"
 
-    width = max(len(row.features) for row in scores.rows)
-    titles = {probe: "kNN" if probe == "knn" else probe for probe in PROBES}
-    columns = [(probe, max(5, len(titles[probe]))) for probe in scores.probes]
-    lines = ["  ".join([f"{'features':<{width}}", *(f"{titles[probe]:>{size}}" for probe, size in columns)])]
-    lines += [
-        "  ".join([f"{row.features:<{width}}", *(percent(getattr(row, probe), size) for probe, size in columns)])
-        for row in scores.rows
-    ]
-    if scores.curves:
-        lines += ["", "  ".join([f"{'labels a class':<{width + 10}}", *(f"{n:>12,}" for n in scores.curves[0].labels)])]
+    titles = ["features", *("kNN" if probe == "knn" else probe for probe in scores.probes)]
+    rows = [[row.features, *(percent(getattr(row, probe)) for probe in scores.probes)] for row in scores.rows]
+    shown, width = _table([titles, *rows], 5), max(len(row.features) for row in scores.rows)
+    curves = [["labels a class", *(f"{count:,}" for curve in scores.curves[:1] for count in curve.labels)]]
     for curve in scores.curves:
-        cells = [
-            f"{100 * mean:.1f}" + (f" ±{50 * (high - low):.1f}" if curve.draws > 1 else "")
-            for mean, low, high in zip(curve.mean, curve.low, curve.high, strict=True)
-        ]
-        lines += ["  ".join([f"{curve.features:<{width}} {curve.probe:>9}", *(f"{cell:>12}" for cell in cells)])]
-    return "\n".join(lines)
+        points = zip(curve.mean, curve.low, curve.high, strict=True)
+        half = " ±{:.1f}" if curve.draws > 1 else ""
+        cells = [percent(mean) + half.format(50 * (high - low)) for mean, low, high in points]
+        curves.append([f"{curve.features:<{width}} {curve.probe:>9}", *cells])
+    return f"{shown}\n\n{_table(curves, 12)}" if scores.curves else shown
 
 
-def _listed(skipped: Skipped, plural: str, say: Callable[[str], None]) -> dict[str, int]:
-    """Say what could not be read, if anything; returns how much of it, by reason."""
-    if not skipped.reasons:
-        return {}
-    say(f"{len(skipped.reasons)} {plural} could not be read and are left out: {skipped.summary()}")
-    for name, reason in list(skipped.reasons.items())[:NAMED]:
-        say(f"  {name}: {reason}")
-    return dict(Counter(skipped.reasons.values()).most_common())
+def _table(rows: Sequence[Sequence[str]], least: int) -> str:
+    """Rows as lines: the first column to the left, all others, at least so wide, to the right."""
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+    forms = [f"<{first}", *(f">{max(least, width)}" for width in others)]
+    return "\n".join("  ".join(format(*cell) for cell in zip(row, forms, strict=True)) for row in rows)
+
+
+def listed(skipped: Skipped, limit: int) -> str:
+    """What could not be read: counts by reason, and a line for each of the first samples."""
+    lines = [f"\n  {name}: {reason}" for name, reason in list(skipped.reasons.items())[:limit]]
+    more = f"\n  and {len(skipped.reasons) - limit} more" if len(skipped.reasons) > limit else ""
+    return skipped.summary() + "".join(lines) + more
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: Path, part: str) -> FinetuneConfig:
-    """With the columns that were named.
-
-    `UsageError` for a recipe that is not for classes of what the model is of; `UserError` for another part than test.
-    """
+    """With the columns that were named; refuses a recipe for anything else, and DATA without a test part."""
     recipes = tools.spec.finetune.get("classify", {})
     if config.recipe not in recipes:
         known = ", ".join(recipes) or "none"
@@ -160,10 +144,9 @@ def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data
     return replace(config, data=tools.with_columns(config.data, columns)) if columns else config
 
 
-def _check_labels(
-    data: Path, train: Samples, test: Samples, labels: Sequence[int], probes: Sequence[str], tools: Tools
-) -> None:
+def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) -> None:
     """`UserError` if there are too few labels for what was asked (the probe of phones has its own)."""
+    data, labels, probes = Path(given.data), given.labels, given.probes
     if others := [probe for probe in probes if probe not in tools.spec.probes]:
         known = ",".join(tools.spec.probes)
         wrong = UserError if others[0] in PROBES else UsageError
@@ -185,64 +168,40 @@ def _check_labels(
 
 def named_columns(tools: Tools, text: Sequence[str], label: str | None) -> Columns:
     """Columns of tables that a user named; `UsageError` for data that are no tables."""
-    columns = Columns(text=tuple(text), label=label)
+    columns, kind = Columns(text=tuple(text), label=label), tools.spec.name
     if columns and not tools.words.columns:
-        raise UsageError(
-            f"--text-columns and --label-column are for models of text, and this is one of {tools.spec.name}"
-        )
+        raise UsageError(f"--text-columns and --label-column are for models of text, and this is one of {kind}")
     return columns
 
 
-def _parts(
-    data: Path, test: Path | None, seed: int, run: Path | None, tools: Tools, columns: Columns
-) -> tuple[Records, Records, str]:
+def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
+    data, test = Path(given.data), Path(given.test) if given.test else None
     parts = tools.open_labelled(data, columns, "classes")
     if test is not None:
-        held = tools.open_labelled(test, columns, "classes")
-        records = held.test or held.val or held.train
+        _, records = scored_part(tools.open_labelled(test, columns, "classes"))
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
         return parts.train, records, "named test"
-    if parts.test is not None:
-        return parts.train, parts.test, "test"
-    if parts.val is not None:
-        return parts.train, parts.val, "validation"
-    held_out_by_run = np.isin(parts.train.names, json.loads((run / SPLIT).read_text())["validation"] if run else [])
-    if held_out_by_run.sum() >= MIN_HELD_OUT:
-        train, unseen = (parts.train.select(np.flatnonzero(part)) for part in (~held_out_by_run, held_out_by_run))
-        return train, unseen, "held-out"
-    train, split = held_out(parts, None, VAL_FRACTION, seed)
-    if split is None:
+    train, held, part = learned_and_scored(parts, given.seed, run)
+    if held is None:
         raise UserError(f"{data} has {len(train)} samples, too few to split; name others with --test")
-    return train, split, "split-off"
+    return train, held, part
 
 
-def finetune_curves(
-    model: Path,
-    data: Path,
-    config: FinetuneConfig,
-    labels: Sequence[int],
-    seeds: Sequence[int],
-    device: str,
-    log: Callable[[str], None],
-) -> list[Curve]:
-    """The curves from `model` and from scratch."""
-    return [
-        finetune_curve(name, model, data, replace(config, from_scratch=name == RANDOM), labels, seeds, device, log)
-        for name in (MODEL, RANDOM)
-    ]
+def learned_and_scored(parts: Parts, seed: int, run: Path | None) -> tuple[Records, Records | None, str]:
+    """Records to learn from, others to score on, and which part those are; none where there are too few to split."""
+    part, held = scored_part(parts)
+    if held is not parts.train:
+        return parts.train, held, part
+    kept = np.isin(held.names, json.loads((run / SPLIT).read_text())["validation"] if run else [])
+    if kept.sum() >= MIN_HELD_OUT:
+        return held.select(np.flatnonzero(~kept)), held.select(np.flatnonzero(kept)), "held-out"
+    return *held_out(parts, None, VAL_FRACTION, seed), "split-off"
 
 
 def finetune_curve(
-    name: str,
-    model: Path,
-    data: Path,
-    config: FinetuneConfig,
-    labels: Sequence[int],
-    seeds: Sequence[int],
-    device: str,
-    log: Callable[[str], None],
+    name: str, model: Path, data: Path, config: FinetuneConfig, labels: Sequence[int], seeds: Sequence[int], log: Log
 ) -> Curve:
     """Accuracy on DATA's test part after fine-tuning with few labels a class.
 
@@ -252,7 +211,7 @@ def finetune_curve(
 
     def accuracy(count: int, seed: int) -> float:
         log(f"fine-tuning from {name}: {count} labels a class, seed {seed}")
-        train = replace(config.train, seed=seed, device=device, eval_every=0)
+        train = replace(config.train, seed=seed, eval_every=0)
         limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
         with TemporaryDirectory() as folder:
             run = Path(folder) / "run"

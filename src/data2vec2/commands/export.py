@@ -13,32 +13,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.evaluate import named_columns
+from data2vec2.commands.evaluate import learned_and_scored, named_columns
 from data2vec2.commands.options import Export
+from data2vec2.commands.transcribe import at_most, scored_part
 from data2vec2.data.reader import Reader
-from data2vec2.data.records import Parts, Records, held_out, labelled_records
+from data2vec2.data.records import Parts, Records, labelled_records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.features import Inputs as Read
-from data2vec2.evaluation.features import LabelledFeatures, features_of, labelled
+from data2vec2.evaluation.features import features_of, labelled
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import whole_folder
+from data2vec2.interop import onnx
 from data2vec2.interop.card import portable_card
 from data2vec2.interop.folder import export_of, load_model
-from data2vec2.interop.onnx import (
-    INT8,
-    ONNX,
-    TORCH,
-    OnnxRunner,
-    check_onnx,
-    export_program,
-    largest_difference,
-    output_names,
-    portable,
-    program_runner,
-    write_int8,
-    write_onnx,
-)
 from data2vec2.modalities.audio.speech import score, with_transcript
 from data2vec2.modalities.data import Labels, ModelInfo
 from data2vec2.modalities.interop import PROCESSOR, AnyModel, Inputs
@@ -48,8 +36,6 @@ from data2vec2.training.progress import console
 To = Literal["onnx", "torch"]
 TOLERANCE = 1e-4
 """Largest difference from PyTorch; of models that give numbers, in multiples of the largest number."""
-
-
 BATCHES = (1, 2, 5)
 """Sizes of the batches that are compared with PyTorch."""
 CONSIDERED = 64
@@ -114,7 +100,7 @@ def export(given: Export) -> Exported:
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists; give a new folder")
     if to == "onnx":
-        check_onnx()
+        onnx.check_onnx()
     loaded, info = load_model(source)
     tools = tools_of(info.kind)
     columns, demo = named_columns(tools, given.text_columns, given.label_column), tools.spec.demo
@@ -127,8 +113,8 @@ def export(given: Export) -> Exported:
         difference = _write_checked(loaded, info, new, to, parts)
         scores = None
         if int8:
-            write_int8(new / ONNX, new / INT8)
-            float32, eight = (OnnxRunner(new / name, info, loaded) for name in (ONNX, INT8))
+            onnx.write_int8(new / onnx.ONNX, new / onnx.INT8)
+            float32, eight = (onnx.OnnxRunner(new / name, info, loaded) for name in (onnx.ONNX, onnx.INT8))
             scores = int8_scores(float32, eight, info, parts)
         for name in ("config.json", PROCESSOR, *tools.interop.files):
             if (source / name).is_file():
@@ -140,19 +126,19 @@ def export(given: Export) -> Exported:
 
 def _write_checked(model: AnyModel, info: ModelInfo, folder: Path, to: To, parts: Parts) -> float:
     """Write the program; returns its largest difference from PyTorch, and raises `UserError` if that is too large."""
-    program = export_program(model, info)
+    program = onnx.export_program(model, info)
     if to == "onnx":
-        write_onnx(program, output_names(model), folder / ONNX)
-        run: Callable[[Inputs], tuple[Tensor, ...]] = OnnxRunner(folder / ONNX, info, model).run
+        onnx.write_onnx(program, onnx.output_names(model), folder / onnx.ONNX)
+        run: Callable[[Inputs], tuple[Tensor, ...]] = onnx.OnnxRunner(folder / onnx.ONNX, info, model).run
     else:
-        torch.export.save(program, folder / TORCH)
-        run = program_runner(folder / TORCH)
-    original, largest = portable(model, info), 0.0
+        torch.export.save(program, folder / onnx.TORCH)
+        run = onnx.program_runner(folder / onnx.TORCH)
+    original, largest = onnx.portable(model, info), 0.0
     for inputs in check_batches(info, parts.train):
         with torch.no_grad():
             expected = original(**inputs)
         scale = max(1.0, float(expected[0].abs().max())) if info.regression else 1.0
-        found, shape = largest_difference(run(inputs), expected) / scale, tuple(next(iter(inputs.values())).shape)
+        found, shape = onnx.largest_difference(run(inputs), expected) / scale, tuple(next(iter(inputs.values())).shape)
         console().print(f"inputs {shape}: difference from PyTorch {found:.1e}")
         if not found <= TOLERANCE:  # nor not a number
             raise UserError(f"the program differs from PyTorch by {found:.1e} for inputs {shape}; nothing was written")
@@ -163,7 +149,7 @@ def _write_checked(model: AnyModel, info: ModelInfo, folder: Path, to: To, parts
 def check_batches(info: ModelInfo, records: Records) -> Iterator[Inputs]:
     """Batches of different sizes and lengths, filled up where these differ; few samples are taken several times."""
     tools = tools_of(info.kind)
-    reader = tools.reader(_spread(records, CONSIDERED), info.model, info.data, seed=0)
+    reader = tools.reader(at_most(CONSIDERED, records), info.model, info.data, seed=0)
     places, limit = tools.quick(reader)
     chosen = places[np.arange(sum(BATCHES)) * len(places) // sum(BATCHES)]
     normalise = tools.normalise(info.data, CPU)
@@ -174,13 +160,9 @@ def check_batches(info: ModelInfo, records: Records) -> Iterator[Inputs]:
         yield tools.interop.named(normalise(inputs), lengths_B)
 
 
-def int8_scores(float32: OnnxRunner, int8: OnnxRunner, info: ModelInfo, parts: Parts) -> Int8:
+def int8_scores(float32: onnx.OnnxRunner, int8: onnx.OnnxRunner, info: ModelInfo, parts: Parts) -> Int8:
     """Both on the test or validation part or on all of the data; `UserError` if these have not the model's labels."""
-    part, records = next(
-        (name, found)
-        for name, found in (("test", parts.test), ("validation", parts.val), ("whole", parts.train))
-        if found is not None
-    )
+    part, records = scored_part(parts)
     measure: str
     if info.letters is not None:
         measure, records = "cer", with_transcript(records)[0]
@@ -195,12 +177,12 @@ def int8_scores(float32: OnnxRunner, int8: OnnxRunner, info: ModelInfo, parts: P
         return _int8_of_features(float32, int8, info, parts)
     if not len(records):
         raise UserError(f"--int8 needs labels to measure its drop in score, and --data has none ({parts.description})")
-    records = _spread(records, MAX_SCORED)
+    records = at_most(MAX_SCORED, records)
     found32, found8 = (_score(runner, info, records, measure) for runner in (float32, int8))
     return Int8(measure=measure, float32=found32, int8=found8, samples=len(records), part=part)
 
 
-def _score(runner: OnnxRunner, info: ModelInfo, records: Records, measure: str) -> float:
+def _score(runner: onnx.OnnxRunner, info: ModelInfo, records: Records, measure: str) -> float:
     """Of the model behind `runner`."""
     if measure == "cer":
         return float(score(runner, info, records, CPU)[0].scores()["cer"])
@@ -211,13 +193,9 @@ def _score(runner: OnnxRunner, info: ModelInfo, records: Records, measure: str) 
     return headline(predict(runner, reader, kind.normalise(info.data, CPU), CPU))[measure]
 
 
-def _int8_of_features(float32: OnnxRunner, int8: OnnxRunner, info: ModelInfo, parts: Parts) -> Int8:
+def _int8_of_features(float32: onnx.OnnxRunner, int8: onnx.OnnxRunner, info: ModelInfo, parts: Parts) -> Int8:
     """Of an encoder: how well the labels of the training part name the classes of the other by its features."""
-    held, part = parts.test, "test"
-    train = parts.train
-    if held is None:
-        part = "validation" if parts.val is not None else "split-off"
-        train, held = held_out(parts, None, 0.2, seed=0)
+    train, held, part = learned_and_scored(parts, seed=0, run=None)
     both = [(records, labelled(records.labels, MAX_SCORED)) for records in (train, held) if records is not None]
     if len(both) < 2 or not all(len(samples) for _, samples in both):
         raise UserError(
@@ -226,20 +204,14 @@ def _int8_of_features(float32: OnnxRunner, int8: OnnxRunner, info: ModelInfo, pa
         )
     kind = tools_of(info.kind)
     normalise = kind.normalise(info.data, CPU)
+    readers = [(kind.reader(records, info.model, info.data, seed=0), samples) for records, samples in both]
 
-    def features(runner: OnnxRunner) -> list[LabelledFeatures]:
+    def accuracy(runner: onnx.OnnxRunner) -> float:
         def pooled(batch: Read) -> NDArray[np.float32]:
             return runner(normalise(batch.inputs), batch.lengths_B).numpy()  # type: ignore[no-any-return]
 
-        readers = [(kind.reader(records, info.model, info.data, seed=0), samples) for records, samples in both]
-        return [features_of(pooled, reader, samples) for reader, samples in readers]
+        known, asked = (features_of(pooled, reader, samples) for reader, samples in readers)
+        return knn_accuracy(known, asked)
 
-    found = [knn_accuracy(known, asked) for known, asked in (features(runner) for runner in (float32, int8))]
-    return Int8(measure="knn", float32=found[0], int8=found[1], samples=len(both[1][1]), part=part)
-
-
-def _spread(records: Records, limit: int) -> Records:
-    """At most so many, evenly spread."""
-    if len(records) <= limit:
-        return records
-    return records.select(np.arange(limit) * len(records) // limit)
+    samples = len(readers[1][1])
+    return Int8(measure="knn", float32=accuracy(float32), int8=accuracy(int8), samples=samples, part=part)

@@ -14,24 +14,18 @@ from torch import nn
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.runner import Opened, Training, help_run, keep_started, read_yaml, run_training
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
+from data2vec2.config.run import FinetuneConfig, fit_schedule
 from data2vec2.data.batch import Batches
 from data2vec2.data.reader import Skipped
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
-from data2vec2.modalities import (
-    finetune_config,
-    get_finetune_recipe,
-    is_file_name,
-    read_finetune_config,
-    specs,
-)
+from data2vec2.modalities import finetune_config, get_finetune_recipe, is_file_name, read_finetune_config, specs
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.jobs import FinetuneData, Job, Sized
+from data2vec2.modalities.jobs import Job, Sized
 from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import write_transcripts
@@ -47,15 +41,10 @@ def finetune(given: Finetune) -> Outcome:
     return run_training(training, asked, given.data, given)
 
 
-def help_finetune() -> Outcome:
-    """Compute a share of the gradients of another process's run."""
-    return help_run(Finetuning)
-
-
 class Finetuning(Training[FinetuneConfig]):
     """One task on the modality of a model."""
 
-    helper = "from data2vec2.commands.finetune import help_finetune; help_finetune()"
+    read = staticmethod(read_finetune_config)
 
     def __init__(self, model: str, task: str = "classify", from_scratch: bool = False) -> None:
         self.model_path, self.task_name, self.from_scratch = model, task, from_scratch
@@ -88,10 +77,6 @@ class Finetuning(Training[FinetuneConfig]):
         """The first of those for this task."""
         return next(iter(self.job.tools.spec.finetune[self.task_name]))
 
-    def read(self, values: Any) -> FinetuneConfig:
-        """The configuration in a nested dictionary."""
-        return read_finetune_config(values)
-
     def named(self, asked: FinetuneConfig | str) -> FinetuneConfig:
         """That of a recipe or a file."""
         config = finetune_config(asked) if isinstance(asked, str) else asked
@@ -100,7 +85,8 @@ class Finetuning(Training[FinetuneConfig]):
 
     def started(self, config: FinetuneConfig, data: Path, say: Log) -> FinetuneConfig:
         """With a warm-up, and updates in which the encoder is frozen, that fit the number of updates."""
-        planned = shortened(replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None))
+        config = replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
+        planned = fit_schedule(config, get_finetune_recipe(config.recipe))
         if (planned.optim, planned.task) != (config.optim, config.task):
             remark = "" if planned.from_scratch else planned.task.remark
             say(f"schedule: {config.train.updates:,} updates: warm-up {planned.optim.warmup_updates:,}{remark}")
@@ -108,7 +94,7 @@ class Finetuning(Training[FinetuneConfig]):
 
     def resumed(self, run: Path, asked: FinetuneConfig | str, flags: Sequence[str]) -> FinetuneConfig:
         """The run's own configuration, with what may change as asked."""
-        saved = read_yaml(run / CONFIG, read_finetune_config)
+        saved = read_yaml(run / CONFIG, self.read)
         recipe = asked if isinstance(asked, str) else asked.recipe
         if recipe != saved.recipe and not (recipe == self.default_recipe or is_file_name(recipe)):
             raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
@@ -118,36 +104,27 @@ class Finetuning(Training[FinetuneConfig]):
             raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
         self._check_recipe(saved)
         if not isinstance(asked, str):
-            saved = keep_started(saved, asked, shortened(asked))
+            saved = keep_started(saved, asked, fit_schedule(asked, get_finetune_recipe(asked.recipe)))
         changed = applied(saved, flags)
         return keep_started(saved, changed, changed)
 
     def _check_recipe(self, config: FinetuneConfig) -> None:
         recipes, kind = self.job.tools.spec.finetune[self.task_name], self.source[1].kind
+        there = f"there are {', '.join(recipes)}"
         if config.task.kind != kind:
-            raise UsageError(
-                f"{config.recipe} is a recipe for {config.task.kind}, and MODEL is one of {kind}; "
-                f"there are {', '.join(recipes)}"
-            )
+            raise UsageError(f"{config.recipe} is a recipe for {config.task.kind}, and MODEL is one of {kind}; {there}")
         if config.recipe not in recipes:
-            raise UsageError(f"{config.recipe} is not for this task; there are {', '.join(recipes)}")
+            raise UsageError(f"{config.recipe} is not for this task; {there}")
 
     def opened(self, config: FinetuneConfig, data: Path, val: Path | None, say: Log | None) -> Opened[FinetuneConfig]:
         """Samples with targets, looked at; `more` has them with what the model will be."""
         config, info = self.job.completed(replace(config, weights=self.weights), self.source[1])
-        found, skipped = self.job.open(config, info, data, val), None
+        found, words = self.job.open(config, info, data, val), self.job.tools.words
+        unit, in_memory = words.finetune_unit or words.unit, self.job.in_memory(found, config)
         if say:
             say(f"data: {data}: {found.description}")
-            skipped = self.job.look(found, config, say)
-        return Opened(
-            config=config,
-            train=found.train,
-            val=found.val,
-            skipped=skipped or Skipped(len(found.train.records), 1.0),
-            description=found.description,
-            in_memory=self.job.in_memory(found, config),
-            more=(info, found),
-        )
+        skipped = self.job.look(found, config, say) if say else Skipped(len(found.train.records), 1.0)
+        return Opened(config, found.train, found.val, skipped, found.description, unit, in_memory, (info, found))
 
     def built(self, data: Opened[FinetuneConfig], device: torch.device) -> nn.Module:
         """The encoder with a head, with the source's weights or random ones."""
@@ -167,11 +144,6 @@ class Finetuning(Training[FinetuneConfig]):
         info, found = data.more
         return self.job.task(model, data.config, info, found, context)
 
-    def unit(self, config: FinetuneConfig) -> str:
-        """As the modality has it."""
-        words = self.job.tools.words
-        return words.finetune_unit or words.unit
-
     def explain(self, model: nn.Module, data: Opened[FinetuneConfig], say: Log) -> None:
         """Sizes."""
         start, found = "from random initialisation" if data.config.from_scratch else "pre-trained", data.more[1]
@@ -189,9 +161,7 @@ class Finetuning(Training[FinetuneConfig]):
 
         On the test part, or where there is none on the validation part: scores.json, mistakes.npz, transcripts.jsonl.
         """
-        config = data.config
-        info: ModelInfo = data.more[0]
-        found: FinetuneData = data.more[1]
+        config, (info, found) = data.config, data.more
         if best := Best(run.path).load():
             model.load_state_dict(best.groups["model"])
         step, device = best.step if best else config.train.updates, next(model.parameters()).device
@@ -223,14 +193,3 @@ def check_data(run: Path, task: str, model: Path, data: Path, val: Path | None) 
         raise UserError(
             f"the data has changed since {run} was trained; resume with the same data, or start a new sweep"
         )
-
-
-def shortened(config: FinetuneConfig) -> FinetuneConfig:
-    """Warm-up and freezing as much shorter as the run is shorter than the recipe's, unless they were set."""
-    recipe = get_finetune_recipe(config.recipe)
-    ratio = config.train.updates / recipe.train.updates
-    if ratio >= 1:
-        return config
-    if config.optim.warmup_updates == recipe.optim.warmup_updates:
-        config = replace(config, optim=replace(config.optim, warmup_updates=round(ratio * recipe.optim.warmup_updates)))
-    return replace(config, task=config.task.shortened(recipe.task, ratio))

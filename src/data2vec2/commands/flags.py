@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import typing
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
@@ -16,6 +17,7 @@ from data2vec2.errors import UsageError
 from data2vec2.modalities import kinds
 
 C = TypeVar("C", RunConfig, FinetuneConfig)
+FLAT = (tyro.conf.AvoidSubcommands,)
 OWN = ("optim", "data", "train")
 """Sections of fine-tuning that are not the task's; the task's own stand without its name."""
 
@@ -25,23 +27,22 @@ def split(words: Sequence[str], config: type[RunConfig | FinetuneConfig]) -> tup
 
     `UsageError` for a field that does not exist, with the nearest one.
     """
-    known, flags, others, place = dict(_flags(config, "")), [], [], 0
-    while place < len(words):
-        name, _, value = words[place].partition("=")
+    known, flags, others, rest = dict(_flags(config, "")), list[str](), list[str](), deque(words)
+    while rest:
+        word = rest.popleft()
+        name, _, value = word.partition("=")
         if not name.startswith("--") or "." not in name:
-            others.append(words[place])
-            place += 1
+            others.append(word)
             continue
         key = name.replace("_", "-")
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             raise UsageError(f"unknown flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
         flags += [key, value] if value else [key]
-        place += 1
         wanted = 0 if value else known[key]
-        while place < len(words) and wanted and not words[place].startswith("--"):
-            flags.append(words[place])
-            place, wanted = place + 1, wanted - 1
+        while rest and wanted and not rest[0].startswith("--"):
+            flags.append(rest.popleft())
+            wanted -= 1
     return flags, others
 
 
@@ -51,7 +52,7 @@ def applied(config: C, flags: Sequence[str]) -> C:
         return config
     named = [_full(word, config) if word.startswith("--") else word for word in flags]
     prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
-    return tyro.cli(type(config), default=config, args=named, prog=prog, config=(tyro.conf.AvoidSubcommands,))
+    return tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT)
 
 
 def print_help(config: RunConfig | FinetuneConfig) -> None:
@@ -60,9 +61,7 @@ def print_help(config: RunConfig | FinetuneConfig) -> None:
     sections = {name: part for name, part in parts.items() if dataclasses.is_dataclass(part) and name != "task"}
     kind = dataclasses.make_dataclass("Fields", [(name, type(part)) for name, part in sections.items()])
     with suppress(SystemExit):
-        tyro.cli(
-            kind, default=kind(**sections), args=["--help"], prog="data2vec2 ...", config=(tyro.conf.AvoidSubcommands,)
-        )
+        tyro.cli(kind, default=kind(**sections), args=["--help"], prog="data2vec2 ...", config=FLAT)
 
 
 def _full(flag: str, config: RunConfig | FinetuneConfig) -> str:

@@ -16,6 +16,7 @@ import tyro
 from tyro.conf import Positional, arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from data2vec2.config.tree import require
 from data2vec2.errors import UsageError
 from data2vec2.evaluation.decoding import DecoderName
 
@@ -191,18 +192,15 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
     """Also score the untrained network and raw inputs."""
 
     def __post_init__(self) -> None:
-        if self.max_samples < 1:
-            raise UsageError(f"--max-samples is {self.max_samples}; it must be at least 1")
+        require(self.max_samples >= 1, "--max-samples", self.max_samples, "at least 1")
         if not self.probes:
             raise UsageError("--probes is empty; it must be some of knn, linear, attentive, phones")
         if any(count < 1 for count in self.labels) or list(self.labels) != sorted(set(self.labels)):
             raise UsageError(f"--labels is {','.join(map(str, self.labels))}; it must be numbers above 0, each larger")
-        if self.seeds < 1:
-            raise UsageError(f"--seeds is {self.seeds}; it must be at least 1")
+        require(self.seeds >= 1, "--seeds", self.seeds, "at least 1")
         if self.finetune is not None and not self.labels:
             raise UsageError("--finetune adds to the low-label curves; give --labels with it, as in --labels 10,100")
-        if self.seed < 0:
-            raise UsageError(f"--seed is {self.seed}; it must be 0 or more")
+        require(self.seed >= 0, "--seed", self.seed, "0 or more")
 
 
 @dataclass
@@ -254,12 +252,9 @@ class Predict(OnDevice):
     """Of tables of text: the column of texts, or the two that the model reads as a pair; none: by their usual names."""
 
     def __post_init__(self) -> None:
-        if self.top is not None and self.top < 1:
-            raise UsageError(f"--top is {self.top}; it must be at least 1")
-        if not 0 <= self.threshold <= 1:
-            raise UsageError(f"--threshold is {self.threshold}; it must be from 0 to 1")
-        if self.batch < 1:
-            raise UsageError(f"--batch is {self.batch}; it must be at least 1")
+        require(self.top is None or self.top >= 1, "--top", self.top, "at least 1")
+        require(0 <= self.threshold <= 1, "--threshold", self.threshold, "from 0 to 1")
+        require(self.batch >= 1, "--batch", self.batch, "at least 1")
 
 
 @dataclass
@@ -313,8 +308,7 @@ class Export(OfColumns):
     """Of onnx: also write model_int8.onnx, with matrices of 8 bits, and measure its drop in score; needs --data."""
 
     def __post_init__(self) -> None:
-        if self.to not in ("onnx", "torch"):
-            raise UsageError(f"--to is {self.to!r}; it must be onnx or torch")
+        require(self.to in ("onnx", "torch"), "--to", self.to, "onnx or torch")
         if self.int8 and self.to != "onnx":
             raise UsageError("--int8 is for --to onnx")
         if self.int8 and self.data is None:

@@ -43,10 +43,11 @@ def predict(given: Predict) -> Iterator[Prediction]:
     sources = tools.listed(paths, named_columns(tools, given.text_columns, None))
     classifier.to(torch_device)
 
-    def outputs(logits_BC: Tensor) -> Tensor:
-        if info.regression:
-            return logits_BC
-        return logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=-1)
+    def outputs(logits_BC: Tensor) -> NDArray[np.float32]:
+        if not info.regression:
+            logits_BC = logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=-1)
+        found: NDArray[np.float32] = logits_BC.float().cpu().numpy()
+        return found
 
     def said(probabilities_C: NDArray[np.float32]) -> dict[str, Any]:
         if info.regression:
@@ -68,10 +69,9 @@ def predict(given: Predict) -> Iterator[Prediction]:
                     yield Prediction(records.names[index], error=chunk.bad[index].reason)
 
     def several(inputs: Tensor, lengths_B: Tensor | None) -> list[NDArray[np.float32]]:
-        return list(outputs(classifier(inputs, lengths_B)).float().cpu().numpy())
+        return list(outputs(classifier(inputs, lengths_B)))
 
     def one(windows: Windowed) -> NDArray[np.float32]:
-        values: NDArray[np.float32] = outputs(long_logits(classifier, windows, torch_device)).float().cpu().numpy()
-        return values
+        return outputs(long_logits(classifier, windows, torch_device))
 
     return (prediction for records in sources for prediction in predictions(records))

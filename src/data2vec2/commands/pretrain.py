@@ -15,7 +15,7 @@ from torch import Tensor
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Pretrain
-from data2vec2.commands.runner import Opened, Training, help_run, keep_started, read_yaml, run_training
+from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
 from data2vec2.config.run import RunConfig, fit_schedule
 from data2vec2.data.batch import Batches
 from data2vec2.data.reader import Skipped
@@ -48,23 +48,14 @@ def pretrain(given: Pretrain) -> Outcome:
     return run_training(Pretraining(given.init_from), given.config, given.data, given)
 
 
-def help_pretrain() -> Outcome:
-    """Compute a share of the gradients of another process's run."""
-    return help_run(Pretraining)
-
-
 class Pretraining(Training[RunConfig]):
     """The data2vec 2.0 objective on samples of any modality."""
 
-    helper = "from data2vec2.commands.pretrain import help_pretrain; help_pretrain()"
+    read = staticmethod(read_run_config)
 
     def __init__(self, init_from: str | Path | None = None) -> None:
         """`init_from`: weights to start from, in place of those that the configuration names."""
         self.init_from = init_from
-
-    def read(self, values: Any) -> RunConfig:
-        """The configuration in a nested dictionary."""
-        return read_run_config(values)
 
     def named(self, asked: RunConfig | str) -> RunConfig:
         """That of a recipe or a file, with the weights that were asked for."""
@@ -86,7 +77,7 @@ class Pretraining(Training[RunConfig]):
 
     def resumed(self, run: Path, asked: RunConfig | str, flags: Sequence[str]) -> RunConfig:
         """The run's own configuration, with what may change as asked."""
-        saved = read_yaml(run / CONFIG, read_run_config)
+        saved = read_yaml(run / CONFIG, self.read)
         wanted = self.named(asked)
         if wanted.recipe != saved.recipe:
             raise UserError(f"the folder holds a run of {saved.recipe}, not of {wanted.recipe}")
@@ -114,10 +105,7 @@ class Pretraining(Training[RunConfig]):
             if skipped.add(found.bad, found.checked):
                 say(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
             say(f"data: {len(train):,} to train on, {len(held) if held else 0:,} held out for validation")
-        return Opened(
-            config=config, train=reader, val=readers[1], skipped=skipped, description=parts.description,
-            in_memory=reader.in_memory,
-        )  # fmt: skip
+        return Opened(config, reader, readers[1], skipped, parts.description, tools.words.unit, reader.in_memory)
 
     def built(self, data: Opened[RunConfig], device: torch.device) -> Data2Vec2:
         """Student, teacher and decoder."""
@@ -143,25 +131,18 @@ class Pretraining(Training[RunConfig]):
         normalise = _tools(data.config).normalise(data.config.data, context.device)
         return PretrainTask(model, data.config, data.train, data.val, normalise, context)
 
-    def unit(self, config: RunConfig) -> str:
-        """As the modality has it."""
-        return _tools(config).words.unit
-
     def explain(self, model: Any, data: Opened[RunConfig], say: Log) -> None:
         """Sizes and masks."""
         config, words, masks = data.config, _tools(data.config).words, data.config.model.masks
         tokens = int(np.prod(_tools(config).largest(config.model, config.data).grid))
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        say(
-            f"model: {trained:,} parameters to train; {tokens} tokens of {words.largest}, of which each of "
-            f"{masks.num_masks} masks keeps {num_kept(masks, tokens)}"
-        )
+        kept = f"each of {masks.num_masks} masks keeps {num_kept(masks, tokens)}"
+        say(f"model: {trained:,} parameters to train; {tokens} tokens of {words.largest}, of which {kept}")
 
     def show_first(self, data: Opened[RunConfig], say: Log) -> None:
         """Inputs and kept tokens."""
-        config = data.config
-        order, masks = data.train.order(config.train.batch_size), Masks(config.model.masks, data.train)
-        batch = Batches(data.train, order, [masks])[0]
+        config, order = data.config, data.train.order(data.config.train.batch_size)
+        batch = Batches(data.train, order, [Masks(config.model.masks, data.train)])[0]
         assert batch.keep_ids_NK is not None
         dtype = str(batch.inputs.dtype).removeprefix("torch.")
         say(f"first batch: {_tools(config).words.many} {tuple(batch.inputs.shape)} {dtype}")
@@ -177,13 +158,14 @@ class Pretraining(Training[RunConfig]):
 
     def finish(self, run: RunFolder, model: Any, data: Opened[RunConfig], log: Log) -> None:
         """Write the student's encoder as RUN/exported."""
-        config = data.config
-        info = ModelInfo(model=config.model, data=config.data)
-        export_model(model.student, info, run.path / "exported", model_card(config, data.description))
+        info, card = (
+            ModelInfo(model=data.config.model, data=data.config.data),
+            model_card(data.config, data.description),
+        )
+        export_model(model.student, info, run.path / "exported", card)
 
 
 def _tools(config: RunConfig) -> Tools:
-    """Those of the configuration's modality."""
     return tools_of(config.model.modality.kind)
 
 
@@ -230,18 +212,15 @@ def _weights(model: Data2Vec2, path: Path) -> tuple[dict[str, Tensor], str]:
             raise UserError(f"{path / 'model.safetensors'} can't be read: {error}") from error
         return pretrained_tensors(weights, read_beside(path)[1]), f"the export {path}"
     if path.suffix == ".pt" and path.is_file():
-        return _original(model, path), f"the original checkpoint {path}"
+        original, kind = read_original(path), model.config.modality.kind
+        if original.kind != kind:
+            raise UserError(f"{path} is a model of {original.kind}, and this recipe is for {kind}")
+        try:
+            found = our_tensors(model.config, original.student, original.ema)[0]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{path} does not fit this model: {error.args[0]}") from error
+        return found, f"the original checkpoint {path}"
     raise UserError(
         f"{path} is neither a run, nor an exported model, nor a .pt checkpoint of the original; there is nothing to "
         "start from"
     )
-
-
-def _original(model: Data2Vec2, path: Path) -> dict[str, Tensor]:
-    original, kind = read_original(path), model.config.modality.kind
-    if original.kind != kind:
-        raise UserError(f"{path} is a model of {original.kind}, and this recipe is for {kind}")
-    try:
-        return our_tensors(model.config, original.student, original.ema)[0]
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} does not fit this model: {error.args[0]}") from error

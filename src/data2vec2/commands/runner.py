@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -24,15 +24,8 @@ from data2vec2.modalities.data import Log
 from data2vec2.modalities.jobs import Sized
 from data2vec2.reporting.build import write_report
 from data2vec2.tasks import RunContext
+from data2vec2.training import device as devices
 from data2vec2.training.checkpoint import Checkpoint, list_checkpoints, load_newest
-from data2vec2.training.device import (
-    activation_bytes,
-    choose_device,
-    choose_precision,
-    cpu_threads,
-    fit_micro_batch,
-    free_memory,
-)
 from data2vec2.training.loop import Outcome, Task, train
 from data2vec2.training.optim import peak_lr
 from data2vec2.training.parallel import World, enlist, helping, is_helper, local_device, num_processes, recruit
@@ -41,25 +34,15 @@ from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
 
 C = TypeVar("C", RunConfig, FinetuneConfig)
 
-# What may differ between a run and its resumption: where and how the sums are made, not what they are.
-FREE_ON_RESUME = (
-    "train.processes",
-    "train.device",
-    "train.threads",
-    "train.precision",
-    "train.micro_batch",
-    "train.compile",
-    "train.log_every",
-    "train.eval_every",
-    "train.save_every",
-    "train.keep",
-    "data.max_bad",
-    "data.workers",
+FREE_ON_RESUME = {
+    *(f"train.{name}" for name in ("processes", "device", "threads", "precision", "micro_batch", "compile", "keep")),
+    *("train.log_every", "train.eval_every", "train.save_every", "data.max_bad", "data.workers"),
     "data.tokenizer",  # as far as it is the same one
-)
+}
+"""What may differ between a run and its resumption: where and how the sums are made, not what they are."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Opened(Generic[C]):
     """Opened, split and looked at data, and the configuration that they complete."""
 
@@ -68,6 +51,8 @@ class Opened(Generic[C]):
     val: Reader | None
     skipped: Skipped
     description: str
+    unit: str
+    """What a batch size counts."""
     in_memory: bool
     """Whether reading is so quick that it needs no processes of its own."""
     more: Any = None
@@ -77,12 +62,8 @@ class Opened(Generic[C]):
 class Training(ABC, Generic[C]):
     """What pre-training and fine-tuning do differently."""
 
-    helper: str
-    """Statement of Python that another process of the run executes (`help_run`)."""
-
-    @abstractmethod
-    def read(self, values: Any) -> C:
-        """The configuration in a nested dictionary."""
+    read: Callable[[Any], C]
+    """The configuration in a nested dictionary."""
 
     @abstractmethod
     def named(self, asked: C | str) -> C:
@@ -130,10 +111,6 @@ class Training(ABC, Generic[C]):
     def write_start(self, run: RunFolder, data: Opened[C]) -> None:
         """What else the folder says about the run before it begins."""
 
-    @abstractmethod
-    def unit(self, config: C) -> str:
-        """What a batch size counts."""
-
     def arguments(self) -> dict[str, Any]:
         """What a helper must know to make the same (JSON); also written into environment.json."""
         return {}
@@ -153,12 +130,12 @@ def run_training(training: Training[C], asked: C | str, data: str | Path, given:
         config = training.resumed(run.path, asked, given.flags)
     else:
         config = training.started(applied(training.named(asked), given.flags), data, say)
-    with cpu_threads(_placed(config.train).threads):
+    with devices.cpu_threads(_placed(config.train).threads):
         opened, model = _completed(training, config, data, val, say)
         if not (resume and list_checkpoints(run.checkpoints)):
             training.load(model, opened, say)
         training.explain(model, opened, say)
-        _say_plan(training, opened.config, say)
+        _say_plan(opened, say)
         if given.dry_run:
             training.show_first(opened, say)
             say(yaml.safe_dump(to_dict(opened.config), sort_keys=False).rstrip())
@@ -188,7 +165,7 @@ def _completed(training: Training[C], config: C, path: Path, val: Path | None, s
 
 def _placed(config: TrainConfig) -> TrainConfig:
     """The configuration with device, processes, and threads for each of them filled in."""
-    device = choose_device(config.device)
+    device = devices.choose_device(config.device)
     processes = num_processes(config.processes, device)
     threads = config.threads or max(1, torch.get_num_threads() // processes)
     return replace(config, device=str(device), processes=processes, threads=threads)
@@ -209,26 +186,26 @@ def _measured(config: TrainConfig, largest: Sized, device: torch.device) -> Trai
     micro_batch = config.micro_batch
     if micro_batch is None:
         processes = config.processes or 1
-        needed, free = int(activation_bytes(largest.loss) / largest.size), free_memory(device)
+        needed, free = int(devices.activation_bytes(largest.loss) / largest.size), devices.free_memory(device)
         shared_memory = processes if device.type == "cpu" else 1
-        micro_batch = fit_micro_batch(config.batch_size // processes, needed, free // shared_memory)
-    return replace(config, precision=choose_precision(config.precision, largest.loss, device), micro_batch=micro_batch)
+        micro_batch = devices.fit_micro_batch(config.batch_size // processes, needed, free // shared_memory)
+    return replace(
+        config, precision=devices.choose_precision(config.precision, largest.loss, device), micro_batch=micro_batch
+    )
 
 
-def _say_plan(training: Training[C], config: C, say: Log) -> None:
-    """Print how the model is trained."""
-    optim, train = config.optim, config.train
+def _say_plan(data: Opened[C], say: Log) -> None:
+    optim, train = data.config.optim, data.config.train
     processes = f" by each of {train.processes} processes" if train.processes != 1 else ""
     decay = f", layer decay {optim.layer_decay:g}" if isinstance(optim, FinetuneOptimConfig) else ""
     say(
-        f"plan: {train.updates:,} updates of {train.batch_size} {training.unit(config)} ({train.micro_batch} "
+        f"plan: {train.updates:,} updates of {train.batch_size} {data.unit} ({train.micro_batch} "
         f"at once{processes}) on {train.device} in {train.precision}; peak learning rate "
         f"{peak_lr(optim, train.batch_size):g} after {optim.warmup_updates:,} updates{decay}"
     )
 
 
 def _write_start(training: Training[C], run: RunFolder, data: Opened[C]) -> None:
-    """What the folder says about the run before it begins."""
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(data.config), sort_keys=False))
     run.write_json("environment.json", {"data": data.description, **training.arguments(), **environment()})
     run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
@@ -241,8 +218,7 @@ def _train(
     training: Training[C], run: RunFolder, model: nn.Module, data: Opened[C], path: Path, val: Path | None, resume: bool
 ) -> Outcome:
     """Train in a locked folder that describes the run; leaves status and report behind however it ends."""
-    config, fingerprint = data.config, data.train.records.fingerprint
-    device = local_device(torch.device(config.train.device))
+    config, device = data.config, local_device(torch.device(data.config.train.device))
     with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
         log = run.logger(bar.line)
         checkpoint = _checkpoint(run, config.train.updates, log) if resume else None
@@ -251,29 +227,18 @@ def _train(
         job = {
             "run": str(run.path.resolve()),
             "config": to_dict(config),
-            "device": config.train.device,
-            "threads": config.train.threads,
             "data": str(path),
             "val": str(val) if val else None,
-            "fingerprint": fingerprint,
-            "step": checkpoint.step if checkpoint else None,
+            "fingerprint": data.train.records.fingerprint,
+            "resumes": checkpoint is not None,
             "arguments": training.arguments(),
         }
+        kind = training.__class__
+        helper = f"from {__name__} import help_run; from {kind.__module__} import {kind.__name__} as K; help_run(K)"
         try:
-            with recruit(config.train.processes or 1, device, job, training.helper) as world:
-                context = _context(training, run, data, device, world, log)
-                outcome = train(
-                    training.task(model, data, context),
-                    config,
-                    run,
-                    log,
-                    bar,
-                    device=device,
-                    fingerprint=fingerprint,
-                    resume=checkpoint,
-                    asked_to_stop=asked_to_stop,
-                    world=world,
-                )
+            with recruit(config.train.processes or 1, device, job, helper) as world:
+                how = {"bar": bar, "resume": checkpoint, "asked_to_stop": asked_to_stop}
+                outcome = _loop(training, run, model, data, device, world, log, **how)
         except UserError as error:
             lines = run.read_metrics()
             _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
@@ -287,40 +252,39 @@ def _train(
     return outcome
 
 
-def _context(
-    training: Training[C], run: RunFolder, data: Opened[C], device: torch.device, world: World, log: Log
-) -> RunContext:
-    """Where the task runs."""
-    workers, unit = data.config.data.workers or 0, training.unit(data.config)
-    return RunContext(run=run, device=device, skipped=data.skipped, workers=workers, world=world, log=log, unit=unit)
-
-
-def help_run(training_class: Callable[..., Training[Any]]) -> Outcome:
+def help_run(kind: Callable[..., Training[Any]]) -> Outcome:
     """Compute a share of the gradients of another process's run (training/parallel.py)."""
     store, job = enlist()
-    torch.set_num_threads(job["threads"])
-    device, run = local_device(torch.device(job["device"])), RunFolder(Path(job["run"]))
-    training = training_class(**job["arguments"])
-    val = Path(job["val"]) if job["val"] else None
-    data = training.opened(training.read(job["config"]), Path(job["data"]), val, None)
-    model, fingerprint = training.built(data, device), data.train.records.fingerprint
-    if fingerprint != job["fingerprint"]:
+    training, val, run = kind(**job["arguments"]), Path(job["val"]) if job["val"] else None, RunFolder(Path(job["run"]))
+    config = training.read(job["config"])
+    torch.set_num_threads(config.train.threads)
+    device = local_device(torch.device(config.train.device))
+    data = training.opened(config, Path(job["data"]), val, None)
+    model = training.built(data, device)
+    if data.train.records.fingerprint != job["fingerprint"]:
         raise UserError("process 0 sees other data than this one")
     with helping(store, device) as world, stop_requested():
-        context = _context(training, run, data, device, world, lambda _: None)
-        outcome = train(
-            training.task(model, data, context),
-            data.config,
-            run,
-            lambda _: None,
-            TrainingBar(data.config.train.updates),
-            device=device,
-            fingerprint=fingerprint,
-            resume=load_newest(run.checkpoints)[0] if job["step"] is not None else None,
-            asked_to_stop=lambda: False,
-            world=world,
-        )
+        checkpoint, bar = load_newest(run.checkpoints)[0] if job["resumes"] else None, TrainingBar(config.train.updates)
+        how = {"bar": bar, "resume": checkpoint, "asked_to_stop": lambda: False}
+        outcome = _loop(training, run, model, data, device, world, lambda _: None, **how)
     return Outcome("helped", outcome.step)
+
+
+def _loop(
+    training: Training[C],
+    run: RunFolder,
+    model: nn.Module,
+    data: Opened[C],
+    device: torch.device,
+    world: World,
+    log: Log,
+    **how: Any,
+) -> Outcome:
+    """What `train` does in one of the run's processes, which tells it `how`."""
+    skipped, unit, workers = data.skipped, data.unit, data.config.data.workers or 0
+    context = RunContext(run=run, device=device, skipped=skipped, unit=unit, workers=workers, world=world, log=log)
+    task, seen = training.task(model, data, context), data.train.records.fingerprint
+    return train(task, data.config, run, log, device=device, fingerprint=seen, world=world, **how)
 
 
 def _checkpoint(run: RunFolder, updates: int, log: Log) -> Checkpoint | None:
@@ -338,7 +302,6 @@ def _checkpoint(run: RunFolder, updates: int, log: Log) -> Checkpoint | None:
 
 
 def _write_end(run: RunFolder, config: RunConfig | FinetuneConfig, outcome: Outcome) -> None:
-    """What the folder says about the run when it ends."""
     run.write_json("status.json", {**asdict(outcome), "updates": config.train.updates})
     write_report(run.path)
 
@@ -351,27 +314,20 @@ def read_yaml(path: Path, read: Callable[[Any], C]) -> C:
         raise UserError(f"{path} can't be read as the configuration of a run: {error}") from error
 
 
-def keep_started(saved: C, asked: C, fitted: C) -> C:
-    """`saved` with what `asked` changes of `FREE_ON_RESUME`; `UserError` for any other change.
+def keep_started(saved: C, asked: C, fitted: C, prefix: str = "") -> C:
+    """`saved` with what `asked` changes of `FREE_ON_RESUME` in its sections; `UserError` for any other change.
 
     `fitted` is `asked` with the schedule that it had got at the start.
     """
-    for section in (field.name for field in fields(saved) if is_dataclass(getattr(saved, field.name))):
-        mine, adapted, theirs = (_flat(to_dict(getattr(c, section)), section) for c in (asked, fitted, saved))
-        for name, value in mine.items():
-            if value in (None, "auto") or theirs[name] in (value, adapted[name]):
-                continue
+    changed = {}
+    for field in fields(saved):
+        name = prefix + field.name
+        theirs, mine, adapted = (getattr(config, field.name) for config in (saved, asked, fitted))
+        if is_dataclass(theirs):
+            changed[field.name] = keep_started(theirs, mine, adapted, f"{name}.")
+        elif prefix and mine not in (None, "auto") and theirs not in (mine, adapted):
             if name not in FREE_ON_RESUME:
                 flag = "--" + name.removeprefix("task.").replace("_", "-")
-                raise UserError(f"{flag} {value} can't change on --resume: the run was started with {theirs[name]}")
-            part: Any = replace(getattr(saved, section), **{name.split(".")[1]: value})
-            saved = replace(saved, **{section: part})
-    return saved
-
-
-def _flat(tree: Mapping[str, object], prefix: str) -> dict[str, object]:
-    """Nested keys as dotted names."""
-    flat: dict[str, object] = {}
-    for key, value in tree.items():
-        flat.update(_flat(value, f"{prefix}.{key}") if isinstance(value, dict) else {f"{prefix}.{key}": value})
-    return flat
+                raise UserError(f"{flag} {mine} can't change on --resume: the run was started with {theirs}")
+            changed[field.name] = mine
+    return replace(saved, **changed)

@@ -46,12 +46,10 @@ class Row:
 
 
 def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
-    """Fine-tune at each of the rates with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED.
+    """Fine-tune at each rate with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED; scores.json has all.
 
     The best rate is that with the highest median over seeds of the best validation score; the test part decides
-    nothing. OUT/scores.json has all scores. With `resume` finished runs are kept (DATA must be what they have learned
-    from) and others gone on with.
-
+    nothing. With `resume` finished runs are kept (DATA must be what they have learned from) and others gone on with.
     Returns how it ended, and a row for each rate, best first (none if interrupted). Raises as `finetune` does, and
     `UserError` if there is no validation part.
     """
@@ -61,10 +59,9 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
     model, data, out, seeds, task = Path(given.model), Path(given.data), Path(given.out), given.seeds, given.task
     val, training = Path(given.val) if given.val else None, Finetuning(str(model), task, given.from_scratch)
     kept = out / SWEEP
-    if given.resume and given.config is None and kept.is_file():
-        config = applied(read_yaml(kept, read_finetune_config), given.flags)
-    else:
-        config = applied(training.named(given.config or training.default_recipe), given.flags)
+    goes_on = given.resume and given.config is None and kept.is_file()
+    asked = read_yaml(kept, training.read) if goes_on else training.named(given.config or training.default_recipe)
+    config = applied(asked, given.flags)
     rates = list(given.sweep) or [config.optim.lr]
     named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
     if not rates or seeds < 1 or len(named) < len(rates):
@@ -108,12 +105,12 @@ def format_sweep(rows: Sequence[Row]) -> str:
     def cells(*values: float | None) -> str:
         return "  ".join("failed" if value is None else f"{value:6.4f}" for value in values)
 
-    lines = [f"{'':>10}  validation" + ("      test" if any(row.tested for row in rows) else "")]
-    lines += [f"{'rate':>10}  median    best" + ("    median    best" if any(row.tested for row in rows) else "")]
-    lines += [
-        f"{row.lr:>10g}  {cells(row.median, row.best)}" + (f"    {cells(*row.tested.values())}" if row.tested else "")
-        for row in rows
-    ]
+    lines = ["            validation", "      rate  median    best"]
+    if any(row.tested for row in rows):
+        lines = [f"{lines[0]}      test", f"{lines[1]}    median    best"]
+    for row in rows:
+        test = f"    {cells(*row.tested.values())}" if row.tested else ""
+        lines.append(f"{row.lr:>10g}  {cells(row.median, row.best)}{test}")
     return "\n".join(lines)
 
 

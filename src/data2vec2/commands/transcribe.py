@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data2vec2.commands.options import Evaluate, OfDecoding, Transcribe, paths_of
-from data2vec2.data.records import listed_files, open_data
+from data2vec2.data.records import Parts, Records, listed_files, open_data
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decoding, Word
@@ -65,17 +65,12 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     """Word and character error rates of a recogniser, with the edits that make them."""
     decoding, test, data, max_samples = _decoding(given), given.test, given.data, given.max_samples
     recognizer, info = load_recognizer(export_of(Path(given.model)))
-    parts, named = open_data(data if test is None else test, RECORDINGS, MANIFESTS), "named test" if test else "whole"
-    part, records = next(
-        (name, found)
-        for name, found in (("test", parts.test), ("validation", parts.val), (named, parts.train))
-        if found is not None
-    )
+    parts = open_data(data if test is None else test, RECORDINGS, MANIFESTS)
+    part, records = scored_part(parts, "named test" if test else "whole")
     spoken, untold = with_transcript(records)
     if not len(spoken):
         raise UserError(f"{test or data} has no transcripts to compare with ({parts.description})")
-    if len(spoken) > max_samples:
-        spoken = spoken.select(np.arange(max_samples) * len(spoken) // max_samples)
+    spoken = at_most(max_samples, spoken)
     torch_device = choose_device(given.device)
     assert info.letters is not None
     decode = decoding.build(info.letters)
@@ -85,6 +80,17 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
         skipped[untold[0].reason] = len(untold)
     found = {"kind": "ctc", "part": part, "samples": len(heard.samples), "decoder": decoding.name}
     return {**found, **heard.scores(), "skipped": skipped}
+
+
+def scored_part(parts: Parts, whole: str = "whole") -> tuple[str, Records]:
+    """The part of data to score on, by its name: for testing, for validation, or else the `whole`."""
+    known = (("test", parts.test), ("validation", parts.val), (whole, parts.train))
+    return next((name, found) for name, found in known if found is not None)
+
+
+def at_most(limit: int, records: Records) -> Records:
+    """So many of the records, evenly spread, or all."""
+    return records if len(records) <= limit else records.select(np.arange(limit) * len(records) // limit)
 
 
 def format_error_rates(scores: dict[str, Any]) -> str:
@@ -100,10 +106,7 @@ def format_error_rates(scores: dict[str, Any]) -> str:
 
 
 def _decoding(given: OfDecoding) -> Decoding:
+    lm = Path(given.lm) if given.lm else None
     return Decoding(
-        decoder=given.decoder,
-        beam=given.beam,
-        lm=Path(given.lm) if given.lm else None,
-        lm_weight=given.lm_weight,
-        word_score=given.word_score,
+        decoder=given.decoder, beam=given.beam, lm=lm, lm_weight=given.lm_weight, word_score=given.word_score
     )

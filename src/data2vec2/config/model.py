@@ -35,12 +35,8 @@ class EncoderConfig:
     """Share of training passes in which a block is left out, drawn for the whole batch; the teacher keeps all."""
 
     def __post_init__(self) -> None:
-        require(
-            self.num_heads >= 1 and self.embed_dim % self.num_heads == 0,
-            "model.encoder.num_heads",
-            self.num_heads,
-            f"a divisor of embed_dim ({self.embed_dim})",
-        )
+        divides = self.num_heads >= 1 and self.embed_dim % self.num_heads == 0
+        require(divides, "model.encoder.num_heads", self.num_heads, f"a divisor of embed_dim ({self.embed_dim})")
         require(self.depth >= 1, "model.encoder.depth", self.depth, "at least 1")
         require(self.prenet_depth >= 0, "model.encoder.prenet_depth", self.prenet_depth, "0 or more")
         require(self.norm_eps > 0, "model.encoder.norm_eps", self.norm_eps, "above 0")
@@ -95,12 +91,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         require(self.depth >= 1, "model.decoder.depth", self.depth, "at least 1")
         require(self.kernel >= 1 and self.kernel % 2 == 1, "model.decoder.kernel", self.kernel, "odd")
-        require(
-            self.groups >= 1 and self.dim % self.groups == 0,
-            "model.decoder.groups",
-            self.groups,
-            f"a divisor of model.decoder.dim ({self.dim})",
-        )
+        divides = self.groups >= 1 and self.dim % self.groups == 0
+        require(divides, "model.decoder.groups", self.groups, f"a divisor of model.decoder.dim ({self.dim})")
         require(self.projection_depth in (1, 2), "model.decoder.projection_depth", self.projection_depth, "1 or 2")
         require(0 <= self.input_dropout < 1, "model.decoder.input_dropout", self.input_dropout, "from 0 to below 1")
         require(self.noise_std >= 0, "model.decoder.noise_std", self.noise_std, "0 or more")

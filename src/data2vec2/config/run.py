@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from data2vec2.config.model import ModelConfig
 from data2vec2.config.tree import require
@@ -157,32 +157,6 @@ class RunConfig:
         self.data.check(self.train)
 
 
-def fit_schedule(config: RunConfig, reference: RunConfig) -> RunConfig:
-    """Shorten warm-up and EMA when `config` makes fewer updates than the `reference` recipe.
-
-    A teacher that averages over 5,000 updates is still its initialisation after 2,000. So warm-up and annealing shrink
-    in proportion to the run, and the averaging times 1 / (1 - decay) at the start and the end of the annealing shrink
-    with them (but not below 10 updates). What the user set (what differs from the reference) is left alone.
-    """
-    ratio = config.train.updates / reference.train.updates
-    if ratio >= 1:
-        return config
-
-    def shorter_decay(decay: float) -> float:
-        return max(min(decay, 1 - (1 - decay) / ratio), min(decay, 0.9))
-
-    optim, ema = config.optim, config.ema
-    if optim.warmup_updates == reference.optim.warmup_updates:
-        optim = replace(optim, warmup_updates=round(optim.warmup_updates * ratio))
-    if ema.anneal_updates == reference.ema.anneal_updates:
-        ema = replace(ema, anneal_updates=round(ema.anneal_updates * ratio))
-    if ema.start == reference.ema.start:
-        ema = replace(ema, start=shorter_decay(ema.start))
-    if ema.end == reference.ema.end:
-        ema = replace(ema, end=shorter_decay(ema.end))
-    return replace(config, optim=optim, ema=ema)
-
-
 Schedule = Literal["cosine", "tri_stage", "linear"]
 
 
@@ -257,3 +231,35 @@ class FinetuneConfig:
         require(self.data.kind == self.task.kind, "data.kind", self.data.kind, f"{self.task.kind!r}, as task.kind")
         self.task.check(self.train)
         self.data.check(self.train)
+
+
+C = TypeVar("C", RunConfig, FinetuneConfig)
+
+
+def fit_schedule(config: C, reference: C) -> C:
+    """Shorten warm-up, and EMA or freezing, when `config` makes fewer updates than the `reference` recipe.
+
+    A teacher that averages over 5,000 updates is still its initialisation after 2,000. So warm-up and annealing shrink
+    in proportion to the run, and the averaging times 1 / (1 - decay) at the start and the end of the annealing shrink
+    with them (but not below 10 updates). What the user set (what differs from the reference) is left alone.
+    """
+    ratio = config.train.updates / reference.train.updates
+    if ratio >= 1:
+        return config
+
+    def shorter_decay(decay: float) -> float:
+        return max(min(decay, 1 - (1 - decay) / ratio), min(decay, 0.9))
+
+    warmup = round(config.optim.warmup_updates * ratio)
+    config = replace(config, optim=_unless_set(config.optim, reference.optim, warmup_updates=warmup))
+    if isinstance(config, FinetuneConfig) and isinstance(reference, FinetuneConfig):
+        return replace(config, task=config.task.shortened(reference.task, ratio))
+    ema, anneal = config.ema, round(config.ema.anneal_updates * ratio)
+    start, end = shorter_decay(ema.start), shorter_decay(ema.end)
+    return replace(config, ema=_unless_set(ema, reference.ema, anneal_updates=anneal, start=start, end=end))
+
+
+def _unless_set(own: Any, reference: Any, **values: Any) -> Any:
+    """`own` with these values of fields, but for those in which it differs from the `reference` already."""
+    left = {name: value for name, value in values.items() if getattr(own, name) == getattr(reference, name)}
+    return replace(own, **left)

@@ -26,11 +26,10 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if dataclasses.is_dataclass(value):
-            return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+            return to_dict(value)
         return [plain(item) for item in value] if isinstance(value, tuple) else value
 
-    result: dict[str, Any] = plain(config)
-    return result
+    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
 Kinds = Mapping[type, Mapping[str, type]]
@@ -45,8 +44,11 @@ def from_dict(cls: type[T], values: Any, where: str = "", *, kinds: Kinds = type
     """
     if not isinstance(values, Mapping):
         raise UsageError(f"{where or 'configuration'} is {values!r}; it must be a group of fields")
-    if cls in kinds:
-        cls = _of_kind(kinds[cls], values, where)
+    if options := kinds.get(cls):
+        kind = values.get("kind", next(iter(options)))
+        if kind not in options:
+            raise UsageError(f"{where}.kind is {kind!r}; it must be one of {', '.join(options)}")
+        cls = options[kind]
     hints = typing.get_type_hints(cls)
     arguments = {}
     for key, value in values.items():
@@ -67,14 +69,6 @@ def updated(tree: Any, values: Any) -> Any:
     if not isinstance(tree, Mapping) or not isinstance(values, Mapping):
         return values
     return {**tree, **{key: updated(tree.get(key), value) for key, value in values.items()}}
-
-
-def _of_kind(options: Mapping[str, type], values: Mapping[str, Any], path: str) -> Any:
-    """The class that the group's `kind` names; the first if it names none."""
-    kind = values.get("kind", next(iter(options)))
-    if kind not in options:
-        raise UsageError(f"{path}.kind is {kind!r}; it must be one of {', '.join(options)}")
-    return options[kind]
 
 
 def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
