@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from data2vec2 import rng
 from data2vec2.data import folder, hub, parquet, tars
 from data2vec2.data.labels import encode
 from data2vec2.data.sampler import split_validation
-from data2vec2.data.source import BadSample, Content, Listing, Source, Spans
+from data2vec2.data.source import BadSample, Content, Listing, Source
 from data2vec2.errors import UserError
 
 
@@ -49,6 +48,10 @@ class Records:
     def __len__(self) -> int:
         return len(self.names)
 
+    def open(self, index: int) -> BinaryIO:
+        """The sample's file, as `Source.open` gives it."""
+        return self.source.open(index)
+
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """Content of the sample's file, or a picture's array `HW` or `HWC`; raises `BadSample`."""
         raw = self.source.read(index)
@@ -56,23 +59,19 @@ class Records:
             raise BadSample("empty file")
         return raw
 
-    def open(self, index: int) -> BinaryIO:
-        """The sample's file, which is not read as a whole where it lies on a disk; raises `BadSample`."""
-        if isinstance(self.source, folder.Files | Spans):
-            return self.source.open(index)
-        return io.BytesIO(bytes(self.read(index)))
-
     def select(self, indices: NDArray[np.int64] | Sequence[int]) -> Records:
         """Records of the samples at `indices`, in that order."""
         places = np.asarray(indices, dtype=np.int64)
-        names = tuple(self.names[place] for place in places.tolist())
-        tags = None if self.tags is None else self.tags[places]
-        texts = None if self.texts is None else tuple(self.texts[place] for place in places.tolist())
-        seconds = None if self.seconds is None else self.seconds[places]
-        numbers = None if self.numbers is None else self.numbers[places]
-        labels, source = self.labels[places], self.source.select(places)
-        more: dict[str, Any] = {"tags": tags, "texts": texts, "seconds": seconds, "numbers": numbers}
-        return replace(self, names=names, labels=labels, source=source, **more)
+
+        def chosen(values: Any) -> Any:
+            if isinstance(values, np.ndarray):
+                return values[places]
+            return None if values is None else tuple(values[place] for place in places.tolist())
+
+        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers")
+        return replace(
+            self, source=self.source.select(places), **{name: chosen(getattr(self, name)) for name in of_each}
+        )
 
     @cached_property
     def fingerprint(self) -> str:
@@ -117,6 +116,10 @@ class OwnFormat(Protocol):
         """What a folder holds, whose files are listed by extension."""
 
 
+_READERS = {".parquet": parquet.read, ".tar": tars.read}
+"""What reads files of many samples; of as many files of both kinds, the first is taken."""
+
+
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
     """Recognise what `data` is and list its samples.
 
@@ -139,10 +142,8 @@ def _read_file(path: Path, content: Content, own: OwnFormat | None) -> Listing:
     extension = path.suffix.lower()
     if own and (found := own.file(path)):
         return found
-    if extension == ".parquet":
-        return parquet.read(path.parent, [path.name], content)
-    if extension == ".tar":
-        return tars.read(path.parent, [path.name], content)
+    if extension in _READERS:
+        return _READERS[extension](path.parent, [path.name], content)
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         raise UserError(f"{path} is compressed, so nothing can be found in it quickly; unpack it to a plain .tar")
     what = f"one {content.one}" if extension in content.extensions else "not a known kind of data"
@@ -157,15 +158,18 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None) -> Listing
     files = folder.scan(path)
     if own and (found := own.folder(path, files)):
         return found
-    tables, tar = files.get(".parquet", []), files.get(".tar", [])
     num_samples = sum(len(names) for extension, names in files.items() if extension in content.extensions)
-    if num_samples > max(len(tables), len(tar)):
+    packed = max(_READERS, key=lambda extension: len(files.get(extension, [])))
+    if num_samples > len(files.get(packed, [])):
         return folder.read(path, files, content)
-    if not tables and not tar:
-        raise UserError(_nothing_usable(path, folder.counts(files), content, own))
-    if len(tar) > len(tables):
-        return replace(tars.read(path, tar, content), ignored=folder.counts(files, {".tar"}))
-    return replace(parquet.read(path, tables, content), ignored=folder.counts(files, {".parquet"}))
+    if packed in files:
+        return replace(_READERS[packed](path, files[packed], content), ignored=folder.counts(files, {packed}))
+    found_here = f"it holds files of type {_counts(folder.counts(files))}" if files else "it is empty"
+    hint = next((f"; {text}" for extension, text in (own.hints if own else {}).items() if extension in files), "")
+    if ".arrow" in files:
+        hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}"
+    known = ", ".join(sorted(content.extensions))
+    raise UserError(f"no {content.files} in {path} ({known}, .parquet, .tar): {found_here}{hint}")
 
 
 def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
@@ -193,16 +197,6 @@ def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tup
         return parts.train, parts.val
     train, held = split_validation(parts.train.labels, fraction, seed)
     return parts.train.select(train), parts.train.select(held) if len(held) else None
-
-
-def _nothing_usable(path: Path, ignored: Mapping[str, int], content: Content, own: OwnFormat | None) -> str:
-    """Why a folder is no data, and what could be meant."""
-    found = f"it holds files of type {_counts(ignored)}" if ignored else "it is empty"
-    hints = own.hints if own else {}
-    hint = next((f"; {text}" for extension, text in hints.items() if extension in ignored), "")
-    if ".arrow" in ignored:
-        hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}"
-    return f"no {content.files} in {path} ({', '.join(sorted(content.extensions))}, .parquet, .tar): {found}{hint}"
 
 
 def parts_of(found: Listing, where: str, content: Content) -> Parts:

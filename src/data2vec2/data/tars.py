@@ -33,19 +33,17 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
         sample_names: list[str] = []
         labels: list[Any] = []
         texts: list[Any] = []
-        spans: list[tuple[int, int, int]] = []
+        places: list[tuple[int, int, int]] = []
         for place, name in enumerate(files):
             samples, label_of, text_of = _index(root / name, content)
             sample_names += [f"{name}/{member}" for member in samples]
             labels += [label_of.get(_key(member)) for member in samples]
             texts += [text_of.get(_key(member)) for member in samples]
-            spans += [(place, offset, size) for offset, size in samples.values()]
-        if not spans:
+            places += [(place, offset, size) for offset, size in samples.values()]
+        if not places:
             known = ", ".join(sorted(content.extensions))
             raise UserError(f"no {content.many} ({known}) in {', '.join(files)} of {root}")
-        where, offsets, sizes = np.array(spans, dtype=np.int64).T
-        paths = tuple(root / name for name in files)
-        source = Spans(paths, where.astype(np.int32), offsets, sizes)
+        source = Spans(tuple(root / name for name in files), np.array(places, dtype=np.int64))
         parts[part] = Split(tuple(sample_names), labels, source, texts if content.texts else None)
     return Listing("WebDataset tars", parts)
 
@@ -110,7 +108,9 @@ def _described(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, conten
         what = "transcript" if kind == "txt" else "label"
         raise UserError(f"{path}: can't read the {what} in {member.name}: {error}") from error
     if isinstance(described, dict):
-        columns = (next((name for name in among if name in described), None) for among in (COLUMNS, content.texts))
-        label, transcript = (described[column] if column else None for column in columns)
+        found = (
+            next((described[name] for name in among if name in described), None) for among in (COLUMNS, content.texts)
+        )
+        label, transcript = found
         return label, transcript
     return (None, described) if kind == "txt" else (described, None)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.source import Source
 from data2vec2.data.tables import listed
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
@@ -129,7 +130,7 @@ class Corpus:
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class Blocks(Source):
     """Stretches of a corpus, all of one length. Can be pickled: the file is opened again."""
 
     in_memory: ClassVar[bool] = True
