@@ -244,7 +244,7 @@ def _train(
     config, fingerprint = data.config, data.train.records.fingerprint
     device = local_device(torch.device(config.train.device))
     with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
-        log = run.logger(bar.line)
+        log = run.logger(bar.console.print)
         checkpoint = _checkpoint(run, config.train.updates, log) if resume else None
         if not checkpoint:
             run.cut_metrics(-1)

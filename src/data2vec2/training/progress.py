@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -99,50 +99,20 @@ def console() -> Console:
     return Console(file=sys.stderr, soft_wrap=True, markup=False, highlight=False)
 
 
-class TrainingBar:
-    """Updates done, rate and time left."""
+class TrainingBar(Progress):
+    """Updates done, rate and time left; disabled off a terminal, where lines are the only sign of life."""
 
     def __init__(self, total: int) -> None:
-        self._console = console()
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("training", total=total, note="")
+        to = console()
+        columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        note = TextColumn("{task.fields[note]}")
+        super().__init__(*columns, note, console=to, transient=True, disable=not to.is_terminal)
+        self.task = self.add_task("training", total=total, note="")
 
-    def __enter__(self) -> TrainingBar:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def advance(self, done: int, note: str | None = None) -> None:
-        """Move the bar; `note` stays beside it until the next one."""
-        if self._bar:
-            self._bar.update(self._task, completed=done)
-            if note is not None:
-                self._bar.update(self._task, note=note)
-
-    def line(self, message: str) -> None:
-        """A line above the bar."""
-        self._console.print(message)
-
-    @property
-    def plain(self) -> bool:
-        """True off a terminal, where lines are the only sign of life."""
-        return self._bar is None
+    def stop(self) -> None:
+        """Take the bar away, if there is one; rich 13 would write an empty line where there is none."""
+        if not self.disable:
+            super().stop()
 
 
 @contextmanager
@@ -164,24 +134,10 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class Tracker:
-    """Writes scalars to a folder of TensorBoard events, or does nothing without the extra."""
-
-    def __init__(self, folder: Path) -> None:
-        self._writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._writer = SummaryWriter(folder)
-
-    def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """One scalar a figure."""
-        if self._writer:
-            for name, value in figures.items():
-                self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flush and close."""
-        if self._writer:
-            self._writer.close()
+def tensorboard(folder: Path) -> Any:
+    """What writes TensorBoard events to a folder; None without the extra."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder)
