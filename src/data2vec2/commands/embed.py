@@ -15,7 +15,7 @@ from rich.progress import track
 
 from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Embed, paths_of
-from data2vec2.data.reader import MAX_LISTED, Chunk, Skipped, stream
+from data2vec2.data.reader import Chunk, Skipped, stream
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
@@ -75,9 +75,10 @@ def embed(given: Embed) -> Embedded:
                     rows = feed.features(encoder, list(chunk.good.values()), torch_device)
                     _add(table, name, records, chunk, rows, feed.cells(records, chunk.good, rows))
         if not table.num_rows:
-            raise UserError(f"none of {skipped.total} {many} can be used: {_listed(skipped) or 'there are none'}")
+            why = skipped.summary() + skipped.listed()
+            raise UserError(f"none of {skipped.total} {many} can be used: {why or 'there are none'}")
     if skipped.reasons:
-        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {_listed(skipped)}")
+        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {skipped.summary()}{skipped.listed()}")
     return Embedded(out, table.num_rows, dim, skipped.reasons, info.kind)
 
 
@@ -146,10 +147,3 @@ def _shown(chunks: Iterable[Chunk], total: int, batch: int, what: str) -> Iterab
     """The same chunks, with a bar on a terminal."""
     to = console()
     return track(chunks, what, -(-total // batch), console=to, transient=True, disable=not to.is_terminal)
-
-
-def _listed(skipped: Skipped) -> str:
-    """Counts by reason, and a line for each of the first samples."""
-    lines = [f"\n  {name}: {reason}" for name, reason in list(skipped.reasons.items())[:MAX_LISTED]]
-    more = f"\n  and {len(skipped.reasons) - MAX_LISTED} more" if len(skipped.reasons) > MAX_LISTED else ""
-    return skipped.summary() + "".join(lines) + more

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,9 +66,8 @@ class Batch:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with every tensor changed."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
-        return Batch(**(values | changed))
+        changed: dict[str, Any] = {name: change(of) for name, of in vars(self).items() if isinstance(of, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Batches(Dataset[Batch]):
             size=self.reader.size(read),
         )
         for add in self.additions:
-            batch = add(batch, Step(plan, read, step, self.rank, self.order.seed))
+            batch = add(batch, Step(plan, read, step, self.rank, self.reader.seed))
         return batch
 
 
@@ -133,5 +132,4 @@ def default_workers(in_memory: bool) -> int:
 
 
 def _quiet_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, which saves a checkpoint first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves a checkpoint first

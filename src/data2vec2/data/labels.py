@@ -38,9 +38,7 @@ def encode(
     `UserError` for other values and for numbers or strings that `named` does not have.
     """
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
-    known: dict[Any, str] | None = (
-        None if named is None else {**dict(enumerate(named)), **{name: name for name in named}}
-    )
+    known: dict[Any, str] | None = None if named is None else dict(enumerate(named)) | {name: name for name in named}
     rows = {part: [_names(value, known, where) for value in given] for part, given in values.items()}
     classes = named
     if classes is None:
@@ -48,15 +46,15 @@ def encode(
     if len(classes) < (1 if several else 2):
         classes = ()
     index = {name: place for place, name in enumerate(classes)}
-    if not several or not classes:
-        single = {key: [index.get(row[0], -1) if row else -1 for row in part] for key, part in rows.items()}
-        return {key: (np.array(part, dtype=np.int64), None) for key, part in single.items()}, classes
     encoded: dict[str, Encoded] = {}
     for key, part in rows.items():
-        tags = np.zeros((len(part), len(classes)), dtype=bool)
+        labels, tags = np.full(len(part), -1, dtype=np.int64), np.zeros((len(part), len(classes)), dtype=bool)
         for place, row in enumerate(part):
-            tags[place, [index[name] for name in row]] = True
-        encoded[key] = np.full(len(part), -1, dtype=np.int64), tags
+            if several:
+                tags[place, [index[name] for name in row if classes]] = True
+            elif row:
+                labels[place] = index.get(row[0], -1)
+        encoded[key] = labels, tags if several and classes else None
     return encoded, classes
 
 
@@ -117,7 +115,6 @@ def normalise(text: str) -> str:
 
 
 def _kept(character: str) -> str:
-    """What becomes of a character."""
     if character in "'\u2019\u02bc":
         return "'"
     kind = unicodedata.category(character)

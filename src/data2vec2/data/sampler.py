@@ -6,8 +6,8 @@ Shapes: `B` samples of a global batch.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,13 +39,8 @@ class Plan:
         return Plan(self.epochs_B[own], self.samples_B[own], self.length, share)
 
 
-class Order(Protocol):
-    """Global batches."""
-
-    seed: int
-
-    def __call__(self, step: int) -> Plan:
-        """The global batch of a step (0 is the first)."""
+Order = Callable[[int], Plan]
+"""The global batch of a step (0 is the first)."""
 
 
 class GlobalBatches:
@@ -84,28 +79,23 @@ class LengthBatches:
         if not len(lengths):
             raise ValueError("no recordings to train on")
         self.seed = seed
-        step = max(1, round(LENGTH_STEP * sample_rate))
-        shortest = int(lengths.min())
+        step, shortest = max(1, round(LENGTH_STEP * sample_rate)), int(lengths.min())
         self.steps = (lengths - shortest) // step
         cuts = shortest + np.sort(self.steps) * step
-        self.starts: list[int] = []
-        self.stops: list[int] = []
+        self.batches: list[tuple[slice, int]] = []
         start = 0
         while start < len(cuts):
             count = max(1, int(batch_seconds * sample_rate // cuts[start]))
             first = max(0, min(start, len(cuts) - count))
-            self.starts.append(first)
-            self.stops.append(min(first + count, len(cuts)))
+            self.batches.append((slice(first, first + count), int(cuts[first])))
             start += count
-        self.cuts = [int(cuts[first]) for first in self.starts]
 
     def __call__(self, step: int) -> Plan:
         """The global batch of a step (0 is the first)."""
-        epoch, within = divmod(step, len(self.starts))
-        samples, batches = self._epoch(epoch)
-        batch = int(batches[within])
-        chosen = samples[self.starts[batch] : self.stops[batch]]
-        return Plan(np.full(len(chosen), epoch), chosen, self.cuts[batch])
+        epoch, within = divmod(step, len(self.batches))
+        samples, order = self._epoch(epoch)
+        places, length = self.batches[order[within]]
+        return Plan(np.full(len(samples[places]), epoch), samples[places], length)
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Recordings by length with ties in a random order, and the order of the batches."""
@@ -113,7 +103,7 @@ class LengthBatches:
             ties = _order(self.seed, epoch, len(self.steps))
             samples = ties[np.argsort(self.steps[ties], kind="stable")]
             key = rng.keys(rng.Stream.ORDER, self.seed, epoch, 1)
-            self._last = (epoch, samples, rng.permutation(key, len(self.starts)))
+            self._last = (epoch, samples, rng.permutation(key, len(self.batches)))
         return self._last[1], self._last[2]
 
 
@@ -131,24 +121,19 @@ class WholeBatches(LengthBatches):
         longest = np.maximum.accumulate(lengths[order])  # up to each place; ties are in any order
         longest = longest[np.searchsorted(self.steps[order], self.steps[order], side="right") - 1]
         room = int(batch_seconds * sample_rate)
-        self.starts, self.stops, self.cuts = [], [], []
-        stop, total = len(lengths), len(lengths)
+        self.batches = []
+        stop = total = len(lengths)
         while stop > 0:
             start = max(0, stop - max(1, room // int(longest[stop - 1])))
             while not start and stop < total and (stop + 1) * longest[stop] <= room:
                 stop += 1
-            self.starts.append(start)
-            self.stops.append(stop)
-            self.cuts.append(int(longest[stop - 1]))
+            self.batches.append((slice(start, stop), int(longest[stop - 1])))
             stop = start
 
 
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
     return rng.permutation(rng.keys(rng.Stream.ORDER, seed, epoch), num_samples)
-
-
-_FEWEST = 20
 
 
 def split_validation(
@@ -163,7 +148,7 @@ def split_validation(
     order = np.lexsort((rng.uniforms(rng.keys(rng.Stream.SPLIT, seed, np.arange(total)), 1)[:, 0], labels))
     kept = np.unique(labels[order], return_index=True)[1]  # the first sample of each label trains
     candidates = np.delete(order, kept)
-    count = min(limit, round(fraction * total), len(candidates)) if total >= _FEWEST else 0
+    count = min(limit, round(fraction * total), len(candidates)) if total >= 20 else 0
     # Every n-th of the candidates, which are sorted by label: that takes each label in proportion.
     start = rng.uniforms(rng.keys(rng.Stream.SPLIT, seed, total), 1)[0, 0]
     places = ((np.arange(count) + start) * len(candidates) / max(count, 1)).astype(np.int64)

@@ -75,10 +75,8 @@ def choose_precision(
 
 def synchronise(device: torch.device) -> None:
     """Wait for a device's queue."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def activation_bytes(forward: Callable[[], Tensor]) -> int:
@@ -93,10 +91,8 @@ def activation_bytes(forward: Callable[[], Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = forward()
-    total = sum(seen.values())
-    del kept
-    return total
+        forward()
+    return sum(seen.values())
 
 
 def free_memory(device: torch.device) -> int:

@@ -115,9 +115,8 @@ def num_processes(asked: int | None, device: torch.device) -> int:
         return int(os.environ["WORLD_SIZE"])
     if device.type == "cpu":
         return asked or 1
-    if device != torch.device("cuda"):
-        return 1
-    return min(asked or torch.cuda.device_count(), torch.cuda.device_count())
+    most = torch.cuda.device_count() if device == torch.device("cuda") else 1
+    return min(asked or most, most)
 
 
 @contextmanager
@@ -130,7 +129,7 @@ def recruit(size: int, device: torch.device, job: dict[str, Any], helper: str) -
     if size == 1:
         yield ALONE
         return
-    if "WORLD_SIZE" in os.environ:
+    if under_torchrun():
         store, _, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         children = []
     else:
@@ -184,18 +183,9 @@ def _connect(store: Store, rank: int, size: int, device: torch.device) -> World:
 
 
 def _start(rank: int, size: int, port: int, helper: str) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        PARENT: str(os.getpid()),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), PARENT: str(os.getpid())}
+    environment = os.environ | place | address | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, null = [sys.executable, "-c", helper], subprocess.DEVNULL
     # A session of its own: Ctrl-C on the terminal reaches process 0 only, which saves first.
-    return subprocess.Popen(
-        [sys.executable, "-c", helper], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    return subprocess.Popen(command, env=environment, stdin=null, stdout=null, start_new_session=True)

@@ -142,7 +142,7 @@ def test_batches_are_whole_texts_that_fit_and_parts_make_the_whole(tokenizer: Pa
     reader = texts("texts", tokenizer)
     order, added = reader.order(TOKENS), [ClassTargets(reader.records)]
     seen: list[int] = []
-    for step in range(len(order.starts)):
+    for step in range(len(order.batches)):
         plan = order(step)
         batch = Batches(reader, order, added)[step]
         seen += plan.samples_B.tolist()
