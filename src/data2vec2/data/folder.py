@@ -72,6 +72,12 @@ def scan(root: Path) -> dict[str, list[str]]:
     return {extension: sorted(names) for extension, names in sorted(files.items())}
 
 
+def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
+    """Names of the samples among scanned files, sorted; metadata files are none."""
+    names = (name for extension in content.extensions for name in files.get(extension, []))
+    return sorted(name for name in names if not _is_metadata(name))
+
+
 def counts(files: Mapping[str, list[str]], without: Collection[str] = ()) -> dict[str, int]:
     """How many files there are of each extension that is not among `without`."""
     return {extension: len(names) for extension, names in files.items() if extension not in without and names}
@@ -83,16 +89,15 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     Where there is a metadata file with labels, it alone gives the labels; else a label is the first folder below the
     part. Files that only a metadata file names are taken as they are.
     """
-    described = [name for names in files.values() for name in names if name.rpartition("/")[2].lower() in METADATA]
+    described = [name for names in files.values() for name in filter(_is_metadata, names)]
     table = _read_metadata(root, described, content.texts)
-    found = {name for extension in content.extensions for name in files.get(extension, [])}
-    samples = sorted((found - set(described)) | table.names)
+    samples = sorted({*samples_in(files, content), *table.names})
     by_part = _by_part(root, samples)
     depth = 1 if by_part else 0
     parts = {part: _part(root, names, table, depth) for part, names in (by_part or {"train": samples}).items()}
     beside = len(samples) - sum(len(part.names) for part in parts.values())
     folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
-    left = {extension: [name for name in names if name not in described] for extension, names in files.items()}
+    left = {extension: [name for name in names if not _is_metadata(name)] for extension, names in files.items()}
     notes = (
         f"left out beside the parts: {beside:,} {content.files}" if beside else "",
         f"labels from {', '.join(described)}" if table.labels else "",
@@ -129,8 +134,8 @@ def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
 
-METADATA = frozenset(("metadata.csv", "metadata.jsonl"))
-"""The names of such files."""
+def _is_metadata(name: str) -> bool:
+    return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl")
 
 
 @dataclass(frozen=True)

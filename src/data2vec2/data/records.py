@@ -32,8 +32,6 @@ class Records:
     """Index into `classes`, or -1 for none."""
     classes: tuple[str, ...]
     """Names of the classes, shared by all parts; empty if there is nothing to tell apart."""
-    ignored: Mapping[str, int]
-    """Files of the whole folder that were left out, by extension; only the train part carries it."""
     source: Source
     """Where the samples are read from."""
     tags: NDArray[np.bool_] | None = None
@@ -98,7 +96,7 @@ class Parts:
     val: Records | None
     test: Records | None
     description: str
-    """One line for the user: what was recognised and how much of it there is."""
+    """For the user: what was recognised and how much of it there is."""
 
 
 class OwnFormat(Protocol):
@@ -127,7 +125,7 @@ def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) 
     hf:NAME; or what the modality's `own` format is. Of a folder that holds several kinds, the one with the most files
     is taken.
 
-    Raises `UserError` for a path that does not exist, and for one with nothing usable in it (saying what was found).
+    Raises `UserError` for a path that does not exist, and for one with nothing usable in it.
     """
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
         return parts_of(hub.read(text, content), text, content)
@@ -158,7 +156,7 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None) -> Listing
     files = folder.scan(path)
     if own and (found := own.folder(path, files)):
         return found
-    num_samples = sum(len(names) for extension, names in files.items() if extension in content.extensions)
+    num_samples = sum(len(files.get(extension, [])) for extension in content.extensions)
     packed = max(_READERS, key=lambda extension: len(files.get(extension, [])))
     if num_samples > len(files.get(packed, [])):
         return folder.read(path, files, content)
@@ -176,17 +174,12 @@ def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
     """Files, and those below folders, as records without labels; `UserError` for a folder without any."""
     names: list[str] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            by_extension = folder.scan(path)
-            names_of = (name for extension in content.extensions for name in by_extension.get(extension, ()))
-            found = sorted(name for name in names_of if Path(name).name.lower() not in folder.METADATA)
-            if not found:
-                raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
-            names += [str(path / name) for name in found]
-        else:
-            names.append(str(path))
+        found = [path / name for name in folder.samples_in(folder.scan(path), content)] if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
+        names += map(str, found)
     labels = np.full(len(names), -1, dtype=np.int64)
-    return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))
+    return Records(f"list of {content.many}", names, labels, (), folder.Files(Path(), tuple(names)))
 
 
 def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
@@ -204,22 +197,20 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
     encoded, classes = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
     records = {}
     for key, part in found.parts.items():
-        labels, tags = encoded[key]
-        ignored = found.ignored if key == "train" else {}
-        texts = _texts(part.texts, where)
-        known: tuple[Any, ...] = (tags, texts, part.seconds, part.numbers)
-        records[key] = Records(found.kind, part.names, labels, classes, ignored, part.source, *known)
+        (labels, tags), texts = encoded[key], _texts(part.texts, where)
+        more = tags, texts, part.seconds, part.numbers
+        records[key] = Records(found.kind, part.names, labels, classes, part.source, *more)
     train = records["train"]
     sizes = ", ".join(f"{len(records[key]):,} {key}" for key in ("train", "val", "test") if key in records)
     labelling = f"{len(classes):,} classes" if classes else "no labels"
     if train.tags is not None:
         labelling = f"{len(classes):,} tags, of which a {content.one} can have several"
-    if train.numbers is not None:
+    elif train.numbers is not None:
         labelling = f"{np.isfinite(train.numbers).sum():,} numbers to learn from"
     if train.texts is not None:
         labelling += f", {sum(text is not None for text in train.texts):,} transcripts"
     left_out = f"left out: {_counts(found.ignored)}" if found.ignored else ""
-    description = "; ".join((f"{found.kind}: {sizes}, {labelling}", *filter(None, (left_out, *found.notes))))
+    description = "; ".join(filter(None, (f"{found.kind}: {sizes}, {labelling}", left_out, *found.notes)))
     return Parts(train, records.get("val"), records.get("test"), description)
 
 
@@ -251,10 +242,8 @@ def labelled_records(records: Records, labels_per_class: int | None = None, seed
 
     Where samples have several labels, the first so many of each class are taken, so some classes get more.
     """
-    places = np.arange(len(records))
-    if records.tags is None:
-        has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
-        places = np.flatnonzero(has_label)
+    has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
+    places = np.flatnonzero(has_label) if records.tags is None else np.arange(len(records))
     classes = range(len(records.classes))
     if labels_per_class is not None and classes:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]

@@ -31,7 +31,6 @@ def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
     assert parts.train.kind == "folder of images"
     assert parts.train.classes == ()
     assert (parts.train.labels == -1).all()
-    assert parts.train.ignored == {".txt": 2, "no extension": 1}
     assert parts.val is parts.test is None
     assert "9 train, no labels; left out: .txt (2), no extension (1)" in parts.description
     for place in range(len(parts.train)):

@@ -62,7 +62,7 @@ def texts(kind: str, tokenizer: Path) -> SentenceReader:
     """Texts with their lengths; or whether they are long; or, as tags, whether they are long and have a comma."""
     long, none = (np.median(LENGTHS) < LENGTHS).astype(np.int64), np.full(len(TEXTS), -1)
     names, source = [f"a[{place}]" for place in range(len(TEXTS))], Texts(tuple((text,) for text in TEXTS))
-    records = Records("table", names, long, ("short", "long"), {}, source)
+    records = Records("table", names, long, ("short", "long"), source)
     if kind == "numbers of texts":
         records = replace(records, labels=none, classes=(), numbers=LENGTHS)
     if kind == "tagged texts":

@@ -94,7 +94,7 @@ class TextReader(Reader):
 
 def _records(blocks: Blocks) -> Records:
     labels = np.full(len(blocks.starts), -1, dtype=np.int64)
-    return Records("text", BlockNames(blocks.starts), labels, (), {}, blocks)
+    return Records("text", BlockNames(blocks.starts), labels, (), blocks)
 
 
 FORMAT = 1
