@@ -50,8 +50,8 @@ class Files(Source):
 def scan(root: Path) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
-    Hidden files and folders are skipped. Links are followed, except a link to a folder that holds it. A link to
-    nothing counts as a file, so that it is reported when it is read. `UserError` for a folder that can't be listed.
+    Hidden ones are skipped. Links are followed, except to a folder that holds them; a link to nothing is a file, which
+    is reported when it is read. `UserError` for a folder that can't be listed.
     """
     files: dict[str, list[str]] = defaultdict(list)
     todo = [(root, "", frozenset((os.path.realpath(root),)))]
@@ -84,10 +84,9 @@ def counts(files: Mapping[str, list[str]], without: Collection[str] = ()) -> dic
 
 
 def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
-    """The pictures or recordings among the scanned `files`, in their parts.
+    """The samples among the scanned `files`, and those that a metadata file names, in their parts.
 
-    Where there is a metadata file with labels, it alone gives the labels; else a label is the first folder below the
-    part. Files that only a metadata file names are taken as they are.
+    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part.
     """
     described = [name for names in files.values() for name in filter(_is_metadata, names)]
     table = _read_metadata(root, described, content.texts)
@@ -108,10 +107,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
 
 
 def _by_part(root: Path, names: list[str]) -> dict[str, list[str]]:
-    """Names in each part, where the folders with samples are train and any of val, valid, validation, dev and test.
-
-    Nothing where they are no parts. `UserError` for two folders of one part.
-    """
+    """Names in each part, where all folders are called after parts, with a train part; `UserError` for two of one."""
     tops = sorted({name.split("/")[0] for name in names if "/" in name})
     part_of = {top: PART_NAMES.get(top.lower(), "") for top in tops}
     if "" in part_of.values() or "train" not in part_of.values():
@@ -149,11 +145,9 @@ class _Described:
 
 
 def _read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[str]) -> _Described:
-    """Labels and transcripts of the samples.
+    """Labels and transcripts of the samples that rows name in `file_name`, relative to the metadata file's own folder.
 
-    Every row names a sample in `file_name`, relative to the metadata file's own folder. In a CSV file, several labels
-    are separated by "|". Raises `UserError` for a file that is not a table, and for rows without `file_name` or with
-    one that leads out of the folder.
+    In a CSV file, several labels are separated by "|". `UserError` for no table, and for a name that leads elsewhere.
     """
     found = _Described()
     for name in described:

@@ -48,10 +48,7 @@ class HubRows(Source):
 
 
 def read(text: str, content: Content) -> Listing:
-    """The splits of `hf:NAME` or `hf:NAME:CONFIG`; NAME is a data set of the hub or a folder.
-
-    Raises `UserError` if `datasets` is missing or can't load it.
-    """
+    """The splits of `hf:NAME` or `hf:NAME:CONFIG`; `UserError` if `datasets` is missing or can't load them."""
     splits = load_splits(text)
     parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
     for part, names in by_part([name for name in splits if name not in left_out], text).items():

@@ -32,10 +32,9 @@ def encode(
 ) -> tuple[dict[str, Encoded], tuple[str, ...]]:
     """Labels or tags of each part, and the names of the classes, which all parts share.
 
-    A value is a whole number, a string, or a list of these (then there are tags); None, an empty string and numbers
-    below zero are no label. `named` are given names of classes, which numbers count from 0; without them, the classes
-    are all values there are, numbers first, in order. Fewer than two are no classes; one tag is enough. Raises
-    `UserError` for other values and for numbers or strings that `named` does not have.
+    A value is a whole number, a string, or a list of these (then there are tags); None, "" and negative numbers are no
+    label. `named` are the classes, which numbers count from 0; without them, the classes are all values there are,
+    numbers first, in order. Fewer than two are none; one tag is enough. `UserError` for any other value.
     """
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
     known: dict[Any, str] | None = None if named is None else dict(enumerate(named)) | {name: name for name in named}
@@ -125,10 +124,9 @@ def _kept(character: str) -> str:
 
 @dataclass(frozen=True)
 class Letters:
-    """The vocabulary: blank (0), word boundary, unknown, then characters in the order of their code points."""
+    """The symbol of each id: blank (0), word boundary, unknown, then characters in the order of their code points."""
 
     symbols: tuple[str, ...]
-    """Each id's symbol."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Letters:
@@ -149,7 +147,7 @@ class Letters:
     def encode(self, text: str) -> NDArray[np.int64]:
         """Ids `L` of a text, normalised; of letters that the training transcripts have not, the unknown one.
 
-        Only the loss sees that one: error rates compare texts, so such a letter counts as it stands.
+        Only the loss sees that one: error rates compare texts.
         """
         spelled = normalise(text).replace(" ", SPACE)
         return np.array([self.ids.get(letter, self.ids[UNKNOWN]) for letter in spelled], dtype=np.int64)
@@ -160,10 +158,7 @@ class Letters:
         return " ".join(spelled.replace(SPACE, " ").split())
 
     def save(self, folder: Path) -> None:
-        """Write the files of a tokenizer of Transformers', which decodes the same ids to the same text.
-
-        Its class stands in `data2vec2.modalities.audio.transformers`.
-        """
+        """Write the files of a tokenizer of Transformers' (`modalities.audio.transformers`), which decodes as this."""
         names = {"pad_token": BLANK, "word_delimiter_token": SPACE, "unk_token": UNKNOWN}
         classes = {"tokenizer_class": "Data2Vec2CTCTokenizer", "processor_class": "Wav2Vec2Processor"}
         settings = {**classes, "bos_token": None, "eos_token": None, **names}

@@ -41,7 +41,7 @@ class Columns:
 def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
     """Find samples, labels and transcripts by Hugging Face's description of the columns, then by name, then by type.
 
-    Raises `UserError` that lists the columns if no column can be of samples, or several can.
+    `UserError` that lists the columns if none can be of samples, or several can.
     """
     features, named = described(schema), class_names(schema)
     able = {field.name: leaf for field in schema if (leaf := _leaf(field))}
@@ -89,8 +89,7 @@ def _is_string(kind: pa.DataType) -> bool:
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     """The rows of the Parquet files `names` below `root`; file names tell the parts ("test-00000.parquet").
 
-    Raises `UserError` for a file that is damaged, or has other columns or names of classes than the rest,
-    and if there is no room for the copy.
+    `UserError` for a file that is damaged or has other columns or classes than the rest, and if there is no room.
     """
     first: Columns | None = None
     parts = {}
@@ -134,7 +133,7 @@ def _values(file: pq.ParquetFile, column: str | None) -> list[Any]:
 def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tuple[Path, NDArray[np.int64]]:
     """The copy of a file's samples, made if it is not there yet, and where each of them ends (the first value is 0).
 
-    Rows without a sample take no bytes. Raises `UserError` if the copy can't be written.
+    Rows without a sample take no bytes. `UserError` if the copy can't be written.
     """
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{leaf}".encode()).hexdigest()[:32]

@@ -1,7 +1,5 @@
 """From records to arrays: batches to learn from or to score, and every sample of a source once and in order.
 
-Samples that cannot be read are counted by reason and listed, and too many of them stop a run.
-
 Shapes: `B` samples, `T` the first axis of a sample, filled up where lengths differ.
 """
 
@@ -66,8 +64,7 @@ class Windowed(ABC):
 class Reader(ABC):
     """Batches of the model's inputs from records. Can be pickled; the same arguments always give the same batch.
 
-    A bad sample is replaced by another one, chosen by (seed, sample) alone; both batch methods raise `UserError` if a
-    hundred others are bad too. A modality says how one sample is read (`whole`, and `crop` for training).
+    A bad sample is replaced by another, chosen by (seed, sample) alone; `UserError` if a hundred others are bad too.
     """
 
     def __init__(self, records: Records, seed: int) -> None:
@@ -156,10 +153,7 @@ class Reader(ABC):
         )
 
     def looked_at(self, limit: int = 1_000) -> tuple[list[Any], list[Bad]]:
-        """Of at most so many samples, evenly spread, those that can be read, as evaluation sees them, and the others.
-
-        `UserError` if none can.
-        """
+        """Of at most so many samples, evenly spread, those that can be read and the others; `UserError` if none can."""
         total = len(self.records)
         places = np.arange(min(limit, total)) * total // max(1, min(limit, total))
         some = self.records.select(places)
@@ -204,10 +198,7 @@ class Chunk(NamedTuple):
 
 
 def stream(records: Records, read: Callable[[int], Any], size: int) -> Iterator[Chunk]:
-    """All samples once and in order, in chunks of `size`, some chunks ahead of the caller; none is replaced.
-
-    `read` makes the model's input of the record at an index or raises `BadSample`; threads call it.
-    """
+    """All samples once and in order, as threads `read` them by index, in chunks of `size`, some ahead of the caller."""
 
     def attempt(index: int) -> Any:
         try:
@@ -246,10 +237,7 @@ class Skipped:
         self.left_out.update(items)
 
     def add(self, bad: Iterable[Bad], checked: int | None = None) -> list[Bad]:
-        """Note samples that were found bad among `checked` (none: all); returns those not seen before.
-
-        Raises `UserError` with the list if their share is too large.
-        """
+        """Note bad samples among `checked` (none: all); returns new ones. `UserError` if there are too many of all."""
         new = [item for item in bad if item.name not in self.reasons]
         self.reasons.update(new)
         looked_at = self.total if checked is None else checked

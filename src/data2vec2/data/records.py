@@ -33,7 +33,6 @@ class Records:
     classes: tuple[str, ...]
     """Names of the classes, shared by all parts; empty if there is nothing to tell apart."""
     source: Source
-    """Where the samples are read from."""
     tags: NDArray[np.bool_] | None = None
     """`NC`, which of the C classes each sample has, where samples can have several; `labels` are then all -1."""
     texts: tuple[str | None, ...] | None = None
@@ -119,13 +118,10 @@ _READERS = {".parquet": parquet.read, ".tar": tars.read}
 
 
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
-    """Recognise what `data` is and list its samples.
+    """List the samples of `data`, whatever it is; `UserError` for a path that does not exist or holds none.
 
     A folder of files (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset), one such file, or
-    hf:NAME; or what the modality's `own` format is. Of a folder that holds several kinds, the one with the most files
-    is taken.
-
-    Raises `UserError` for a path that does not exist, and for one with nothing usable in it.
+    hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the most files is taken.
     """
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
         return parts_of(hub.read(text, content), text, content)
@@ -238,9 +234,9 @@ def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: 
 
 
 def labelled_records(records: Records, labels_per_class: int | None = None, seed: int = 0) -> Records:
-    """The samples that have a label, or a number, or may have several labels; so many of each class, drawn by `seed`.
+    """The samples that have a label or a number, or may have several labels; so many of each class, drawn by `seed`.
 
-    Where samples have several labels, the first so many of each class are taken, so some classes get more.
+    Where samples have several labels, some classes get more.
     """
     has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
     places = np.flatnonzero(has_label) if records.tags is None else np.arange(len(records))

@@ -46,8 +46,7 @@ Order = Callable[[int], Plan]
 class GlobalBatches:
     """Global batches of one size; every epoch is a fresh permutation, and a batch may span two epochs.
 
-    Place `p = step * batch_size + i` of the endless stream is sample `order(p // n)[p % n]`, so nothing about the past
-    needs saving to go on from any step, and ranks and micro-batches simply take slices.
+    Place `p = step * batch_size + i` of the endless stream is sample `order(p // n)[p % n]`: no past needs saving.
     """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
@@ -67,11 +66,10 @@ class GlobalBatches:
 
 
 class LengthBatches:
-    """Global batches of recordings of similar length, so many seconds in all; every epoch all of them once.
+    """Global batches of recordings of similar length, so many seconds in all; every epoch all of them once, shuffled.
 
-    Recordings are sorted by length in steps of a quarter of a second, those of one step in an order that is new in
-    every epoch, and dealt out from the shortest on: each batch is cut to its shortest step. The last batch is filled up
-    with recordings of the batch before. Then the batches are shuffled.
+    Recordings are sorted by length in steps of a quarter of a second, in an order within a step that is new in every
+    epoch, and dealt out from the shortest on. Each batch is cut to its shortest step; the last takes of the one before.
     """
 
     def __init__(self, lengths: NDArray[np.int64], batch_seconds: float, seed: int, sample_rate: int) -> None:
@@ -110,8 +108,7 @@ class LengthBatches:
 class WholeBatches(LengthBatches):
     """Global batches of whole recordings of similar length: so many that, filled up to the longest, they have room.
 
-    Recordings are dealt out from the longest on, ties as above, all of them once an epoch; the last batch, of the
-    shortest, is filled up with recordings of the batch before as far as these have room.
+    Recordings are dealt out from the longest on, all once an epoch; the last batch takes of the one before if it can.
     """
 
     def __init__(self, lengths: NDArray[np.int64], batch_seconds: float, seed: int, sample_rate: int) -> None:
@@ -139,10 +136,9 @@ def _order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
 def split_validation(
     labels: NDArray[np.int64], fraction: float, seed: int, limit: int = 2000
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training and of the validation samples, both ascending.
+    """Indices of the training samples, and of `fraction` of all, at most `limit`, to validate on; both ascending.
 
-    The validation part is `fraction` of the samples, at most `limit`, in proportion to the labels (-1 is one of them);
-    every label keeps at least one training sample. It is empty for fraction 0 and for fewer than 20 samples.
+    In proportion to the labels (-1 is one), each of which keeps a sample to train on. Below 20 samples all train.
     """
     total = len(labels)
     order = np.lexsort((rng.uniforms(rng.keys(rng.Stream.SPLIT, seed, np.arange(total)), 1)[:, 0], labels))

@@ -118,9 +118,9 @@ def part_of(name: str) -> str | None:
 
 
 def by_part(names: Sequence[str], where: str) -> dict[str, list[str]]:
-    """File or split names of each part; those that name no part are "train", and so are all where there is one part.
+    """File or split names of each part; those that name none, and all of an only part, are "train".
 
-    Raises `UserError` if there is none to train on.
+    `UserError` if there is none to train on.
     """
     parts: dict[str, list[str]] = {}
     for name in names:

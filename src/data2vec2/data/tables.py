@@ -65,14 +65,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Table:
-    """All of a table, by column; what a row lacks is None."""
+    """All of a table, by column; what a row lacks is None. Classes as in `Rows`, remarks as `Reading` counts them."""
 
     name: str
     columns: Mapping[str, Sequence[Any]]
     classes: Mapping[str, tuple[str, ...]]
-    """As in `Rows`."""
     remarks: Mapping[str, int]
-    """What was mended or left out, and how often."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -86,10 +84,9 @@ class Table:
 def open_rows(source: Any, reading: Reading, column: str | None = None) -> Iterator[Rows]:
     """Read a file, or a `datasets.Dataset`, row by row; only a few rows are in memory at once.
 
-    The first line of a CSV or TSV file names the columns. In a CSV file a field in quotes may hold line ends; in a TSV
-    file quotes mean nothing (as in GLUE's). Empty lines are left out, but not of a .txt file. Undecodable bytes become
-    U+FFFD, and NUL characters vanish from strings unless the pass is strict. Other columns than `column` need not be
-    decoded. `UserError` for what can't be read or is no such table.
+    The first line of a CSV or TSV file names the columns. Quotes mean nothing in a TSV file (as in GLUE's). Empty lines
+    are left out, but not of a .txt file. Undecodable bytes become U+FFFD, and NUL characters vanish from strings unless
+    the pass is strict. Other columns than `column` need not be decoded. `UserError` for what is no such table.
     """
     try:
         if not isinstance(source, Path):
@@ -170,7 +167,7 @@ def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 
 
 def _arrow(schema: pa.Schema, batches: Iterable[Any], share: float, reading: Reading) -> Rows:
-    """The table in Arrow's batches, of whose rows each is a `share` of what is read."""
+    """The table in Arrow's batches; each row is a `share` of what is read."""
 
     def rows() -> Iterator[dict[str, Any]]:
         for batch in batches:
@@ -208,25 +205,23 @@ def _text(extension: str, lines: Iterator[str], reading: Reading) -> Rows:
 def _delimited(fields: Iterator[list[str]], names: tuple[str, ...], reading: Reading) -> Iterator[dict[str, Any]]:
     """Rows of fields; of a row with too many the last are left out, and one with too few has None there."""
     for row in fields:
-        if not row or row == [""]:
-            continue
-        if len(row) != len(names):
-            reading.odd(OTHER_FIELDS)
-        yield dict.fromkeys(names) | dict(zip(names, row, strict=False))
+        if row not in ([], [""]):
+            if len(row) != len(names):
+                reading.odd(OTHER_FIELDS)
+            yield dict.fromkeys(names) | dict(zip(names, row, strict=False))
 
 
 def _objects(lines: Iterator[str], reading: Reading) -> Iterator[dict[str, Any]]:
     """One JSON object a line."""
-    for line in lines:
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield row
-            else:
-                reading.odd(NO_OBJECT)
+    for line in filter(str.strip, lines):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            yield row
+        else:
+            reading.odd(NO_OBJECT)
 
 
 def _mended(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[str, Any]]:

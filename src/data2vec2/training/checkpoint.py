@@ -20,8 +20,7 @@ from data2vec2.files import sha256_of, whole_folder
 class Best:
     """RUN/best/step-N: the weights with the highest validation score, and in their state the score.
 
-    What lies there is all that there is to know, so a resumed run needs nothing else: an update that is made again
-    gives the same score again, and the first of equal scores stays.
+    A resumed run needs nothing else: an update that is made again gives the same score, and the first of equals stays.
     """
 
     def __init__(self, run: Path) -> None:
@@ -69,10 +68,9 @@ class DamagedCheckpoint(Exception):
 def save_checkpoint(
     folder: Path, step: int, groups: dict[str, dict[str, Tensor]], state: dict[str, Any], *, keep: int
 ) -> Path:
-    """Write step-N under `folder` and remove all but the newest `keep` checkpoints.
+    """Write step-N under `folder`, whole or not at all, and remove all but the newest `keep` checkpoints.
 
-    A checkpoint is never half there under its final name, whenever the process dies. `UserError` if it can't be
-    written.
+    `UserError` if it can't be written.
     """
     for stale in folder.glob(".step-*.tmp"):
         shutil.rmtree(stale)

@@ -42,10 +42,9 @@ class Ema:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, in groups by weight decay and by `lr_scale`.
+    """AdamW over the model's trainable parameters, in groups by weight decay and `lr_scale` (1 without layer decay).
 
-    Tensors with fewer than two axes (biases, norms, ALiBi scales) are exempt from decay unless `decay_all`. A group's
-    rate is the schedule's times its `lr_scale` (`set_learning_rate`), which is 1 without layer decay.
+    Tensors with fewer than two axes (biases, norms, ALiBi scales) are exempt from weight decay unless `decay_all`.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     scales = _layer_scales(named, config.layer_decay if isinstance(config, FinetuneOptimConfig) else 1.0)

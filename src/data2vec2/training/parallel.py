@@ -1,9 +1,8 @@
 """Several processes on one global batch (data parallel), through torch.distributed.
 
-Process 0 is the run: it decides, scores and writes. The others are helpers: they compute the gradients of their slice
-of every batch and hold nothing that is not in process 0 too, so that it may end them at any time. Helpers are either
-started here (`recruit`, processes of this machine) or by `torchrun` (on any number of machines); both read the job from
-process 0's key-value store.
+Process 0 is the run: it decides, scores and writes. The others are helpers, which it may end at any time: they compute
+the gradients of their slice of every batch. They are started here (`recruit`, on this machine) or by `torchrun` (on any
+number of machines), and read the job from process 0's key-value store.
 """
 
 from __future__ import annotations
@@ -107,10 +106,7 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def num_processes(asked: int | None, device: torch.device) -> int:
-    """Processes for a run: as `torchrun` has started, or as asked, but at most one for each GPU.
-
-    None asked: one for each GPU if the device is "cuda" without a number, else one.
-    """
+    """Processes for a run: as many as `torchrun` has started, or as asked (none: one for each GPU that may be used)."""
     if under_torchrun():
         return int(os.environ["WORLD_SIZE"])
     if device.type == "cpu":

@@ -71,9 +71,8 @@ class Alarms:
                 continue
             self._low[name] = self._low.get(name, 0) + 1 if not figures[name] >= floor else 0
             if self._low[name] >= PATIENCE:
-                meaning = "the outputs hardly depend on the input any more, or are trivial to predict"
-                if name == "val_knn":
-                    meaning = "the features are worse than before training"
+                is_low = "the outputs hardly depend on the input any more, or are trivial to predict"
+                meaning = "the features are worse than before training" if name == "val_knn" else is_low
                 raise Alarm(
                     COLLAPSED,
                     f"{name} is {figures[name]:.3g} at update {step}, below {floor:.3g} for {PATIENCE} checks: "
@@ -85,13 +84,11 @@ class Alarms:
 def floors(first: Mapping[str, float]) -> dict[str, float]:
     """The floor of every figure, from a run's first figures (before any update); of `val_knn` only if it is there.
 
-    Scores are given twice their standard error (`val_knn_error`), so that few samples sound no alarm by chance.
+    Scores may be lower by twice their standard error (`val_knn_error`), as they are by chance.
     """
-    found = dict(FLOORS)
-    for name, share in SHARES.items():
-        if name in first:
-            found[name] = max(share * first[name] - 2 * first.get(f"{name}_error", 0.0), FLOORS.get(name, -math.inf))
-    return found
+    shares = {name: share * first[name] for name, share in SHARES.items() if name in first}
+    lowest = {name: floor - 2 * first.get(f"{name}_error", 0.0) for name, floor in shares.items()}
+    return FLOORS | {name: max(floor, FLOORS.get(name, floor)) for name, floor in lowest.items()}
 
 
 def console() -> Console:

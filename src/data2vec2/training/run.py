@@ -34,11 +34,7 @@ class RunFolder:
         self.metrics_path = path / "metrics.jsonl"
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse a folder that this run would damage; writes nothing.
-
-        Raises `UserError` for a folder with content and neither flag, one with content that is not a run's, or
-        `resume` where there is nothing to resume.
-        """
+        """Refuse (`UserError`) a folder that this run would damage, or that holds nothing to resume; writes nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder that does not exist yet")
         content = {entry.name for entry in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
@@ -53,10 +49,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock; `UserError` if another process holds it.
-
-        The operating system drops the lock when its holder dies, so a file left by a killed run locks nothing.
-        """
+        """Hold the folder's lock, which ends with the process, killed or not; `UserError` if another process has it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / LOCK).open("a+") as file:
             try:
