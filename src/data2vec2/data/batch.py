@@ -98,13 +98,9 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         plan = self.order(step).part(self.rank, self.size)
         read = self.reader.train_batch(plan)
-        batch = Batch(
-            inputs=torch.from_numpy(read.inputs),
-            lengths_B=None if read.lengths_B is None else torch.from_numpy(read.lengths_B),
-            bad=read.bad,
-            weight=plan.weight,
-            size=self.reader.size(read),
-        )
+        lengths_B = None if read.lengths_B is None else torch.from_numpy(read.lengths_B)
+        inputs, size = torch.from_numpy(read.inputs), self.reader.size(read)
+        batch = Batch(inputs=inputs, lengths_B=lengths_B, bad=read.bad, weight=plan.weight, size=size)
         for add in self.additions:
             batch = add(batch, Step(plan, read, step, self.rank, self.reader.seed))
         return batch
@@ -112,18 +108,10 @@ class Batches(Dataset[Batch]):
 
 def iterate(dataset: Dataset[Any], start: int, stop: int, *, workers: int, pin_memory: bool = False) -> Iterator[Any]:
     """Items `start` to `stop - 1` of a dataset in order, prepared by `workers` processes (0: here)."""
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_quiet_worker if workers else None,
-        # Workers must be this process's own children: then they notice when it is killed, and end.
-        multiprocessing_context="spawn" if workers else None,
-        prefetch_factor=4 if workers else None,
-    )
-    return iter(loader)
+    # Workers must be this process's own children: then they notice when it is killed, and end.
+    own = {"worker_init_fn": _quiet_worker, "multiprocessing_context": "spawn", "prefetch_factor": 4} if workers else {}
+    more: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, **own}
+    return iter(DataLoader(dataset, batch_size=None, sampler=range(start, stop), **more))
 
 
 def default_workers(in_memory: bool) -> int:

@@ -53,9 +53,8 @@ def read(text: str, content: Content) -> Listing:
     parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
     for part, names in by_part([name for name in splits if name not in left_out], text).items():
         if len(names) > 1:
-            raise UserError(
-                f"{text} has several splits for {part}: {', '.join(names)}; save the one you want by itself"
-            )
+            many = ", ".join(names)
+            raise UserError(f"{text} has several splits for {part}: {many}; save the one you want by itself")
         dataset = splits[names[0]]
         columns = choose_columns(dataset.features.arrow_schema, text, content)
         classes, count = columns.classes, len(dataset)
@@ -87,7 +86,6 @@ def load_splits(text: str) -> Mapping[str, Any]:
             loaded = datasets.load_dataset(name, config or None)
     except Exception as error:  # the list of what it raises is open-ended
         reason = str(error.__cause__ or error).split("\n", 1)[0]
-        raise UserError(
-            f"{text} can't be loaded ({type(error).__name__}: {reason}); name a data set or folder"
-        ) from error
+        why = f"{type(error).__name__}: {reason}"
+        raise UserError(f"{text} can't be loaded ({why}); name a data set or folder") from error
     return loaded if isinstance(loaded, dict) else {"train": loaded}

@@ -42,18 +42,18 @@ def encode(
     classes = named
     if classes is None:
         classes = tuple(sorted({name for part in rows.values() for row in part for name in row}, key=_order))
-    if len(classes) < (1 if several else 2):
-        classes = ()
+    classes = classes if len(classes) >= (1 if several else 2) else ()
     index = {name: place for place, name in enumerate(classes)}
     encoded: dict[str, Encoded] = {}
     for key, part in rows.items():
-        labels, tags = np.full(len(part), -1, dtype=np.int64), np.zeros((len(part), len(classes)), dtype=bool)
+        labels = np.full(len(part), -1, dtype=np.int64)
+        tags = np.zeros((len(part), len(classes)), dtype=bool) if several and classes else None
         for place, row in enumerate(part):
-            if several:
-                tags[place, [index[name] for name in row if classes]] = True
+            if tags is not None:
+                tags[place, [index[name] for name in row]] = True
             elif row:
                 labels[place] = index.get(row[0], -1)
-        encoded[key] = labels, tags if several and classes else None
+        encoded[key] = labels, tags
     return encoded, classes
 
 

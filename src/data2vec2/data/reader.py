@@ -154,8 +154,8 @@ class Reader(ABC):
 
     def looked_at(self, limit: int = 1_000) -> tuple[list[Any], list[Bad]]:
         """Of at most so many samples, evenly spread, those that can be read and the others; `UserError` if none can."""
-        total = len(self.records)
-        places = np.arange(min(limit, total)) * total // max(1, min(limit, total))
+        count = min(limit, len(self.records))
+        places = np.arange(count) * len(self.records) // max(1, count)
         some = self.records.select(places)
         chunks = list(stream(some, lambda place: self.whole(int(places[place])), _EVAL_GROUP))
         good = [sample for chunk in chunks for sample in chunk.good.values()]

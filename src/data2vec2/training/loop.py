@@ -217,13 +217,8 @@ class _Trainer:
             return
         (since, then), now = self.mark, time.perf_counter()
         rate = (step - since) * self.config.train.batch_size / max(now - then, 1e-9)
-        line = {
-            "loss": loss,
-            "lr": self.lr,
-            "grad_norm": self.grad_norm.item(),
-            **({"ema_decay": self.task.ema.decay(step)} if self.task.ema else {}),
-            **figures,
-        }
+        ema = {"ema_decay": self.task.ema.decay(step)} if self.task.ema else {}
+        line = {"loss": loss, "lr": self.lr, "grad_norm": self.grad_norm.item(), **ema, **figures}
         self.mark = (step, now)
         self.write(step, {**line, "samples_per_s": rate})
         self.note = f"update {step}/{self.config.train.updates}  loss {loss:.4f}  {rate:.0f} {self.task.unit} a second"

@@ -22,14 +22,9 @@ DIVERGED = "diverged"
 COLLAPSED = "collapsed"
 # A figure below its floor at PATIENCE checks in a row is a collapse. The standard deviations' floors are the original's
 # limits, the others come from runs that were made to collapse (docs/collapse.md).
-FLOORS = {
-    "target_std": 0.1,
-    "prediction_std": 0.01,
-    "unexplained": 0.1,
-    "rank_stem": 1.5,
-    "rank_encoder": 1.5,
-    "rank_target": 1.5,
-}
+FLOORS = {"target_std": 0.1, "prediction_std": 0.01, "unexplained": 0.1} | dict.fromkeys(
+    ("rank_stem", "rank_encoder", "rank_target"), 1.5
+)
 AFTER_ITS_RISE = "prediction_std"
 """A figure that begins near 0 in narrow models: its floor counts from the first check that is above it."""
 PATIENCE = 3
