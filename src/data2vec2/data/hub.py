@@ -60,9 +60,8 @@ def read(text: str, content: Content) -> Listing:
         classes, count = columns.classes, len(dataset)
         labels = list(dataset[columns.label]) if columns.label else [None] * count
         texts = list(dataset[columns.text]) if columns.text else None
-        if hasattr(dataset.features[columns.sample], "decode"):  # else they would be decoded by `datasets`
-            feature = type(dataset.features[columns.sample])
-            dataset = dataset.cast_column(columns.sample, feature(decode=False))
+        if hasattr(feature := dataset.features[columns.sample], "decode"):  # else `datasets` would decode the samples
+            dataset = dataset.cast_column(columns.sample, type(feature)(decode=False))
         rows = HubRows(dataset.select_columns([columns.sample]), columns.sample, np.arange(count))
         parts[part] = Split(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
     note = f"left out: splits {', '.join(left_out)}" if left_out else ""

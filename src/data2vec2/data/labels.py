@@ -1,7 +1,4 @@
-"""Labels become indices of classes, tags where a sample can have several, or letters of a transcript.
-
-Shapes: `N` samples, `C` classes, `L` letters of a text.
-"""
+"""Labels become indices of classes, tags, or letters. Shapes: `N` samples, `C` classes, `L` letters of a text."""
 
 from __future__ import annotations
 
@@ -61,10 +58,8 @@ def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray
     """Labels as numbers, NaN for none (None, an empty string); `UserError` that names the first that is no number."""
     found = np.full(len(values), np.nan)
     for place, value in enumerate(values):
-        if value is None or value == "":
-            continue
         try:
-            found[place] = float(value)
+            found[place] = np.nan if value is None or value == "" else float(value)
         except (TypeError, ValueError):
             found[place] = np.inf
         if np.isinf(found[place]):
@@ -145,10 +140,7 @@ class Letters:
         return {symbol: place for place, symbol in enumerate(self.symbols)}
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Ids `L` of a text, normalised; of letters that the training transcripts have not, the unknown one.
-
-        Only the loss sees that one: error rates compare texts.
-        """
+        """Ids `L` of a text, normalised; of letters that the training transcripts have not, the unknown one."""
         spelled = normalise(text).replace(" ", SPACE)
         return np.array([self.ids.get(letter, self.ids[UNKNOWN]) for letter in spelled], dtype=np.int64)
 

@@ -39,10 +39,7 @@ class Columns:
 
 
 def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
-    """Find samples, labels and transcripts by Hugging Face's description of the columns, then by name, then by type.
-
-    `UserError` that lists the columns if none can be of samples, or several can.
-    """
+    """Find columns by Hugging Face's description, then by name, then by type; `UserError` if none can be of samples."""
     features, named = described(schema), class_names(schema)
     able = {field.name: leaf for field in schema if (leaf := _leaf(field))}
     typed = [name for name in able if features.get(name, {}).get("_type") == content.feature]
@@ -87,7 +84,7 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
-    """The rows of the Parquet files `names` below `root`; file names tell the parts ("test-00000.parquet").
+    """The rows of Parquet files below `root`, in the parts that these are called after ("test-00000.parquet").
 
     `UserError` for a file that is damaged or has other columns or classes than the rest, and if there is no room.
     """
@@ -131,10 +128,7 @@ def _values(file: pq.ParquetFile, column: str | None) -> list[Any]:
 
 
 def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tuple[Path, NDArray[np.int64]]:
-    """The copy of a file's samples, made if it is not there yet, and where each of them ends (the first value is 0).
-
-    Rows without a sample take no bytes. `UserError` if the copy can't be written.
-    """
+    """The copy of a file's samples, made if need be, and where each ends (after a 0); `UserError` if it can't be."""
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{leaf}".encode()).hexdigest()[:32]
     samples, index = (cache_folder() / f"{key}.{end}" for end in (content.many, "npy"))

@@ -27,7 +27,8 @@ from data2vec2.errors import UserError
 REPLACEMENTS = 100
 """So many others are tried in place of a sample that can't be read."""
 _EVAL_GROUP = 250  # samples of one size that are evaluated at once
-_AHEAD = 3
+_AHEAD = 3  # chunks
+_LISTED = 100  # bad samples that a message names
 
 
 class Bad(NamedTuple):
@@ -220,9 +221,6 @@ def stream(records: Records, read: Callable[[int], Any], size: int) -> Iterator[
         pool.shutdown(cancel_futures=True)
 
 
-MAX_LISTED = 100
-
-
 class Skipped:
     """Every sample that was replaced, once."""
 
@@ -253,10 +251,10 @@ class Skipped:
         return ", ".join(f"{count} {reason}" for reason, count in Counter(self.reasons.values()).most_common())
 
     def listed(self) -> str:
-        """A line for each of the first `MAX_LISTED` samples, behind a line end."""
+        """A line for each of the first hundred samples, behind a line end."""
         lines = [f"\n  {name}: {reason}" for name, reason in self.reasons.items()]
-        more = f"\n  and {len(lines) - MAX_LISTED} more" if len(lines) > MAX_LISTED else ""
-        return "".join(lines[:MAX_LISTED]) + more
+        more = f"\n  and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+        return "".join(lines[:_LISTED]) + more
 
     def write(self, path: Path) -> None:
         """One JSON object a sample."""

@@ -66,9 +66,8 @@ class Records:
             return None if values is None else tuple(values[place] for place in places.tolist())
 
         of_each = ("names", "labels", "tags", "texts", "seconds", "numbers")
-        return replace(
-            self, source=self.source.select(places), **{name: chosen(getattr(self, name)) for name in of_each}
-        )
+        values = {name: chosen(getattr(self, name)) for name in of_each}
+        return replace(self, source=self.source.select(places), **values)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -234,15 +233,13 @@ def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: 
 
 
 def labelled_records(records: Records, labels_per_class: int | None = None, seed: int = 0) -> Records:
-    """The samples that have a label or a number, or may have several labels; so many of each class, drawn by `seed`.
-
-    Where samples have several labels, some classes get more.
-    """
+    """The samples that have a label or a number, or may have tags; so many of each class, drawn by `seed`."""
     has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
     places = np.flatnonzero(has_label) if records.tags is None else np.arange(len(records))
     classes = range(len(records.classes))
     if labels_per_class is not None and classes:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
         has_of = [records.labels == index if records.tags is None else records.tags[:, index] for index in classes]
+        # Where samples have several labels, some classes get more.
         places = np.unique(np.concatenate([shuffled[has_N[shuffled]][:labels_per_class] for has_N in has_of]))
     return records if len(places) == len(records) else records.select(places)

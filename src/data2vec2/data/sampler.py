@@ -1,7 +1,4 @@
-"""The order of samples: a function of the step.
-
-Shapes: `B` samples of a global batch.
-"""
+"""The order of samples, a function of the step. Shapes: `B` samples of a global batch."""
 
 from __future__ import annotations
 

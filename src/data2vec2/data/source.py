@@ -118,10 +118,7 @@ def part_of(name: str) -> str | None:
 
 
 def by_part(names: Sequence[str], where: str) -> dict[str, list[str]]:
-    """File or split names of each part; those that name none, and all of an only part, are "train".
-
-    `UserError` if there is none to train on.
-    """
+    """Names of files or splits by part, "train" where they name none or only one; `UserError` if none has that name."""
     parts: dict[str, list[str]] = {}
     for name in names:
         parts.setdefault(part_of(name) or "train", []).append(name)

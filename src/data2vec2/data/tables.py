@@ -26,7 +26,6 @@ NULS = "NUL characters removed"
 NO_OBJECT = "lines that are no JSON object left out"
 OTHER_FIELDS = "rows with another number of fields"
 _REFUSED = {BAD_BYTES: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON object; write one object a line"}
-_FIELD_LIMIT = 1 << 30  # characters of a field of a CSV file
 _ROWS = 256  # of a Parquet file or a data set, decoded at a time
 
 
@@ -192,7 +191,7 @@ def _text(extension: str, lines: Iterator[str], reading: Reading) -> Rows:
         names = ("text",)
         rows = (dict.fromkeys(names, line.rstrip("\r\n")) for line in lines)
     else:
-        csv.field_size_limit(_FIELD_LIMIT)
+        csv.field_size_limit(1 << 30)  # characters
         tabbed = (line.rstrip("\r\n").split("\t") for line in lines)
         fields: Iterator[list[str]] = csv.reader(lines) if extension == ".csv" else tabbed
         names = tuple(name.strip() for name in next(fields, []))

@@ -19,15 +19,11 @@ from data2vec2.data.labels import COLUMNS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part
 from data2vec2.errors import UserError
 
-_BLOCK = 512
 _MAX_BYTES = 1 << 20  # of what describes a sample
 
 
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
-    """The samples in the .tar files `names` below `root`; file names tell the parts ("train-000000.tar").
-
-    `UserError` for a file that is damaged or cut off, and for members that could lead out of it.
-    """
+    """The samples in .tar files below `root`, in the parts that these are called after; `UserError` for a bad file."""
     parts = {}
     for part, files in by_part(names, str(root)).items():
         sample_names: list[str] = []
@@ -38,7 +34,7 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
             members, said = _index(root / name, content)
             sample_names += [f"{name}/{member}" for member in members]
             labels += [said.get((_key(member), "label")) for member in members]
-            texts += [said.get((_key(member), "text")) for member in members]
+            texts += [said.get((_key(member), "transcript")) for member in members]
             places += [(place, offset, size) for offset, size in members.values()]
         if not places:
             known = ", ".join(sorted(content.extensions))
@@ -49,7 +45,7 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
 
 
 def _index(path: Path, content: Content) -> tuple[dict[str, tuple[int, int]], dict[tuple[str, str], Any]]:
-    """Offset and size of each sample by the member's name; by the samples' keys, each "label" and "text"."""
+    """Offset and size of each sample by the member's name; by the samples' keys, each "label" and "transcript"."""
     members: dict[str, tuple[int, int]] = {}
     said: dict[tuple[str, str], Any] = {}
     try:
@@ -65,7 +61,9 @@ def _index(path: Path, content: Content) -> tuple[dict[str, tuple[int, int]], di
             end = tar.offset
         with path.open("rb") as file:
             file.seek(end)
-            if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes damage after the first member for the end
+            if file.read(tarfile.BLOCKSIZE) != bytes(
+                tarfile.BLOCKSIZE
+            ):  # tarfile takes damage after the first member for the end
                 raise UserError(f"{path} is damaged or cut off after {end:,} bytes; fetch or write it again")
     except (OSError, tarfile.TarError, ValueError) as error:
         raise UserError(f"can't read {path} as a .tar file: {error}; fetch or write it again") from error
@@ -90,18 +88,18 @@ def _key(member: str) -> str:
 
 
 def _described(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, content: Content) -> dict[str, Any]:
-    """The "label" and the "text" in a .cls, .txt or .json member, as far as it has them."""
+    """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them."""
     file = tar.extractfile(member)
     if file is None or member.size > _MAX_BYTES:
         raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label or a transcript")
     kind = member.name.lower().rpartition(".")[2]
+    what = "transcript" if kind == "txt" else "label"
     try:
         text = file.read().decode("utf-8")
         described = json.loads(text) if kind == "json" else text.strip()
     except (ValueError, RecursionError) as error:
-        what = "transcript" if kind == "txt" else "label"
         raise UserError(f"{path}: can't read the {what} in {member.name}: {error}") from error
     if not isinstance(described, dict):
-        return {"text" if kind == "txt" else "label": described}
-    known = {"label": COLUMNS, "text": content.texts}
-    return {what: next((described[name] for name in among if name in described), None) for what, among in known.items()}
+        return {what: described}
+    known = {"label": COLUMNS, "transcript": content.texts}
+    return {key: next((described[name] for name in among if name in described), None) for key, among in known.items()}

@@ -68,10 +68,7 @@ class DamagedCheckpoint(Exception):
 def save_checkpoint(
     folder: Path, step: int, groups: dict[str, dict[str, Tensor]], state: dict[str, Any], *, keep: int
 ) -> Path:
-    """Write step-N under `folder`, whole or not at all, and remove all but the newest `keep` checkpoints.
-
-    `UserError` if it can't be written.
-    """
+    """Write step-N under `folder`, whole or not at all (else `UserError`), and remove all but the newest `keep`."""
     for stale in folder.glob(".step-*.tmp"):
         shutil.rmtree(stale)
     final = folder / f"step-{step}"

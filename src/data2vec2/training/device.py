@@ -107,10 +107,8 @@ def free_memory(device: torch.device) -> int:
 
 
 def fit_micro_batch(batch_size: int, bytes_per_sample: int, free: int) -> int:
-    """The largest divisor of the global batch whose activations take at most half of the free memory.
-
-    The other half is for gradients of intermediate results. `UsageError` if not even one sample fits.
-    """
+    """The largest divisor of a batch whose activations fit half of the free memory; `UsageError` if none do."""
+    # The other half is for gradients of intermediate results, which live for a moment each.
     fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * bytes_per_sample <= free / 2]
     if not fitting:
         raise UsageError(

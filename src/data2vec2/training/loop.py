@@ -38,10 +38,7 @@ class Task(ABC):
     ema: optim.Ema | None = None
     """The teacher's average; none in fine-tuning."""
     monitor: str | None = None
-    """The score (the higher the better) whose best model is kept beside the last ones; none: only those are.
-
-    Without one the untrained model is scored too.
-    """
+    """The score (the higher the better) whose best model is kept too; without one, the untrained model is scored."""
     unit: str
     """What `train.batch_size` counts: "pictures", "seconds of audio"."""
     lighter: ClassVar[str]

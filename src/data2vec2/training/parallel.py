@@ -43,10 +43,7 @@ class World:
     store: Store | None = None
 
     def collect(self, key: str, value: Any) -> list[Any]:
-        """Process 0 gets every process's `value` (JSON), in order; a helper gives its own and gets nothing.
-
-        All processes call it with the same `key`, which is used once.
-        """
+        """Process 0 gets every process's `value` (JSON), in order, helpers nothing; all call it, with one new `key`."""
         if self.store is None:
             return [value]
         if self.rank:
@@ -65,10 +62,7 @@ class World:
             tensor /= self.size
 
     def wrap(self, model: nn.Module, skips_parts: bool = False) -> nn.Module:
-        """The model, which averages its gradients over all processes after every backward pass if there are several.
-
-        `skips_parts`: whether a pass may leave out trained parts (layer-drop, frozen ones).
-        """
+        """The model, which averages gradients over processes; `skips_parts`: a pass may leave out trained parts."""
         if self.size == 1:
             return model
         # A patch stem's gradient has one channel in another memory order than its bucket; that costs nothing here.
@@ -100,9 +94,8 @@ def under_torchrun() -> bool:
 
 def local_device(device: torch.device) -> torch.device:
     """The GPU of this process, where each process of a machine has its own."""
-    if device != torch.device("cuda"):
-        return device
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return own if device == torch.device("cuda") else device
 
 
 def num_processes(asked: int | None, device: torch.device) -> int:

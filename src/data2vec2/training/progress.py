@@ -1,7 +1,4 @@
-"""What a person sees while it trains, and what stops it: a bar or plain lines, TensorBoard, signals, alarms.
-
-Alarms stop a run which no longer learns (docs/troubleshooting.md).
-"""
+"""What a person sees of training: a bar, TensorBoard; and what stops it: signals, alarms (docs/troubleshooting.md)."""
 
 from __future__ import annotations
 
@@ -77,10 +74,7 @@ class Alarms:
 
 
 def floors(first: Mapping[str, float]) -> dict[str, float]:
-    """The floor of every figure, from a run's first figures (before any update); of `val_knn` only if it is there.
-
-    Scores may be lower by twice their standard error (`val_knn_error`), as they are by chance.
-    """
+    """The floor of each figure, from a run's first ones; scores may be lower by twice their error (`val_knn_error`)."""
     shares = {name: share * first[name] for name, share in SHARES.items() if name in first}
     lowest = {name: floor - 2 * first.get(f"{name}_error", 0.0) for name, floor in shares.items()}
     return FLOORS | {name: max(floor, FLOORS.get(name, floor)) for name, floor in lowest.items()}

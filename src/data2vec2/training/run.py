@@ -109,10 +109,7 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
-    """Write a UTF-8 file into a folder that is there, whole or not at all; `UserError` if that can't be.
-
-    `errors`: what becomes of characters that can't be encoded, as `str.encode` has it.
-    """
+    """Write a UTF-8 file (`errors` as in `str.encode`) into a folder that is there; `UserError` if that can't be."""
     if not path.parent.is_dir():
         raise UserError(f"can't write {path}: there is no folder {path.parent}")
     with whole_file(path) as file:
