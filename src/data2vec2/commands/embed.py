@@ -11,10 +11,10 @@ import pyarrow as pa
 import torch
 from rich.progress import track
 
-from data2vec2.commands.evaluate import listed, named_columns
+from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Embed, paths_of
 from data2vec2.config.tree import require
-from data2vec2.data.reader import MAX_LISTED, Chunk, Skipped, stream
+from data2vec2.data.reader import Chunk, Skipped, stream
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
@@ -74,11 +74,11 @@ def embed(given: Embed) -> Embedded:
                 if chunk.good:
                     rows = feed.features(encoder, list(chunk.good.values()), torch_device)
                     _add(table, name, records, chunk, feed, rows)
-        left_out = listed(skipped, MAX_LISTED)
         if not table.num_rows:
-            raise UserError(f"none of {skipped.total} {many} can be used: {left_out or 'there are none'}")
-    if left_out:
-        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {left_out}")
+            why = skipped.summary() + skipped.listed()
+            raise UserError(f"none of {skipped.total} {many} can be used: {why or 'there are none'}")
+    if skipped.reasons:
+        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {skipped.summary()}{skipped.listed()}")
     return Embedded(out, table.num_rows, dim, skipped.reasons, info.kind)
 
 

@@ -84,7 +84,8 @@ def evaluate(given: Evaluate) -> Scores:
     how |= {"raw": raw, "log": say, "note": skipped.add}
     scores = score(encoder, untrained, learned, asked, normalise, torch_device, part, **how)
     if skipped.reasons:
-        say(f"{len(skipped.reasons)} {many} could not be read and are left out: {listed(skipped, NAMED)}")
+        unread = skipped.summary() + skipped.listed(NAMED)
+        say(f"{len(skipped.reasons)} {many} could not be read and are left out: {unread}")
     scores = replace(scores, skipped=dict(Counter(skipped.reasons.values()).most_common()))
     if tuning is not None:
         for name in (MODEL, RANDOM):
@@ -124,13 +125,6 @@ def _table(rows: Sequence[Sequence[str]], least: int) -> str:
     first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
     forms = [f"<{first}", *(f">{max(least, width)}" for width in others)]
     return "\n".join("  ".join(format(*cell) for cell in zip(row, forms, strict=True)) for row in rows)
-
-
-def listed(skipped: Skipped, limit: int) -> str:
-    """What could not be read: counts by reason, and a line for each of the first samples."""
-    lines = [f"\n  {name}: {reason}" for name, reason in list(skipped.reasons.items())[:limit]]
-    more = f"\n  and {len(skipped.reasons) - limit} more" if len(skipped.reasons) > limit else ""
-    return skipped.summary() + "".join(lines) + more
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: Path, part: str) -> FinetuneConfig:

@@ -220,7 +220,7 @@ def _train(
     """Train in a locked folder that describes the run; leaves status and report behind however it ends."""
     config, device = data.config, local_device(torch.device(data.config.train.device))
     with TrainingBar(config.train.updates) as bar, stop_requested() as asked_to_stop:
-        log = run.logger(bar.line)
+        log = run.logger(bar.console.print)
         checkpoint = _checkpoint(run, config.train.updates, log) if resume else None
         if not checkpoint:
             run.cut_metrics(-1)

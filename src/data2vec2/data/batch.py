@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -66,9 +66,8 @@ class Batch:
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with every tensor changed."""
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        changed = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
-        return Batch(**(values | changed))
+        changed: dict[str, Any] = {name: change(of) for name, of in vars(self).items() if isinstance(of, Tensor)}
+        return replace(self, **changed)
 
 
 @dataclass(frozen=True)
@@ -99,32 +98,20 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         plan = self.order(step).part(self.rank, self.size)
         read = self.reader.train_batch(plan)
-        batch = Batch(
-            inputs=torch.from_numpy(read.inputs),
-            lengths_B=None if read.lengths_B is None else torch.from_numpy(read.lengths_B),
-            bad=read.bad,
-            weight=plan.weight,
-            size=self.reader.size(read),
-        )
+        lengths_B = None if read.lengths_B is None else torch.from_numpy(read.lengths_B)
+        inputs, size = torch.from_numpy(read.inputs), self.reader.size(read)
+        batch = Batch(inputs=inputs, lengths_B=lengths_B, bad=read.bad, weight=plan.weight, size=size)
         for add in self.additions:
-            batch = add(batch, Step(plan, read, step, self.rank, self.order.seed))
+            batch = add(batch, Step(plan, read, step, self.rank, self.reader.seed))
         return batch
 
 
 def iterate(dataset: Dataset[Any], start: int, stop: int, *, workers: int, pin_memory: bool = False) -> Iterator[Any]:
     """Items `start` to `stop - 1` of a dataset in order, prepared by `workers` processes (0: here)."""
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_quiet_worker if workers else None,
-        # Workers must be this process's own children: then they notice when it is killed, and end.
-        multiprocessing_context="spawn" if workers else None,
-        prefetch_factor=4 if workers else None,
-    )
-    return iter(loader)
+    # Workers must be this process's own children: then they notice when it is killed, and end.
+    own = {"worker_init_fn": _quiet_worker, "multiprocessing_context": "spawn", "prefetch_factor": 4} if workers else {}
+    more: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, **own}
+    return iter(DataLoader(dataset, batch_size=None, sampler=range(start, stop), **more))
 
 
 def default_workers(in_memory: bool) -> int:
@@ -133,5 +120,4 @@ def default_workers(in_memory: bool) -> int:
 
 
 def _quiet_worker(_: int) -> None:
-    """Leave Ctrl-C to the main process, which saves a checkpoint first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves a checkpoint first

@@ -5,61 +5,53 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, ClassVar
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.data.labels import COLUMNS
-from data2vec2.data.source import PART_NAMES, BadSample, Content, Listing, Split
+from data2vec2.data.source import PART_NAMES, BadSample, Content, Listing, Source, Split, readable
 from data2vec2.data.tables import listed, read_table
 from data2vec2.errors import UserError
 
 
 @dataclass(frozen=True, eq=False)
-class Files:
+class Files(Source):
     """Files below a folder."""
 
-    in_memory: ClassVar[bool] = False
     root: Path
     names: tuple[str, ...]
-
-    def read(self, index: int) -> bytes:
-        """Content of one file; raises `BadSample`."""
-        try:
-            with self.open(index) as file:
-                return file.read()
-        except OSError as error:
-            raise BadSample("unreadable") from error
-        except MemoryError as error:
-            raise BadSample("too large") from error
 
     def open(self, index: int) -> BinaryIO:
         """One file; raises `BadSample`."""
         path = self.root / self.names[index]
-        try:
+        with readable():
             if not path.is_file():  # opening a pipe would wait for ever
                 raise BadSample("unreadable")
             return path.open("rb")
-        except (OSError, ValueError) as error:
-            raise BadSample("unreadable") from error
 
     def select(self, places: NDArray[np.int64]) -> Files:
         """The files at `places`."""
         return Files(self.root, tuple(self.names[place] for place in places.tolist()))
 
     def content(self) -> Iterator[bytes | memoryview]:
-        """Sizes in bytes."""
-        yield np.array([_size(self.root / name) for name in self.names], dtype=np.int64).data
+        """Sizes in bytes, -1 of those that can't be told."""
+        sizes = np.full(len(self.names), -1, dtype=np.int64)
+        for place, name in enumerate(self.names):
+            with suppress(OSError, ValueError):
+                sizes[place] = (self.root / name).stat().st_size
+        yield sizes.data
 
 
 def scan(root: Path) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
-    Hidden files and folders are skipped. Links are followed, except a link to a folder that holds it. A link to
-    nothing counts as a file, so that it is reported when it is read. `UserError` for a folder that can't be listed.
+    Hidden ones are skipped. Links are followed, except to a folder that holds them; a link to nothing is a file, which
+    is reported when it is read. `UserError` for a folder that can't be listed.
     """
     files: dict[str, list[str]] = defaultdict(list)
     todo = [(root, "", frozenset((os.path.realpath(root),)))]
@@ -80,104 +72,89 @@ def scan(root: Path) -> dict[str, list[str]]:
     return {extension: sorted(names) for extension, names in sorted(files.items())}
 
 
+def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
+    """Names of the samples among scanned files, sorted; metadata files are none."""
+    names = (name for extension in content.extensions for name in files.get(extension, []))
+    return sorted(name for name in names if not _is_metadata(name))
+
+
 def counts(files: Mapping[str, list[str]], without: Collection[str] = ()) -> dict[str, int]:
     """How many files there are of each extension that is not among `without`."""
     return {extension: len(names) for extension, names in files.items() if extension not in without and names}
 
 
 def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
-    """The pictures or recordings among the scanned `files`, in their parts.
+    """The samples among the scanned `files`, and those that a metadata file names, in their parts.
 
-    Where there is a metadata file with labels, it alone gives the labels; else a label is the first folder below the
-    part. Files that only a metadata file names are taken as they are.
+    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part.
     """
-    described = [name for names in files.values() for name in names if name.rpartition("/")[2].lower() in METADATA]
-    table = read_metadata(root, described, content.texts)
-    found = {name for extension in content.extensions for name in files.get(extension, [])}
-    samples = (found - set(described)) | table.names
-    parts, beside = _split(root, sorted(samples), table)
-    folders = {label for part in parts.values() for label in part.labels if label} if table.labels is None else set()
-    left = {extension: [name for name in names if name not in described] for extension, names in files.items()}
-    stray = f"left out beside the parts: {beside:,} {content.files}" if beside else ""
-    note = f"labels from {', '.join(described)}" if table.labels is not None else ""
-    odd = f"{listed(table.remarks)} in {', '.join(described)}" if any(table.remarks.values()) else ""
+    described = [name for names in files.values() for name in filter(_is_metadata, names)]
+    table = _read_metadata(root, described, content.texts)
+    samples = sorted({*samples_in(files, content), *table.names})
+    by_part = _by_part(root, samples)
+    depth = 1 if by_part else 0
+    parts = {part: _part(root, names, table, depth) for part, names in (by_part or {"train": samples}).items()}
+    beside = len(samples) - sum(len(part.names) for part in parts.values())
+    folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
+    left = {extension: [name for name in names if not _is_metadata(name)] for extension, names in files.items()}
+    notes = (
+        f"left out beside the parts: {beside:,} {content.files}" if beside else "",
+        f"labels from {', '.join(described)}" if table.labels else "",
+        f"{listed(table.remarks)} in {', '.join(described)}" if any(table.remarks.values()) else "",
+    )
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
-    return Listing(f"folder of {content.files}", parts, classes, (stray, note, odd), counts(left, content.extensions))
+    return Listing(f"folder of {content.files}", parts, classes, notes, counts(left, content.extensions))
 
 
-def _split(root: Path, names: list[str], table: Described) -> tuple[dict[str, Split], int]:
-    """Parts of the names, with labels of the table or else of the folders, and how many names are beside the parts.
-
-    Where the sub-folders with samples are train and any of val, valid, validation, dev and test (any case), they are
-    the parts; else all is "train". `UserError` for two folders of one part.
-    """
-    tops = {name.split("/")[0] for name in names if "/" in name}
-    part_of = {top: PART_NAMES[top.lower()] for top in sorted(tops) if top.lower() in PART_NAMES}
-    if len(part_of) < len(tops) or "train" not in part_of.values():
-        return {"train": _part(root, names, table, 0)}, 0
-    parts: dict[str, Split] = {}
-    for top, part in part_of.items():
-        if part in parts:
-            same = " and ".join(name for name, other in part_of.items() if other == part)
+def _by_part(root: Path, names: list[str]) -> dict[str, list[str]]:
+    """Names in each part, where all folders are called after parts, with a train part; `UserError` for two of one."""
+    tops = sorted({name.split("/")[0] for name in names if "/" in name})
+    part_of = {top: PART_NAMES.get(top.lower(), "") for top in tops}
+    if "" in part_of.values() or "train" not in part_of.values():
+        return {}
+    for part, folders in Counter(part_of.values()).items():
+        if folders > 1:
+            same = " and ".join(top for top in tops if part_of[top] == part)
             raise UserError(f"{root} has more than one {part} part: {same}; keep one, or name a folder inside")
-        parts[part] = _part(root, [name for name in names if name.startswith(top + "/")], table, 1)
-    return parts, sum("/" not in name for name in names)
+    return {part: [name for name in names if name.startswith(top + "/")] for top, part in part_of.items()}
 
 
-def _part(root: Path, names: list[str], table: Described, depth: int) -> Split:
+def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
     """One part, with labels from the table or from the folder names at `depth`."""
-    if table.labels is not None:
+    if table.labels:
         labels = [table.labels.get(name) for name in names]
     else:
         folders = [name.split("/")[:-1] for name in names]
         labels = [path[depth] if len(path) > depth else "" for path in folders]
-    texts = None if table.texts is None else [table.texts.get(name) for name in names]
+    texts = [table.texts.get(name) for name in names] if table.texts else None
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file; -1 if it can't be told."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-METADATA = frozenset(("metadata.csv", "metadata.jsonl"))
-"""The names of such files."""
+def _is_metadata(name: str) -> bool:
+    return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl")
 
 
 @dataclass(frozen=True)
-class Described:
-    """What metadata files say, by name of the sample (posix, below the folder)."""
+class _Described:
+    """What metadata files say, by name of the sample (posix, below the folder); nothing where no file has a column."""
 
-    names: frozenset[str]
-    labels: Mapping[str, Any] | None
-    """None: no file has a column of labels."""
-    texts: Mapping[str, Any] | None
-    """Transcripts, likewise."""
-    remarks: Mapping[str, int]
-    """What is odd in the files, and how often."""
+    names: set[str] = field(default_factory=set)
+    labels: dict[str, Any] = field(default_factory=dict)
+    texts: dict[str, Any] = field(default_factory=dict)
+    remarks: Counter[str] = field(default_factory=Counter)
 
 
-def read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[str] = ()) -> Described:
-    """Labels and transcripts of the samples.
+def _read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[str]) -> _Described:
+    """Labels and transcripts of the samples that rows name in `file_name`, relative to the metadata file's own folder.
 
-    Every row names a sample in `file_name`, relative to the metadata file's own folder. In a CSV file, several labels
-    are separated by "|". Raises `UserError` for a file that is not a table, and for rows without `file_name` or with
-    one that leads out of the folder.
+    In a CSV file, several labels are separated by "|". `UserError` for no table, and for a name that leads elsewhere.
     """
-    names: set[str] = set()
-    labels: dict[str, Any] = {}
-    texts: dict[str, Any] = {}
-    remarks: Counter[str] = Counter()
+    found = _Described()
     for name in described:
         path = root / name
         table = read_table(path, name, strict=True)
-        remarks.update(table.remarks)
-        label, text = (
-            next((known for known in among if known in table.columns), None) for among in (COLUMNS, text_columns)
-        )
+        found.remarks.update(table.remarks)
+        label, text = (next(filter(table.columns.__contains__, among), None) for among in (COLUMNS, text_columns))
         given = [row.get(label or "") for row in table.rows()]
         if path.suffix.lower() == ".csv" and (label in ("labels", "tags") or any("|" in (one or "") for one in given)):
             given = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in given]
@@ -189,9 +166,9 @@ def read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[s
             if below.is_absolute() or ".." in below.parts:
                 raise UserError(f"{path}: row {place} names {file_name}, which is not below the folder of the table")
             sample = str(PurePosixPath(name).parent / below)
-            names.add(sample)
+            found.names.add(sample)
             if label:
-                labels[sample] = value
+                found.labels[sample] = value
             if text:
-                texts[sample] = row[text]
-    return Described(frozenset(names), labels or None, texts or None, remarks)
+                found.texts[sample] = row[text]
+    return found

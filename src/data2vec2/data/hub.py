@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.data.parquet import choose_columns
-from data2vec2.data.source import BadSample, Content, Listing, Split, by_part, part_of
+from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, readable
 from data2vec2.errors import UserError
 
 PREFIX = "hf:"
@@ -19,10 +19,9 @@ PREFIX = "hf:"
 
 
 @dataclass(frozen=True, eq=False)
-class HubRows:
+class HubRows(Source):
     """Rows of a `datasets.Dataset`, whose files are memory-mapped."""
 
-    in_memory: ClassVar[bool] = False
     dataset: Any
     column: str
     rows: NDArray[np.int64]
@@ -35,10 +34,8 @@ class HubRows:
             return bytes(content)
         if not path:
             raise BadSample("nothing in the row")
-        try:
+        with readable():
             return Path(path).read_bytes()
-        except OSError as error:
-            raise BadSample("unreadable") from error
 
     def select(self, places: NDArray[np.int64]) -> HubRows:
         """The rows at `places`."""
@@ -51,26 +48,20 @@ class HubRows:
 
 
 def read(text: str, content: Content) -> Listing:
-    """The splits of `hf:NAME` or `hf:NAME:CONFIG`; NAME is a data set of the hub or a folder.
-
-    Raises `UserError` if `datasets` is missing or can't load it.
-    """
-    datasets, splits = _datasets(text), load_splits(text)
+    """The splits of `hf:NAME` or `hf:NAME:CONFIG`; `UserError` if `datasets` is missing or can't load them."""
+    splits = load_splits(text)
     parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
     for part, names in by_part([name for name in splits if name not in left_out], text).items():
         if len(names) > 1:
-            raise UserError(
-                f"{text} has several splits for {part}: {', '.join(names)}; save the one you want by itself"
-            )
+            many = ", ".join(names)
+            raise UserError(f"{text} has several splits for {part}: {many}; save the one you want by itself")
         dataset = splits[names[0]]
         columns = choose_columns(dataset.features.arrow_schema, text, content)
-        classes = columns.classes
-        count = len(dataset)
+        classes, count = columns.classes, len(dataset)
         labels = list(dataset[columns.label]) if columns.label else [None] * count
         texts = list(dataset[columns.text]) if columns.text else None
-        feature = getattr(datasets, content.feature)
-        if isinstance(dataset.features[columns.sample], feature):
-            dataset = dataset.cast_column(columns.sample, feature(decode=False))
+        if hasattr(feature := dataset.features[columns.sample], "decode"):  # else `datasets` would decode the samples
+            dataset = dataset.cast_column(columns.sample, type(feature)(decode=False))
         rows = HubRows(dataset.select_columns([columns.sample]), columns.sample, np.arange(count))
         parts[part] = Split(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
     note = f"left out: splits {', '.join(left_out)}" if left_out else ""
@@ -79,31 +70,21 @@ def read(text: str, content: Content) -> Listing:
 
 def load_splits(text: str) -> Mapping[str, Any]:
     """Each split of `hf:NAME` or `hf:NAME:CONFIG`, as a `datasets.Dataset`; `UserError` if it can't be loaded."""
-    loaded = _load(_datasets(text), text.removeprefix(PREFIX), text)
-    return loaded if isinstance(loaded, dict) else {"train": loaded}
-
-
-def _datasets(text: str) -> Any:
-    """The library, which is optional."""
     try:
         import datasets
     except ImportError as error:
         raise UserError(f"{text} needs the library datasets: pip install 'data2vec2[data]'") from error
-    return datasets
-
-
-def _load(datasets: Any, name: str, text: str) -> Any:
-    """A data set or a dictionary of them."""
-    folder = Path(name)
+    folder = Path(text.removeprefix(PREFIX))
     try:
         if any((folder / state).is_file() for state in ("state.json", "dataset_dict.json")):
-            return datasets.load_from_disk(str(folder))
-        if folder.is_dir():
-            return datasets.load_dataset(str(folder.resolve()))
-        name, _, config = name.partition(":")
-        return datasets.load_dataset(name, config or None)
+            loaded = datasets.load_from_disk(str(folder))
+        elif folder.is_dir():
+            loaded = datasets.load_dataset(str(folder.resolve()))
+        else:
+            name, _, config = text.removeprefix(PREFIX).partition(":")
+            loaded = datasets.load_dataset(name, config or None)
     except Exception as error:  # the list of what it raises is open-ended
         reason = str(error.__cause__ or error).split("\n", 1)[0]
-        raise UserError(
-            f"{text} can't be loaded ({type(error).__name__}: {reason}); name a data set or folder"
-        ) from error
+        why = f"{type(error).__name__}: {reason}"
+        raise UserError(f"{text} can't be loaded ({why}); name a data set or folder") from error
+    return loaded if isinstance(loaded, dict) else {"train": loaded}

@@ -1,7 +1,4 @@
-"""Labels become indices of classes, tags where a sample can have several, or letters of a transcript.
-
-Shapes: `N` samples, `C` classes, `L` letters of a text.
-"""
+"""Labels become indices of classes, tags, or letters. Shapes: `N` samples, `C` classes, `L` letters of a text."""
 
 from __future__ import annotations
 
@@ -32,31 +29,28 @@ def encode(
 ) -> tuple[dict[str, Encoded], tuple[str, ...]]:
     """Labels or tags of each part, and the names of the classes, which all parts share.
 
-    A value is a whole number, a string, or a list of these (then there are tags); None, an empty string and numbers
-    below zero are no label. `named` are given names of classes, which numbers count from 0; without them, the classes
-    are all values there are, numbers first, in order. Fewer than two are no classes; one tag is enough. Raises
-    `UserError` for other values and for numbers or strings that `named` does not have.
+    A value is a whole number, a string, or a list of these (then there are tags); None, "" and negative numbers are no
+    label. `named` are the classes, which numbers count from 0; without them, the classes are all values there are,
+    numbers first, in order. Fewer than two are none; one tag is enough. `UserError` for any other value.
     """
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
-    known: dict[Any, str] | None = (
-        None if named is None else {**dict(enumerate(named)), **{name: name for name in named}}
-    )
+    known: dict[Any, str] | None = None if named is None else dict(enumerate(named)) | {name: name for name in named}
     rows = {part: [_names(value, known, where) for value in given] for part, given in values.items()}
     classes = named
     if classes is None:
         classes = tuple(sorted({name for part in rows.values() for row in part for name in row}, key=_order))
-    if len(classes) < (1 if several else 2):
-        classes = ()
+    classes = classes if len(classes) >= (1 if several else 2) else ()
     index = {name: place for place, name in enumerate(classes)}
-    if not several or not classes:
-        single = {key: [index.get(row[0], -1) if row else -1 for row in part] for key, part in rows.items()}
-        return {key: (np.array(part, dtype=np.int64), None) for key, part in single.items()}, classes
     encoded: dict[str, Encoded] = {}
     for key, part in rows.items():
-        tags = np.zeros((len(part), len(classes)), dtype=bool)
+        labels = np.full(len(part), -1, dtype=np.int64)
+        tags = np.zeros((len(part), len(classes)), dtype=bool) if several and classes else None
         for place, row in enumerate(part):
-            tags[place, [index[name] for name in row]] = True
-        encoded[key] = np.full(len(part), -1, dtype=np.int64), tags
+            if tags is not None:
+                tags[place, [index[name] for name in row]] = True
+            elif row:
+                labels[place] = index.get(row[0], -1)
+        encoded[key] = labels, tags
     return encoded, classes
 
 
@@ -64,10 +58,8 @@ def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray
     """Labels as numbers, NaN for none (None, an empty string); `UserError` that names the first that is no number."""
     found = np.full(len(values), np.nan)
     for place, value in enumerate(values):
-        if value is None or value == "":
-            continue
         try:
-            found[place] = float(value)
+            found[place] = np.nan if value is None or value == "" else float(value)
         except (TypeError, ValueError):
             found[place] = np.inf
         if np.isinf(found[place]):
@@ -117,7 +109,6 @@ def normalise(text: str) -> str:
 
 
 def _kept(character: str) -> str:
-    """What becomes of a character."""
     if character in "'\u2019\u02bc":
         return "'"
     kind = unicodedata.category(character)
@@ -128,10 +119,9 @@ def _kept(character: str) -> str:
 
 @dataclass(frozen=True)
 class Letters:
-    """The vocabulary: blank (0), word boundary, unknown, then characters in the order of their code points."""
+    """The symbol of each id: blank (0), word boundary, unknown, then characters in the order of their code points."""
 
     symbols: tuple[str, ...]
-    """Each id's symbol."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Letters:
@@ -150,10 +140,7 @@ class Letters:
         return {symbol: place for place, symbol in enumerate(self.symbols)}
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """Ids `L` of a text, normalised; of letters that the training transcripts have not, the unknown one.
-
-        Only the loss sees that one: error rates compare texts, so such a letter counts as it stands.
-        """
+        """Ids `L` of a text, normalised; of letters that the training transcripts have not, the unknown one."""
         spelled = normalise(text).replace(" ", SPACE)
         return np.array([self.ids.get(letter, self.ids[UNKNOWN]) for letter in spelled], dtype=np.int64)
 
@@ -163,10 +150,7 @@ class Letters:
         return " ".join(spelled.replace(SPACE, " ").split())
 
     def save(self, folder: Path) -> None:
-        """Write the files of a tokenizer of Transformers', which decodes the same ids to the same text.
-
-        Its class stands in `data2vec2.modalities.audio.transformers`.
-        """
+        """Write the files of a tokenizer of Transformers' (`modalities.audio.transformers`), which decodes as this."""
         names = {"pad_token": BLANK, "word_delimiter_token": SPACE, "unk_token": UNKNOWN}
         classes = {"tokenizer_class": "Data2Vec2CTCTokenizer", "processor_class": "Wav2Vec2Processor"}
         settings = {**classes, "bos_token": None, "eos_token": None, **names}

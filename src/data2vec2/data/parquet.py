@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,12 +39,9 @@ class Columns:
 
 
 def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
-    """Find samples, labels and transcripts by Hugging Face's description of the columns, then by name, then by type.
-
-    Raises `UserError` that lists the columns if no column can be of samples, or several can.
-    """
+    """Find columns by Hugging Face's description, then by name, then by type; `UserError` if none can be of samples."""
     features, named = described(schema), class_names(schema)
-    able = [field.name for field in schema if _leaf(field) is not None]
+    able = {field.name: leaf for field in schema if (leaf := _leaf(field))}
     typed = [name for name in able if features.get(name, {}).get("_type") == content.feature]
     known = [name for name in content.columns if name in able]
     sample = next(iter(typed or known or (able if len(able) == 1 else [])), None)
@@ -54,11 +51,10 @@ def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
             f"{where} has no column of {content.many} under a known name; it has {listing}. They are encoded files as "
             f"bytes, or structs with a field bytes, in a column called {', '.join(content.columns)}"
         )
-    labels = [name for name in (*LABEL_COLUMNS, *named) if name in schema.names and _is_label(schema.field(name).type)]
-    label = next(iter(labels), None)
-    texts = [name for name in content.texts if name in schema.names and _is_string(schema.field(name).type)]
-    classes = named.get(label) if label else None
-    return Columns(sample, str(_leaf(schema.field(sample))), label, classes, next(iter(texts), None))
+    types = {field.name: field.type for field in schema}
+    label = next((name for name in (*LABEL_COLUMNS, *named) if name in types and _is_label(types[name])), None)
+    text = next((name for name in content.texts if name in types and _is_string(types[name])), None)
+    return Columns(sample, able[sample], label, named.get(label) if label else None, text)
 
 
 def _leaf(field: pa.Field) -> str | None:
@@ -88,18 +84,18 @@ def _is_string(kind: pa.DataType) -> bool:
 
 
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
-    """The rows of the Parquet files `names` below `root`; file names tell the parts ("test-00000.parquet").
+    """The rows of Parquet files below `root`, in the parts that these are called after ("test-00000.parquet").
 
-    Raises `UserError` for a file that is damaged, or has other columns or names of classes than the rest,
-    and if there is no room for the copy.
+    `UserError` for a file that is damaged or has other columns or classes than the rest, and if there is no room.
     """
     first: Columns | None = None
     parts = {}
     for part, files in by_part(names, str(root)).items():
+        rows: list[str] = []
         labels: list[Any] = []
         texts: list[Any] = []
-        ends: list[NDArray[np.int64]] = []
         copies: list[Path] = []
+        places: list[NDArray[np.int64]] = []
         for name in files:
             path = root / name
             try:
@@ -107,28 +103,22 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
                     columns = choose_columns(file.schema_arrow, str(path), content)
                     if first not in (None, columns):
                         raise UserError(f"{path} has other columns than the files before it: {columns}, not {first}")
-                    first = columns
+                    first, count = columns, file.metadata.num_rows
+                    rows += [f"{name}[{row}]" for row in range(count)]
                     labels += _values(file, columns.label)
                     texts += _values(file, columns.text)
-                    copy, of_file = _copied(path, file, columns.leaf, content)
+                    copy, ends = _copied(path, file, columns.leaf, content)
             except pa.ArrowException as error:
                 reason = str(error).split("\n", 1)[0]
                 raise UserError(f"can't read {path} as Parquet; was a download cut off? {reason}") from error
             except OSError as error:
                 raise UserError(f"can't read {path}: {error}") from error
+            places.append(np.stack([np.full(count, len(copies)), ends[:-1], np.diff(ends)], axis=1))
             copies.append(copy)
-            ends.append(of_file)
-        counts = [len(of_file) - 1 for of_file in ends]
-        if not sum(counts):
+        if not rows:
             raise UserError(f"{', '.join(files)} in {root} has no rows; remove it")
-        spans = Spans(
-            tuple(copies),
-            np.repeat(np.arange(len(files), dtype=np.int32), counts),
-            np.concatenate([of_file[:-1] for of_file in ends]),
-            np.concatenate([np.diff(of_file) for of_file in ends]),
-        )
-        rows = tuple(f"{name}[{row}]" for name, count in zip(files, counts, strict=True) for row in range(count))
-        parts[part] = Split(rows, labels, spans, texts if first and first.text else None)
+        source = Spans(tuple(copies), np.concatenate(places))
+        parts[part] = Split(tuple(rows), labels, source, texts if first and first.text else None)
     return Listing("Parquet tables", parts, first.classes if first else None)
 
 
@@ -138,18 +128,16 @@ def _values(file: pq.ParquetFile, column: str | None) -> list[Any]:
 
 
 def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tuple[Path, NDArray[np.int64]]:
-    """The copy of a file's samples, made if it is not there yet, and where each of them ends (the first value is 0).
-
-    Rows without a sample take no bytes. Raises `UserError` if the copy can't be written.
-    """
+    """The copy of a file's samples, made if need be, and where each ends (after a 0); `UserError` if it can't be."""
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{leaf}".encode()).hexdigest()[:32]
     samples, index = (cache_folder() / f"{key}.{end}" for end in (content.many, "npy"))
     if samples.is_file() and index.is_file():
-        ends = np.load(index, allow_pickle=False)
-        if samples.stat().st_size == ends[-1]:
-            return samples, ends
+        kept: NDArray[np.int64] = np.load(index, allow_pickle=False)
+        if samples.stat().st_size == kept[-1]:
+            return samples, kept
     hint = f", where the {content.many} of {path} are copied to be read in any order{CACHE_HINT}"
+    ends = [0]
     with whole_file(samples, shared=True, hint=hint) as copy:
         needed, free = _sample_bytes(file, leaf), shutil.disk_usage(samples.parent).free
         if needed > free:
@@ -159,22 +147,13 @@ def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tu
             )
         if needed > _LONG:
             print(f"copying the {content.many} of {path} to {samples.parent} ({needed / 1e9:.1f} GB)", file=sys.stderr)
-        ends = _copy(file, leaf, copy)
+        for batch in file.iter_batches(_ROWS, columns=[leaf], use_threads=False):
+            values = batch.column(0)
+            for value in values.flatten()[0] if pa.types.is_struct(values.type) else values:
+                ends.append(ends[-1] + (copy.write(value.as_buffer()) if value.is_valid else 0))
     with whole_file(index, shared=True, hint=hint) as saved:
-        np.save(saved, ends)
-    return samples, ends
-
-
-def _copy(file: pq.ParquetFile, leaf: str, copy: BinaryIO) -> NDArray[np.int64]:
-    """Write all samples one behind the other; returns where each of them ends."""
-    ends = [0]
-    for batch in file.iter_batches(_ROWS, columns=[leaf], use_threads=False):
-        values = batch.column(0)
-        if pa.types.is_struct(values.type):
-            values = values.flatten()[0]
-        for value in values:
-            ends.append(ends[-1] + (copy.write(value.as_buffer()) if value.is_valid else 0))
-    return np.array(ends, dtype=np.int64)
+        np.save(saved, np.array(ends, dtype=np.int64))
+    return samples, np.array(ends, dtype=np.int64)
 
 
 def _sample_bytes(file: pq.ParquetFile, leaf: str) -> int:

@@ -1,7 +1,5 @@
 """From records to arrays: batches to learn from or to score, and every sample of a source once and in order.
 
-Samples that cannot be read are counted by reason and listed, and too many of them stop a run.
-
 Shapes: `B` samples, `T` the first axis of a sample, filled up where lengths differ.
 """
 
@@ -12,10 +10,10 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +26,11 @@ from data2vec2.errors import UserError
 
 REPLACEMENTS = 100
 """So many others are tried in place of a sample that can't be read."""
-EVAL_GROUP = 250
-"""Samples of one size that are evaluated at once."""
-_AHEAD = 3
+_EVAL_GROUP = 250  # samples of one size that are evaluated at once
+_AHEAD = 3  # chunks
 
 
-@dataclass(frozen=True)
-class Bad:
+class Bad(NamedTuple):
     """A sample that could not be used, and why."""
 
     name: str
@@ -43,12 +39,14 @@ class Bad:
 
 @dataclass(frozen=True)
 class ReadBatch:
-    """Inputs, their labels (-1: none), and the samples that others stand in for (once for each time)."""
+    """Samples that were read together."""
 
     inputs: NDArray[Any]
     """As read, not yet normalised: `B` and the axes of a sample."""
     labels_B: NDArray[np.int64]
+    """-1: none."""
     bad: tuple[Bad, ...]
+    """Samples that others stand in for, once for each time."""
     indices_B: NDArray[np.int64]
     """The records that were read: those asked for, or what stands in for them."""
     lengths_B: NDArray[np.int64] | None = None
@@ -66,8 +64,7 @@ class Windowed(ABC):
 class Reader(ABC):
     """Batches of the model's inputs from records. Can be pickled; the same arguments always give the same batch.
 
-    A bad sample is replaced by another one, chosen by (seed, sample) alone; both batch methods raise `UserError` if a
-    hundred others are bad too. A modality says how one sample is read (`whole`, and `crop` for training).
+    A bad sample is replaced by another, chosen by (seed, sample) alone; `UserError` if a hundred others are bad too.
     """
 
     def __init__(self, records: Records, seed: int) -> None:
@@ -108,7 +105,7 @@ class Reader(ABC):
 
     def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The samples in groups that `eval_batch` should be asked for at once; not always in the same order."""
-        return [samples_B[start : start + EVAL_GROUP] for start in range(0, len(samples_B), EVAL_GROUP)]
+        return [samples_B[start : start + _EVAL_GROUP] for start in range(0, len(samples_B), _EVAL_GROUP)]
 
     def train_batch(self, plan: Plan) -> ReadBatch:
         """The samples of a plan, as training sees them."""
@@ -156,14 +153,11 @@ class Reader(ABC):
         )
 
     def looked_at(self, limit: int = 1_000) -> tuple[list[Any], list[Bad]]:
-        """Of at most so many samples, evenly spread, those that can be read, as evaluation sees them, and the others.
-
-        `UserError` if none can.
-        """
-        total = len(self.records)
-        places = np.arange(min(limit, total)) * total // max(1, min(limit, total))
+        """Of at most so many samples, evenly spread, those that can be read and the others; `UserError` if none can."""
+        count = min(limit, len(self.records))
+        places = np.arange(count) * len(self.records) // max(1, count)
         some = self.records.select(places)
-        chunks = list(stream(some, lambda place: self.whole(int(places[place])), EVAL_GROUP))
+        chunks = list(stream(some, lambda place: self.whole(int(places[place])), _EVAL_GROUP))
         good = [sample for chunk in chunks for sample in chunk.good.values()]
         bad = [one for chunk in chunks for one in chunk.bad.values()]
         if not good:
@@ -195,21 +189,16 @@ def by_length(samples_B: NDArray[np.int64], lengths_N: NDArray[np.int64], room: 
     return [np.array(group, dtype=np.int64) for group in groups if group]
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """Consecutive samples of a source."""
+class Chunk(NamedTuple):
+    """Consecutive samples of a source, by the index of their record and in order."""
 
     good: dict[int, Any]
-    """Index of each record that could be read, to what was read; in order."""
+    """What was read."""
     bad: dict[int, Bad]
-    """Index of each of the others."""
 
 
 def stream(records: Records, read: Callable[[int], Any], size: int) -> Iterator[Chunk]:
-    """All samples once and in order, in chunks of `size`, some chunks ahead of the caller; none is replaced.
-
-    `read` makes the model's input of the record at an index or raises `BadSample`; threads call it.
-    """
+    """All samples once and in order, as threads `read` them by index, in chunks of `size`, some ahead of the caller."""
 
     def attempt(index: int) -> Any:
         try:
@@ -217,28 +206,18 @@ def stream(records: Records, read: Callable[[int], Any], size: int) -> Iterator[
         except BadSample as error:
             return Bad(records.names[index], error.reason)
 
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    waiting: deque[tuple[range, list[Future[Any]]]] = deque()
+    pool, places = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), range(len(records))
+    waiting: deque[Iterator[tuple[int, Any]]] = deque()
     try:
-        for start in range(0, len(records), size):
-            indices = range(start, min(start + size, len(records)))
-            waiting.append((indices, [pool.submit(attempt, index) for index in indices]))
+        for start in range(0, len(records) + _AHEAD * size, size):  # in the last rounds nothing is left to begin
+            chunk = places[start : start + size]
+            waiting.append(zip(chunk, pool.map(attempt, chunk), strict=True))
             if len(waiting) > _AHEAD:
-                yield _chunk(*waiting.popleft())
-        while waiting:
-            yield _chunk(*waiting.popleft())
+                found = dict(waiting.popleft())
+                bad = {index: result for index, result in found.items() if isinstance(result, Bad)}
+                yield Chunk({index: result for index, result in found.items() if index not in bad}, bad)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _chunk(indices: range, futures: list[Future[Any]]) -> Chunk:
-    """Wait for the samples of a chunk."""
-    results = {index: future.result() for index, future in zip(indices, futures, strict=True)}
-    good = {index: result for index, result in results.items() if not isinstance(result, Bad)}
-    return Chunk(good, {index: result for index, result in results.items() if isinstance(result, Bad)})
-
-
-MAX_LISTED = 100
 
 
 class Skipped:
@@ -252,29 +231,28 @@ class Skipped:
 
     def leave_out(self, items: Iterable[Bad]) -> None:
         """Note samples that are not used though nothing is wrong with them; they count towards no limit."""
-        self.left_out.update((item.name, item.reason) for item in items)
+        self.left_out.update(items)
 
     def add(self, bad: Iterable[Bad], checked: int | None = None) -> list[Bad]:
-        """Note samples that were found bad among `checked` (none: all); returns those not seen before.
-
-        Raises `UserError` with the list if their share is too large.
-        """
+        """Note bad samples among `checked` (none: all); returns new ones. `UserError` if there are too many of all."""
         new = [item for item in bad if item.name not in self.reasons]
-        self.reasons.update((item.name, item.reason) for item in new)
+        self.reasons.update(new)
         looked_at = self.total if checked is None else checked
         if new and len(self.reasons) > self.max_bad * looked_at:
-            listed = "\n".join(f"  {name}: {reason}" for name, reason in list(self.reasons.items())[:MAX_LISTED])
-            more = f"\n  and {len(self.reasons) - MAX_LISTED} more" if len(self.reasons) > MAX_LISTED else ""
             raise UserError(
                 f"{len(self.reasons)} of {looked_at} samples can't be used ({self.summary()}), which is more than "
-                f"--data.max-bad {self.max_bad:g} allows; mend or remove them, or raise the limit:\n{listed}{more}"
+                f"--data.max-bad {self.max_bad:g} allows; mend or remove them, or raise the limit:{self.listed()}"
             )
         return new
 
     def summary(self) -> str:
         """Counts by reason, as in "12 truncated, 3 empty file"."""
-        counts = Counter(self.reasons.values()).most_common()
-        return ", ".join(f"{count} {reason}" for reason, count in counts)
+        return ", ".join(f"{count} {reason}" for reason, count in Counter(self.reasons.values()).most_common())
+
+    def listed(self, limit: int = 100) -> str:
+        """A line for each of the first samples, behind a line end."""
+        lines = [f"\n  {name}: {reason}" for name, reason in self.reasons.items()]
+        return "".join(lines[:limit]) + (f"\n  and {len(lines) - limit} more" if len(lines) > limit else "")
 
     def write(self, path: Path) -> None:
         """One JSON object a sample."""

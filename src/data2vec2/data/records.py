@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from data2vec2 import rng
 from data2vec2.data import folder, hub, parquet, tars
 from data2vec2.data.labels import encode
 from data2vec2.data.sampler import split_validation
-from data2vec2.data.source import BadSample, Content, Listing, Source, Spans
+from data2vec2.data.source import BadSample, Content, Listing, Source
 from data2vec2.errors import UserError
 
 
@@ -33,10 +32,7 @@ class Records:
     """Index into `classes`, or -1 for none."""
     classes: tuple[str, ...]
     """Names of the classes, shared by all parts; empty if there is nothing to tell apart."""
-    ignored: Mapping[str, int]
-    """Files of the whole folder that were left out, by extension; only the train part carries it."""
     source: Source
-    """Where the samples are read from."""
     tags: NDArray[np.bool_] | None = None
     """`NC`, which of the C classes each sample has, where samples can have several; `labels` are then all -1."""
     texts: tuple[str | None, ...] | None = None
@@ -49,6 +45,10 @@ class Records:
     def __len__(self) -> int:
         return len(self.names)
 
+    def open(self, index: int) -> BinaryIO:
+        """The sample's file, as `Source.open` gives it."""
+        return self.source.open(index)
+
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """Content of the sample's file, or a picture's array `HW` or `HWC`; raises `BadSample`."""
         raw = self.source.read(index)
@@ -56,23 +56,18 @@ class Records:
             raise BadSample("empty file")
         return raw
 
-    def open(self, index: int) -> BinaryIO:
-        """The sample's file, which is not read as a whole where it lies on a disk; raises `BadSample`."""
-        if isinstance(self.source, folder.Files | Spans):
-            return self.source.open(index)
-        return io.BytesIO(bytes(self.read(index)))
-
     def select(self, indices: NDArray[np.int64] | Sequence[int]) -> Records:
         """Records of the samples at `indices`, in that order."""
         places = np.asarray(indices, dtype=np.int64)
-        names = tuple(self.names[place] for place in places.tolist())
-        tags = None if self.tags is None else self.tags[places]
-        texts = None if self.texts is None else tuple(self.texts[place] for place in places.tolist())
-        seconds = None if self.seconds is None else self.seconds[places]
-        numbers = None if self.numbers is None else self.numbers[places]
-        labels, source = self.labels[places], self.source.select(places)
-        more: dict[str, Any] = {"tags": tags, "texts": texts, "seconds": seconds, "numbers": numbers}
-        return replace(self, names=names, labels=labels, source=source, **more)
+
+        def chosen(values: Any) -> Any:
+            if isinstance(values, np.ndarray):
+                return values[places]
+            return None if values is None else tuple(values[place] for place in places.tolist())
+
+        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers")
+        values = {name: chosen(getattr(self, name)) for name in of_each}
+        return replace(self, source=self.source.select(places), **values)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -99,7 +94,7 @@ class Parts:
     val: Records | None
     test: Records | None
     description: str
-    """One line for the user: what was recognised and how much of it there is."""
+    """For the user: what was recognised and how much of it there is."""
 
 
 class OwnFormat(Protocol):
@@ -117,14 +112,15 @@ class OwnFormat(Protocol):
         """What a folder holds, whose files are listed by extension."""
 
 
+_READERS = {".parquet": parquet.read, ".tar": tars.read}
+"""What reads files of many samples; of as many files of both kinds, the first is taken."""
+
+
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
-    """Recognise what `data` is and list its samples.
+    """List the samples of `data`, whatever it is; `UserError` for a path that does not exist or holds none.
 
     A folder of files (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset), one such file, or
-    hf:NAME; or what the modality's `own` format is. Of a folder that holds several kinds, the one with the most files
-    is taken.
-
-    Raises `UserError` for a path that does not exist, and for one with nothing usable in it (saying what was found).
+    hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the most files is taken.
     """
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
         return parts_of(hub.read(text, content), text, content)
@@ -139,10 +135,8 @@ def _read_file(path: Path, content: Content, own: OwnFormat | None) -> Listing:
     extension = path.suffix.lower()
     if own and (found := own.file(path)):
         return found
-    if extension == ".parquet":
-        return parquet.read(path.parent, [path.name], content)
-    if extension == ".tar":
-        return tars.read(path.parent, [path.name], content)
+    if extension in _READERS:
+        return _READERS[extension](path.parent, [path.name], content)
     if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
         raise UserError(f"{path} is compressed, so nothing can be found in it quickly; unpack it to a plain .tar")
     what = f"one {content.one}" if extension in content.extensions else "not a known kind of data"
@@ -157,32 +151,30 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None) -> Listing
     files = folder.scan(path)
     if own and (found := own.folder(path, files)):
         return found
-    tables, tar = files.get(".parquet", []), files.get(".tar", [])
-    num_samples = sum(len(names) for extension, names in files.items() if extension in content.extensions)
-    if num_samples > max(len(tables), len(tar)):
+    num_samples = sum(len(files.get(extension, [])) for extension in content.extensions)
+    packed = max(_READERS, key=lambda extension: len(files.get(extension, [])))
+    if num_samples > len(files.get(packed, [])):
         return folder.read(path, files, content)
-    if not tables and not tar:
-        raise UserError(_nothing_usable(path, folder.counts(files), content, own))
-    if len(tar) > len(tables):
-        return replace(tars.read(path, tar, content), ignored=folder.counts(files, {".tar"}))
-    return replace(parquet.read(path, tables, content), ignored=folder.counts(files, {".parquet"}))
+    if packed in files:
+        return replace(_READERS[packed](path, files[packed], content), ignored=folder.counts(files, {packed}))
+    found_here = f"it holds files of type {_counts(folder.counts(files))}" if files else "it is empty"
+    hint = next((f"; {text}" for extension, text in (own.hints if own else {}).items() if extension in files), "")
+    if ".arrow" in files:
+        hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}"
+    known = ", ".join(sorted(content.extensions))
+    raise UserError(f"no {content.files} in {path} ({known}, .parquet, .tar): {found_here}{hint}")
 
 
 def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
     """Files, and those below folders, as records without labels; `UserError` for a folder without any."""
     names: list[str] = []
     for path in map(Path, paths):
-        if path.is_dir():
-            by_extension = folder.scan(path)
-            names_of = (name for extension in content.extensions for name in by_extension.get(extension, ()))
-            found = sorted(name for name in names_of if Path(name).name.lower() not in folder.METADATA)
-            if not found:
-                raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
-            names += [str(path / name) for name in found]
-        else:
-            names.append(str(path))
+        found = [path / name for name in folder.samples_in(folder.scan(path), content)] if path.is_dir() else [path]
+        if not found:
+            raise UserError(f"no {content.files} in {path} ({', '.join(sorted(content.extensions))})")
+        names += map(str, found)
     labels = np.full(len(names), -1, dtype=np.int64)
-    return Records(f"list of {content.many}", names, labels, (), {}, folder.Files(Path(), tuple(names)))
+    return Records(f"list of {content.many}", names, labels, (), folder.Files(Path(), tuple(names)))
 
 
 def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
@@ -195,37 +187,25 @@ def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tup
     return parts.train.select(train), parts.train.select(held) if len(held) else None
 
 
-def _nothing_usable(path: Path, ignored: Mapping[str, int], content: Content, own: OwnFormat | None) -> str:
-    """Why a folder is no data, and what could be meant."""
-    found = f"it holds files of type {_counts(ignored)}" if ignored else "it is empty"
-    hints = own.hints if own else {}
-    hint = next((f"; {text}" for extension, text in hints.items() if extension in ignored), "")
-    if ".arrow" in ignored:
-        hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}"
-    return f"no {content.files} in {path} ({', '.join(sorted(content.extensions))}, .parquet, .tar): {found}{hint}"
-
-
 def parts_of(found: Listing, where: str, content: Content) -> Parts:
     """Records of each part of what was found, and their description; `UserError` for labels that can't be."""
     encoded, classes = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
     records = {}
     for key, part in found.parts.items():
-        labels, tags = encoded[key]
-        ignored = found.ignored if key == "train" else {}
-        texts = _texts(part.texts, where)
-        known: tuple[Any, ...] = (tags, texts, part.seconds, part.numbers)
-        records[key] = Records(found.kind, part.names, labels, classes, ignored, part.source, *known)
+        (labels, tags), texts = encoded[key], _texts(part.texts, where)
+        more = tags, texts, part.seconds, part.numbers
+        records[key] = Records(found.kind, part.names, labels, classes, part.source, *more)
     train = records["train"]
     sizes = ", ".join(f"{len(records[key]):,} {key}" for key in ("train", "val", "test") if key in records)
     labelling = f"{len(classes):,} classes" if classes else "no labels"
     if train.tags is not None:
         labelling = f"{len(classes):,} tags, of which a {content.one} can have several"
-    if train.numbers is not None:
+    elif train.numbers is not None:
         labelling = f"{np.isfinite(train.numbers).sum():,} numbers to learn from"
     if train.texts is not None:
         labelling += f", {sum(text is not None for text in train.texts):,} transcripts"
     left_out = f"left out: {_counts(found.ignored)}" if found.ignored else ""
-    description = "; ".join((f"{found.kind}: {sizes}, {labelling}", *filter(None, (left_out, *found.notes))))
+    description = "; ".join(filter(None, (f"{found.kind}: {sizes}, {labelling}", left_out, *found.notes)))
     return Parts(train, records.get("val"), records.get("test"), description)
 
 
@@ -253,17 +233,13 @@ def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: 
 
 
 def labelled_records(records: Records, labels_per_class: int | None = None, seed: int = 0) -> Records:
-    """The samples that have a label, or a number, or may have several labels; so many of each class, drawn by `seed`.
-
-    Where samples have several labels, the first so many of each class are taken, so some classes get more.
-    """
-    places = np.arange(len(records))
-    if records.tags is None:
-        has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
-        places = np.flatnonzero(has_label)
+    """The samples that have a label or a number, or may have tags; so many of each class, drawn by `seed`."""
+    has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
+    places = np.flatnonzero(has_label) if records.tags is None else np.arange(len(records))
     classes = range(len(records.classes))
     if labels_per_class is not None and classes:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
         has_of = [records.labels == index if records.tags is None else records.tags[:, index] for index in classes]
+        # Where samples have several labels, some classes get more.
         places = np.unique(np.concatenate([shuffled[has_N[shuffled]][:labels_per_class] for has_N in has_of]))
     return records if len(places) == len(records) else records.select(places)

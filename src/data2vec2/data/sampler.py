@@ -1,13 +1,10 @@
-"""The order of samples: a function of the step.
-
-Shapes: `B` samples of a global batch.
-"""
+"""The order of samples, a function of the step. Shapes: `B` samples of a global batch."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,20 +36,14 @@ class Plan:
         return Plan(self.epochs_B[own], self.samples_B[own], self.length, share)
 
 
-class Order(Protocol):
-    """Global batches."""
-
-    seed: int
-
-    def __call__(self, step: int) -> Plan:
-        """The global batch of a step (0 is the first)."""
+Order = Callable[[int], Plan]
+"""The global batch of a step (0 is the first)."""
 
 
 class GlobalBatches:
     """Global batches of one size; every epoch is a fresh permutation, and a batch may span two epochs.
 
-    Place `p = step * batch_size + i` of the endless stream is sample `order(p // n)[p % n]`, so nothing about the past
-    needs saving to go on from any step, and ranks and micro-batches simply take slices.
+    Place `p = step * batch_size + i` of the endless stream is sample `order(p // n)[p % n]`: no past needs saving.
     """
 
     def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
@@ -72,11 +63,10 @@ class GlobalBatches:
 
 
 class LengthBatches:
-    """Global batches of recordings of similar length, so many seconds in all; every epoch all of them once.
+    """Global batches of recordings of similar length, so many seconds in all; every epoch all of them once, shuffled.
 
-    Recordings are sorted by length in steps of a quarter of a second, those of one step in an order that is new in
-    every epoch, and dealt out from the shortest on: each batch is cut to its shortest step. The last batch is filled up
-    with recordings of the batch before. Then the batches are shuffled.
+    Recordings are sorted by length in steps of a quarter of a second, in an order within a step that is new in every
+    epoch, and dealt out from the shortest on. Each batch is cut to its shortest step; the last takes of the one before.
     """
 
     def __init__(self, lengths: NDArray[np.int64], batch_seconds: float, seed: int, sample_rate: int) -> None:
@@ -84,28 +74,23 @@ class LengthBatches:
         if not len(lengths):
             raise ValueError("no recordings to train on")
         self.seed = seed
-        step = max(1, round(LENGTH_STEP * sample_rate))
-        shortest = int(lengths.min())
+        step, shortest = max(1, round(LENGTH_STEP * sample_rate)), int(lengths.min())
         self.steps = (lengths - shortest) // step
         cuts = shortest + np.sort(self.steps) * step
-        self.starts: list[int] = []
-        self.stops: list[int] = []
+        self.batches: list[tuple[slice, int]] = []
         start = 0
         while start < len(cuts):
             count = max(1, int(batch_seconds * sample_rate // cuts[start]))
             first = max(0, min(start, len(cuts) - count))
-            self.starts.append(first)
-            self.stops.append(min(first + count, len(cuts)))
+            self.batches.append((slice(first, first + count), int(cuts[first])))
             start += count
-        self.cuts = [int(cuts[first]) for first in self.starts]
 
     def __call__(self, step: int) -> Plan:
         """The global batch of a step (0 is the first)."""
-        epoch, within = divmod(step, len(self.starts))
-        samples, batches = self._epoch(epoch)
-        batch = int(batches[within])
-        chosen = samples[self.starts[batch] : self.stops[batch]]
-        return Plan(np.full(len(chosen), epoch), chosen, self.cuts[batch])
+        epoch, within = divmod(step, len(self.batches))
+        samples, order = self._epoch(epoch)
+        places, length = self.batches[order[within]]
+        return Plan(np.full(len(samples[places]), epoch), samples[places], length)
 
     def _epoch(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Recordings by length with ties in a random order, and the order of the batches."""
@@ -113,15 +98,14 @@ class LengthBatches:
             ties = _order(self.seed, epoch, len(self.steps))
             samples = ties[np.argsort(self.steps[ties], kind="stable")]
             key = rng.keys(rng.Stream.ORDER, self.seed, epoch, 1)
-            self._last = (epoch, samples, rng.permutation(key, len(self.starts)))
+            self._last = (epoch, samples, rng.permutation(key, len(self.batches)))
         return self._last[1], self._last[2]
 
 
 class WholeBatches(LengthBatches):
     """Global batches of whole recordings of similar length: so many that, filled up to the longest, they have room.
 
-    Recordings are dealt out from the longest on, ties as above, all of them once an epoch; the last batch, of the
-    shortest, is filled up with recordings of the batch before as far as these have room.
+    Recordings are dealt out from the longest on, all once an epoch; the last batch takes of the one before if it can.
     """
 
     def __init__(self, lengths: NDArray[np.int64], batch_seconds: float, seed: int, sample_rate: int) -> None:
@@ -131,15 +115,13 @@ class WholeBatches(LengthBatches):
         longest = np.maximum.accumulate(lengths[order])  # up to each place; ties are in any order
         longest = longest[np.searchsorted(self.steps[order], self.steps[order], side="right") - 1]
         room = int(batch_seconds * sample_rate)
-        self.starts, self.stops, self.cuts = [], [], []
-        stop, total = len(lengths), len(lengths)
+        self.batches = []
+        stop = total = len(lengths)
         while stop > 0:
             start = max(0, stop - max(1, room // int(longest[stop - 1])))
             while not start and stop < total and (stop + 1) * longest[stop] <= room:
                 stop += 1
-            self.starts.append(start)
-            self.stops.append(stop)
-            self.cuts.append(int(longest[stop - 1]))
+            self.batches.append((slice(start, stop), int(longest[stop - 1])))
             stop = start
 
 
@@ -148,22 +130,18 @@ def _order(seed: int, epoch: int, num_samples: int) -> NDArray[np.int64]:
     return rng.permutation(rng.keys(rng.Stream.ORDER, seed, epoch), num_samples)
 
 
-_FEWEST = 20
-
-
 def split_validation(
     labels: NDArray[np.int64], fraction: float, seed: int, limit: int = 2000
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of the training and of the validation samples, both ascending.
+    """Indices of the training samples, and of `fraction` of all, at most `limit`, to validate on; both ascending.
 
-    The validation part is `fraction` of the samples, at most `limit`, in proportion to the labels (-1 is one of them);
-    every label keeps at least one training sample. It is empty for fraction 0 and for fewer than 20 samples.
+    In proportion to the labels (-1 is one), each of which keeps a sample to train on. Below 20 samples all train.
     """
     total = len(labels)
     order = np.lexsort((rng.uniforms(rng.keys(rng.Stream.SPLIT, seed, np.arange(total)), 1)[:, 0], labels))
     kept = np.unique(labels[order], return_index=True)[1]  # the first sample of each label trains
     candidates = np.delete(order, kept)
-    count = min(limit, round(fraction * total), len(candidates)) if total >= _FEWEST else 0
+    count = min(limit, round(fraction * total), len(candidates)) if total >= 20 else 0
     # Every n-th of the candidates, which are sorted by label: that takes each label in proportion.
     start = rng.uniforms(rng.keys(rng.Stream.SPLIT, seed, total), 1)[0, 0]
     places = ((np.arange(count) + start) * len(candidates) / max(count, 1)).astype(np.int64)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,18 +49,37 @@ class BadSample(Exception):
         self.reason = reason
 
 
-class Source(Protocol):
-    """The samples of one part, one read at a time, from any thread. Can be pickled."""
+@contextmanager
+def readable() -> Iterator[None]:
+    """Raise `BadSample` for a file that can't be read inside the block."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # a name with a NUL is a ValueError
+        raise BadSample("unreadable") from error
+    except MemoryError as error:
+        raise BadSample("too large") from error
 
-    in_memory: ClassVar[bool]
+
+class Source(ABC):
+    """The samples of one part, one read at a time, from any thread. Can be pickled. Has `read`, `open`, or both."""
+
+    in_memory: ClassVar[bool] = False
     """Whether reading costs next to nothing."""
 
     def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """Content of the sample's file, or a picture's array `HW` or `HWC`; raises `BadSample`."""
+        with readable(), self.open(index) as file:
+            return file.read()
 
+    def open(self, index: int) -> BinaryIO:
+        """The sample's file, which is not read as a whole where it lies on a disk; raises `BadSample`."""
+        return io.BytesIO(bytes(self.read(index)))
+
+    @abstractmethod
     def select(self, places: NDArray[np.int64]) -> Source:
         """The samples at `places`, in that order."""
 
+    @abstractmethod
     def content(self) -> Iterator[bytes | memoryview]:
         """What tells these samples from others of the same names: sizes, or all of the bytes."""
 
@@ -97,10 +118,7 @@ def part_of(name: str) -> str | None:
 
 
 def by_part(names: Sequence[str], where: str) -> dict[str, list[str]]:
-    """File or split names of each part; those that name no part are "train", and so are all where there is one part.
-
-    Raises `UserError` if there is none to train on.
-    """
+    """Names of files or splits by part, "train" where they name none or only one; `UserError` if none has that name."""
     parts: dict[str, list[str]] = {}
     for name in names:
         parts.setdefault(part_of(name) or "train", []).append(name)
@@ -112,76 +130,55 @@ def by_part(names: Sequence[str], where: str) -> dict[str, list[str]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Spans:
+class Spans(Source):
     """Stretches of bytes in files, read in place."""
 
-    in_memory: ClassVar[bool] = False
     paths: tuple[Path, ...]
-    files: NDArray[np.int32]
-    """The file of each sample, as a place in `paths`."""
-    offsets: NDArray[np.int64]
-    """Where each sample begins."""
-    sizes: NDArray[np.int64]
-    """How many bytes each sample has."""
+    places_N3: NDArray[np.int64]
+    """Of each of the N samples the file, as a place in `paths`, where it begins, and how many bytes it has."""
 
-    def read(self, index: int) -> bytes:
+    def read(self, index: int) -> bytes | NDArray[np.uint8]:
         """Content of one stretch; raises `BadSample`."""
-        size = int(self.sizes[index])
-        try:
-            with self.paths[self.files[index]].open("rb", buffering=0) as file:
-                file.seek(int(self.offsets[index]))
-                content: bytes = file.read(size)
-        except OSError as error:
-            raise BadSample("unreadable") from error
-        except MemoryError as error:
-            raise BadSample("too large") from error
-        if len(content) < size:
+        content = super().read(index)
+        if len(content) < self.places_N3[index, 2]:
             raise BadSample("truncated")
         return content
 
     def open(self, index: int) -> BinaryIO:
         """One stretch as a file; raises `BadSample`."""
-        try:
-            file = self.paths[self.files[index]].open("rb", buffering=0)
-        except OSError as error:
-            raise BadSample("unreadable") from error
-        return io.BufferedReader(_Stretch(file, int(self.offsets[index]), int(self.sizes[index])))
+        file, start, size = self.places_N3[index].tolist()
+        with readable():
+            return io.BufferedReader(_Stretch(self.paths[file], start, size))
 
     def select(self, places: NDArray[np.int64]) -> Spans:
         """The stretches at `places`."""
-        return Spans(self.paths, self.files[places], self.offsets[places], self.sizes[places])
+        return Spans(self.paths, self.places_N3[places])
 
     def content(self) -> Iterator[bytes | memoryview]:
         """Places and sizes."""
-        yield from (self.files.tobytes(), self.offsets.tobytes(), self.sizes.tobytes())
+        files, starts, sizes = self.places_N3.T
+        yield from (files.astype(np.int32).tobytes(), starts.tobytes(), sizes.tobytes())
 
 
-class _Stretch(io.RawIOBase):
-    """A part of a file as a file, which closes the whole."""
+class _Stretch(io.FileIO):
+    """A part of a file as a file."""
 
-    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
-        self.file, self.start, self.size, self.place = file, start, size, 0
+    def __init__(self, path: Path, start: int, size: int) -> None:
+        super().__init__(path)
+        self.start, self.size = start, size
+        self.seek(0)
 
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+    def tell(self) -> int:
+        return super().tell() - self.start
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        place = (0, self.place, self.size)[whence] + offset
+        place = (0, self.tell(), self.size)[whence] + offset
         if place < 0:
             raise ValueError(f"no place {place} in the file")
-        self.place = place
-        return place
+        return super().seek(self.start + place) - self.start
 
     def readinto(self, buffer: Any) -> int:
-        self.file.seek(self.start + self.place)
-        content = self.file.read(max(0, min(len(buffer), self.size - self.place)))
-        buffer[: len(content)] = content
-        self.place += len(content)
-        return len(content)
+        return super().readinto(memoryview(buffer)[: max(0, self.size - self.tell())]) or 0
 
-    def close(self) -> None:
-        self.file.close()
-        super().close()
+    def readall(self) -> bytes:
+        return self.read(max(0, self.size - self.tell())) or b""

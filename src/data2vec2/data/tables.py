@@ -26,7 +26,6 @@ NULS = "NUL characters removed"
 NO_OBJECT = "lines that are no JSON object left out"
 OTHER_FIELDS = "rows with another number of fields"
 _REFUSED = {BAD_BYTES: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON object; write one object a line"}
-_FIELD_LIMIT = 1 << 30  # characters of a field of a CSV file
 _ROWS = 256  # of a Parquet file or a data set, decoded at a time
 
 
@@ -65,14 +64,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Table:
-    """All of a table, by column; what a row lacks is None."""
+    """All of a table, by column; what a row lacks is None. Classes as in `Rows`, remarks as `Reading` counts them."""
 
     name: str
     columns: Mapping[str, Sequence[Any]]
     classes: Mapping[str, tuple[str, ...]]
-    """As in `Rows`."""
     remarks: Mapping[str, int]
-    """What was mended or left out, and how often."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -86,10 +83,9 @@ class Table:
 def open_rows(source: Any, reading: Reading, column: str | None = None) -> Iterator[Rows]:
     """Read a file, or a `datasets.Dataset`, row by row; only a few rows are in memory at once.
 
-    The first line of a CSV or TSV file names the columns. In a CSV file a field in quotes may hold line ends; in a TSV
-    file quotes mean nothing (as in GLUE's). Empty lines are left out, but not of a .txt file. Undecodable bytes become
-    U+FFFD, and NUL characters vanish from strings unless the pass is strict. Other columns than `column` need not be
-    decoded. `UserError` for what can't be read or is no such table.
+    The first line of a CSV or TSV file names the columns. Quotes mean nothing in a TSV file (as in GLUE's). Empty lines
+    are left out, but not of a .txt file. Undecodable bytes become U+FFFD, and NUL characters vanish from strings unless
+    the pass is strict. Other columns than `column` need not be decoded. `UserError` for what is no such table.
     """
     try:
         if not isinstance(source, Path):
@@ -170,7 +166,7 @@ def class_names(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
 
 
 def _arrow(schema: pa.Schema, batches: Iterable[Any], share: float, reading: Reading) -> Rows:
-    """The table in Arrow's batches, of whose rows each is a `share` of what is read."""
+    """The table in Arrow's batches; each row is a `share` of what is read."""
 
     def rows() -> Iterator[dict[str, Any]]:
         for batch in batches:
@@ -195,7 +191,7 @@ def _text(extension: str, lines: Iterator[str], reading: Reading) -> Rows:
         names = ("text",)
         rows = (dict.fromkeys(names, line.rstrip("\r\n")) for line in lines)
     else:
-        csv.field_size_limit(_FIELD_LIMIT)
+        csv.field_size_limit(1 << 30)  # characters
         tabbed = (line.rstrip("\r\n").split("\t") for line in lines)
         fields: Iterator[list[str]] = csv.reader(lines) if extension == ".csv" else tabbed
         names = tuple(name.strip() for name in next(fields, []))
@@ -208,25 +204,23 @@ def _text(extension: str, lines: Iterator[str], reading: Reading) -> Rows:
 def _delimited(fields: Iterator[list[str]], names: tuple[str, ...], reading: Reading) -> Iterator[dict[str, Any]]:
     """Rows of fields; of a row with too many the last are left out, and one with too few has None there."""
     for row in fields:
-        if not row or row == [""]:
-            continue
-        if len(row) != len(names):
-            reading.odd(OTHER_FIELDS)
-        yield dict.fromkeys(names) | dict(zip(names, row, strict=False))
+        if row not in ([], [""]):
+            if len(row) != len(names):
+                reading.odd(OTHER_FIELDS)
+            yield dict.fromkeys(names) | dict(zip(names, row, strict=False))
 
 
 def _objects(lines: Iterator[str], reading: Reading) -> Iterator[dict[str, Any]]:
     """One JSON object a line."""
-    for line in lines:
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                yield row
-            else:
-                reading.odd(NO_OBJECT)
+    for line in filter(str.strip, lines):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            yield row
+        else:
+            reading.odd(NO_OBJECT)
 
 
 def _mended(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[str, Any]]:

@@ -19,69 +19,59 @@ from data2vec2.data.labels import COLUMNS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part
 from data2vec2.errors import UserError
 
-_BLOCK = 512
 _MAX_BYTES = 1 << 20  # of what describes a sample
 
 
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
-    """The samples in the .tar files `names` below `root`; file names tell the parts ("train-000000.tar").
-
-    Raises `UserError` for a file that is damaged or cut off, and for members that could lead out of it.
-    """
+    """The samples in .tar files below `root`, in the parts that these are called after; `UserError` for a bad file."""
     parts = {}
     for part, files in by_part(names, str(root)).items():
         sample_names: list[str] = []
         labels: list[Any] = []
         texts: list[Any] = []
-        spans: list[tuple[int, int, int]] = []
+        places: list[tuple[int, int, int]] = []
         for place, name in enumerate(files):
-            samples, label_of, text_of = _index(root / name, content)
-            sample_names += [f"{name}/{member}" for member in samples]
-            labels += [label_of.get(_key(member)) for member in samples]
-            texts += [text_of.get(_key(member)) for member in samples]
-            spans += [(place, offset, size) for offset, size in samples.values()]
-        if not spans:
+            members, said = _index(root / name, content)
+            sample_names += [f"{name}/{member}" for member in members]
+            labels += [said.get((_key(member), "label")) for member in members]
+            texts += [said.get((_key(member), "transcript")) for member in members]
+            places += [(place, offset, size) for offset, size in members.values()]
+        if not places:
             known = ", ".join(sorted(content.extensions))
             raise UserError(f"no {content.many} ({known}) in {', '.join(files)} of {root}")
-        where, offsets, sizes = np.array(spans, dtype=np.int64).T
-        paths = tuple(root / name for name in files)
-        source = Spans(paths, where.astype(np.int32), offsets, sizes)
+        source = Spans(tuple(root / name for name in files), np.array(places, dtype=np.int64))
         parts[part] = Split(tuple(sample_names), labels, source, texts if content.texts else None)
     return Listing("WebDataset tars", parts)
 
 
-def _index(path: Path, content: Content) -> tuple[dict[str, tuple[int, int]], dict[str, Any], dict[str, Any]]:
-    """Offset and size of each sample by the member's name; labels, and transcripts, by the samples' keys."""
-    samples: dict[str, tuple[int, int]] = {}
-    labels: dict[str, Any] = {}
-    texts: dict[str, Any] = {}
+def _index(path: Path, content: Content) -> tuple[dict[str, tuple[int, int]], dict[tuple[str, str], Any]]:
+    """Offset and size of each sample by the member's name; by the samples' keys, each "label" and "transcript"."""
+    members: dict[str, tuple[int, int]] = {}
+    said: dict[tuple[str, str], Any] = {}
     try:
         with tarfile.open(path, "r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
                 extension = _checked(member, path)
                 if extension in content.extensions:
-                    samples[member.name] = member.offset_data, member.size
+                    members[member.name] = member.offset_data, member.size
                 elif extension in (".cls", ".json") or (extension == ".txt" and content.texts):
                     found = _described(tar, member, path, content)
-                    for values, value in zip((labels, texts), found, strict=True):
-                        if value is not None:
-                            values[_key(member.name)] = value
+                    said |= {(_key(member.name), what): value for what, value in found.items() if value is not None}
             end = tar.offset
         with path.open("rb") as file:
             file.seek(end)
-            if file.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes damage after the first member for the end
+            if file.read(tarfile.BLOCKSIZE) != bytes(
+                tarfile.BLOCKSIZE
+            ):  # tarfile takes damage after the first member for the end
                 raise UserError(f"{path} is damaged or cut off after {end:,} bytes; fetch or write it again")
     except (OSError, tarfile.TarError, ValueError) as error:
         raise UserError(f"can't read {path} as a .tar file: {error}; fetch or write it again") from error
-    return samples, labels, texts
+    return members, said
 
 
 def _checked(member: tarfile.TarInfo, path: Path) -> str:
-    """The member's extension after the first dot, in small letters; "" for what is not a sample's.
-
-    Raises `UserError` for links, devices and names that lead out of the archive.
-    """
+    """What follows the first dot of a member's name, in small letters; `UserError` for what could lead elsewhere."""
     name = member.name.replace("\\", "/")
     if re.match(r"(/|[A-Za-z]:/)", name) or ".." in name.split("/"):
         raise UserError(f"{path} has a member {member.name!r}, whose name leads out of the archive; remove it")
@@ -97,20 +87,19 @@ def _key(member: str) -> str:
     return folder + slash + name.partition(".")[0]
 
 
-def _described(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, content: Content) -> tuple[Any, Any]:
-    """The label and the transcript in a .cls, .txt or .json member; None for what it does not have."""
+def _described(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, content: Content) -> dict[str, Any]:
+    """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them."""
     file = tar.extractfile(member)
     if file is None or member.size > _MAX_BYTES:
         raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label or a transcript")
     kind = member.name.lower().rpartition(".")[2]
+    what = "transcript" if kind == "txt" else "label"
     try:
         text = file.read().decode("utf-8")
         described = json.loads(text) if kind == "json" else text.strip()
     except (ValueError, RecursionError) as error:
-        what = "transcript" if kind == "txt" else "label"
         raise UserError(f"{path}: can't read the {what} in {member.name}: {error}") from error
-    if isinstance(described, dict):
-        columns = (next((name for name in among if name in described), None) for among in (COLUMNS, content.texts))
-        label, transcript = (described[column] if column else None for column in columns)
-        return label, transcript
-    return (None, described) if kind == "txt" else (described, None)
+    if not isinstance(described, dict):
+        return {what: described}
+    known = {"label": COLUMNS, "transcript": content.texts}
+    return {key: next((described[name] for name in among if name in described), None) for key, among in known.items()}

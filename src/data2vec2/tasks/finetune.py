@@ -19,7 +19,7 @@ from data2vec2.evaluation.classification import correlations, headline, predict,
 from data2vec2.evaluation.recognition import recognise_all, rows_of
 from data2vec2.method import losses
 from data2vec2.tasks import Reading, RunContext
-from data2vec2.training.loop import Sums
+from data2vec2.training.loop import Sums, Task
 from data2vec2.training.run import RunFolder, write_text
 
 Normalise = Callable[[Tensor], Tensor]
@@ -78,10 +78,9 @@ class LetterTargets:
         return nn.utils.rnn.pad_sequence(ids, batch_first=True), torch.tensor([len(one) for one in ids])
 
 
-class _FinetuneTask:
+class _FinetuneTask(Task):
     """A model with a head; what it learns differs by task."""
 
-    ema = None
     monitor: str
     lighter = "smaller or shorter samples, or --train.device cpu"
 

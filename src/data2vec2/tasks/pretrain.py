@@ -19,7 +19,7 @@ from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2, Pretrained
 from data2vec2.tasks import Reading, RunContext
-from data2vec2.training.loop import Sums
+from data2vec2.training.loop import Sums, Task
 from data2vec2.training.optim import Ema
 
 MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
@@ -39,10 +39,10 @@ class Masks:
         return replace(batch, keep_ids_NK=torch.from_numpy(keep_ids))
 
 
-class PretrainTask:
+class PretrainTask(Task):
     """Student, teacher and decoder on samples of any modality."""
 
-    monitor = None
+    model: Data2Vec2
     lighter = "fewer masks (--model.masks.num-masks)"
 
     def __init__(

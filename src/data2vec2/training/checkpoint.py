@@ -1,4 +1,4 @@
-"""The best model of a run by its validation score, kept in RUN/best beside the last checkpoints."""
+"""What a run can go on from, and its best model: tensors as safetensors beside JSON, both with checksums."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from data2vec2.files import sha256_of, whole_folder
 
 
 class Best:
-    """RUN/best/step-N: the weights, and in their state the score.
+    """RUN/best/step-N: the weights with the highest validation score, and in their state the score.
 
-    What lies there is all that there is to know, so a resumed run needs nothing else: an update that is made again
-    gives the same score again, and the first of equal scores stays.
+    A resumed run needs nothing else: an update that is made again gives the same score, and the first of equals stays.
     """
 
     def __init__(self, run: Path) -> None:
         self.folder = run / "best"
         found = self.load()
-        self.score: float | None = found.state["score"] if found else None
+        self.score = float(found.state["score"]) if found else float("-inf")
 
     def is_best(self, score: float) -> bool:
         """Whether a score is higher than all before; NaN never is."""
-        return score > (float("-inf") if self.score is None else self.score)
+        return score > self.score
 
     def save(self, step: int, score: float, model: nn.Module) -> None:
         """Keep this model in place of the one before."""
@@ -69,11 +68,7 @@ class DamagedCheckpoint(Exception):
 def save_checkpoint(
     folder: Path, step: int, groups: dict[str, dict[str, Tensor]], state: dict[str, Any], *, keep: int
 ) -> Path:
-    """Write step-N under `folder` and remove all but the newest `keep` checkpoints.
-
-    A checkpoint is never half there under its final name, whenever the process dies. `UserError` if it can't be
-    written.
-    """
+    """Write step-N under `folder`, whole or not at all (else `UserError`), and remove all but the newest `keep`."""
     for stale in folder.glob(".step-*.tmp"):
         shutil.rmtree(stale)
     final = folder / f"step-{step}"
@@ -93,8 +88,8 @@ def save_checkpoint(
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders, newest first."""
-    found = [path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)]
-    return sorted(found, key=lambda path: -int(path.name.removeprefix("step-")))
+    found = {int(path.name[5:]): path for path in folder.glob("step-*") if re.fullmatch(r"step-\d+", path.name)}
+    return [found[step] for step in sorted(found, reverse=True)]
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:

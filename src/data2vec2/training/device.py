@@ -21,9 +21,7 @@ Precision = Literal["float32", "bfloat16"]
 def choose_device(name: str) -> torch.device:
     """The device of a name; auto: CUDA, else MPS, else CPU. `UsageError` if it is not there."""
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -36,15 +34,14 @@ def choose_device(name: str) -> torch.device:
 def cpu_threads(number: int | None) -> Iterator[None]:
     """Let an operation on the processor use `number` threads (none: as many as before) inside the block."""
     before = torch.get_num_threads()
-    if number is not None:
-        torch.set_num_threads(number)
+    torch.set_num_threads(number or before)
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-def bfloat16_speedup(loss: Callable[[], Tensor], device: torch.device, repeats: int = 3) -> float:
+def bfloat16_speedup(loss: Callable[[], Tensor], device: torch.device) -> float:
     """How many times faster `loss` and its backward pass are under bfloat16 autocast: medians of interleaved runs."""
 
     def seconds(enabled: bool) -> float:
@@ -56,7 +53,7 @@ def bfloat16_speedup(loss: Callable[[], Tensor], device: torch.device, repeats: 
         synchronise(device)
         return time.perf_counter() - start
 
-    times = [(seconds(False), seconds(True)) for _ in range(repeats + 1)][1:]  # the first pair warms up
+    times = [(seconds(False), seconds(True)) for _ in range(4)][1:]  # the first pair warms up
     return statistics.median(t[0] for t in times) / statistics.median(t[1] for t in times)
 
 
@@ -65,8 +62,7 @@ def choose_precision(
 ) -> Precision:
     """auto: bfloat16 only where a step of the model itself is measured to be 1.2 times faster with it.
 
-    Casts and small shapes can cost more than faster products save, and a processor without bfloat16 units can be 200
-    times slower.
+    Casts can cost more than faster products save, and a processor without bfloat16 units can be 200 times slower.
     """
     if name != "auto":
         return name
@@ -75,10 +71,8 @@ def choose_precision(
 
 def synchronise(device: torch.device) -> None:
     """Wait for a device's queue."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
 
 
 def activation_bytes(forward: Callable[[], Tensor]) -> int:
@@ -93,10 +87,8 @@ def activation_bytes(forward: Callable[[], Tensor]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        kept = forward()
-    total = sum(seen.values())
-    del kept
-    return total
+        forward()
+    return sum(seen.values())
 
 
 def free_memory(device: torch.device) -> int:
@@ -115,11 +107,8 @@ def free_memory(device: torch.device) -> int:
 
 
 def fit_micro_batch(batch_size: int, bytes_per_sample: int, free: int) -> int:
-    """The largest divisor of the global batch whose activations take at most half of the free memory.
-
-    The other half is for gradients of intermediate results, which live for a moment each. `UsageError` if not even one
-    sample fits.
-    """
+    """The largest divisor of a batch whose activations fit half of the free memory; `UsageError` if none do."""
+    # The other half is for gradients of intermediate results, which live for a moment each.
     fitting = [n for n in range(1, batch_size + 1) if batch_size % n == 0 and n * bytes_per_sample <= free / 2]
     if not fitting:
         raise UsageError(

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from data2vec2 import rng
-from data2vec2.config.run import OptimConfig, TrainConfig
+from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UserError
+from data2vec2.training import optim
 from data2vec2.training.checkpoint import Best, Checkpoint, save_checkpoint
-from data2vec2.training.optim import (
-    Ema,
-    build_optimizer,
-    learning_rate,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    peak_lr,
-    schedule_of,
-    set_learning_rate,
-)
 from data2vec2.training.parallel import ALONE, World, without_averaging
-from data2vec2.training.progress import DIVERGED, Alarm, Alarms, Tracker, TrainingBar
+from data2vec2.training.progress import DIVERGED, Alarm, Alarms, TrainingBar, tensorboard
 from data2vec2.training.run import RunFolder
 
 
@@ -38,65 +30,33 @@ class Sums:
     count: int
 
 
-class Batch(Protocol):
-    """What the loop needs of a global batch."""
-
-    @property
-    def weight(self) -> float:
-        """Of this process's mean loss in the mean over processes: 1 where all have equally many samples."""
-
-    def __len__(self) -> int: ...
-    def split(self, size: int) -> Iterable[Any]:
-        """Micro-batches of `size` samples (of audio: seconds)."""
-
-
-class TaskConfig(Protocol):
-    """What the loop needs of a run's configuration."""
-
-    @property
-    def optim(self) -> OptimConfig:
-        """The optimiser."""
-
-    @property
-    def train(self) -> TrainConfig:
-        """Updates, batch, seed and the rest of the loop's own."""
-
-
-class Task(Protocol):
+class Task(ABC):
     """What the loop trains."""
 
-    @property
-    def model(self) -> nn.Module:
-        """Everything that is trained or saved."""
+    model: nn.Module
+    """Everything that is trained or saved."""
+    ema: optim.Ema | None = None
+    """The teacher's average; none in fine-tuning."""
+    monitor: str | None = None
+    """The score (the higher the better) whose best model is kept too; without one, the untrained model is scored."""
+    unit: str
+    """What `train.batch_size` counts: "pictures", "seconds of audio"."""
+    lighter: ClassVar[str]
+    """What to try where even one sample is too much for the memory."""
 
-    @property
-    def ema(self) -> Ema | None:
-        """The teacher's average; none in fine-tuning."""
-
-    @property
-    def monitor(self) -> str | None:
-        """The score (the higher the better) whose best model is kept beside the last ones; none: only those are.
-
-        Without one the untrained model is scored too.
-        """
-
-    @property
-    def unit(self) -> str:
-        """What `train.batch_size` counts: "pictures", "seconds of audio"."""
-
-    @property
-    def lighter(self) -> str:
-        """What to try where even one sample is too much for the memory."""
-
+    @abstractmethod
     def batches(self, start: int, stop: int) -> Iterable[Any]:
-        """Global batches of the given steps."""
+        """Global batches of the given steps, or this process's part of them (`data.batch.Batch`)."""
 
+    @abstractmethod
     def loss(self, model: nn.Module, batch: Any) -> Sums:
         """The loss of a micro-batch; never waits for the device."""
 
+    @abstractmethod
     def figures(self, step: int) -> dict[str, float]:
         """What else to log, from the last micro-batch; called by all processes at log points only, so it may wait."""
 
+    @abstractmethod
     def evaluate(self, step: int) -> dict[str, float]:
         """Scores on the validation part."""
 
@@ -113,7 +73,7 @@ class Outcome:
 
 def train(
     task: Task,
-    config: TaskConfig,
+    config: RunConfig | FinetuneConfig,
     run: RunFolder,
     log: Callable[[str], None],
     bar: TrainingBar,
@@ -131,7 +91,7 @@ def train(
     """
     trainer = _Trainer(task, config, run, log, device, fingerprint, world)
     step = trainer.restore(resume) if resume else 0
-    updates, every = config.train.updates, config.train
+    every, updates = config.train, config.train.updates
     try:
         if resume is None and every.eval_every and task.monitor is None and not world.rank:
             trainer.evaluate(0)  # what later scores are held against
@@ -144,8 +104,8 @@ def train(
                 trainer.log_metrics(step)
             if world.rank:
                 continue  # the rest is for process 0, which ends its helpers when it stops
-            bar.advance(step, trainer.note)
-            if noted and bar.plain:
+            bar.update(bar.task, completed=step, note=trainer.note)
+            if noted and bar.disable:
                 log(trainer.note)
             if every.eval_every and (step % every.eval_every == 0 or last):
                 trainer.evaluate(step)
@@ -162,45 +122,43 @@ def train(
         advice = f"--train.micro-batch {smaller}" if smaller else task.lighter
         raise UserError(f"out of memory on {device} with {micro} samples at once; try {advice}") from error
     finally:
-        trainer.close()
+        if trainer.events:
+            trainer.events.close()
     return Outcome("finished", step)
 
 
+@dataclass
 class _Trainer:
     """What stays the same from step to step."""
 
-    def __init__(
-        self,
-        task: Task,
-        config: TaskConfig,
-        run: RunFolder,
-        log: Callable[[str], None],
-        device: torch.device,
-        fingerprint: str,
-        world: World,
-    ) -> None:
-        self.task, self.config, self.run, self.log, self.device = task, config, run, log, device
-        self.fingerprint, self.world = fingerprint, world
-        self.model = task.model
+    task: Task
+    config: RunConfig | FinetuneConfig
+    run: RunFolder
+    log: Callable[[str], None]
+    device: torch.device
+    fingerprint: str
+    world: World
+
+    def __post_init__(self) -> None:
+        train, rank = self.config.train, self.world.rank
+        self.model = self.task.model
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizer = build_optimizer(self.model, config.optim)
-        self.peak = peak_lr(config.optim, config.train.batch_size)
-        self.micro_batch = config.train.micro_batch or config.train.batch_size // world.size
-        half = config.train.precision == "bfloat16"
-        self.autocast = torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
+        self.optimizer = optim.build_optimizer(self.model, self.config.optim)
+        self.peak = optim.peak_lr(self.config.optim, train.batch_size)
+        self.micro_batch = train.micro_batch or train.batch_size // self.world.size
+        half = train.precision == "bfloat16"
+        self.autocast = torch.autocast(self.device.type, dtype=torch.bfloat16) if half else nullcontext()
         self.alarms = Alarms()
-        self.tracker = None if world.rank else Tracker(run.path / "tb")
-        self.best = None if world.rank or task.monitor is None else Best(run.path)
+        self.events: Any = None if rank else tensorboard(self.run.path / "tb")
+        self.best = None if rank or self.task.monitor is None else Best(self.run.path)
         self.window: list[Tensor] = []
-        self.grad_norm = torch.zeros(())
-        self.lr = 0.0
-        self.note = ""
+        self.lr, self.note = 0.0, ""
         self.earlier_s, self.started, self.mark = 0.0, time.perf_counter(), (0, time.perf_counter())
         self.model.train()
-        if config.train.compile:
+        if train.compile:
             self.model.compile()
         may_skip = [getattr(part, name, 0) for part in self.model.modules() for name in ("layer_drop", "skips_parts")]
-        self.shared = world.wrap(self.model, any(may_skip))
+        self.shared = self.world.wrap(self.model, any(may_skip))
 
     def restore(self, checkpoint: Checkpoint) -> int:
         """Put back model, optimiser and the loop's state; returns the step to go on from."""
@@ -208,25 +166,21 @@ class _Trainer:
         if state["fingerprint"] != self.fingerprint:
             raise UserError("the data has changed since the run began; resume with the same data, or start a new run")
         self.model.load_state_dict(checkpoint.groups["model"])
-        load_optimizer_tensors(self.model, self.optimizer, checkpoint.groups["optimizer"])
+        optim.load_optimizer_tensors(self.model, self.optimizer, checkpoint.groups["optimizer"])
         self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
         self.earlier_s = state["elapsed_s"]
         self.mark = (checkpoint.step, time.perf_counter())
-        if self.world.rank:
-            return checkpoint.step
-        for line in self.run.cut_metrics(checkpoint.step):
+        for line in self.run.cut_metrics(checkpoint.step) if not self.world.rank else ():
             self.alarms.check(line["step"], line)
         return checkpoint.step
 
-    def update(self, step: int, batch: Batch) -> None:
+    def update(self, step: int, batch: Any) -> None:
         """One optimiser step over a global batch, then the teacher's."""
-        optim, updates = self.config.optim, self.config.train.updates
-        self.lr = learning_rate(
-            step, peak=self.peak, warmup=optim.warmup_updates, updates=updates, schedule=schedule_of(optim)
-        )
-        set_learning_rate(self.optimizer, self.lr)
-        total = torch.zeros((), device=self.device)
-        seen = 0
+        config, schedule = self.config.optim, optim.schedule_of(self.config.optim)
+        warmup, updates = config.warmup_updates, self.config.train.updates
+        self.lr = optim.learning_rate(step, peak=self.peak, warmup=warmup, updates=updates, schedule=schedule)
+        optim.set_learning_rate(self.optimizer, self.lr)
+        total, seen = torch.zeros((), device=self.device), 0
         for index, micro in enumerate(batch.split(self.micro_batch)):
             seed = rng.keys(rng.Stream.STEP, self.config.train.seed, step, self.world.rank, index)
             torch.manual_seed(rng.seed_of(seed))
@@ -235,18 +189,19 @@ class _Trainer:
                 with self.autocast:
                     sums = self.task.loss(self.shared, micro.to(self.device))
                 loss = sums.loss / sums.count * (batch.weight * len(micro) / len(batch))
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             total += loss.detach()
         self.world.average(total)
-        clip = self.config.optim.clip_norm
-        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, float("inf") if clip is None else clip)
+        clip = float("inf") if config.clip_norm is None else config.clip_norm
+        self.grad_norm = nn.utils.clip_grad_norm_(self.parameters, clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.task.ema:
             self.task.ema.update(step + 1)  # the teacher follows
         self.window.append(total)
 
-    def elapsed(self) -> float:
+    @property
+    def elapsed_s(self) -> float:
         """Seconds of training, earlier parts of a resumed run counted in."""
         return self.earlier_s + time.perf_counter() - self.started
 
@@ -259,18 +214,11 @@ class _Trainer:
             return
         (since, then), now = self.mark, time.perf_counter()
         rate = (step - since) * self.config.train.batch_size / max(now - then, 1e-9)
-        line = {
-            "loss": loss,
-            "lr": self.lr,
-            "grad_norm": self.grad_norm.item(),
-            **({"ema_decay": self.task.ema.decay(step)} if self.task.ema else {}),
-            **figures,
-        }
+        ema = {"ema_decay": self.task.ema.decay(step)} if self.task.ema else {}
+        line = {"loss": loss, "lr": self.lr, "grad_norm": self.grad_norm.item(), **ema, **figures}
         self.mark = (step, now)
         self.write(step, {**line, "samples_per_s": rate})
-        self.note = (
-            f"update {step}/{self.config.train.updates}  loss {line['loss']:.4f}  {rate:.0f} {self.task.unit} a second"
-        )
+        self.note = f"update {step}/{self.config.train.updates}  loss {loss:.4f}  {rate:.0f} {self.task.unit} a second"
         self.alarms.check(step, line)
 
     def evaluate(self, step: int) -> None:
@@ -293,25 +241,18 @@ class _Trainer:
 
     def write(self, step: int, figures: dict[str, float]) -> None:
         """One line of metrics.jsonl, and the same to TensorBoard where it is installed."""
-        where = {"step": step, "samples": step * self.config.train.batch_size, "elapsed_s": round(self.elapsed(), 3)}
+        where = {"step": step, "samples": step * self.config.train.batch_size, "elapsed_s": round(self.elapsed_s, 3)}
         self.run.append_metrics({**where, **figures})
-        if self.tracker:
-            self.tracker.add(step, figures)
-
-    def close(self) -> None:
-        """Flush what trackers hold."""
-        if self.tracker:
-            self.tracker.close()
+        for name, value in figures.items() if self.events else ():
+            self.events.add_scalar(name, value, step)
 
     def save(self, step: int) -> None:
         """Write a checkpoint; never one of a model that has diverged."""
         window = [loss.item() for loss in self.window]
         self.check_finite(step)
-        groups = {
-            "model": self.model.state_dict(),
-            "optimizer": optimizer_tensors(self.model, self.optimizer),
-        }
-        state = {"window": window, "elapsed_s": self.elapsed(), "fingerprint": self.fingerprint}
+        state = {"window": window, "elapsed_s": self.elapsed_s, "fingerprint": self.fingerprint}
+        tensors = optim.optimizer_tensors(self.model, self.optimizer)
+        groups = {"model": self.model.state_dict(), "optimizer": tensors}
         save_checkpoint(self.run.checkpoints, step, groups, state, keep=self.config.train.keep)
 
     def check_finite(self, step: int) -> None:

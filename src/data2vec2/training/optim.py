@@ -20,12 +20,11 @@ class Ema:
         self, teacher: nn.Module, student: nn.Module, *, start: float, end: float, anneal_updates: int
     ) -> None:
         """The teacher's parameters are matched to the student's by name; `ValueError` if one has no match."""
-        source = dict(student.named_parameters())
-        missing = [name for name, _ in teacher.named_parameters() if name not in source]
-        if missing:
+        source, named = dict(student.named_parameters()), dict(teacher.named_parameters())
+        if missing := [name for name in named if name not in source]:
             raise ValueError(f"the student has no parameters {missing}")
-        self._teacher = [parameter.data for parameter in teacher.parameters()]
-        self._student = [source[name].data for name, _ in teacher.named_parameters()]
+        self._teacher = [parameter.data for parameter in named.values()]
+        self._student = [source[name].data for name in named]
         if any(tensor.dtype != torch.float32 for tensor in self._teacher):
             raise ValueError("the teacher must be kept in float32")
         self.start, self.end, self.anneal_updates = start, end, anneal_updates
@@ -43,10 +42,9 @@ class Ema:
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW over the model's trainable parameters, in groups by weight decay and by `lr_scale`.
+    """AdamW over the model's trainable parameters, in groups by weight decay and `lr_scale` (1 without layer decay).
 
-    Tensors with fewer than two axes (biases, norms, ALiBi scales) are exempt from decay unless `decay_all`. A group's
-    rate is the schedule's times its `lr_scale` (`set_learning_rate`), which is 1 without layer decay.
+    Tensors with fewer than two axes (biases, norms, ALiBi scales) are exempt from weight decay unless `decay_all`.
     """
     named = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     scales = _layer_scales(named, config.layer_decay if isinstance(config, FinetuneOptimConfig) else 1.0)
@@ -58,13 +56,8 @@ def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     trainable = list(named.values())
     grouped = [parameter for group in groups.values() for parameter in group["params"]]
     assert sorted(map(id, trainable)) == sorted(map(id, grouped)), "each parameter in exactly one group"
-    return torch.optim.AdamW(
-        list(groups.values()),
-        lr=config.lr,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
-        fused=trainable[0].device.type in ("cpu", "cuda"),
-    )
+    betas, fused = (config.beta1, config.beta2), trainable[0].device.type in ("cpu", "cuda")
+    return torch.optim.AdamW(list(groups.values()), lr=config.lr, betas=betas, eps=config.eps, fused=fused)
 
 
 def _layer_scales(names: Iterable[str], decay: float) -> dict[str, float]:
@@ -87,7 +80,7 @@ def peak_lr(config: OptimConfig, batch_size: int) -> float:
 
 
 def schedule_of(config: OptimConfig) -> Schedule:
-    """The shape of the learning rate's course; only fine-tuning can choose it."""
+    """The course of the learning rate; only fine-tuning can choose it."""
     return config.schedule if isinstance(config, FinetuneOptimConfig) else "cosine"
 
 
@@ -109,30 +102,20 @@ def learning_rate(step: int, *, peak: float, warmup: int, updates: int, schedule
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """The optimiser's state as flat tensors named `STATE.PARAMETER`."""
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {
-        f"{key}.{names[id(parameter)]}": value
-        for parameter, state in optimizer.state.items()
-        for key, value in state.items()
-    }
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    states = ((names[parameter], state) for parameter, state in optimizer.state.items())
+    return {f"{key}.{name}": value for name, state in states for key, value in state.items()}
 
 
 def load_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]
 ) -> None:
     """Put back what `optimizer_tensors` gave; `ValueError` if names differ from the model's."""
-    parameters = dict(model.named_parameters())
-    state: dict[str, dict[str, torch.Tensor]] = {}
+    parameters, fused = dict(model.named_parameters()), optimizer.param_groups[0].get("fused")
     for key, tensor in tensors.items():
         kind, name = key.split(".", 1)
         if name not in parameters:
             raise ValueError(f"the optimiser's state has {name!r}, which the model has not")
         # Adam's step count stays where the optimiser keeps it; moments go to their parameter's device.
-        target = torch.device("cpu") if kind == "step" and not _fused(optimizer) else parameters[name].device
-        state.setdefault(name, {})[kind] = tensor.to(target).clone()
-    for name, values in state.items():
-        optimizer.state[parameters[name]] = values
-
-
-def _fused(optimizer: torch.optim.Optimizer) -> bool:
-    return bool(optimizer.param_groups[0].get("fused"))
+        target = torch.device("cpu") if kind == "step" and not fused else parameters[name].device
+        optimizer.state[parameters[name]][kind] = tensor.to(target).clone()

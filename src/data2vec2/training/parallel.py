@@ -1,9 +1,8 @@
 """Several processes on one global batch (data parallel), through torch.distributed.
 
-Process 0 is the run: it decides, scores and writes. The others are helpers: they compute the gradients of their slice
-of every batch and hold nothing that is not in process 0 too, so that it may end them at any time. Helpers are either
-started here (`recruit`, processes of this machine) or by `torchrun` (on any number of machines); both read the job from
-process 0's key-value store.
+Process 0 is the run: it decides, scores and writes. The others are helpers, which it may end at any time: they compute
+the gradients of their slice of every batch. They are started here (`recruit`, on this machine) or by `torchrun` (on any
+number of machines), and read the job from process 0's key-value store.
 """
 
 from __future__ import annotations
@@ -44,10 +43,7 @@ class World:
     store: Store | None = None
 
     def collect(self, key: str, value: Any) -> list[Any]:
-        """Process 0 gets every process's `value` (JSON), in order; a helper gives its own and gets nothing.
-
-        All processes call it with the same `key`, which is used once.
-        """
+        """Process 0 gets every process's `value` (JSON), in order, helpers nothing; all call it, with one new `key`."""
         if self.store is None:
             return [value]
         if self.rank:
@@ -66,10 +62,7 @@ class World:
             tensor /= self.size
 
     def wrap(self, model: nn.Module, skips_parts: bool = False) -> nn.Module:
-        """The model, which averages its gradients over all processes after every backward pass if there are several.
-
-        `skips_parts`: whether a pass may leave out trained parts (layer-drop, frozen ones).
-        """
+        """The model, which averages gradients over processes; `skips_parts`: a pass may leave out trained parts."""
         if self.size == 1:
             return model
         # A patch stem's gradient has one channel in another memory order than its bucket; that costs nothing here.
@@ -101,23 +94,18 @@ def under_torchrun() -> bool:
 
 def local_device(device: torch.device) -> torch.device:
     """The GPU of this process, where each process of a machine has its own."""
-    if device != torch.device("cuda"):
-        return device
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return own if device == torch.device("cuda") else device
 
 
 def num_processes(asked: int | None, device: torch.device) -> int:
-    """Processes for a run: as `torchrun` has started, or as asked, but at most one for each GPU.
-
-    None asked: one for each GPU if the device is "cuda" without a number, else one.
-    """
+    """Processes for a run: as many as `torchrun` has started, or as asked (none: one for each GPU that may be used)."""
     if under_torchrun():
         return int(os.environ["WORLD_SIZE"])
     if device.type == "cpu":
         return asked or 1
-    if device != torch.device("cuda"):
-        return 1
-    return min(asked or torch.cuda.device_count(), torch.cuda.device_count())
+    most = torch.cuda.device_count() if device == torch.device("cuda") else 1
+    return min(asked or most, most)
 
 
 @contextmanager
@@ -130,7 +118,7 @@ def recruit(size: int, device: torch.device, job: dict[str, Any], helper: str) -
     if size == 1:
         yield ALONE
         return
-    if "WORLD_SIZE" in os.environ:
+    if under_torchrun():
         store, _, size = next(iter(rendezvous("env://", timeout=TIMEOUT)))
         children = []
     else:
@@ -184,18 +172,9 @@ def _connect(store: Store, rank: int, size: int, device: torch.device) -> World:
 
 
 def _start(rank: int, size: int, port: int, helper: str) -> subprocess.Popen[bytes]:
-    environment = {
-        **os.environ,
-        PARENT: str(os.getpid()),
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-    }
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), PARENT: str(os.getpid())}
+    environment = os.environ | place | address | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command, null = [sys.executable, "-c", helper], subprocess.DEVNULL
     # A session of its own: Ctrl-C on the terminal reaches process 0 only, which saves first.
-    return subprocess.Popen(
-        [sys.executable, "-c", helper], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
+    return subprocess.Popen(command, env=environment, stdin=null, stdout=null, start_new_session=True)

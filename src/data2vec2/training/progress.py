@@ -1,7 +1,4 @@
-"""What a person sees while it trains, and what stops it: a bar or plain lines, TensorBoard, signals, alarms.
-
-Alarms stop a run which no longer learns (docs/troubleshooting.md).
-"""
+"""What a person sees of training: a bar, TensorBoard; and what stops it: signals, alarms (docs/troubleshooting.md)."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -22,14 +19,9 @@ DIVERGED = "diverged"
 COLLAPSED = "collapsed"
 # A figure below its floor at PATIENCE checks in a row is a collapse. The standard deviations' floors are the original's
 # limits, the others come from runs that were made to collapse (docs/collapse.md).
-FLOORS = {
-    "target_std": 0.1,
-    "prediction_std": 0.01,
-    "unexplained": 0.1,
-    "rank_stem": 1.5,
-    "rank_encoder": 1.5,
-    "rank_target": 1.5,
-}
+FLOORS = {"target_std": 0.1, "prediction_std": 0.01, "unexplained": 0.1} | dict.fromkeys(
+    ("rank_stem", "rank_encoder", "rank_target"), 1.5
+)
 AFTER_ITS_RISE = "prediction_std"
 """A figure that begins near 0 in narrow models: its floor counts from the first check that is above it."""
 PATIENCE = 3
@@ -71,9 +63,8 @@ class Alarms:
                 continue
             self._low[name] = self._low.get(name, 0) + 1 if not figures[name] >= floor else 0
             if self._low[name] >= PATIENCE:
-                meaning = "the outputs hardly depend on the input any more, or are trivial to predict"
-                if name == "val_knn":
-                    meaning = "the features are worse than before training"
+                is_low = "the outputs hardly depend on the input any more, or are trivial to predict"
+                meaning = "the features are worse than before training" if name == "val_knn" else is_low
                 raise Alarm(
                     COLLAPSED,
                     f"{name} is {figures[name]:.3g} at update {step}, below {floor:.3g} for {PATIENCE} checks: "
@@ -83,15 +74,10 @@ class Alarms:
 
 
 def floors(first: Mapping[str, float]) -> dict[str, float]:
-    """The floor of every figure, from a run's first figures (before any update); of `val_knn` only if it is there.
-
-    Scores are given twice their standard error (`val_knn_error`), so that few samples sound no alarm by chance.
-    """
-    found = dict(FLOORS)
-    for name, share in SHARES.items():
-        if name in first:
-            found[name] = max(share * first[name] - 2 * first.get(f"{name}_error", 0.0), FLOORS.get(name, -math.inf))
-    return found
+    """The floor of each figure, from a run's first ones; scores may be lower by twice their error (`val_knn_error`)."""
+    shares = {name: share * first[name] for name, share in SHARES.items() if name in first}
+    lowest = {name: floor - 2 * first.get(f"{name}_error", 0.0) for name, floor in shares.items()}
+    return FLOORS | {name: max(floor, FLOORS.get(name, floor)) for name, floor in lowest.items()}
 
 
 def console() -> Console:
@@ -99,50 +85,20 @@ def console() -> Console:
     return Console(file=sys.stderr, soft_wrap=True, markup=False, highlight=False)
 
 
-class TrainingBar:
-    """Updates done, rate and time left."""
+class TrainingBar(Progress):
+    """Updates done, rate and time left; disabled off a terminal, where lines are the only sign of life."""
 
     def __init__(self, total: int) -> None:
-        self._console = console()
-        self._bar: Progress | None = None
-        if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("training"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
-                console=self._console,
-                transient=True,
-            )
-            self._task = self._bar.add_task("training", total=total, note="")
+        to = console()
+        columns = TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        note = TextColumn("{task.fields[note]}")
+        super().__init__(*columns, note, console=to, transient=True, disable=not to.is_terminal)
+        self.task = self.add_task("training", total=total, note="")
 
-    def __enter__(self) -> TrainingBar:
-        if self._bar:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar:
-            self._bar.stop()
-
-    def advance(self, done: int, note: str | None = None) -> None:
-        """Move the bar; `note` stays beside it until the next one."""
-        if self._bar:
-            self._bar.update(self._task, completed=done)
-            if note is not None:
-                self._bar.update(self._task, note=note)
-
-    def line(self, message: str) -> None:
-        """A line above the bar."""
-        self._console.print(message)
-
-    @property
-    def plain(self) -> bool:
-        """True off a terminal, where lines are the only sign of life."""
-        return self._bar is None
+    def stop(self) -> None:
+        """Take the bar away, if there is one; rich 13 would write an empty line where there is none."""
+        if not self.disable:
+            super().stop()
 
 
 @contextmanager
@@ -164,24 +120,10 @@ def stop_requested() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class Tracker:
-    """Writes scalars to a folder of TensorBoard events, or does nothing without the extra."""
-
-    def __init__(self, folder: Path) -> None:
-        self._writer: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
-        self._writer = SummaryWriter(folder)
-
-    def add(self, step: int, figures: Mapping[str, float]) -> None:
-        """One scalar a figure."""
-        if self._writer:
-            for name, value in figures.items():
-                self._writer.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Flush and close."""
-        if self._writer:
-            self._writer.close()
+def tensorboard(folder: Path) -> Any:
+    """What writes TensorBoard events to a folder; None without the extra."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(folder)

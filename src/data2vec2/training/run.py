@@ -34,40 +34,31 @@ class RunFolder:
         self.metrics_path = path / "metrics.jsonl"
 
     def check(self, *, resume: bool, overwrite: bool) -> None:
-        """Refuse a folder that this run would damage; writes nothing.
-
-        Raises `UserError` for a folder with content and neither flag, one with content that is not a run's, or
-        `resume` where there is nothing to resume.
-        """
+        """Refuse (`UserError`) a folder that this run would damage, or that holds nothing to resume; writes nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder that does not exist yet")
-        content = [entry.name for entry in self.path.iterdir()] if self.path.exists() else []
+        content = {entry.name for entry in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
         is_run = CONFIG in content
-        if resume:
-            if not is_run:
-                raise UserError(f"nothing to resume: {self.path} holds no run (no {CONFIG}); leave --resume out")
-        elif [name for name in content if name != LOCK] and not overwrite:
-            kind = "already holds a run" if is_run else "is not empty"
-            ways = "--resume goes on with it, --overwrite deletes it" if is_run else "give another folder"
-            raise UserError(f"{self.path} {kind}; {ways}")
-        elif [name for name in content if name != LOCK] and not is_run:
+        if resume and not is_run:
+            raise UserError(f"nothing to resume: {self.path} holds no run (no {CONFIG}); leave --resume out")
+        if content and not resume and not overwrite:
+            is_what = "already holds a run; --resume goes on with it, --overwrite deletes it"
+            raise UserError(f"{self.path} {is_what if is_run else 'is not empty; give another folder'}")
+        if content and not is_run:
             raise UserError(f"--overwrite only deletes runs, and {self.path} holds none (no {CONFIG}); give another")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder's lock; `UserError` if another process holds it.
-
-        The operating system drops the lock when its holder dies, so a file left by a killed run locks nothing.
-        """
+        """Hold the folder's lock, which ends with the process, killed or not; `UserError` if another process has it."""
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / LOCK).open("a+") as file:
-            if not _try_lock(file):
+            try:
+                _lock(file)
+            except OSError:
                 file.seek(0)
-                raise UserError(
-                    f"{self.path} is in use by process {file.read().strip() or '?'}; wait for it or stop it"
-                )
-            file.seek(0)
-            file.truncate()
+                holder = file.read().strip() or "?"
+                raise UserError(f"{self.path} is in use by process {holder}; wait for it or stop it") from None
+            file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
             yield
@@ -118,25 +109,18 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str, *, errors: str = "strict") -> None:
-    """Write a UTF-8 file into a folder that is there, whole or not at all; `UserError` if that can't be.
-
-    `errors`: what becomes of characters that can't be encoded, as `str.encode` has it.
-    """
+    """Write a UTF-8 file (`errors` as in `str.encode`) into a folder that is there; `UserError` if that can't be."""
     if not path.parent.is_dir():
         raise UserError(f"can't write {path}: there is no folder {path.parent}")
     with whole_file(path) as file:
         file.write(text.encode("utf-8", errors))
 
 
-def _try_lock(file: TextIO) -> bool:
-    """Take the operating system's lock on an open file without waiting."""
-    try:
-        if sys.platform == "win32":
-            file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            # Not flock: reader processes that outlive a killed run for some seconds would inherit that lock.
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+def _lock(file: TextIO) -> None:
+    """Take the operating system's lock on an open file without waiting; `OSError` if another process has it."""
+    if sys.platform == "win32":
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+    else:
+        # Not flock: reader processes that outlive a killed run for some seconds would inherit that lock.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

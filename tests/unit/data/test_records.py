@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data2vec2.data.source import BadSample
+from data2vec2.data.source import BadSample, Spans
 from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.reader import PICTURES as CONTENT
 from data2vec2.modalities.image.reader import decode
@@ -31,7 +32,6 @@ def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
     assert parts.train.kind == "folder of images"
     assert parts.train.classes == ()
     assert (parts.train.labels == -1).all()
-    assert parts.train.ignored == {".txt": 2, "no extension": 1}
     assert parts.val is parts.test is None
     assert "9 train, no labels; left out: .txt (2), no extension (1)" in parts.description
     for place in range(len(parts.train)):
@@ -154,6 +154,38 @@ def test_select_and_pickle(tmp_path: Path) -> None:
         assert again.fingerprint == chosen.fingerprint
         assert np.array_equal(again.read(1), records.read(0))
         assert len(records.select([])) == 0
+
+
+def test_a_name_that_can_not_be_is_a_bad_sample(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_text('{"file_name": "a\\u0000.png"}\n')
+    train = open_pictures(tmp_path).train
+    assert list(train.names) == ["a\0.png", "a.png"]
+    with pytest.raises(BadSample, match="unreadable"):
+        train.read(0)
+    assert train.fingerprint != train.select([1]).fingerprint
+
+
+def test_a_stretch_of_a_file_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "all").write_bytes(bytes(range(100)))
+    places = np.array([[0, 20, 30], [0, 90, 20], [0, 100, 0]])
+    source = Spans((tmp_path / "all",), places)
+    assert source.read(0) == bytes(range(20, 50))
+    with source.open(0) as file:
+        assert file.read(4) == bytes(range(20, 24))
+        assert file.seek(-5, io.SEEK_END) == file.tell() == 25
+        assert file.read(100) == bytes(range(45, 50))
+        assert file.seek(2, io.SEEK_CUR) == 32
+        assert file.read(1) == b""
+        assert file.seek(0) == 0
+        assert file.read() == bytes(range(20, 50))
+        with pytest.raises(ValueError, match="no place -1"):
+            file.seek(-1)
+    with pytest.raises(BadSample, match="truncated"):
+        source.read(1)
+    assert source.read(2) == source.open(2).read() == b""
+    with pytest.raises(BadSample, match="unreadable"):
+        Spans((tmp_path / "gone",), places).read(0)
 
 
 def test_fingerprint_tells_other_data(tmp_path: Path) -> None:

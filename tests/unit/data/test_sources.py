@@ -202,7 +202,7 @@ def test_tags(tmp_path: Path, make: Callable[[Path], Path | str]) -> None:
     chosen = records.select([5, 2])
     assert chosen.tags is not None
     assert np.array_equal(chosen.tags, records.tags[[5, 2]])
-    changed = Records(records.kind, records.names, records.labels, records.classes, {}, records.source, ~records.tags)
+    changed = Records(records.kind, records.names, records.labels, records.classes, records.source, ~records.tags)
     assert changed.fingerprint != records.fingerprint
 
 

@@ -22,7 +22,7 @@ def lengths_of(count: int) -> NDArray[np.int64]:
 
 def epoch_of(order: WholeBatches, epoch: int) -> list[list[int]]:
     """The batches of an epoch, each ascending."""
-    count = len(order.starts)
+    count = len(order.batches)
     plans = [order(step) for step in range(epoch * count, (epoch + 1) * count)]
     assert all((plan.epochs_B == epoch).all() for plan in plans)
     return [sorted(plan.samples_B.tolist()) for plan in plans]
@@ -73,7 +73,7 @@ def test_all_once_an_epoch_and_never_more_than_there_is_room_for(count: int, sec
         assert all(len(batch) == 1 or len(batch) * max(lengths[batch]) <= seconds * RATE for batch in batches)
     if count >= 50:
         assert epochs[0] != epochs[1]
-    for step in range(2 * len(order.starts)):
+    for step in range(2 * len(order.batches)):
         plan = order(step)
         longest = max(lengths[plan.samples_B])
         assert longest <= plan.length < longest + round(LENGTH_STEP * RATE)
@@ -84,7 +84,7 @@ def test_every_process_gets_a_recording(processes: int) -> None:
     """Where a batch has room for so many of the longest, as `AudioFinetuneConfig` asks for."""
     for count in range(processes, 40):
         order = WholeBatches(lengths_of(count), 4 * processes, 0, RATE)
-        assert min(len(order(step).samples_B) for step in range(len(order.starts))) >= processes
+        assert min(len(order(step).samples_B) for step in range(len(order.batches))) >= processes
 
 
 def test_a_batch_is_a_function_of_seed_and_step() -> None:

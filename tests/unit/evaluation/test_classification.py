@@ -165,7 +165,7 @@ class Lengths:
     def __init__(self, texts: list[str], truth: list[float]) -> None:
         labels, names = np.full(len(texts), -1), [f"a.csv[{place}]" for place in range(len(texts))]
         self.texts = Texts(tuple((text,) for text in texts))
-        self.records = Records("table", names, labels, (), {}, self.texts, numbers=np.array(truth))
+        self.records = Records("table", names, labels, (), self.texts, numbers=np.array(truth))
 
     def eval_groups(self, samples_B: np.ndarray) -> list[np.ndarray]:
         return [samples_B[::-1][:2], samples_B[::-1][2:]]

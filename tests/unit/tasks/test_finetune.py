@@ -62,7 +62,7 @@ def texts(kind: str, tokenizer: Path) -> SentenceReader:
     """Texts with their lengths; or whether they are long; or, as tags, whether they are long and have a comma."""
     long, none = (np.median(LENGTHS) < LENGTHS).astype(np.int64), np.full(len(TEXTS), -1)
     names, source = [f"a[{place}]" for place in range(len(TEXTS))], Texts(tuple((text,) for text in TEXTS))
-    records = Records("table", names, long, ("short", "long"), {}, source)
+    records = Records("table", names, long, ("short", "long"), source)
     if kind == "numbers of texts":
         records = replace(records, labels=none, classes=(), numbers=LENGTHS)
     if kind == "tagged texts":
@@ -142,7 +142,7 @@ def test_batches_are_whole_texts_that_fit_and_parts_make_the_whole(tokenizer: Pa
     reader = texts("texts", tokenizer)
     order, added = reader.order(TOKENS), [ClassTargets(reader.records)]
     seen: list[int] = []
-    for step in range(len(order.starts)):
+    for step in range(len(order.batches)):
         plan = order(step)
         batch = Batches(reader, order, added)[step]
         seen += plan.samples_B.tolist()

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.source import Listing, Split, part_of
+from data2vec2.data.source import Listing, Source, Split, part_of
 from data2vec2.errors import UserError
 
 _NPZ_NAMES = {
@@ -31,7 +31,7 @@ _DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, zlib.error, zip
 
 
 @dataclass(frozen=True, eq=False)
-class Arrays:
+class Arrays(Source):
     """Pictures in memory, `NHW` or `NHWC`."""
 
     in_memory: ClassVar[bool] = True

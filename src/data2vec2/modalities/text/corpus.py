@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.source import Source
 from data2vec2.data.tables import listed
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
@@ -93,7 +94,7 @@ class TextReader(Reader):
 
 def _records(blocks: Blocks) -> Records:
     labels = np.full(len(blocks.starts), -1, dtype=np.int64)
-    return Records("text", BlockNames(blocks.starts), labels, (), {}, blocks)
+    return Records("text", BlockNames(blocks.starts), labels, (), blocks)
 
 
 FORMAT = 1
@@ -129,7 +130,7 @@ class Corpus:
 
 
 @dataclass(frozen=True, eq=False)
-class Blocks:
+class Blocks(Source):
     """Stretches of a corpus, all of one length. Can be pickled: the file is opened again."""
 
     in_memory: ClassVar[bool] = True

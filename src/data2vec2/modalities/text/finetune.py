@@ -51,7 +51,7 @@ class _TextJob(Job):
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
         """Labels, rows without text, and how often a run goes through the data."""
         skipped, lengths_N = super().look(data, config, log), _lengths(data)
-        per_epoch = len(data.train.order(config.train.batch_size).starts)  # type: ignore[attr-defined]
+        per_epoch = len(data.train.order(config.train.batch_size).batches)  # type: ignore[attr-defined]
         log(
             f"data: {lengths_N.sum():,} tokens, at most {lengths_N.max()} in a sample; {per_epoch:,} batches are once "
             f"through the data, so {config.train.updates:,} updates are {config.train.updates / per_epoch:.1f} times"

@@ -21,7 +21,7 @@ from data2vec2.data.labels import NUMBERS, numbers
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
-from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
+from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part
 from data2vec2.data.tables import PLAIN, TABLES, Table, listed, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.text.config import TextConfig
@@ -48,7 +48,7 @@ MAX_CHARACTERS = 300
 
 
 @dataclass(frozen=True, eq=False)
-class Texts:
+class Texts(Source):
     """Texts in memory, one or two of each sample. Can be pickled."""
 
     in_memory: ClassVar[bool] = True

@@ -107,7 +107,7 @@ def test_a_batch_is_a_function_of_its_step(reader: SpokenReader) -> None:
 def masks_of(reader: SpokenReader, sample: int, epoch: int) -> list[Tensor]:
     """A sample's masks in an epoch."""
     dataset, order = batches_of(reader), reader.order(SECONDS)
-    count = len(order.starts)
+    count = len(order.batches)
     for step in range(epoch * count, (epoch + 1) * count):
         if sample in (samples := order(step).samples_B.tolist()):
             return rows(dataset[step], samples.index(sample))[2:]
@@ -155,7 +155,7 @@ def test_as_much_is_hidden_as_the_share_says(reader: SpokenReader, name: str, sh
     other = "channel" if name == "time" else "time"
     masks = SpanMaskConfig(**{f"{name}_share": share, f"{name}_length": 1, f"{other}_share": 0.0})
     found = []
-    for step in range(3 * len(reader.order(SECONDS).starts)):
+    for step in range(3 * len(reader.order(SECONDS).batches)):
         batch = batches_of(reader, masks)[step]
         assert getattr(batch, "time_masks_BT" if name == "channel" else "channel_masks_BD") is None
         mask = batch.time_masks_BT if name == "time" else batch.channel_masks_BD

@@ -163,7 +163,7 @@ def test_every_piece_once_an_epoch_in_batches_of_so_many_seconds(records: Record
     reader = reader_of(records, max_seconds=2.0)
     lengths = np.minimum(reader.pieces.lengths_P, 2 * RATE)
     order = reader.order(6)
-    count = len(order.starts)
+    count = len(order.batches)
     for epoch in range(3):
         plans = [order(epoch * count + step) for step in range(count)]
         sizes = [len(one.samples_B) for one in plans]
@@ -193,7 +193,7 @@ def test_every_piece_once_an_epoch_in_batches_of_so_many_seconds(records: Record
 def test_order_of_lengths(count: int, seconds: int) -> None:
     lengths = np.minimum(np.random.default_rng(count).lognormal(2, 0.8, count), 20).clip(2) * RATE
     order = LengthBatches(lengths.astype(np.int64), seconds, 0, RATE)
-    plans = [order(step) for step in range(len(order.starts))]
+    plans = [order(step) for step in range(len(order.batches))]
     seen = np.bincount(np.concatenate([one.samples_B for one in plans]), minlength=count)
     assert seen.min() == 1
     assert seen.max() <= 2
