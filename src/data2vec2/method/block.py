@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec2.config.model import EncoderConfig
+
 
 @dataclass(frozen=True)
 class AttentionBias:
@@ -33,11 +35,8 @@ class AttentionBias:
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The additive bias, broadcastable to `NHLL`."""
-        if dtype not in self._dense:  # the same for all blocks
-            self._dense[dtype] = self._build(dtype)
-        return self._dense[dtype]
-
-    def _build(self, dtype: torch.dtype) -> Tensor:
+        if dtype in self._dense:  # the same for all blocks
+            return self._dense[dtype]
         bias: Tensor | None = None
         if self.positions_NL is not None and self.slopes_H is not None:
             distance_NLL = (self.positions_NL[:, :, None] - self.positions_NL[:, None, :]).abs()
@@ -48,7 +47,7 @@ class AttentionBias:
             bias = padded[:, None, None, :] if bias is None else bias + padded[:, None, None, :]
         if bias is None:
             raise ValueError("an AttentionBias needs positions and slopes, or padding")
-        return bias
+        return self._dense.setdefault(dtype, bias)
 
 
 def alibi_slopes(num_heads: int) -> Tensor:
@@ -102,8 +101,7 @@ class Attention(nn.Module):
         N, L, D = x_NLD.shape
         q, k, v = self.qkv(x_NLD).view(N, L, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         mask = None if bias is None else bias.dense(q.dtype)
-        dropout = self.dropout if self.training else 0.0
-        out = self.attend(q, k, v, attn_mask=mask, dropout_p=dropout)
+        out = self.attend(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(out.transpose(1, 2).reshape(N, L, D)))  # type: ignore[no-any-return]
 
 
@@ -150,22 +148,14 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """`x = norm1(x + attention(x)); x = norm2(x + mlp(x))`; only fine-tuning sets `drop_path.rate`."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        mlp_ratio: float = 4.0,
-        norm_eps: float = 1e-6,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.attn = Attention(dim, num_heads, dropout=attention_dropout, proj_dropout=dropout)
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = MLP(dim, int(dim * mlp_ratio))
+        dim, eps, dropout = config.embed_dim, config.norm_eps, config.dropout
+        self.attn = Attention(dim, config.num_heads, dropout=config.attention_dropout, proj_dropout=dropout)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = MLP(dim, int(dim * config.mlp_ratio))
         self.dropout = nn.Dropout(dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.drop_path = DropPath()
 
     def forward(self, x_NLD: Tensor, bias: AttentionBias | None = None) -> BlockOutput:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,18 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data2vec2.data.batch import Batch, Batches, Step
+from data2vec2.data.batch import Batch, Step
 from data2vec2.data.labels import Letters
-from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records, targets_of
 from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.recognition import recognise_all, rows_of
 from data2vec2.method import losses
-from data2vec2.tasks import Reading, RunContext
+from data2vec2.tasks import ReadingTask
 from data2vec2.training.loop import Sums
 from data2vec2.training.run import RunFolder, write_text
 
-Normalise = Callable[[Tensor], Tensor]
 TRANSCRIPTS = "transcripts.jsonl"
 _WRITTEN, _LOGGED = 8, 3  # transcripts of each evaluation
 
@@ -78,41 +76,24 @@ class LetterTargets:
         return nn.utils.rnn.pad_sequence(ids, batch_first=True), torch.tensor([len(one) for one in ids])
 
 
-class _FinetuneTask:
-    """A model with a head; what it learns differs by task."""
+class _FinetuneTask(ReadingTask):
+    """A model with a head; what it learns differs by task. `val` chooses the best; all samples have targets."""
 
     ema = None
     monitor: str
     lighter = "smaller or shorter samples, or --train.device cpu"
-
-    def __init__(
-        self, model: nn.Module, batches: Batches, val: Reader | None, normalise: Normalise, context: RunContext
-    ) -> None:
-        """`val` (never trained on) chooses the best model. All samples of both have targets."""
-        self.model, self.val, self.normalise, self.context = model, val, normalise, context
-        self.unit = context.unit
-        self._reading = Reading(batches, context)
-
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of the given steps; notes what could not be read."""
-        return self._reading.batches(start, stop)
 
     def outputs(self, model: nn.Module, batch: Batch) -> Any:
         """What the model gives for a batch."""
         masks = batch.time_masks_BT, batch.channel_masks_BD
         return model(self.normalise(batch.inputs), batch.lengths_B, *masks, freeze_encoder=batch.freeze_encoder)
 
-    def figures(self, step: int) -> dict[str, float]:
-        """Nothing more; counts bad samples."""
-        self._reading.count(step)
-        return {}
-
 
 class ClassifyTask(_FinetuneTask):
     """A classifier; a sample has one class, or several."""
 
     def __init__(self, *arguments: Any, multi_label: bool) -> None:
-        """As of `_FinetuneTask`; `multi_label`: whether samples can have several classes."""
+        """As of `ReadingTask`; `multi_label`: whether samples can have several classes."""
         super().__init__(*arguments)
         self.multi_label = multi_label
         self.monitor = f"val_{'map' if multi_label else 'accuracy'}"
@@ -136,7 +117,7 @@ class RegressTask(_FinetuneTask):
     monitor = "val_pearson"
 
     def __init__(self, *arguments: Any, scale: tuple[float, float]) -> None:
-        """As of `_FinetuneTask`; `scale`: mean and deviation of the numbers."""
+        """As of `ReadingTask`; `scale`: mean and deviation of the numbers."""
         super().__init__(*arguments)
         self.scale = scale
 
@@ -159,7 +140,7 @@ class CtcTask(_FinetuneTask):
     monitor = "val_letter_accuracy"
 
     def __init__(self, *arguments: Any, letters: Letters) -> None:
-        """As of `_FinetuneTask`."""
+        """As of `ReadingTask`."""
         super().__init__(*arguments)
         self.letters = letters
         self._impossible = torch.zeros(())
@@ -174,8 +155,7 @@ class CtcTask(_FinetuneTask):
 
     def figures(self, step: int) -> dict[str, float]:
         """Samples of the last micro-batch with more letters than tokens; counts bad samples."""
-        super().figures(step)
-        return {"impossible": float(self._impossible)}
+        return super().figures(step) | {"impossible": float(self._impossible)}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Loss and error rates (greedy) on the validation part; writes some transcripts."""
@@ -194,8 +174,7 @@ class CtcTask(_FinetuneTask):
         for row in kept[:_LOGGED]:
             self.context.log(f'update {step}  "{row["reference"]}" heard as "{row["hypothesis"]}"')
         write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
-        scores = found.scores()
-        cer, wer = scores["cer"], scores["wer"]
+        wer, cer = (rate.rate for rate in found.rates())
         return {"val_loss": sum(sums) / len(rows), "val_cer": cer, "val_wer": wer, self.monitor: 1 - cer}
 
 

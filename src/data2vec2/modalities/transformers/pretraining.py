@@ -20,8 +20,6 @@ from transformers.utils.generic import ModelOutput
 
 from data2vec2.config.model import ArchitectureConfig, ModelConfig
 from data2vec2.errors import UserError
-from data2vec2.method.decoder import Decoder
-from data2vec2.method.encoder import initialise
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities.tools import tools_of
@@ -72,7 +70,7 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         if module is not self:
             super()._init_weights(module)
             return
-        sparing_loaded(self.decoder, _reset_decoder)
+        sparing_loaded(self.decoder, lambda _: self.decoder.reset_parameters())
         student = dict(self.encoder.named_parameters())
         teacher = {parameter: student[name] for name, parameter in self.teacher.named_parameters()}
         for tensor, value in (*teacher.items(), *((counter, 0) for counter in (self.passes, self.teacher_updates))):
@@ -153,16 +151,6 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
     def _sample_of_student(self) -> Tensor:
         """Some of its weights, which each step of training changes."""
         return self.encoder.blocks[-1].norm2.bias.detach().clone()  # type: ignore[union-attr, operator]
-
-
-def _reset_decoder(decoder: nn.Module) -> None:
-    """As `data2vec2.method.pretraining.Data2Vec2` has it."""
-    assert isinstance(decoder, Decoder)
-    for part in decoder.modules():
-        if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Linear):
-            part.reset_parameters()
-    if isinstance(decoder.proj, nn.Sequential):
-        initialise(decoder.proj)
 
 
 class TeacherUpdate(TrainerCallback):
