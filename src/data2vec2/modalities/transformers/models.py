@@ -8,8 +8,7 @@ Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width, `H` head
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
@@ -20,34 +19,18 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput, SequenceClassifierOutput
 from transformers.utils.generic import ModelOutput
 
-from data2vec2.config.model import (
-    ArchitectureConfig,
-    DecoderConfig,
-    LossConfig,
-    MaskConfig,
-    ModalityConfig,
-    ModelConfig,
-    TargetConfig,
-)
+from data2vec2.config.model import ArchitectureConfig, ModalityConfig, ModelConfig
 from data2vec2.config.run import EmaConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method import losses
 from data2vec2.method.block import eager_attention
-from data2vec2.method.encoder import Encoded, Encoder, Modality, initialise
+from data2vec2.method.encoder import Encoded, Modality, initialise
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, pool
-from data2vec2.modalities.fields import (
-    MULTI_LABEL,
-    PREFIX,
-    REGRESSION,
-    SINGLE_LABEL,
-    build_encoder,
-    field_names,
-    from_fields,
-    to_fields,
-)
+from data2vec2.modalities import fields
+from data2vec2.modalities.fields import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
-PARTS = {"masks": MaskConfig, "decoder": DecoderConfig, "targets": TargetConfig, "loss": LossConfig}
-"""Sections of a model's configuration that only pre-training needs."""
+PARTS: dict[str, Any] = {part.name: part.default_factory for part in dataclasses.fields(ModelConfig)[2:]}
+"""Sections of a model's configuration that only pre-training needs: those after modality and encoder."""
 
 
 class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
@@ -82,7 +65,7 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
         """Give a modality's configuration its `model_type`, and the fields and defaults of `modality`."""
         if modality is not None:
             own = {field.name: field.default for field in dataclasses.fields(modality)}
-            cls.model_type = f"{PREFIX}{own.pop('kind')}"
+            cls.model_type = f"{fields.PREFIX}{own.pop('kind')}"
             cls.__annotations__ = dict.fromkeys(own, Any) | cls.__annotations__
             for name, default in own.items():
                 setattr(cls, name, None if default is dataclasses.MISSING else default)
@@ -91,10 +74,10 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     @classmethod
     def from_model_config(cls, config: ArchitectureConfig) -> Self:
         """From a run's configuration, of which modality and encoder count; `ValueError` for another modality."""
-        fields = to_fields(config)
-        if (model_type := fields.pop("model_type")) != cls.model_type:
+        values = fields.to_fields(config)
+        if (model_type := values.pop("model_type")) != cls.model_type:
             raise ValueError(f"a configuration of type {model_type} for {cls.__name__}")
-        return cls(**fields)
+        return cls(**values)
 
     @classmethod
     def from_run_config(cls, config: RunConfig) -> Self:
@@ -109,11 +92,11 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     def to_model_config(self) -> ArchitectureConfig:
         """Undo both: a `ModelConfig` where there is `pretraining`; `ValueError` for a value that can't be."""
-        fields = {name: getattr(self, name) for name in field_names(self.model_type)}
-        model = from_fields({"model_type": self.model_type, **fields})
+        values = {name: getattr(self, name) for name in fields.field_names(self.model_type)}
+        model = fields.from_fields({"model_type": self.model_type, **values})
         if self.pretraining is None:
             return model
-        parts: dict[str, Any] = {name: from_dict(cls, self.pretraining.get(name, {})) for name, cls in PARTS.items()}
+        parts = {name: from_dict(kind, self.pretraining.get(name, {})) for name, kind in PARTS.items()}
         return ModelConfig(modality=model.modality, encoder=model.encoder, **parts)
 
     @property
@@ -143,7 +126,7 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
     def _build(self, config: ArchitectureConfig) -> None:
         """Make the parts."""
-        self.encoder = build_encoder(config)
+        self.encoder = fields.build_encoder(config)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return what turns inputs into tokens."""
@@ -176,13 +159,22 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         attention = self.config.output_attentions if output_attentions is None else output_attentions
         if attention and self.training and self.encoder.gradient_checkpointing:
             raise ValueError("output_attentions can't be had in training with gradient checkpointing; turn one off")
+        blocks, states, weights = self.encoder.blocks, list[Tensor](), list[Tensor]()
         eager = self.config._attn_implementation == "eager"
-        for block in self.encoder.blocks:
-            block.attn.attend = eager_attention if eager else F.scaled_dot_product_attention  # type: ignore[union-attr]
-        inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        attend = eager_attention if eager else F.scaled_dot_product_attention
+        for block in blocks:
+            block.attn.attend = partial(eager_attention, seen=weights) if attention else attend  # type: ignore[union-attr]
+        hooks = [block.register_forward_hook(lambda *of: states.append(of[2].x_NLD)) for block in blocks if hidden]
+        if hidden:
+            hooks.append(blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0])))
         lengths_B = None if attention_mask is None else attention_mask.sum(1)
-        with _watched(self.encoder, bool(hidden), bool(attention)) as (states, weights):
-            encoded = self.encoder(inputs, lengths_B=lengths_B)
+        try:
+            encoded = self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs, lengths_B=lengths_B)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for block in blocks:
+                block.attn.attend = attend  # type: ignore[union-attr]
         return encoded, {"hidden_states": tuple(states) or None, "attentions": tuple(weights) or None}
 
     def _given(self, output: ModelOutput, return_dict: bool | None) -> Any:
@@ -222,11 +214,10 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
 
     def _build(self, config: ArchitectureConfig) -> None:
         super()._build(config)
-        pooling = next((name for name in POOLINGS if name == self.config.pooling), None)
-        if pooling is None:
+        if self.config.pooling not in POOLINGS:
             raise ValueError(f"pooling is {self.config.pooling!r}; it must be one of {', '.join(POOLINGS)}")
-        self.pooling: Pooling = pooling
-        parts = Classifier(self.encoder, int(self.config.num_labels or 0), pooling=pooling)
+        self.pooling: Pooling = self.config.pooling
+        parts = Classifier(self.encoder, int(self.config.num_labels or 0), pooling=self.pooling)
         self.norm, self.dense, self.classifier = parts.norm, parts.dense, parts.head
 
     def forward(
@@ -267,30 +258,10 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
 def sparing_loaded(module: nn.Module, initialiser: Callable[[nn.Module], object]) -> None:
     """Initialise `module` but for what a checkpoint gave it.
 
-    Transformers marks the tensors that were loaded, and they are put back here, because an initialiser may well reach
-    them through a view, which lacks the mark.
+    Transformers marks what was loaded; it is put back, because an initialiser may reach it through an unmarked view.
     """
     marked = [p for p in module.parameters() if getattr(p, "_is_hf_initialized", False)]
     loaded = [parameter.clone() for parameter in marked]
     initialiser(module)
     for parameter, value in zip(marked, loaded, strict=True):
         parameter.copy_(value)
-
-
-@contextmanager
-def _watched(encoder: Encoder, hidden: bool, attention: bool) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Yield two lists that the next `forward` fills with hidden states and attention weights, as far as wanted."""
-    states: list[Tensor] = []
-    weights: list[Tensor] = []
-    with ExitStack() as undo:  # whatever happens
-        if hidden:
-            first = encoder.blocks[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
-            undo.callback(first.remove)
-        for block in encoder.blocks:
-            if hidden:
-                hook = block.register_forward_hook(lambda _, inputs, output: states.append(output.x_NLD))
-                undo.callback(hook.remove)
-            if attention:
-                undo.callback(setattr, block.attn, "attend", block.attn.attend)  # type: ignore[union-attr]
-                block.attn.attend = partial(eager_attention, seen=weights)  # type: ignore[union-attr]
-        yield states, weights

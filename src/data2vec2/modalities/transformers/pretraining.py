@@ -8,7 +8,7 @@ Shapes: `B` samples, `N` student rows, `K` kept tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -72,10 +72,10 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
             return
         sparing_loaded(self.decoder, lambda _: self.decoder.reset_parameters())
         student = dict(self.encoder.named_parameters())
-        teacher = {parameter: student[name] for name, parameter in self.teacher.named_parameters()}
-        for tensor, value in (*teacher.items(), *((counter, 0) for counter in (self.passes, self.teacher_updates))):
+        own = [(parameter, student[name]) for name, parameter in self.teacher.named_parameters()]
+        for tensor, value in (*own, (self.passes, torch.tensor(0)), (self.teacher_updates, torch.tensor(0))):
             if not getattr(tensor, "_is_hf_initialized", False):
-                tensor.copy_(torch.as_tensor(value))
+                tensor.copy_(value)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of student and decoder; the teacher always stays in eval mode and without gradients."""
@@ -89,11 +89,8 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
 
         `ValueError` for weights that are not float32.
         """
-        ema = self.config.ema
         self.teacher_updates += 1
-        average = Ema(
-            self.teacher, self.encoder, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates
-        )  # anew, because the model may have moved
+        average = Ema(self.teacher, self.encoder, **asdict(self.config.ema))  # anew, because the model may have moved
         average.update(int(self.teacher_updates))
         self._seen, self._unanswered = self._sample_of_student(), 0
 
@@ -116,9 +113,7 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
             self.passes += 1
         inputs = input_values.to(self.dtype) if input_values.is_floating_point() else input_values
         found = self._whole[0](inputs, self._keep_ids(inputs))
-        output = Data2Vec2PreTrainingOutput(
-            loss=found.loss / found.num_rows, regression_loss=found.regression, cls_loss=found.cls
-        )
+        output = Data2Vec2PreTrainingOutput(found.loss / found.num_rows, found.regression, found.cls)
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
     def _grid(self, inputs: Tensor) -> tuple[int, ...]:
@@ -160,7 +155,5 @@ class TeacherUpdate(TrainerCallback):
         """Update the teacher; `UserError` for a model that has none."""
         model = kwargs["model"]
         if not isinstance(model, Data2Vec2ForPreTraining):
-            raise UserError(
-                f"TeacherUpdate is for models of data2vec2 ForPreTraining, not for a {type(model).__name__}"
-            )
+            raise UserError(f"TeacherUpdate is for models of data2vec2 ForPreTraining, not for {type(model).__name__}")
         model.update_teacher()
