@@ -185,9 +185,3 @@ def initialise(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, Modality):
             part.reset_parameters()
-
-
-@torch.no_grad()
-def pooled_features(encoder: Encoder, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-    """Mean-pooled features `BD` in float32 of whole samples."""
-    return encoder(inputs, lengths_B=lengths_B).pooled().float()  # type: ignore[no-any-return]

@@ -87,12 +87,13 @@ class Interop:
 
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> DataConfig:
         """Undo `to_processor`, as far as it says something; `ValueError` for what is missing or can't be."""
-        known = {name: value for name, value in processor.items() if name in self._reading(modality.kind)}
-        return from_dict(spec_of(modality.kind).data, known)
+        own = self._reading(modality.kind)
+        return from_dict(spec_of(modality.kind).data, {name: processor[name] for name in own if name in processor})
 
-    def _reading(self, kind: str) -> set[str]:
+    def _reading(self, kind: str) -> list[str]:
         """Fields of the data's configuration that are the modality's own."""
-        return {field.name for field in fields(spec_of(kind).data)} - {field.name for field in fields(DataConfig)}
+        common = {field.name for field in fields(DataConfig)}
+        return [field.name for field in fields(spec_of(kind).data) if field.name not in common]
 
     def write(self, info: ModelInfo, folder: Path) -> None:
         """Write the files that make inputs."""
@@ -111,14 +112,12 @@ class Interop:
 
     def named(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Inputs:
         """What a program takes for normalised inputs, of which the first `lengths_B` of each are real where given."""
-        mask_BL = self.mask(inputs, lengths_B)
-        return {"input_values": inputs, "attention_mask": mask_BL.int()}
+        return {"input_values": inputs, "attention_mask": self.mask(inputs, lengths_B).int()}
 
     def mask(self, inputs: Tensor, lengths_B: Tensor | None) -> Tensor:
         """True at what is real, `BL`."""
-        B, length = inputs.shape[:2]
-        real_B = torch.full((B,), length) if lengths_B is None else lengths_B
-        return torch.arange(length) < real_B[:, None]
+        real_B = torch.full(inputs.shape[:1], inputs.shape[1]) if lengths_B is None else lengths_B
+        return torch.arange(inputs.shape[1]) < real_B[:, None]
 
     def example(self, model: ArchitectureConfig) -> Tensor | None:
         """Inputs to follow a computation with: of no axis 0 or 1, which a program would be made for alone.

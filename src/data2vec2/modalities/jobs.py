@@ -17,19 +17,11 @@ from data2vec2.data.batch import Addition, Batches
 from data2vec2.data.reader import Bad, Reader, Skipped
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.classification import (
-    correlations,
-    details,
-    headline,
-    mistakes,
-    predict,
-    predict_numbers,
-    worst_numbers,
-)
+from data2vec2.evaluation import classification
 from data2vec2.method import losses
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.data import DataTools, Log, ModelInfo
+from data2vec2.modalities.data import DataTools, Labels, Log, ModelInfo
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import ClassifyTask, ClassTargets, NumberTargets, RegressTask
 from data2vec2.training.loop import Task
@@ -49,7 +41,6 @@ class FinetuneData:
     """One line for the user."""
     outputs: int
     """Numbers that the model's head gives."""
-    classes: tuple[str, ...] = ()
     more: Any = None
     """What else a job knows of its data."""
 
@@ -85,6 +76,8 @@ class Job:
 
     outputs = "classes"
     """What the head tells apart."""
+    labels: Labels = "classes"
+    """What is learned of samples."""
 
     def __init__(self, tools: DataTools) -> None:
         self.tools = tools
@@ -98,7 +91,7 @@ class Job:
 
     def parts(self, config: FinetuneConfig, path: Path) -> Parts:
         """The samples of a data set."""
-        return self.tools.open_labelled(path, self.tools.columns(config.data), "classes")
+        return self.tools.open_labelled(path, self.tools.columns(config.data), self.labels)
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
         """Open a data set with labels and split it.
@@ -115,24 +108,17 @@ class Job:
             raise UserError(f"{path} has no {what} to learn from ({parts.description}); {hint}")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
             raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
-
-        def reader(records: Records | None) -> Reader | None:
-            records = labelled_records(records) if records else None
-            return self.tools.reader(records, info.model, info.data, seed) if records else None
-
-        ready = reader(train)
+        of_parts = [records and labelled_records(records) for records in (train, held, parts.test)]
+        ready, other, test = (self.tools.reader(one, info.model, info.data, seed) if one else None for one in of_parts)
         assert ready is not None
         outputs = len(train.classes) if train.numbers is None else 1
-        return FinetuneData(
-            train=ready, val=reader(held), test=reader(parts.test), description=parts.description, outputs=outputs,
-            classes=train.classes,
-        )  # fmt: skip
+        return FinetuneData(train=ready, val=other, test=test, description=parts.description, outputs=outputs)
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """Say what there is; read some of it and note what can't be (`UserError` if too much of it)."""
         train, names = data.train.records, (("for validation", data.val), ("to test on", data.test))
         held = [f"{len(part.records if isinstance(part, Reader) else part):,} {name}" for name, part in names if part]
-        kind = f"{len(data.classes)} classes, {'several labels' if data.multi_label else 'one label'} a sample"
+        kind = f"{len(train.classes)} classes, {'several labels' if data.multi_label else 'one label'} a sample"
         if train.numbers is not None:
             kind = f"numbers from {train.numbers.min():g} to {train.numbers.max():g}"
         log(f"data: {len(train):,} to train on, {', '.join(held) or 'none held out'}; {kind}")
@@ -166,9 +152,7 @@ class Job:
         """The loss for outputs, whatever the targets."""
         return losses.classification(outputs, torch.zeros_like(outputs, dtype=torch.float32), False)
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
+    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """What is added to batches to learn from."""
         return [ClassTargets(data.train.records)]
 
@@ -177,7 +161,7 @@ class Job:
     ) -> Task:
         """What the loop trains."""
         world = context.world
-        order, additions = data.train.order(config.train.batch_size), self.additions(config, info, data, model)
+        order, additions = data.train.order(config.train.batch_size), self.additions(config, info, data)
         batches = Batches(data.train, order, additions, world.rank, world.size)
         normalise = self.tools.normalise(info.data, context.device)
         return self.learning(data, (model, batches, data.val, normalise, context))
@@ -189,14 +173,15 @@ class Job:
     def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
         """What the trained model is; may put a last touch to its weights."""
         assert isinstance(model, Classifier)
-        return replace(info, classes=data.classes, multi_label=data.multi_label, pooling=model.pooling)
+        return replace(info, classes=data.train.records.classes, multi_label=data.multi_label, pooling=model.pooling)
 
     def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
         """The trained model on a part of the data."""
-        found = predict(model, part, self.tools.normalise(info.data, device), device)
-        scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(data.classes)}
-        scores |= {**headline(found), **details(found, data.classes)}
-        return self.scored(scores, "map" if data.multi_label else "accuracy", mistakes(found, part), data)
+        found = classification.predict(model, part, self.tools.normalise(info.data, device), device)
+        scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(info.classes)}
+        scores |= {**classification.headline(found), **classification.details(found, info.classes)}
+        main, wrong = "map" if data.multi_label else "accuracy", classification.mistakes(found, part)
+        return self.scored(scores, main, wrong, data)
 
     def scored(self, scores: dict[str, Any], main: str, wrong: dict[str, NDArray[Any]], data: FinetuneData) -> Scored:
         """The scores with the main one in words."""
@@ -208,10 +193,7 @@ class RegressJob(Job):
     """A number for each sample."""
 
     outputs = "number"
-
-    def parts(self, config: FinetuneConfig, path: Path) -> Parts:
-        """Samples with numbers."""
-        return self.tools.open_labelled(path, self.tools.columns(config.data), "numbers")
+    labels = "numbers"
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
         """As for classes; `UserError` if the numbers are all the same."""
@@ -227,9 +209,7 @@ class RegressJob(Job):
         """The squared error."""
         return losses.squared_error(outputs, torch.zeros_like(outputs, dtype=torch.float32))
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
+    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Numbers, standardised."""
         return [NumberTargets(data.train.records)]
 
@@ -245,11 +225,12 @@ class RegressJob(Job):
 
     def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
         """Error and correlations; beside the error stands that of always answering the training part's mean."""
-        found = predict_numbers(model, part, self.tools.normalise(info.data, device), device)
+        found = classification.predict_numbers(model, part, self.tools.normalise(info.data, device), device)
         mean, _ = NumberTargets(data.train.records).scale
         of_mean = float(np.square(found.truth_N - mean).mean())
-        scores = {"kind": "regress", "samples": len(found.samples_N), **correlations(found), "mse_of_mean": of_mean}
-        return self.scored(scores, "pearson", worst_numbers(found, part), data)
+        scores = {"kind": "regress", "samples": len(found.samples_N), **classification.correlations(found)}
+        scores["mse_of_mean"] = of_mean
+        return self.scored(scores, "pearson", classification.worst_numbers(found, part), data)
 
 
 def _few(records: Records, shown: int = 10) -> str:

@@ -20,20 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec2.config.run import RunConfig
-from data2vec2.data.reader import Reader, Windowed
+from data2vec2.data.reader import Reader, Skipped, Windowed
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.features import (
-    Inputs,
-    LabelledFeatures,
-    Note,
-    TokenProbe,
-    encode,
-    features_of,
-    mean_features,
-    token_features,
-    window_features,
-)
+from data2vec2.evaluation import features
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, TokenProbe
 from data2vec2.evaluation.scores import Samples
 from data2vec2.evaluation.similarity import SEARCHED, spread, write_captions
 from data2vec2.method.encoder import Encoder
@@ -121,12 +112,12 @@ class Feed:
         stem, dense = self.options.layer == 0, self.options.pool == "none"
 
         def several(inputs: Tensor, lengths_B: Tensor | None) -> Sequence[Row]:
-            rows = token_features(encoder, inputs, lengths_B, stem=stem)
+            rows = features.token_features(encoder, inputs, lengths_B, stem=stem)
             return rows if dense else [row_TD.mean(axis=0) for row_TD in rows]
 
         def one(windows: Windowed) -> Row:
-            rows = window_features(encoder, windows, device, stem=stem)
-            return np.concatenate(list(rows)) if dense else mean_features(rows)
+            rows = features.window_features(encoder, windows, device, stem=stem)
+            return np.concatenate(list(rows)) if dense else features.mean_features(rows)
 
         return self.run(samples, several, one, device)
 
@@ -163,7 +154,7 @@ class Tools(DataTools):
             real = [row[:length] for row, length in zip(rows, lengths, strict=True)]
             return torch.stack([torch.cat([row.mean(0), row.std(0, correction=0)]) for row in real]).float().numpy()
 
-        return features_of(statistics, *train, note), features_of(statistics, *test, note)
+        return features.features_of(statistics, *train, note), features.features_of(statistics, *test, note)
 
     def token_probe(self, data: Path, train: Reader, test: Reader) -> TokenProbe:
         """What the probe of single tokens learns from and is scored on; `UserError` where there is none."""
@@ -217,10 +208,9 @@ class Tools(DataTools):
         reader, chosen = samples
         chosen = chosen if len(chosen) else np.arange(len(reader.records))
         chosen = chosen[spread(len(chosen), SEARCHED)]
-        bad: set[str] = set()
-        normalise = self.normalise(info.data, device)
-        known = encode(encoder, reader, chosen, normalise, device, lambda found: bad.update(one.name for one in found))
-        return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad]
+        bad, normalise = Skipped(len(chosen), max_bad=1), self.normalise(info.data, device)
+        known = features.encode(encoder, reader, chosen, normalise, device, bad.add)
+        return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad.reasons]
 
 
 @cache

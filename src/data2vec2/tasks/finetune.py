@@ -16,6 +16,7 @@ from data2vec2.data.labels import Letters
 from data2vec2.data.records import Records, targets_of
 from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.recognition import recognise_all, rows_of
+from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
 from data2vec2.tasks import ReadingTask
 from data2vec2.training.loop import Sums
@@ -170,17 +171,12 @@ class CtcTask(_FinetuneTask):
         order = np.arange(len(self.val.records))
         found = recognise_all(self.model, self.letters, self.val, order, self.normalise, device, note)
         rows = rows_of(found, self.val.records)
-        kept = spread(rows, _WRITTEN)
+        kept = [rows[place] for place in spread(len(rows), _WRITTEN)]
         for row in kept[:_LOGGED]:
             self.context.log(f'update {step}  "{row["reference"]}" heard as "{row["hypothesis"]}"')
         write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
         wer, cer = (rate.rate for rate in found.rates())
         return {"val_loss": sum(sums) / len(rows), "val_cer": cer, "val_wer": wer, self.monitor: 1 - cer}
-
-
-def spread(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """At most so many of the rows, evenly spread."""
-    return [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, limit).astype(int)).tolist()]
 
 
 def write_transcripts(run: RunFolder, rows: list[dict[str, Any]]) -> None:

@@ -19,7 +19,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput, SequenceClassifierOutput
 from transformers.utils.generic import ModelOutput
 
-from data2vec2.config.model import ArchitectureConfig, ModalityConfig, ModelConfig
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig, ModalityConfig, ModelConfig
 from data2vec2.config.run import EmaConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method import losses
@@ -36,24 +36,6 @@ PARTS: dict[str, Any] = {part.name: part.default_factory for part in dataclasses
 class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Fields of the encoder, the same for every modality, and of what stands on it."""
 
-    hidden_size: int = 768
-    """Width of a token."""
-    num_attention_heads: int = 12
-    """Attention heads of a block."""
-    num_prenet_layers: int = 2
-    """Blocks before the trunk."""
-    num_hidden_layers: int = 10
-    """Blocks of the trunk; a model has `num_prenet_layers` more."""
-    mlp_ratio: float = 4.0
-    """Hidden width of a block's MLP, in multiples of `hidden_size`."""
-    layer_norm_eps: float = 1e-6
-    """Epsilon of every LayerNorm."""
-    hidden_dropout_prob: float = 0.0
-    """Dropout before the first block, after the attention projection and after the MLP."""
-    attention_probs_dropout_prob: float = 0.0
-    """Dropout of the attention weights."""
-    layerdrop: float = 0.0
-    """Share of training passes in which a block is left out."""
     hidden_act: str = "gelu"
     """The MLP's activation; only "gelu" (the exact one) exists."""
     pooling: str = "mean"
@@ -62,10 +44,12 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Of `...ForPreTraining`: `masks`, `decoder`, `targets`, `loss` and `ema` of a run's configuration, and `seed`."""
 
     def __init_subclass__(cls, *, modality: type[ModalityConfig] | None = None, **kwargs: Any) -> None:
-        """Give a modality's configuration its `model_type`, and the fields and defaults of `modality`."""
+        """Give a modality's configuration its `model_type`, its own fields and the encoder's, and their defaults."""
         if modality is not None:
             own = {field.name: field.default for field in dataclasses.fields(modality)}
             cls.model_type = f"{fields.PREFIX}{own.pop('kind')}"
+            encoder = EncoderConfig()
+            own |= {theirs: getattr(encoder, ours) for theirs, ours in fields.ENCODER_FIELDS.items()}
             cls.__annotations__ = dict.fromkeys(own, Any) | cls.__annotations__
             for name, default in own.items():
                 setattr(cls, name, None if default is dataclasses.MISSING else default)
