@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import DataTools, Labels, Log, ModelInfo
 from data2vec2.tasks import RunContext
-from data2vec2.tasks.finetune import ClassifyTask, ClassTargets, NumberTargets, RegressTask
+from data2vec2.tasks.finetune import ClassTargets, NumberTargets, SampleTask
 from data2vec2.training.loop import Task
 
 NUMBER = "value"
@@ -143,10 +144,9 @@ class Job:
 
     def largest(self, config: FinetuneConfig, info: ModelInfo, model: nn.Module) -> Sized:
         """As much as a batch ever holds of one sample."""
-        device = next(model.parameters()).device
-        inputs, _, size = self.tools.largest(info.model, info.data)
-        inputs = inputs.to(device)
-        return Sized(lambda: self.error(model(inputs)), size)
+        found = self.tools.largest(info.model, info.data)
+        inputs = found.inputs.to(next(model.parameters()).device)
+        return Sized(lambda: self.error(model(inputs)), found.size)
 
     def error(self, outputs: Tensor) -> Tensor:
         """The loss for outputs, whatever the targets."""
@@ -167,8 +167,13 @@ class Job:
         return self.learning(data, (model, batches, data.val, normalise, context))
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
-        """The task, of what all tasks are made of."""
-        return ClassifyTask(*common, multi_label=data.multi_label)
+        """The task, of what all tasks are made of: cross-entropy; its usual figures, or mean average precision."""
+        error = partial(losses.classification, multi_label=data.multi_label)
+
+        def scores(*of: Any) -> dict[str, float]:
+            return classification.headline(classification.predict(*of))
+
+        return SampleTask(error, scores, "map" if data.multi_label else "accuracy", *common)
 
     def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
         """What the trained model is; may put a last touch to its weights."""
@@ -180,8 +185,8 @@ class Job:
         found = classification.predict(model, part, self.tools.normalise(info.data, device), device)
         scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(info.classes)}
         scores |= {**classification.headline(found), **classification.details(found, info.classes)}
-        main, wrong = "map" if data.multi_label else "accuracy", classification.mistakes(found, part)
-        return self.scored(scores, main, wrong, data)
+        main = "map" if data.multi_label else "accuracy"
+        return self.scored(scores, main, classification.mistakes(found, part), data)
 
     def scored(self, scores: dict[str, Any], main: str, wrong: dict[str, NDArray[Any]], data: FinetuneData) -> Scored:
         """The scores with the main one in words."""
@@ -214,8 +219,13 @@ class RegressJob(Job):
         return [NumberTargets(data.train.records)]
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
-        """The squared error."""
-        return RegressTask(*common, scale=NumberTargets(data.train.records).scale)
+        """The squared error of standardised numbers; validated as they are in the data."""
+        scale = NumberTargets(data.train.records).scale
+
+        def scores(*of: Any) -> dict[str, float]:
+            return classification.correlations(classification.predict_numbers(*of).rescaled(*scale))
+
+        return SampleTask(losses.squared_error, scores, "pearson", *common)
 
     def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
         """A model that gives numbers as they stand in the data."""

@@ -14,6 +14,8 @@ from data2vec2.data.reader import Bad, Reader, Skipped
 from data2vec2.training.parallel import ALONE, World
 from data2vec2.training.run import RunFolder
 
+Normalise = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunContext:
@@ -35,12 +37,7 @@ class ReadingTask:
     """What all tasks share: a model, its batches, and the count of what could not be read."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        batches: Dataset[Batch],
-        val: Reader | None,
-        normalise: Callable[[Tensor], Tensor],
-        context: RunContext,
+        self, model: nn.Module, batches: Dataset[Batch], val: Reader | None, normalise: Normalise, context: RunContext
     ) -> None:
         """`val` is never trained on."""
         self.model, self.dataset, self.val, self.normalise, self.context = model, batches, val, normalise, context

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,17 +13,21 @@ from torch import Tensor, nn
 
 from data2vec2.data.batch import Batch, Step
 from data2vec2.data.labels import Letters
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records, targets_of
-from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.recognition import recognise_all, rows_of
 from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
-from data2vec2.tasks import ReadingTask
+from data2vec2.tasks import Normalise, ReadingTask
 from data2vec2.training.loop import Sums
 from data2vec2.training.run import RunFolder, write_text
 
 TRANSCRIPTS = "transcripts.jsonl"
 _WRITTEN, _LOGGED = 8, 3  # transcripts of each evaluation
+Error = Callable[[Tensor, Tensor], Tensor]
+"""The loss of outputs for targets, summed over samples."""
+Scores = Callable[[nn.Module, Reader, Normalise, torch.device], Mapping[str, float]]
+"""Scores of a model on samples."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,9 @@ class LetterTargets:
 
 
 class _FinetuneTask(ReadingTask):
-    """A model with a head; what it learns differs by task. `val` chooses the best; all samples have targets."""
+    """A model with a head. `val` chooses the best one; all samples have targets."""
 
     ema = None
-    monitor: str
     lighter = "smaller or shorter samples, or --train.device cpu"
 
     def outputs(self, model: nn.Module, batch: Batch) -> Any:
@@ -90,49 +93,23 @@ class _FinetuneTask(ReadingTask):
         return model(self.normalise(batch.inputs), batch.lengths_B, *masks, freeze_encoder=batch.freeze_encoder)
 
 
-class ClassifyTask(_FinetuneTask):
-    """A classifier; a sample has one class, or several."""
+class SampleTask(_FinetuneTask):
+    """Classes or a number of whole samples."""
 
-    def __init__(self, *arguments: Any, multi_label: bool) -> None:
-        """As of `ReadingTask`; `multi_label`: whether samples can have several classes."""
+    def __init__(self, error: Error, scores: Scores, monitor: str, *arguments: Any) -> None:
+        """As of `ReadingTask`; `monitor` names the score that chooses the best model."""
         super().__init__(*arguments)
-        self.multi_label = multi_label
-        self.monitor = f"val_{'map' if multi_label else 'accuracy'}"
+        self.error, self.scores, self.monitor = error, scores, f"val_{monitor}"
 
     def loss(self, model: nn.Module, batch: Batch) -> Sums:
-        """The cross-entropy, summed over samples."""
+        """The error, summed over samples."""
         assert batch.targets is not None
-        return Sums(losses.classification(self.outputs(model, batch), batch.targets, self.multi_label), len(batch))
+        return Sums(self.error(self.outputs(model, batch), batch.targets), len(batch))
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Loss, accuracy, F1 and Matthews' coefficient, or mean average precision, on the validation part."""
-        if self.val is None:
-            return {}
-        predictions = predict(self.model, self.val, self.normalise, self.context.device)
-        return {f"val_{name}": value for name, value in headline(predictions).items()}
-
-
-class RegressTask(_FinetuneTask):
-    """A model that gives a number for each sample; learned standardised, validated as they are."""
-
-    monitor = "val_pearson"
-
-    def __init__(self, *arguments: Any, scale: tuple[float, float]) -> None:
-        """As of `ReadingTask`; `scale`: mean and deviation of the numbers."""
-        super().__init__(*arguments)
-        self.scale = scale
-
-    def loss(self, model: nn.Module, batch: Batch) -> Sums:
-        """The squared error, summed over samples."""
-        assert batch.targets is not None
-        return Sums(losses.squared_error(self.outputs(model, batch), batch.targets), len(batch))
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Mean squared error and correlations on the validation part."""
-        if self.val is None:
-            return {}
-        numbers = predict_numbers(self.model, self.val, self.normalise, self.context.device).rescaled(*self.scale)
-        return {f"val_{name}": value for name, value in correlations(numbers).items()}
+        """Scores on the validation part, if there is one."""
+        found = self.scores(self.model, self.val, self.normalise, self.context.device) if self.val else {}
+        return {f"val_{name}": value for name, value in found.items()}
 
 
 class CtcTask(_FinetuneTask):
