@@ -1,6 +1,4 @@
-"""The post-norm Transformer block, which shows its feed-forward output, and its attention.
-
-The attention's bias stays data until it is needed.
+"""The post-norm Transformer block, which shows its feed-forward output, and its attention, whose bias stays data.
 
 Shapes: `N` rows, `L` tokens of a row (extra tokens included), `D` width, `H` heads.
 """
@@ -70,10 +68,7 @@ def eager_attention(
     *,
     seen: list[Tensor] | None = None,
 ) -> Tensor:
-    """What PyTorch's `scaled_dot_product_attention` computes (`E` is a head's width), slower and with more memory.
-
-    The weights `NHLL` are appended to `seen`.
-    """
+    """PyTorch's `scaled_dot_product_attention` (`E`: a head's width), slower; `seen` is given the weights `NHLL`."""
     scores_NHLL = q_NHLE @ k_NHLE.transpose(-2, -1) / math.sqrt(q_NHLE.shape[-1])
     weights_NHLL = (scores_NHLL if attn_mask is None else scores_NHLL + attn_mask).softmax(dim=-1)
     if seen is not None:
@@ -82,10 +77,7 @@ def eager_attention(
 
 
 class Attention(nn.Module):
-    """Self-attention with one fused projection for query, key and value.
-
-    `attend` may be replaced by another function of the same kind.
-    """
+    """Self-attention with one projection for query, key and value. `attend` may be replaced by another of its kind."""
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, proj_dropout: float = 0.0) -> None:
         super().__init__()

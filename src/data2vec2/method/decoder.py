@@ -1,7 +1,4 @@
-"""The convolutional decoder (paper, section 3.2).
-
-Shapes: `N` student rows, `T` tokens on their grid, `U` places to predict, `D` width.
-"""
+"""The convolutional decoder (paper, section 3.2). Shapes: `N` student rows, `T` tokens, `U` places, `D` width."""
 
 from __future__ import annotations
 
@@ -15,10 +12,7 @@ from data2vec2.method.masking import put, take
 
 
 class Decoder(nn.Module):
-    """Layers of [convolution, LayerNorm over channels without scale, GELU] over the tokens' grid, then a projection.
-
-    The number of axes of the grid (2 for images, 1 for sequences) chooses the convolution.
-    """
+    """Layers of [convolution, LayerNorm over channels without scale, GELU] over the tokens' grid, then a projection."""
 
     def __init__(self, config: DecoderConfig, embed_dim: int, num_axes: int) -> None:
         super().__init__()

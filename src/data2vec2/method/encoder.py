@@ -127,8 +127,7 @@ class Encoder(nn.Module):
     ) -> Encoded:
         """Encode inputs (or a stem's `tokens`): whole samples, or for each student row only its kept tokens.
 
-        `lengths_B` says how much of each input is real where a batch is filled up. In training each block is left out
-        with probability `layer_drop`, for the whole batch.
+        `lengths_B` says how much of each input is real. In training a block is left out with probability `layer_drop`.
         """
         if tokens is None:
             assert inputs is not None, "an encoder needs inputs or tokens"

@@ -28,10 +28,7 @@ def regression(prediction: Tensor, target: Tensor, scale: float, beta: float = 0
 
 
 def classification(logits_BC: Tensor, targets_BC: Tensor, multi_label: bool) -> Tensor:
-    """Cross-entropy with soft targets, summed over samples; float32 scalar.
-
-    With several labels a sample: binary cross-entropy, mean over the classes.
-    """
+    """Cross-entropy with soft targets, or binary (mean over classes), summed over samples; float32 scalar."""
     logits_BC = logits_BC.float()
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / logits_BC.shape[1]

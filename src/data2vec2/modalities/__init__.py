@@ -88,9 +88,9 @@ def _of_name(name: str, among: Mapping[str, Callable[[], Any]], what: str) -> An
 
 
 def run_config(name: str) -> RunConfig:
-    """The configuration of a recipe, or of a YAML file, in which what is left out is as in the recipe that it names.
+    """The configuration of a recipe, or of a YAML file, which has what it leaves out from the recipe that it names.
 
-    Raises `UserError` for a file that can't be read, `UsageError` for a recipe or a value that can't be.
+    `UserError` for a file that can't be read, `UsageError` for a recipe or a value that can't be.
     """
     return read_run_config(_file_values(name, get_recipe)) if is_file_name(name) else get_recipe(name)
 

@@ -78,8 +78,6 @@ class DataTools(ABC):
         """How the modality is spoken of."""
         return self.spec.words
 
-    # The network
-
     @abstractmethod
     def build(self, model: ArchitectureConfig) -> Modality:
         """The network's part that is the modality's own."""
@@ -87,8 +85,6 @@ class DataTools(ABC):
     @abstractmethod
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """As much as a training batch ever holds of one sample."""
-
-    # Data
 
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """The samples of a data set with labels or numbers, if it has any; `UserError` if it holds no samples."""

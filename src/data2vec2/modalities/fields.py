@@ -80,10 +80,7 @@ def to_fields(model: ArchitectureConfig) -> dict[str, Any]:
 
 
 def from_fields(fields: Mapping[str, Any]) -> ArchitectureConfig:
-    """Undo `to_fields`; other fields are ignored.
-
-    `ValueError` for an unknown model type, a missing field or a value that can't be.
-    """
+    """Undo `to_fields`; `ValueError` for an unknown model type, a missing field or a value that can't be."""
     model_type = str(fields.get("model_type"))
     names, kind = field_names(model_type), model_type.removeprefix(PREFIX)
     older = {"layerdrop", *interop_of(kind).older}  # what older exports do not have

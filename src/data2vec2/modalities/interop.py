@@ -1,8 +1,6 @@
 """How models of a modality meet other programs: files beside the weights, names of inputs, and words for model cards.
 
-The base is for sequences of any kind, whose padding an `attention_mask` tells.
-
-Shapes: `B` samples, `L` length of inputs.
+The base is for sequences of any kind, whose padding an `attention_mask` tells. Shapes: `B` samples, `L` their length.
 """
 
 from __future__ import annotations
@@ -120,10 +118,7 @@ class Interop:
         return torch.arange(inputs.shape[1]) < real_B[:, None]
 
     def example(self, model: ArchitectureConfig) -> Tensor | None:
-        """Inputs to follow a computation with: of no axis 0 or 1, which a program would be made for alone.
-
-        None: two samples of the largest size.
-        """
+        """Inputs to trace, without axes of 0 or 1, which would stay fixed; none: two samples of the largest size."""
         return None
 
     def describe(self, modality: Any) -> str:

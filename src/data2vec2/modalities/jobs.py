@@ -84,10 +84,7 @@ class Job:
         self.tools = tools
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
-        """The configuration with what it leaves to the model, and what the fine-tuned model will be.
-
-        `UsageError` for what does not fit together.
-        """
+        """The configuration with what it leaves to the model, and what the model will be; `UsageError` for a misfit."""
         return config, replace(info, data=config.data, classes=(), regression=False, letters=None)
 
     def parts(self, config: FinetuneConfig, path: Path) -> Parts:
@@ -95,10 +92,7 @@ class Job:
         return self.tools.open_labelled(path, self.tools.columns(config.data), self.labels)
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
-        """Open a data set with labels and split it.
-
-        Raises `UserError` if nothing usable is there, or there are too few classes, or those of `val` are others.
-        """
+        """Open a data set with labels and split it; `UserError` for too few of them, or for other classes in `val`."""
         seed, parts = config.train.seed, self.parts(config, path)
         train, held = held_out(parts, self.parts(config, val) if val else None, config.data.val_fraction, seed)
         few = train.numbers is None and len(train.classes) < (2 if train.tags is None else 1)

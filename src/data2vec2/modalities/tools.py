@@ -89,7 +89,7 @@ class Feed:
         one: Callable[[Windowed], Row],
         device: torch.device,
     ) -> list[Row]:
-        """What `several` makes of normalised inputs and their lengths, and `one` of a sample too long for one pass.
+        """What `several` makes of normalised inputs and lengths, and `one` of a sample too long for one pass.
 
         `UserError` if a GPU's memory does not suffice.
         """
@@ -136,17 +136,8 @@ class Tools(DataTools):
     show: ClassVar[Show] = Show()
     """What reports show."""
 
-    def job(self, task: str) -> Job:
-        """One task of fine-tuning."""
-        return self.jobs[task](self)
-
-    # Evaluation and report
-
     def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
-        """The inputs themselves as features, with labels: what a probe can do without a model.
-
-        Here they are mean and deviation over a sample's first axis.
-        """
+        """The inputs as labelled features, for probes without a model: here mean and deviation over the first axis."""
 
         def statistics(batch: Inputs) -> NDArray[np.float32]:
             whole, rows = [batch.inputs.shape[1]] * len(batch.inputs), batch.inputs.flatten(2).double()
@@ -192,10 +183,7 @@ class Tools(DataTools):
     def write_gallery(
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
     ) -> None:
-        """Write RUN/gallery.npz, for `show`: what the features know. `data` is where the samples are from.
-
-        Here it is names of samples, their neighbours, and a map.
-        """
+        """Write RUN/gallery.npz, for `show`: here names of samples (from `data`), their neighbours, and a map."""
         reader = samples[0]
         known, places = self.searched(encoder, samples, info, device)
         names = [reader.records.names[place] for place in places]

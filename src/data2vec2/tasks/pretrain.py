@@ -91,10 +91,7 @@ class PretrainTask(ReadingTask):
         }
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """KNN accuracy, with its standard error, of the student's mean-pooled features on the validation part.
-
-        Nothing without labels.
-        """
+        """KNN accuracy, with its standard error, on the validation part by mean-pooled features; nothing without labels."""
         if self.val is None:
             return {}
         train = labelled(self.train.records.labels, MONITOR_TRAIN)

@@ -1,6 +1,4 @@
-"""Transformers' configuration of a model, and the encoder alone and with a classifier.
-
-What is computed is what `data2vec2.method` computes; only names in the file are Transformers'.
+"""Transformers' configuration of a model, and the encoder alone and with a classifier, as `data2vec2.method` computes.
 
 Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width, `H` heads, `C` classes.
 """
@@ -65,9 +63,9 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_run_config(cls, config: RunConfig) -> Self:
-        """From a recipe or a run's configuration, with all that pre-training needs; `ValueError` for another modality.
+        """From a recipe or a run's configuration (with what a recipe leaves to the data), and all of pre-training.
 
-        What a recipe leaves to the data has to be set.
+        `ValueError` for another modality.
         """
         made = cls.from_model_config(config.model)
         parts = {name: to_dict(getattr(config.model, name)) for name in PARTS}
@@ -87,9 +85,6 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     def ema(self) -> EmaConfig:
         """The teacher's average."""
         return from_dict(EmaConfig, (self.pretraining or {}).get("ema", {}))
-
-
-States = tuple[Tensor, ...] | None
 
 
 class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -132,12 +127,11 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         attention_mask: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
-    ) -> tuple[Encoded, dict[str, States]]:
-        """What the encoder computes, and what was asked to be seen of it, as outputs call it.
+    ) -> tuple[Encoded, dict[str, tuple[Tensor, ...] | None]]:
+        """What the encoder computes, and what was asked to be seen of it, by call or configuration, as outputs call it.
 
-        `attention_mask` is 1 at what is real. What is not said is as the configuration has it. `hidden_states` are the
-        first block's input and every block's output, `NLD` each, `attentions` every block's weights, `NHLL` each.
-        `ValueError` for attention weights in training with gradient checkpointing, which would compute them twice.
+        `attention_mask` is 1 at what is real. `hidden_states` are the first block's input and every block's output, `NLD`
+        each, `attentions` every block's weights, `NHLL` each (`ValueError` in training with gradient checkpointing).
         """
         hidden = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         attention = self.config.output_attentions if output_attentions is None else output_attentions
@@ -181,10 +175,9 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
         """Encode samples `(N, length, ...)`, normalised as in training.
 
         `attention_mask` (`(N, length)`, 1 at what is real, which comes first) says what only fills a batch up; it
-        changes no sample's features. `last_hidden_state` (`NLD`) is the last block's output; what stands at padded
-        places means nothing. `pooler_output` (`ND`) is the mean over the real ones. `hidden_states`, if asked for, are
-        the first block's input and every block's output; `attentions` every block's weights `NHLL`, computed by a path
-        that is slower and needs more memory.
+        changes no sample's features. `last_hidden_state` (`NLD`) is the last block's output, without meaning at padded
+        places, `pooler_output` (`ND`) its mean over the real ones. `hidden_states`, if asked for, are the first block's
+        input and every block's output, `attentions` every block's weights `NHLL`, which takes more time and memory.
         """
         encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions)
         output = BaseModelOutputWithPooling(last_hidden_state=encoded.x_NLD, pooler_output=encoded.pooled(), **seen)
@@ -240,10 +233,7 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
 
 @torch.no_grad()
 def sparing_loaded(module: nn.Module, initialiser: Callable[[nn.Module], object]) -> None:
-    """Initialise `module` but for what a checkpoint gave it.
-
-    Transformers marks what was loaded; it is put back, because an initialiser may reach it through an unmarked view.
-    """
+    """Initialise `module`, then put back what a checkpoint gave it, which Transformers marks (views have no mark)."""
     marked = [p for p in module.parameters() if getattr(p, "_is_hf_initialized", False)]
     loaded = [parameter.clone() for parameter in marked]
     initialiser(module)

@@ -85,10 +85,7 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
 
     @torch.no_grad()
     def update_teacher(self) -> None:
-        """Move the teacher towards the student, once after each step of the optimiser.
-
-        `ValueError` for weights that are not float32.
-        """
+        """Move the teacher to the student, once after each step of the optimiser; `ValueError` if it is not float32."""
         self.teacher_updates += 1
         average = Ema(self.teacher, self.encoder, **asdict(self.config.ema))  # anew, because the model may have moved
         average.update(int(self.teacher_updates))
