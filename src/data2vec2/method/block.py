@@ -81,8 +81,7 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, proj_dropout: float = 0.0) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
+        self.num_heads, self.dropout = num_heads, dropout
         self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)

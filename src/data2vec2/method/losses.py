@@ -6,6 +6,7 @@ Shapes: `B` samples, `T` tokens, `D` width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -102,8 +103,5 @@ def build_targets(config: TargetConfig, layers: Sequence[Tensor], padding_BT: Te
         return instance_norm(x_BTD, padding_BT) if kind == "instance" else layer_norm(x_BTD)
 
     last = layers[-config.average_layers :]
-    mean_BTD = normalise(config.layer_norm, last[0].float())
-    for layer_BTD in last[1:]:
-        mean_BTD = mean_BTD + normalise(config.layer_norm, layer_BTD.float())
-    mean_BTD = mean_BTD / len(last)
-    return normalise(config.final_norm, mean_BTD)
+    sum_BTD = reduce(torch.add, (normalise(config.layer_norm, layer_BTD.float()) for layer_BTD in last))
+    return normalise(config.final_norm, sum_BTD / len(last))

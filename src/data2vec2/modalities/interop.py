@@ -89,14 +89,12 @@ class Interop:
         return from_dict(spec_of(modality.kind).data, {name: processor[name] for name in own if name in processor})
 
     def _reading(self, kind: str) -> list[str]:
-        """Fields of the data's configuration that are the modality's own."""
         common = {field.name for field in fields(DataConfig)}
         return [field.name for field in fields(spec_of(kind).data) if field.name not in common]
 
     def write(self, info: ModelInfo, folder: Path) -> None:
         """Write the files that make inputs."""
-        text = json.dumps(self.to_processor(info), indent=2) + "\n"
-        (folder / PROCESSOR).write_text(text, encoding="utf-8")
+        (folder / PROCESSOR).write_text(json.dumps(self.to_processor(info), indent=2) + "\n", encoding="utf-8")
 
     def read(self, modality: ModalityConfig, folder: Path) -> DataConfig:
         """How inputs are read, from what `write` wrote; raises `UserError`."""

@@ -238,5 +238,4 @@ class RegressJob(Job):
 
 
 def _few(records: Records, shown: int = 10) -> str:
-    """The first names of classes, for a message."""
     return ", ".join(records.classes[:shown]) + (", ..." if len(records.classes) > shown else "") or "none"

@@ -36,6 +36,7 @@ from data2vec2.modalities.jobs import Job
 from data2vec2.modalities.show import Show
 
 Row = NDArray[np.float32]
+Several = Callable[[Tensor, Tensor | None], Sequence[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,16 +84,9 @@ class Feed:
 
     @torch.inference_mode()
     def run(
-        self,
-        samples: Sequence[Any],
-        several: Callable[[Tensor, Tensor | None], Sequence[Row]],
-        one: Callable[[Windowed], Row],
-        device: torch.device,
+        self, samples: Sequence[Any], several: Several, one: Callable[[Windowed], Row], device: torch.device
     ) -> list[Row]:
-        """What `several` makes of normalised inputs and lengths, and `one` of a sample too long for one pass.
-
-        `UserError` if a GPU's memory does not suffice.
-        """
+        """What `several` makes of normalised inputs and lengths, `one` of a long sample; `UserError` out of memory."""
         found: dict[int, Row] = {i: one(s) for i, s in enumerate(samples) if isinstance(s, Windowed)}
         places = [place for place in range(len(samples)) if place not in found]
         normalise = self.tools.normalise(self.info.data, device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -18,7 +17,7 @@ from data2vec2.evaluation.features import effective_rank, encode, labelled, mean
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2, Pretrained
-from data2vec2.tasks import ReadingTask, RunContext
+from data2vec2.tasks import Normalise, ReadingTask, RunContext
 from data2vec2.training.loop import Sums
 from data2vec2.training.optim import Ema
 
@@ -52,7 +51,7 @@ class PretrainTask(ReadingTask):
         config: RunConfig,
         train: Reader,
         val: Reader | None,
-        normalise: Callable[[Tensor], Tensor],
+        normalise: Normalise,
         context: RunContext,
     ) -> None:
         """`val` is for the kNN score, which needs labels in both parts."""
@@ -91,7 +90,7 @@ class PretrainTask(ReadingTask):
         }
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """KNN accuracy, with its standard error, on the validation part by mean-pooled features; nothing without labels."""
+        """KNN accuracy and its standard error on the validation part, by mean-pooled features; none without labels."""
         if self.val is None:
             return {}
         train = labelled(self.train.records.labels, MONITOR_TRAIN)

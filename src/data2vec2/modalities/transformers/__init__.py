@@ -7,8 +7,8 @@ module that its `Spec.transformers` names, a modality adds what is its own to wh
     class Data2Vec2ImageModel(Data2Vec2Model): ...  # a `forward` that names its inputs
     register(Data2Vec2ImageConfig, {AutoModel: Data2Vec2ImageModel})
 
-A modality that names no module gets such classes all the same, for `input_values` and `attention_mask`. Importing this
-package tells Transformers' Auto classes about every modality that is installed; `import data2vec2` sees to that.
+Without such a module it gets classes for `input_values` and `attention_mask`. Importing this package tells the Auto
+classes about every modality that is installed; `import data2vec2` sees to that.
 """
 
 from __future__ import annotations

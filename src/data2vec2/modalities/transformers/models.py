@@ -104,7 +104,6 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _build(self, config: ArchitectureConfig) -> None:
-        """Make the parts."""
         self.encoder = fields.build_encoder(config)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -122,19 +121,16 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
             sparing_loaded(module, initialise)
 
     def _observe(
-        self,
-        inputs: Tensor,
-        attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
+        self, inputs: Tensor, attention_mask: Tensor | None, hidden: bool | None, attention: bool | None
     ) -> tuple[Encoded, dict[str, tuple[Tensor, ...] | None]]:
-        """What the encoder computes, and what was asked to be seen of it, by call or configuration, as outputs call it.
+        """What the encoder computes, and what was asked to be seen of it (none: as configured), as outputs call it.
 
-        `attention_mask` is 1 at what is real. `hidden_states` are the first block's input and every block's output, `NLD`
-        each, `attentions` every block's weights, `NHLL` each (`ValueError` in training with gradient checkpointing).
+        `attention_mask` is 1 at what is real. `hidden_states` are the first block's input and every block's output,
+        `NLD` each, `attentions` every block's weights, `NHLL` each. `ValueError` for weights in training with gradient
+        checkpointing, which would compute them twice.
         """
-        hidden = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        attention = self.config.output_attentions if output_attentions is None else output_attentions
+        hidden = self.config.output_hidden_states if hidden is None else hidden
+        attention = self.config.output_attentions if attention is None else attention
         if attention and self.training and self.encoder.gradient_checkpointing:
             raise ValueError("output_attentions can't be had in training with gradient checkpointing; turn one off")
         blocks, states, weights = self.encoder.blocks, list[Tensor](), list[Tensor]()
@@ -156,7 +152,6 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         return encoded, {"hidden_states": tuple(states) or None, "attentions": tuple(weights) or None}
 
     def _given(self, output: ModelOutput, return_dict: bool | None) -> Any:
-        """The output as an object or a tuple."""
         as_object = self.config.return_dict if return_dict is None else return_dict
         return output if as_object else output.to_tuple()
 

@@ -114,7 +114,6 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
     def _grid(self, inputs: Tensor) -> tuple[int, ...]:
-        """Arrangement of the inputs' tokens."""
         return (self._whole[0].config.modality.num_tokens(inputs.shape[1]),)
 
     def _keep_ids(self, inputs: Tensor) -> Tensor:
@@ -127,10 +126,7 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         return torch.from_numpy(keep_ids).to(inputs.device)
 
     def _check_teacher(self) -> None:
-        """Refuse to go on if the student was changed, and changed again, and its teacher was not.
-
-        Passes that follow each other without a step, as gradients are accumulated, change nothing.
-        """
+        """Refuse to go on if the student was changed twice (not only accumulated gradients) and its teacher was not."""
         now = self._sample_of_student()
         self._unanswered += self._seen is not None and not torch.equal(self._seen.to(now.device), now)
         self._seen = now
