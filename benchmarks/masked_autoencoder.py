@@ -42,11 +42,11 @@ class MaskedAutoencoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        dim, heads = config.encoder.embed_dim, config.encoder.num_heads
+        dim = config.encoder.embed_dim
         self.patch_size = config.modality.patch_size
         self.encoder = build_encoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(dim))
-        self.decoder = nn.ModuleList(Block(dim, heads) for _ in range(DECODER_DEPTH))
+        self.decoder = nn.ModuleList(Block(config.encoder) for _ in range(DECODER_DEPTH))
         self.pixels = nn.Linear(dim, config.modality.channels * self.patch_size**2)
         self.register_buffer("positions_TD", sincos_2d(dim, config.modality.grid))
 

@@ -70,7 +70,8 @@ class Finetuning(Training[FinetuneConfig]):
         if kind not in able:
             needed = " or ".join(able)
             raise UserError(f"finetune {self.task_name} needs a model of {needed}, and MODEL is one of {kind}")
-        return tools_of(kind).job(self.task_name)
+        tools = tools_of(kind)
+        return tools.jobs[self.task_name](tools)
 
     @property
     def default_recipe(self) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from data2vec2.data.reader import Bad, Reader, Windowed
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
-from data2vec2.method.encoder import Encoder, pooled_features
+from data2vec2.method.encoder import Encoder
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -63,9 +63,11 @@ def encode(
     The encoder should be in eval mode.
     """
 
+    @torch.no_grad()
     def pooled(batch: Inputs) -> NDArray[np.float32]:
         lengths_B = None if batch.lengths_B is None else batch.lengths_B.to(device)
-        return pooled_features(encoder, normalise(batch.inputs.to(device)), lengths_B).cpu().numpy()
+        encoded = encoder(normalise(batch.inputs.to(device)), lengths_B=lengths_B)
+        return encoded.pooled().float().cpu().numpy()  # type: ignore[no-any-return]
 
     return features_of(pooled, reader, samples, note)
 

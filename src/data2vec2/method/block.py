@@ -1,6 +1,4 @@
-"""The post-norm Transformer block, which shows its feed-forward output, and its attention.
-
-The attention's bias stays data until it is needed.
+"""The post-norm Transformer block, which shows its feed-forward output, and its attention, whose bias stays data.
 
 Shapes: `N` rows, `L` tokens of a row (extra tokens included), `D` width, `H` heads.
 """
@@ -15,6 +13,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from data2vec2.config.model import EncoderConfig
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,8 @@ class AttentionBias:
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The additive bias, broadcastable to `NHLL`."""
-        if dtype not in self._dense:  # the same for all blocks
-            self._dense[dtype] = self._build(dtype)
-        return self._dense[dtype]
-
-    def _build(self, dtype: torch.dtype) -> Tensor:
+        if dtype in self._dense:  # the same for all blocks
+            return self._dense[dtype]
         bias: Tensor | None = None
         if self.positions_NL is not None and self.slopes_H is not None:
             distance_NLL = (self.positions_NL[:, :, None] - self.positions_NL[:, None, :]).abs()
@@ -48,7 +45,7 @@ class AttentionBias:
             bias = padded[:, None, None, :] if bias is None else bias + padded[:, None, None, :]
         if bias is None:
             raise ValueError("an AttentionBias needs positions and slopes, or padding")
-        return bias
+        return self._dense.setdefault(dtype, bias)
 
 
 def alibi_slopes(num_heads: int) -> Tensor:
@@ -71,10 +68,7 @@ def eager_attention(
     *,
     seen: list[Tensor] | None = None,
 ) -> Tensor:
-    """What PyTorch's `scaled_dot_product_attention` computes (`E` is a head's width), slower and with more memory.
-
-    The weights `NHLL` are appended to `seen`.
-    """
+    """PyTorch's `scaled_dot_product_attention` (`E`: a head's width), slower; `seen` is given the weights `NHLL`."""
     scores_NHLL = q_NHLE @ k_NHLE.transpose(-2, -1) / math.sqrt(q_NHLE.shape[-1])
     weights_NHLL = (scores_NHLL if attn_mask is None else scores_NHLL + attn_mask).softmax(dim=-1)
     if seen is not None:
@@ -83,15 +77,11 @@ def eager_attention(
 
 
 class Attention(nn.Module):
-    """Self-attention with one fused projection for query, key and value.
-
-    `attend` may be replaced by another function of the same kind.
-    """
+    """Self-attention with one projection for query, key and value. `attend` may be replaced by another of its kind."""
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0, proj_dropout: float = 0.0) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
+        self.num_heads, self.dropout = num_heads, dropout
         self.attend: Callable[..., Tensor] = F.scaled_dot_product_attention
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -102,8 +92,7 @@ class Attention(nn.Module):
         N, L, D = x_NLD.shape
         q, k, v = self.qkv(x_NLD).view(N, L, 3, self.num_heads, D // self.num_heads).permute(2, 0, 3, 1, 4)
         mask = None if bias is None else bias.dense(q.dtype)
-        dropout = self.dropout if self.training else 0.0
-        out = self.attend(q, k, v, attn_mask=mask, dropout_p=dropout)
+        out = self.attend(q, k, v, attn_mask=mask, dropout_p=self.dropout if self.training else 0.0)
         return self.proj_dropout(self.proj(out.transpose(1, 2).reshape(N, L, D)))  # type: ignore[no-any-return]
 
 
@@ -150,22 +139,14 @@ class DropPath(nn.Module):
 class Block(nn.Module):
     """`x = norm1(x + attention(x)); x = norm2(x + mlp(x))`; only fine-tuning sets `drop_path.rate`."""
 
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        *,
-        mlp_ratio: float = 4.0,
-        norm_eps: float = 1e-6,
-        dropout: float = 0.0,
-        attention_dropout: float = 0.0,
-    ) -> None:
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.attn = Attention(dim, num_heads, dropout=attention_dropout, proj_dropout=dropout)
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = MLP(dim, int(dim * mlp_ratio))
+        dim, eps, dropout = config.embed_dim, config.norm_eps, config.dropout
+        self.attn = Attention(dim, config.num_heads, dropout=config.attention_dropout, proj_dropout=dropout)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
+        self.mlp = MLP(dim, int(dim * config.mlp_ratio))
         self.dropout = nn.Dropout(dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.drop_path = DropPath()
 
     def forward(self, x_NLD: Tensor, bias: AttentionBias | None = None) -> BlockOutput:

@@ -30,10 +30,6 @@ class Tokens:
     padding_BT: Tensor | None = None
     """True at tokens that only fill a batch up."""
 
-    def detach(self) -> Tokens:
-        """The same tokens without gradient, for a teacher that starts from the student's."""
-        return Tokens(self.tokens_BTD.detach(), self.grid, self.padding_BT)
-
 
 @dataclass(frozen=True)
 class Rows:
@@ -112,22 +108,11 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig, modality: Modality) -> None:
         super().__init__()
-        self.config = config
-        self.modality = modality
-        dim = config.embed_dim
-        self.norm: nn.Module = nn.LayerNorm(dim, eps=config.norm_eps) if modality.first_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.dropout if modality.first_norm else 0.0)
-        self.blocks = nn.ModuleList(
-            Block(
-                dim,
-                config.num_heads,
-                mlp_ratio=config.mlp_ratio,
-                norm_eps=config.norm_eps,
-                dropout=config.dropout,
-                attention_dropout=config.attention_dropout,
-            )
-            for _ in range(config.prenet_depth + config.depth)
-        )
+        self.config, self.modality = config, modality
+        first, dim, eps = modality.first_norm, config.embed_dim, config.norm_eps
+        self.norm: nn.Module = nn.LayerNorm(dim, eps=eps) if first else nn.Identity()
+        self.dropout = nn.Dropout(config.dropout if first else 0.0)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.prenet_depth + config.depth))
         self.layer_drop = config.layer_drop
         self.gradient_checkpointing = False  # for less memory: compute each block again in the backward pass
         initialise(self)
@@ -142,8 +127,7 @@ class Encoder(nn.Module):
     ) -> Encoded:
         """Encode inputs (or a stem's `tokens`): whole samples, or for each student row only its kept tokens.
 
-        `lengths_B` says how much of each input is real where a batch is filled up. In training each block is left out
-        with probability `layer_drop`, for the whole batch.
+        `lengths_B` says how much of each input is real. In training a block is left out with probability `layer_drop`.
         """
         if tokens is None:
             assert inputs is not None, "an encoder needs inputs or tokens"
@@ -159,12 +143,11 @@ class Encoder(nn.Module):
         return Encoded(x_NLD, ffn_outputs, tokens, self.modality.num_extra_tokens)
 
     def _run(self, block: nn.Module, x_NLD: Tensor, bias: AttentionBias | None) -> BlockOutput:
-        """A block's output."""
         if not (self.gradient_checkpointing and self.training):
             return block(x_NLD, bias)  # type: ignore[no-any-return]
 
         def run(x_NLD: Tensor) -> BlockOutput:  # with a bias of its own, which no other pass has made dense
-            return block(x_NLD, None if bias is None else replace(bias))  # type: ignore[no-any-return]
+            return block(x_NLD, bias and replace(bias))  # type: ignore[no-any-return]
 
         return checkpoint(run, x_NLD, use_reentrant=False)
 
@@ -201,9 +184,3 @@ def initialise(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, Modality):
             part.reset_parameters()
-
-
-@torch.no_grad()
-def pooled_features(encoder: Encoder, inputs: Tensor, lengths_B: Tensor | None = None) -> Tensor:
-    """Mean-pooled features `BD` in float32 of whole samples."""
-    return encoder(inputs, lengths_B=lengths_B).pooled().float()  # type: ignore[no-any-return]

@@ -5,9 +5,10 @@ Shapes: `B` samples, `S` samples of a waveform, `T` tokens, `C` classes, `D` wid
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,41 @@ Pooling = Literal["mean", "linear_softmax", "first"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 
-class Classifier(nn.Module):
+class _Headed(nn.Module):
+    """An encoder with something on it; `noise_std` is the deviation of the noise in place of masked tokens."""
+
+    skips_parts = False
+    """For the loop: whether a pass may leave out trained parts (`freeze_encoder`)."""
+
+    def __init__(self, encoder: Encoder, noise_std: float) -> None:
+        super().__init__()
+        self.encoder, self.noise_std = encoder, noise_std
+
+    def forward(
+        self,
+        inputs: Tensor,
+        lengths_B: Tensor | None = None,
+        time_masks_BT: Tensor | None = None,
+        channel_masks_BD: Tensor | None = None,
+        *,
+        freeze_encoder: bool = False,
+    ) -> Any:
+        """Outputs of normalised inputs, of which only the first `lengths_B` of each are real where given.
+
+        Masked tokens become noise and masked channels 0 before positions are added (in training). With
+        `freeze_encoder` only the head gets a gradient.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_encoder):
+            tokens = self.encoder.modality.tokens(inputs, lengths_B)
+            encoded = self.encoder(tokens=mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std))
+        return self.outputs(encoded)
+
+    @abstractmethod
+    def outputs(self, encoded: Encoded) -> Any:
+        """What the head makes of what the encoder computed."""
+
+
+class Classifier(_Headed):
     """Mean of the features over real tokens (without CLS), LayerNorm, Linear; or pooled after these.
 
     Or of text, as RoBERTa has it: features of the first token, a layer with tanh, Linear.
@@ -37,13 +72,9 @@ class Classifier(nn.Module):
         """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block.
 
         `pooling` linear_softmax is for samples that can have several classes, each for a part of the time.
-        `noise_std` is the deviation of the noise in place of masked tokens.
         """
-        super().__init__()
-        self.pooling, self.noise_std = pooling, noise_std
-        self.skips_parts = False  # for the loop: whether a pass may leave out trained parts (`freeze_encoder`)
-        dim, config = encoder.config.embed_dim, encoder.config
-        self.encoder = encoder
+        super().__init__(encoder, noise_std)
+        self.pooling, config, dim = pooling, encoder.config, encoder.config.embed_dim
         self.norm: nn.Module = nn.Identity() if pooling == "first" else nn.LayerNorm(dim, eps=1e-6)
         self.dense: nn.Module = nn.Identity()
         if pooling == "first":
@@ -57,23 +88,8 @@ class Classifier(nn.Module):
             assert isinstance(block, Block)
             block.drop_path.rate = rate
 
-    def forward(
-        self,
-        inputs: Tensor,
-        lengths_B: Tensor | None = None,
-        time_masks_BT: Tensor | None = None,
-        channel_masks_BD: Tensor | None = None,
-        *,
-        freeze_encoder: bool = False,
-    ) -> Tensor:
-        """Logits `BC` of normalised inputs, of which only the first `lengths_B` of each are real where given.
-
-        Masks and `freeze_encoder` as in `SpeechRecognizer`.
-        """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_encoder):
-            tokens = self.encoder.modality.tokens(inputs, lengths_B)
-            tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
-            encoded = self.encoder(tokens=tokens)
+    def outputs(self, encoded: Encoded) -> Tensor:
+        """Logits `BC`."""
         return pool(encoded, self.pooling, self.of_pooled)
 
     def of_pooled(self, features_D: Tensor) -> Tensor:
@@ -115,41 +131,21 @@ class Recognized(NamedTuple):
     """Tokens of each sample that are real."""
 
 
-class SpeechRecognizer(nn.Module):
+class SpeechRecognizer(_Headed):
     """Dropout and Linear on every token of the encoder; symbol 0 is CTC's blank."""
 
     skips_parts = True
-    """For the loop: a pass may leave out trained parts (`freeze_encoder`)."""
 
     def __init__(self, encoder: Encoder, num_symbols: int, *, dropout: float = 0.0, noise_std: float = 0.01) -> None:
-        """`noise_std` is the deviation of the noise in place of masked tokens."""
-        super().__init__()
-        self.encoder = encoder
-        self.noise_std = noise_std
+        super().__init__(encoder, noise_std)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(encoder.config.embed_dim, num_symbols)
         nn.init.xavier_uniform_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(
-        self,
-        inputs: Tensor,
-        lengths_B: Tensor | None = None,
-        time_masks_BT: Tensor | None = None,
-        channel_masks_BD: Tensor | None = None,
-        *,
-        freeze_encoder: bool = False,
-    ) -> Recognized:
-        """Scores of the symbols for waveforms `BS`, of which `lengths_B` samples are real.
-
-        Masked tokens become noise and masked channels 0 before positions are added (in training). With
-        `freeze_encoder` only the head gets a gradient.
-        """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not freeze_encoder):
-            tokens = self.encoder.modality.tokens(inputs, lengths_B)
-            tokens = mask_tokens(tokens, time_masks_BT, channel_masks_BD, self.noise_std)
-            features_BTD = self.encoder(tokens=tokens).features_NTD
-        return recognized(self.head(self.dropout(features_BTD)), tokens.padding_BT)
+    def outputs(self, encoded: Encoded) -> Recognized:
+        """Scores of the symbols."""
+        return recognized(self.head(self.dropout(encoded.features_NTD)), encoded.tokens.padding_BT)
 
 
 def recognized(logits_BTV: Tensor, padding_BT: Tensor | None) -> Recognized:

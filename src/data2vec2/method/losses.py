@@ -6,6 +6,7 @@ Shapes: `B` samples, `T` tokens, `D` width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -28,10 +29,7 @@ def regression(prediction: Tensor, target: Tensor, scale: float, beta: float = 0
 
 
 def classification(logits_BC: Tensor, targets_BC: Tensor, multi_label: bool) -> Tensor:
-    """Cross-entropy with soft targets, summed over samples; float32 scalar.
-
-    With several labels a sample: binary cross-entropy, mean over the classes.
-    """
+    """Cross-entropy with soft targets, or binary (mean over classes), summed over samples; float32 scalar."""
     logits_BC = logits_BC.float()
     if multi_label:
         return F.binary_cross_entropy_with_logits(logits_BC, targets_BC, reduction="sum") / logits_BC.shape[1]
@@ -105,8 +103,5 @@ def build_targets(config: TargetConfig, layers: Sequence[Tensor], padding_BT: Te
         return instance_norm(x_BTD, padding_BT) if kind == "instance" else layer_norm(x_BTD)
 
     last = layers[-config.average_layers :]
-    mean_BTD = normalise(config.layer_norm, last[0].float())
-    for layer_BTD in last[1:]:
-        mean_BTD = mean_BTD + normalise(config.layer_norm, layer_BTD.float())
-    mean_BTD = mean_BTD / len(last)
-    return normalise(config.final_norm, mean_BTD)
+    sum_BTD = reduce(torch.add, (normalise(config.layer_norm, layer_BTD.float()) for layer_BTD in last))
+    return normalise(config.final_norm, sum_BTD / len(last))

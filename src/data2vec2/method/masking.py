@@ -1,7 +1,5 @@
 """Multi-masking: which tokens of a sample each of its M student rows keeps (paper, section 3.3); and spans.
 
-Tokens of student rows are taken and put without copying a sample M times.
-
 Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tokens, `C` block centres, `S` spans, `D`
 width.
 """
@@ -19,6 +17,8 @@ from data2vec2 import rng
 from data2vec2.config.model import MaskConfig
 from data2vec2.errors import UsageError
 
+Ids = NDArray[np.int64]
+
 
 def num_kept(config: MaskConfig, num_tokens: int) -> int:
     """K: how many of T tokens every student row keeps; `UsageError` if none would be kept or none masked."""
@@ -32,9 +32,7 @@ def num_kept(config: MaskConfig, num_tokens: int) -> int:
     return kept
 
 
-def draw_keep_ids(
-    config: MaskConfig, grid: tuple[int, ...], seed: int, epochs_B: NDArray[np.int64], samples_B: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def draw_keep_ids(config: MaskConfig, grid: tuple[int, ...], seed: int, epochs_B: Ids, samples_B: Ids) -> Ids:
     """Kept token indices `keep_ids_NK` (ascending in each row) of M masks for each sample.
 
     `grid` is the shape of the tokens: (T,) for sequences, (rows, columns) for images. Row `b * M + m` belongs to
@@ -61,13 +59,7 @@ def draw_keep_ids(
 
 
 def draw_spans(
-    stream: rng.Stream,
-    share: float,
-    length: int,
-    sizes_B: NDArray[np.int64],
-    seed: int,
-    epochs_B: NDArray[np.int64],
-    samples_B: NDArray[np.int64],
+    stream: rng.Stream, share: float, length: int, sizes_B: Ids, seed: int, epochs_B: Ids, samples_B: Ids
 ) -> NDArray[np.bool_]:
     """Fine-tuning's masks of speech: True inside spans of `length` at random starts, `B x max(sizes_B)`.
 
@@ -88,7 +80,7 @@ def draw_spans(
     return masked
 
 
-def _covered(centres_NC: NDArray[np.int64], grid: tuple[int, ...], length: int) -> NDArray[np.bool_]:
+def _covered(centres_NC: Ids, grid: tuple[int, ...], length: int) -> NDArray[np.bool_]:
     """True at tokens inside a block around any of a row's centres, `NT`."""
     rows = np.arange(len(centres_NC))[:, None]
     covered = np.zeros((len(centres_NC), math.prod(grid)), dtype=bool)
@@ -104,9 +96,8 @@ def _covered(centres_NC: NDArray[np.int64], grid: tuple[int, ...], length: int) 
 
 def flat_ids(ids_NK: Tensor, num_samples: int, num_tokens: int) -> Tensor:
     """Places `ids_NK` of N rows as places in `B*T` flattened tokens of B samples; row `n` belongs to `n // (N/B)`."""
-    rows = torch.arange(num_samples, device=ids_NK.device).repeat_interleave(
-        ids_NK.shape[0] // num_samples, output_size=ids_NK.shape[0]
-    )
+    N, samples = len(ids_NK), torch.arange(num_samples, device=ids_NK.device)
+    rows = samples.repeat_interleave(N // num_samples, output_size=N)
     return (ids_NK + rows[:, None] * num_tokens).flatten()
 
 

@@ -7,7 +7,7 @@ Shapes: `B` samples, `M` masks, `N = B*M` student rows, `T` tokens, `K` kept tok
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data2vec2.config.model import ModelConfig
 from data2vec2.method import losses
 from data2vec2.method.decoder import Decoder
-from data2vec2.method.encoder import Encoded, Encoder, Modality, Tokens, initialise, make_teacher
+from data2vec2.method.encoder import Encoded, Encoder, Modality, Tokens, make_teacher
 from data2vec2.method.losses import build_targets
 from data2vec2.method.masking import complement, take
 
@@ -48,9 +48,7 @@ class Data2Vec2(nn.Module):
         super().__init__()
         self.config = config
         self.student = Encoder(config.encoder, modality)
-        self.decoder = Decoder(config.encoder.embed_dim, self.student.modality.num_axes, **asdict(config.decoder))
-        if config.decoder.projection_depth == 2:  # text: as every other Linear
-            initialise(self.decoder.proj)
+        self.decoder = Decoder(config.decoder, config.encoder.embed_dim, modality.num_axes)
         self.teacher = make_teacher(self.student)
         self.loss_scale = config.loss.scale or 1 / math.sqrt(config.encoder.embed_dim)
 
@@ -72,7 +70,7 @@ class Data2Vec2(nn.Module):
     def targets(self, inputs: Tensor, student_tokens: Tokens) -> Tensor:
         """Targets `BTD`: the teacher sees every sample whole, once."""
         own_stem = "stem" in self.teacher.modality.teacher_owns
-        teacher = self.teacher(inputs) if own_stem else self.teacher(tokens=student_tokens.detach())
+        teacher = self.teacher(inputs) if own_stem else self.teacher(tokens=student_tokens)
         return build_targets(self.config.targets, self.teacher.trunk_outputs(teacher), teacher.tokens.padding_BT)
 
     def decode(self, student: Encoded, keep_ids_NK: Tensor, places_NU: Tensor | None = None) -> Tensor:

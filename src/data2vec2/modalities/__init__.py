@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
 
@@ -18,29 +19,11 @@ from data2vec2.config.tree import Kinds, from_dict, to_dict, updated
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import SPEC as AUDIO
 from data2vec2.modalities.image import SPEC as IMAGE
-from data2vec2.modalities.spec import Demo, Spec, Words
+from data2vec2.modalities.spec import Spec
 from data2vec2.modalities.text import SPEC as TEXT
-
-__all__ = [
-    "Demo",
-    "Spec",
-    "Words",
-    "finetune_config",
-    "finetune_recipes",
-    "get_finetune_recipe",
-    "get_recipe",
-    "kinds",
-    "read_finetune_config",
-    "read_run_config",
-    "recipes",
-    "run_config",
-    "spec_of",
-    "specs",
-]
 
 GROUP = "data2vec2.modalities"
 """Entry points by which other packages announce a `Spec`."""
-T = TypeVar("T")
 
 
 @cache
@@ -82,32 +65,32 @@ def recipes() -> dict[str, Callable[[], RunConfig]]:
 
 def finetune_recipes() -> dict[str, Callable[[], FinetuneConfig]]:
     """Recipes of fine-tuning, of all modalities and tasks."""
-    of_tasks = [found for spec in specs().values() for found in spec.finetune.values()]
-    return {name: recipe for found in of_tasks for name, recipe in found.items()}
+    found = (recipes.items() for spec in specs().values() for recipes in spec.finetune.values())
+    return dict(chain.from_iterable(found))
 
 
 def get_recipe(name: str) -> RunConfig:
     """The configuration of a recipe; `UsageError` with the nearest name if there is none of this name."""
-    return _named(name, recipes(), "recipe")()
+    return _of_name(name, recipes(), "recipe")  # type: ignore[no-any-return]
 
 
 def get_finetune_recipe(name: str) -> FinetuneConfig:
     """The same for recipes of fine-tuning."""
-    return _named(name, finetune_recipes(), "fine-tuning recipe")()
+    return _of_name(name, finetune_recipes(), "fine-tuning recipe")  # type: ignore[no-any-return]
 
 
-def _named(name: str, among: Mapping[str, T], what: str) -> T:
+def _of_name(name: str, among: Mapping[str, Callable[[], Any]], what: str) -> Any:
     if name not in among:
         near = difflib.get_close_matches(name, among, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(among)}"
         raise UsageError(f"no {what} {name!r}; {hint}")
-    return among[name]
+    return among[name]()
 
 
 def run_config(name: str) -> RunConfig:
-    """The configuration of a recipe, or of a YAML file, in which what is left out is as in the recipe that it names.
+    """The configuration of a recipe, or of a YAML file, which has what it leaves out from the recipe that it names.
 
-    Raises `UserError` for a file that can't be read, `UsageError` for a recipe or a value that can't be.
+    `UserError` for a file that can't be read, `UsageError` for a recipe or a value that can't be.
     """
     return read_run_config(_file_values(name, get_recipe)) if is_file_name(name) else get_recipe(name)
 

@@ -1,16 +1,10 @@
-"""What opens and reads the data of a modality, builds its part of the network, and is known of a model.
-
-Tasks of fine-tuning need no more.
-
-Shapes: `B` samples, `T` tokens, `D` width.
-"""
+"""What opens and reads the data of a modality, builds its part of the network, and is known of a model."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -76,17 +70,13 @@ class DataTools(ABC):
     own_format: ClassVar[OwnFormat | None] = None
     """Files of many samples that only this modality has."""
 
-    @property
-    @abstractmethod
-    def spec(self) -> Spec:
-        """What these tools are of."""
+    spec: ClassVar[Spec]
+    """What these tools are of."""
 
-    @cached_property
+    @property
     def words(self) -> Words:
         """How the modality is spoken of."""
         return self.spec.words
-
-    # The network
 
     @abstractmethod
     def build(self, model: ArchitectureConfig) -> Modality:
@@ -95,12 +85,6 @@ class DataTools(ABC):
     @abstractmethod
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """As much as a training batch ever holds of one sample."""
-
-    def grid(self, model: ArchitectureConfig, inputs: Tensor) -> tuple[int, ...]:
-        """Arrangement of the tokens of inputs."""
-        return self.build(model).eval().tokens(inputs).grid
-
-    # Data
 
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """The samples of a data set with labels or numbers, if it has any; `UserError` if it holds no samples."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
@@ -49,12 +50,10 @@ def interop_of(kind: str) -> Interop:
 
 def example_of(model: ArchitectureConfig) -> Tensor:
     """Inputs to follow a computation with."""
-    kind = model.modality.kind
-    found = interop_of(kind).example(model)
-    if found is not None:
+    tools = tools_of(model.modality.kind)
+    if (found := tools.interop.example(model)) is not None:
         return found
-    inputs = tools_of(kind).largest(model, spec_of(kind).data()).inputs  # type: ignore[call-arg]
-    return inputs.repeat(2, *(1 for _ in inputs.shape[1:]))
+    return torch.cat([tools.largest(model, tools.spec.data()).inputs] * 2)  # type: ignore[call-arg]
 
 
 def class_name(kind: str, ending: str = "Model") -> str:
@@ -81,10 +80,7 @@ def to_fields(model: ArchitectureConfig) -> dict[str, Any]:
 
 
 def from_fields(fields: Mapping[str, Any]) -> ArchitectureConfig:
-    """Undo `to_fields`; other fields are ignored.
-
-    `ValueError` for an unknown model type, a missing field or a value that can't be.
-    """
+    """Undo `to_fields`; `ValueError` for an unknown model type, a missing field or a value that can't be."""
     model_type = str(fields.get("model_type"))
     names, kind = field_names(model_type), model_type.removeprefix(PREFIX)
     older = {"layerdrop", *interop_of(kind).older}  # what older exports do not have

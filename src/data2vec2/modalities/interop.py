@@ -1,8 +1,6 @@
 """How models of a modality meet other programs: files beside the weights, names of inputs, and words for model cards.
 
-The base is for sequences of any kind, whose padding an `attention_mask` tells.
-
-Shapes: `B` samples, `L` length of inputs.
+The base is for sequences of any kind, whose padding an `attention_mask` tells. Shapes: `B` samples, `L` their length.
 """
 
 from __future__ import annotations
@@ -87,17 +85,16 @@ class Interop:
 
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> DataConfig:
         """Undo `to_processor`, as far as it says something; `ValueError` for what is missing or can't be."""
-        known = {name: value for name, value in processor.items() if name in self._reading(modality.kind)}
-        return from_dict(spec_of(modality.kind).data, known)
+        own = self._reading(modality.kind)
+        return from_dict(spec_of(modality.kind).data, {name: processor[name] for name in own if name in processor})
 
-    def _reading(self, kind: str) -> set[str]:
-        """Fields of the data's configuration that are the modality's own."""
-        return {field.name for field in fields(spec_of(kind).data)} - {field.name for field in fields(DataConfig)}
+    def _reading(self, kind: str) -> list[str]:
+        common = {field.name for field in fields(DataConfig)}
+        return [field.name for field in fields(spec_of(kind).data) if field.name not in common]
 
     def write(self, info: ModelInfo, folder: Path) -> None:
         """Write the files that make inputs."""
-        text = json.dumps(self.to_processor(info), indent=2) + "\n"
-        (folder / PROCESSOR).write_text(text, encoding="utf-8")
+        (folder / PROCESSOR).write_text(json.dumps(self.to_processor(info), indent=2) + "\n", encoding="utf-8")
 
     def read(self, modality: ModalityConfig, folder: Path) -> DataConfig:
         """How inputs are read, from what `write` wrote; raises `UserError`."""
@@ -111,20 +108,15 @@ class Interop:
 
     def named(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Inputs:
         """What a program takes for normalised inputs, of which the first `lengths_B` of each are real where given."""
-        mask_BL = self.mask(inputs, lengths_B)
-        return {"input_values": inputs, "attention_mask": mask_BL.int()}
+        return {"input_values": inputs, "attention_mask": self.mask(inputs, lengths_B).int()}
 
     def mask(self, inputs: Tensor, lengths_B: Tensor | None) -> Tensor:
         """True at what is real, `BL`."""
-        B, length = inputs.shape[:2]
-        real_B = torch.full((B,), length) if lengths_B is None else lengths_B
-        return torch.arange(length) < real_B[:, None]
+        real_B = torch.full(inputs.shape[:1], inputs.shape[1]) if lengths_B is None else lengths_B
+        return torch.arange(inputs.shape[1]) < real_B[:, None]
 
     def example(self, model: ArchitectureConfig) -> Tensor | None:
-        """Inputs to follow a computation with: of no axis 0 or 1, which a program would be made for alone.
-
-        None: two samples of the largest size.
-        """
+        """Inputs to trace, without axes of 0 or 1, which would stay fixed; none: two samples of the largest size."""
         return None
 
     def describe(self, modality: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,21 +18,13 @@ from data2vec2.data.batch import Addition, Batches
 from data2vec2.data.reader import Bad, Reader, Skipped
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.classification import (
-    correlations,
-    details,
-    headline,
-    mistakes,
-    predict,
-    predict_numbers,
-    worst_numbers,
-)
+from data2vec2.evaluation import classification
 from data2vec2.method import losses
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.data import DataTools, Log, ModelInfo
+from data2vec2.modalities.data import DataTools, Labels, Log, ModelInfo
 from data2vec2.tasks import RunContext
-from data2vec2.tasks.finetune import ClassifyTask, ClassTargets, NumberTargets, RegressTask
+from data2vec2.tasks.finetune import ClassTargets, NumberTargets, SampleTask
 from data2vec2.training.loop import Task
 
 NUMBER = "value"
@@ -49,7 +42,6 @@ class FinetuneData:
     """One line for the user."""
     outputs: int
     """Numbers that the model's head gives."""
-    classes: tuple[str, ...] = ()
     more: Any = None
     """What else a job knows of its data."""
 
@@ -85,26 +77,22 @@ class Job:
 
     outputs = "classes"
     """What the head tells apart."""
+    labels: Labels = "classes"
+    """What is learned of samples."""
 
     def __init__(self, tools: DataTools) -> None:
         self.tools = tools
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
-        """The configuration with what it leaves to the model, and what the fine-tuned model will be.
-
-        `UsageError` for what does not fit together.
-        """
+        """The configuration with what it leaves to the model, and what the model will be; `UsageError` for a misfit."""
         return config, replace(info, data=config.data, classes=(), regression=False, letters=None)
 
     def parts(self, config: FinetuneConfig, path: Path) -> Parts:
         """The samples of a data set."""
-        return self.tools.open_labelled(path, self.tools.columns(config.data), "classes")
+        return self.tools.open_labelled(path, self.tools.columns(config.data), self.labels)
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
-        """Open a data set with labels and split it.
-
-        Raises `UserError` if nothing usable is there, or there are too few classes, or those of `val` are others.
-        """
+        """Open a data set with labels and split it; `UserError` for too few of them, or for other classes in `val`."""
         seed, parts = config.train.seed, self.parts(config, path)
         train, held = held_out(parts, self.parts(config, val) if val else None, config.data.val_fraction, seed)
         few = train.numbers is None and len(train.classes) < (2 if train.tags is None else 1)
@@ -115,24 +103,17 @@ class Job:
             raise UserError(f"{path} has no {what} to learn from ({parts.description}); {hint}")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
             raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
-
-        def reader(records: Records | None) -> Reader | None:
-            records = labelled_records(records) if records else None
-            return self.tools.reader(records, info.model, info.data, seed) if records else None
-
-        ready = reader(train)
+        of_parts = [records and labelled_records(records) for records in (train, held, parts.test)]
+        ready, other, test = (self.tools.reader(one, info.model, info.data, seed) if one else None for one in of_parts)
         assert ready is not None
         outputs = len(train.classes) if train.numbers is None else 1
-        return FinetuneData(
-            train=ready, val=reader(held), test=reader(parts.test), description=parts.description, outputs=outputs,
-            classes=train.classes,
-        )  # fmt: skip
+        return FinetuneData(train=ready, val=other, test=test, description=parts.description, outputs=outputs)
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """Say what there is; read some of it and note what can't be (`UserError` if too much of it)."""
         train, names = data.train.records, (("for validation", data.val), ("to test on", data.test))
         held = [f"{len(part.records if isinstance(part, Reader) else part):,} {name}" for name, part in names if part]
-        kind = f"{len(data.classes)} classes, {'several labels' if data.multi_label else 'one label'} a sample"
+        kind = f"{len(train.classes)} classes, {'several labels' if data.multi_label else 'one label'} a sample"
         if train.numbers is not None:
             kind = f"numbers from {train.numbers.min():g} to {train.numbers.max():g}"
         log(f"data: {len(train):,} to train on, {', '.join(held) or 'none held out'}; {kind}")
@@ -157,18 +138,15 @@ class Job:
 
     def largest(self, config: FinetuneConfig, info: ModelInfo, model: nn.Module) -> Sized:
         """As much as a batch ever holds of one sample."""
-        device = next(model.parameters()).device
-        inputs, _, size = self.tools.largest(info.model, info.data)
-        inputs = inputs.to(device)
-        return Sized(lambda: self.error(model(inputs)), size)
+        found = self.tools.largest(info.model, info.data)
+        inputs = found.inputs.to(next(model.parameters()).device)
+        return Sized(lambda: self.error(model(inputs)), found.size)
 
     def error(self, outputs: Tensor) -> Tensor:
         """The loss for outputs, whatever the targets."""
         return losses.classification(outputs, torch.zeros_like(outputs, dtype=torch.float32), False)
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
+    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """What is added to batches to learn from."""
         return [ClassTargets(data.train.records)]
 
@@ -177,26 +155,32 @@ class Job:
     ) -> Task:
         """What the loop trains."""
         world = context.world
-        order, additions = data.train.order(config.train.batch_size), self.additions(config, info, data, model)
+        order, additions = data.train.order(config.train.batch_size), self.additions(config, info, data)
         batches = Batches(data.train, order, additions, world.rank, world.size)
         normalise = self.tools.normalise(info.data, context.device)
         return self.learning(data, (model, batches, data.val, normalise, context))
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
-        """The task, of what all tasks are made of."""
-        return ClassifyTask(*common, multi_label=data.multi_label)
+        """The task, of what all tasks are made of: cross-entropy; its usual figures, or mean average precision."""
+        error = partial(losses.classification, multi_label=data.multi_label)
+
+        def scores(*of: Any) -> dict[str, float]:
+            return classification.headline(classification.predict(*of))
+
+        return SampleTask(error, scores, "map" if data.multi_label else "accuracy", *common)
 
     def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
         """What the trained model is; may put a last touch to its weights."""
         assert isinstance(model, Classifier)
-        return replace(info, classes=data.classes, multi_label=data.multi_label, pooling=model.pooling)
+        return replace(info, classes=data.train.records.classes, multi_label=data.multi_label, pooling=model.pooling)
 
     def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
         """The trained model on a part of the data."""
-        found = predict(model, part, self.tools.normalise(info.data, device), device)
-        scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(data.classes)}
-        scores |= {**headline(found), **details(found, data.classes)}
-        return self.scored(scores, "map" if data.multi_label else "accuracy", mistakes(found, part), data)
+        found = classification.predict(model, part, self.tools.normalise(info.data, device), device)
+        scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(info.classes)}
+        scores |= {**classification.headline(found), **classification.details(found, info.classes)}
+        main = "map" if data.multi_label else "accuracy"
+        return self.scored(scores, main, classification.mistakes(found, part), data)
 
     def scored(self, scores: dict[str, Any], main: str, wrong: dict[str, NDArray[Any]], data: FinetuneData) -> Scored:
         """The scores with the main one in words."""
@@ -208,10 +192,7 @@ class RegressJob(Job):
     """A number for each sample."""
 
     outputs = "number"
-
-    def parts(self, config: FinetuneConfig, path: Path) -> Parts:
-        """Samples with numbers."""
-        return self.tools.open_labelled(path, self.tools.columns(config.data), "numbers")
+    labels = "numbers"
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
         """As for classes; `UserError` if the numbers are all the same."""
@@ -227,15 +208,18 @@ class RegressJob(Job):
         """The squared error."""
         return losses.squared_error(outputs, torch.zeros_like(outputs, dtype=torch.float32))
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
+    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Numbers, standardised."""
         return [NumberTargets(data.train.records)]
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
-        """The squared error."""
-        return RegressTask(*common, scale=NumberTargets(data.train.records).scale)
+        """The squared error of standardised numbers; validated as they are in the data."""
+        scale = NumberTargets(data.train.records).scale
+
+        def scores(*of: Any) -> dict[str, float]:
+            return classification.correlations(classification.predict_numbers(*of).rescaled(*scale))
+
+        return SampleTask(losses.squared_error, scores, "pearson", *common)
 
     def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
         """A model that gives numbers as they stand in the data."""
@@ -245,13 +229,13 @@ class RegressJob(Job):
 
     def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
         """Error and correlations; beside the error stands that of always answering the training part's mean."""
-        found = predict_numbers(model, part, self.tools.normalise(info.data, device), device)
+        found = classification.predict_numbers(model, part, self.tools.normalise(info.data, device), device)
         mean, _ = NumberTargets(data.train.records).scale
         of_mean = float(np.square(found.truth_N - mean).mean())
-        scores = {"kind": "regress", "samples": len(found.samples_N), **correlations(found), "mse_of_mean": of_mean}
-        return self.scored(scores, "pearson", worst_numbers(found, part), data)
+        scores = {"kind": "regress", "samples": len(found.samples_N), **classification.correlations(found)}
+        scores["mse_of_mean"] = of_mean
+        return self.scored(scores, "pearson", classification.worst_numbers(found, part), data)
 
 
 def _few(records: Records, shown: int = 10) -> str:
-    """The first names of classes, for a message."""
     return ", ".join(records.classes[:shown]) + (", ..." if len(records.classes) > shown else "") or "none"

@@ -41,9 +41,7 @@ class Show:
         """Samples, each with a strip of its tokens and, by mask, which of them the student sees."""
         seen_NMT, counts = self.seen(arrays["keep_ids"], int(arrays["num_tokens"]))
         ink = np.full((1, counts["tokens"], 3), INK, dtype=np.uint8)
-        strips = (
-            [strip_of(values_TC) for values_TC in arrays["values"]] if "values" in arrays else [ink] * len(seen_NMT)
-        )
+        strips = [strip_of(values_TC) for values_TC in arrays.get("values", ())] or [ink] * len(seen_NMT)
         seen_NMCT = np.broadcast_to(seen_NMT[:, :, None], (*seen_NMT.shape[:2], len(strips[0]), counts["tokens"]))
         samples = zip(arrays["names"].tolist(), strips, seen_NMCT, strict=True)
         return {"samples": [{"name": n, "strip": strip, "seen": seen} for n, strip, seen in samples], **counts}

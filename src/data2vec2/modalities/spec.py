@@ -10,9 +10,6 @@ from typing import Any
 from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneConfig, FinetuneDataConfig, RunConfig, TaskConfig
 
-Recipes = Mapping[str, Callable[[], RunConfig]]
-FinetuneRecipes = Mapping[str, Callable[[], FinetuneConfig]]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Words:
@@ -67,9 +64,9 @@ class Spec:
     """And in fine-tuning."""
     task: type[TaskConfig] = TaskConfig
     """What fine-tuning changes."""
-    recipes: Recipes
+    recipes: Mapping[str, Callable[[], RunConfig]]
     """Recipes of pre-training."""
-    finetune: Mapping[str, FinetuneRecipes]
+    finetune: Mapping[str, Mapping[str, Callable[[], FinetuneConfig]]]
     """Tasks of fine-tuning with their recipes, of which the first is the default."""
     probes: tuple[str, ...] = ("knn", "linear")
     """What `evaluate` can ask of its features."""

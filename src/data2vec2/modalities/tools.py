@@ -20,20 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec2.config.run import RunConfig
-from data2vec2.data.reader import Reader, Windowed
+from data2vec2.data.reader import Reader, Skipped, Windowed
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.features import (
-    Inputs,
-    LabelledFeatures,
-    Note,
-    TokenProbe,
-    encode,
-    features_of,
-    mean_features,
-    token_features,
-    window_features,
-)
+from data2vec2.evaluation import features
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, TokenProbe
 from data2vec2.evaluation.scores import Samples
 from data2vec2.evaluation.similarity import SEARCHED, spread, write_captions
 from data2vec2.method.encoder import Encoder
@@ -45,6 +36,7 @@ from data2vec2.modalities.jobs import Job
 from data2vec2.modalities.show import Show
 
 Row = NDArray[np.float32]
+Several = Callable[[Tensor, Tensor | None], Sequence[Row]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +84,9 @@ class Feed:
 
     @torch.inference_mode()
     def run(
-        self,
-        samples: Sequence[Any],
-        several: Callable[[Tensor, Tensor | None], Sequence[Row]],
-        one: Callable[[Windowed], Row],
-        device: torch.device,
+        self, samples: Sequence[Any], several: Several, one: Callable[[Windowed], Row], device: torch.device
     ) -> list[Row]:
-        """What `several` makes of normalised inputs and their lengths, and `one` of a sample too long for one pass.
-
-        `UserError` if a GPU's memory does not suffice.
-        """
+        """What `several` makes of normalised inputs and lengths, `one` of a long sample; `UserError` out of memory."""
         found: dict[int, Row] = {i: one(s) for i, s in enumerate(samples) if isinstance(s, Windowed)}
         places = [place for place in range(len(samples)) if place not in found]
         normalise = self.tools.normalise(self.info.data, device)
@@ -121,12 +106,12 @@ class Feed:
         stem, dense = self.options.layer == 0, self.options.pool == "none"
 
         def several(inputs: Tensor, lengths_B: Tensor | None) -> Sequence[Row]:
-            rows = token_features(encoder, inputs, lengths_B, stem=stem)
+            rows = features.token_features(encoder, inputs, lengths_B, stem=stem)
             return rows if dense else [row_TD.mean(axis=0) for row_TD in rows]
 
         def one(windows: Windowed) -> Row:
-            rows = window_features(encoder, windows, device, stem=stem)
-            return np.concatenate(list(rows)) if dense else mean_features(rows)
+            rows = features.window_features(encoder, windows, device, stem=stem)
+            return np.concatenate(list(rows)) if dense else features.mean_features(rows)
 
         return self.run(samples, several, one, device)
 
@@ -145,17 +130,8 @@ class Tools(DataTools):
     show: ClassVar[Show] = Show()
     """What reports show."""
 
-    def job(self, task: str) -> Job:
-        """One task of fine-tuning."""
-        return self.jobs[task](self)
-
-    # Evaluation and report
-
     def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
-        """The inputs themselves as features, with labels: what a probe can do without a model.
-
-        Here they are mean and deviation over a sample's first axis.
-        """
+        """The inputs as labelled features, for probes without a model: here mean and deviation over the first axis."""
 
         def statistics(batch: Inputs) -> NDArray[np.float32]:
             whole, rows = [batch.inputs.shape[1]] * len(batch.inputs), batch.inputs.flatten(2).double()
@@ -163,7 +139,7 @@ class Tools(DataTools):
             real = [row[:length] for row, length in zip(rows, lengths, strict=True)]
             return torch.stack([torch.cat([row.mean(0), row.std(0, correction=0)]) for row in real]).float().numpy()
 
-        return features_of(statistics, *train, note), features_of(statistics, *test, note)
+        return features.features_of(statistics, *train, note), features.features_of(statistics, *test, note)
 
     def token_probe(self, data: Path, train: Reader, test: Reader) -> TokenProbe:
         """What the probe of single tokens learns from and is scored on; `UserError` where there is none."""
@@ -201,10 +177,7 @@ class Tools(DataTools):
     def write_gallery(
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
     ) -> None:
-        """Write RUN/gallery.npz, for `show`: what the features know. `data` is where the samples are from.
-
-        Here it is names of samples, their neighbours, and a map.
-        """
+        """Write RUN/gallery.npz, for `show`: here names of samples (from `data`), their neighbours, and a map."""
         reader = samples[0]
         known, places = self.searched(encoder, samples, info, device)
         names = [reader.records.names[place] for place in places]
@@ -217,10 +190,9 @@ class Tools(DataTools):
         reader, chosen = samples
         chosen = chosen if len(chosen) else np.arange(len(reader.records))
         chosen = chosen[spread(len(chosen), SEARCHED)]
-        bad: set[str] = set()
-        normalise = self.normalise(info.data, device)
-        known = encode(encoder, reader, chosen, normalise, device, lambda found: bad.update(one.name for one in found))
-        return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad]
+        bad, normalise = Skipped(len(chosen), max_bad=1), self.normalise(info.data, device)
+        known = features.encode(encoder, reader, chosen, normalise, device, bad.add)
+        return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad.reasons]
 
 
 @cache

@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from data2vec2.data.batch import Batch, iterate
-from data2vec2.data.reader import Bad, Skipped
+from data2vec2.data.reader import Bad, Reader, Skipped
+from data2vec2.training.loop import Task
 from data2vec2.training.parallel import ALONE, World
 from data2vec2.training.run import RunFolder
+
+Normalise = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +34,15 @@ class RunContext:
     log: Callable[[str], None] = lambda _: None
 
 
-class Reading:
-    """The batches of a task, and the count of what could not be read."""
+class ReadingTask(Task):
+    """What all tasks share: a model, its batches, and the count of what could not be read."""
 
-    def __init__(self, dataset: Dataset[Batch], context: RunContext) -> None:
-        self.dataset, self.context = dataset, context
+    def __init__(
+        self, model: nn.Module, batches: Dataset[Batch], val: Reader | None, normalise: Normalise, context: RunContext
+    ) -> None:
+        """`val` is never trained on."""
+        self.model, self.dataset, self.val, self.normalise, self.context = model, batches, val, normalise, context
+        self.unit = context.unit
         self._bad: list[Bad] = []
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
@@ -44,10 +52,11 @@ class Reading:
             self._bad += batch.bad
             yield batch
 
-    def count(self, step: int) -> None:
-        """Count the bad samples of all processes."""
+    def figures(self, step: int) -> dict[str, float]:
+        """Nothing yet; counts the bad samples of all processes."""
         context = self.context
         bad = context.world.collect(f"bad-{step}", [(item.name, item.reason) for item in self._bad])
         self._bad.clear()
         if context.skipped.add(Bad(name, reason) for part in bad for name, reason in part):
             context.skipped.write(context.run.path / "skipped.jsonl")
+        return {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,20 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data2vec2.data.batch import Batch, Batches, Step
+from data2vec2.data.batch import Batch, Step
 from data2vec2.data.labels import Letters
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records, targets_of
-from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
 from data2vec2.evaluation.recognition import recognise_all, rows_of
+from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
-from data2vec2.tasks import Reading, RunContext
-from data2vec2.training.loop import Sums, Task
+from data2vec2.tasks import Normalise, ReadingTask
+from data2vec2.training.loop import Sums
 from data2vec2.training.run import RunFolder, write_text
 
-Normalise = Callable[[Tensor], Tensor]
 TRANSCRIPTS = "transcripts.jsonl"
 _WRITTEN, _LOGGED = 8, 3  # transcripts of each evaluation
+Error = Callable[[Tensor, Tensor], Tensor]
+"""The loss of outputs for targets, summed over samples."""
+Scores = Callable[[nn.Module, Reader, Normalise, torch.device], Mapping[str, float]]
+"""Scores of a model on samples."""
 
 
 @dataclass(frozen=True)
@@ -78,78 +81,34 @@ class LetterTargets:
         return nn.utils.rnn.pad_sequence(ids, batch_first=True), torch.tensor([len(one) for one in ids])
 
 
-class _FinetuneTask(Task):
-    """A model with a head; what it learns differs by task."""
+class _FinetuneTask(ReadingTask):
+    """A model with a head. `val` chooses the best one; all samples have targets."""
 
-    monitor: str
     lighter = "smaller or shorter samples, or --train.device cpu"
-
-    def __init__(
-        self, model: nn.Module, batches: Batches, val: Reader | None, normalise: Normalise, context: RunContext
-    ) -> None:
-        """`val` (never trained on) chooses the best model. All samples of both have targets."""
-        self.model, self.val, self.normalise, self.context = model, val, normalise, context
-        self.unit = context.unit
-        self._reading = Reading(batches, context)
-
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of the given steps; notes what could not be read."""
-        return self._reading.batches(start, stop)
 
     def outputs(self, model: nn.Module, batch: Batch) -> Any:
         """What the model gives for a batch."""
         masks = batch.time_masks_BT, batch.channel_masks_BD
         return model(self.normalise(batch.inputs), batch.lengths_B, *masks, freeze_encoder=batch.freeze_encoder)
 
-    def figures(self, step: int) -> dict[str, float]:
-        """Nothing more; counts bad samples."""
-        self._reading.count(step)
-        return {}
 
+class SampleTask(_FinetuneTask):
+    """Classes or a number of whole samples."""
 
-class ClassifyTask(_FinetuneTask):
-    """A classifier; a sample has one class, or several."""
-
-    def __init__(self, *arguments: Any, multi_label: bool) -> None:
-        """As of `_FinetuneTask`; `multi_label`: whether samples can have several classes."""
+    def __init__(self, error: Error, scores: Scores, monitor: str, *arguments: Any) -> None:
+        """As of `ReadingTask`; `monitor` names the score that chooses the best model."""
         super().__init__(*arguments)
-        self.multi_label = multi_label
-        self.monitor = f"val_{'map' if multi_label else 'accuracy'}"
+        self.error, self.scores, self.monitor = error, scores, f"val_{monitor}"
 
     def loss(self, model: nn.Module, batch: Batch) -> Sums:
-        """The cross-entropy, summed over samples."""
+        """The error, summed over samples."""
         assert batch.targets is not None
-        return Sums(losses.classification(self.outputs(model, batch), batch.targets, self.multi_label), len(batch))
+        return Sums(self.error(self.outputs(model, batch), batch.targets), len(batch))
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Loss, accuracy, F1 and Matthews' coefficient, or mean average precision, on the validation part."""
-        if self.val is None:
-            return {}
-        predictions = predict(self.model, self.val, self.normalise, self.context.device)
-        return {f"val_{name}": value for name, value in headline(predictions).items()}
-
-
-class RegressTask(_FinetuneTask):
-    """A model that gives a number for each sample; learned standardised, validated as they are."""
-
-    monitor = "val_pearson"
-
-    def __init__(self, *arguments: Any, scale: tuple[float, float]) -> None:
-        """As of `_FinetuneTask`; `scale`: mean and deviation of the numbers."""
-        super().__init__(*arguments)
-        self.scale = scale
-
-    def loss(self, model: nn.Module, batch: Batch) -> Sums:
-        """The squared error, summed over samples."""
-        assert batch.targets is not None
-        return Sums(losses.squared_error(self.outputs(model, batch), batch.targets), len(batch))
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Mean squared error and correlations on the validation part."""
-        if self.val is None:
-            return {}
-        numbers = predict_numbers(self.model, self.val, self.normalise, self.context.device).rescaled(*self.scale)
-        return {f"val_{name}": value for name, value in correlations(numbers).items()}
+        """Scores on the validation part, if there is one."""
+        found = self.scores(self.model, self.val, self.normalise, self.context.device) if self.val else {}
+        return {f"val_{name}": value for name, value in found.items()}
 
 
 class CtcTask(_FinetuneTask):
@@ -158,7 +117,7 @@ class CtcTask(_FinetuneTask):
     monitor = "val_letter_accuracy"
 
     def __init__(self, *arguments: Any, letters: Letters) -> None:
-        """As of `_FinetuneTask`."""
+        """As of `ReadingTask`."""
         super().__init__(*arguments)
         self.letters = letters
         self._impossible = torch.zeros(())
@@ -173,8 +132,7 @@ class CtcTask(_FinetuneTask):
 
     def figures(self, step: int) -> dict[str, float]:
         """Samples of the last micro-batch with more letters than tokens; counts bad samples."""
-        super().figures(step)
-        return {"impossible": float(self._impossible)}
+        return super().figures(step) | {"impossible": float(self._impossible)}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Loss and error rates (greedy) on the validation part; writes some transcripts."""
@@ -189,18 +147,12 @@ class CtcTask(_FinetuneTask):
         order = np.arange(len(self.val.records))
         found = recognise_all(self.model, self.letters, self.val, order, self.normalise, device, note)
         rows = rows_of(found, self.val.records)
-        kept = spread(rows, _WRITTEN)
+        kept = [rows[place] for place in spread(len(rows), _WRITTEN)]
         for row in kept[:_LOGGED]:
             self.context.log(f'update {step}  "{row["reference"]}" heard as "{row["hypothesis"]}"')
         write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
-        scores = found.scores()
-        cer, wer = scores["cer"], scores["wer"]
+        wer, cer = (rate.rate for rate in found.rates())
         return {"val_loss": sum(sums) / len(rows), "val_cer": cer, "val_wer": wer, self.monitor: 1 - cer}
-
-
-def spread(rows: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """At most so many of the rows, evenly spread."""
-    return [rows[place] for place in np.unique(np.linspace(0, len(rows) - 1, limit).astype(int)).tolist()]
 
 
 def write_transcripts(run: RunFolder, rows: list[dict[str, Any]]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -18,8 +17,8 @@ from data2vec2.evaluation.features import effective_rank, encode, labelled, mean
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2, Pretrained
-from data2vec2.tasks import Reading, RunContext
-from data2vec2.training.loop import Sums, Task
+from data2vec2.tasks import Normalise, ReadingTask, RunContext
+from data2vec2.training.loop import Sums
 from data2vec2.training.optim import Ema
 
 MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
@@ -39,7 +38,7 @@ class Masks:
         return replace(batch, keep_ids_NK=torch.from_numpy(keep_ids))
 
 
-class PretrainTask(Task):
+class PretrainTask(ReadingTask):
     """Student, teacher and decoder on samples of any modality."""
 
     model: Data2Vec2
@@ -51,22 +50,15 @@ class PretrainTask(Task):
         config: RunConfig,
         train: Reader,
         val: Reader | None,
-        normalise: Callable[[Tensor], Tensor],
+        normalise: Normalise,
         context: RunContext,
     ) -> None:
-        """`val` (never trained on) is for the kNN score, which needs labels in both parts."""
-        self.model, self.train, self.val, self.normalise, self.context = model, train, val, normalise, context
-        self.unit = context.unit
-        ema = config.ema
-        self.ema = Ema(model.teacher, model.student, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates)
+        """`val` is for the kNN score, which needs labels in both parts."""
         order, world = train.order(config.train.batch_size), context.world
         batches = Batches(train, order, [Masks(config.model.masks, train)], world.rank, world.size)
-        self._reading = Reading(batches, context)
+        super().__init__(model, batches, val, normalise, context)
+        self.train, self.ema = train, Ema(model.teacher, model.student, **asdict(config.ema))
         self._last: dict[str, Tensor] = {}
-
-    def batches(self, start: int, stop: int) -> Iterator[Batch]:
-        """Batches of the given steps; notes what could not be read."""
-        return self._reading.batches(start, stop)
 
     def loss(self, model: nn.Module, batch: Batch) -> Sums:
         """The objective, summed over student rows."""
@@ -83,7 +75,7 @@ class PretrainTask(Task):
 
     def figures(self, step: int) -> dict[str, float]:
         """Parts of the loss, spread and effective rank, from the last micro-batch; also counts bad samples."""
-        self._reading.count(step)
+        super().figures(step)
         if self.context.world.rank:
             return {}
         last = self._last
@@ -97,10 +89,7 @@ class PretrainTask(Task):
         }
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """KNN accuracy, with its standard error, of the student's mean-pooled features on the validation part.
-
-        Nothing without labels.
-        """
+        """KNN accuracy and its standard error on the validation part, by mean-pooled features; none without labels."""
         if self.val is None:
             return {}
         train = labelled(self.train.records.labels, MONITOR_TRAIN)

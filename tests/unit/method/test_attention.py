@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from data2vec2.config.model import EncoderConfig
 from data2vec2.method.block import Attention, AttentionBias, Block
 
 N, L, D, H = 3, 6, 8, 2
+SHAPE = EncoderConfig(embed_dim=D, num_heads=H)
 
 
 @pytest.fixture
@@ -79,7 +83,7 @@ def test_dropout_of_attention_only_works_in_training(x: torch.Tensor) -> None:
 
 def test_a_block_is_post_norm_and_shows_its_ffn(x: torch.Tensor) -> None:
     torch.manual_seed(1)
-    block = Block(D, H).eval()
+    block = Block(SHAPE).eval()
     middle = block.norm1(x + block.attn(x))
     ffn = torch.nn.functional.gelu(middle @ block.mlp.fc1.weight.T + block.mlp.fc1.bias)
     ffn = ffn @ block.mlp.fc2.weight.T + block.mlp.fc2.bias
@@ -90,7 +94,7 @@ def test_a_block_is_post_norm_and_shows_its_ffn(x: torch.Tensor) -> None:
 
 def test_the_target_is_taken_before_dropout(x: torch.Tensor) -> None:
     torch.manual_seed(1)
-    block = Block(D, H, dropout=0.5).train()
+    block = Block(replace(SHAPE, dropout=0.5)).train()
     block.attn.eval()
     first, second = block(x), block(x)
     assert torch.equal(first.ffn_NLD, second.ffn_NLD)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from data2vec2.config.model import EncoderConfig
 from data2vec2.method.block import Block, DropPath
 
 
@@ -25,7 +26,7 @@ def test_nothing_is_left_out_in_eval_mode_or_at_rate_zero() -> None:
 
 
 def test_a_block_without_both_branches_is_its_norms() -> None:
-    block = Block(8, 2).train()
+    block = Block(EncoderConfig(embed_dim=8, num_heads=2)).train()
     block.drop_path.rate = 0.5
     x_NLD = torch.randn(400, 3, 8)
     out = block(x_NLD)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from data2vec2.config.model import DecoderConfig
 from data2vec2.method.decoder import Decoder
 from data2vec2.method.masking import complement, take
 from data2vec2.modalities.image.model import sincos_2d
@@ -17,7 +19,7 @@ KEEP = torch.tensor([[0, 3, 5, 11], [1, 2, 7, 8]])
 def decoder(num_axes: int = 2, **options: object) -> Decoder:
     torch.manual_seed(0)
     sizes = {"dim": 8, "depth": 2, "kernel": 3, "groups": 2, **options}
-    return Decoder(8, num_axes, **sizes)  # type: ignore[arg-type]
+    return Decoder(DecoderConfig(**sizes), 8, num_axes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("noise_std", [0.0, 0.01, 3.0])
@@ -65,7 +67,7 @@ def test_residual_only_where_channels_agree() -> None:
     assert torch.equal(
         model(x, (3, 4)), model.get_submodule("proj")(x)
     )  # GELU(LayerNorm(0)) is 0: only the residual is left
-    model.residual = False
+    model.config = replace(model.config, residual=False)
     assert torch.equal(model(x, (3, 4)), project(torch.zeros_like(x)))
     assert decoder(dim=16)(x, (3, 4)).shape == (2, 12, 8)
 

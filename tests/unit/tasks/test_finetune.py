@@ -21,13 +21,15 @@ from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.model import ImageModality
 from data2vec2.modalities.image.reader import ImageReader, Normalise
+from data2vec2.modalities.jobs import FinetuneData, Job, RegressJob
 from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.text.reader import SentenceReader, Texts
 from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
+from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext
-from data2vec2.tasks.finetune import ClassifyTask, ClassTargets, NumberTargets, RegressTask
+from data2vec2.tasks.finetune import ClassTargets, NumberTargets
 from data2vec2.training.loop import _Trainer
 from data2vec2.training.parallel import ALONE
 from data2vec2.training.run import RunFolder
@@ -88,13 +90,11 @@ def trainer_of(kind: str, tokenizer: Path, folder: Path, parts: int = 1) -> _Tra
     train = replace(config.train, batch_size=size, micro_batch=size // parts, processes=1, updates=4)
     config = replace(config, optim=replace(config.optim, clip_norm=None, warmup_updates=1), train=train)
     context = RunContext(run=RunFolder(folder), device=CPU, skipped=Skipped(100, 0.0))
-    if kind == "numbers of texts":
-        targets = NumberTargets(reader.records)
-        batches = Batches(reader, reader.order(size), [targets])
-        task = RegressTask(model, batches, reader, normalise, context, scale=targets.scale)
-    else:
-        batches = Batches(reader, reader.order(size), [ClassTargets(reader.records, 0.1)])
-        task = ClassifyTask(model, batches, reader, normalise, context, multi_label="tagged" in kind)
+    numbers = kind == "numbers of texts"
+    targets = NumberTargets(reader.records) if numbers else ClassTargets(reader.records, 0.1)
+    common = (model, Batches(reader, reader.order(size), [targets]), reader, normalise, context)
+    job = (RegressJob if numbers else Job)(tools_of("image" if "pictures" in kind else "text"))
+    task = job.learning(FinetuneData(train=reader, val=reader, test=None, description="", outputs=1), common)
     return _Trainer(task, config, RunFolder(folder), print, CPU, "fingerprint", ALONE)
 
 

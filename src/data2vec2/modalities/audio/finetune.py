@@ -22,6 +22,7 @@ from data2vec2.data.reader import Bad, Skipped
 from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
+from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
 from data2vec2.method.block import Block
 from data2vec2.method.encoder import Encoder
@@ -33,7 +34,7 @@ from data2vec2.modalities.audio.reader import AudioReader, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, score, trainable, with_transcript
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored
-from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets, spread
+from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets
 from data2vec2.training.loop import Task
 
 KEPT = 100
@@ -123,9 +124,7 @@ class AudioClassifyJob(_AudioJob):
         model.skips_parts = task.model.freeze_updates > 0
         return model
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
+    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Classes, and masks."""
         return [ClassTargets(data.train.records), self.spans(config, info)]
 
@@ -192,9 +191,7 @@ class CtcJob(_AudioJob):
         one = torch.ones(1, 1, dtype=torch.int64, device=logits_BTV.device)
         return losses.ctc(logits_BTV, num_tokens_B, one, one[0]).loss
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
+    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Letters, and masks."""
         return [LetterTargets(data.more.letters, data.train.records.texts or ()), self.spans(config, info)]
 
@@ -218,7 +215,8 @@ class CtcJob(_AudioJob):
             f"({scores['samples']:,} recordings)"
         )
         scores |= {"minutes": round(minutes, 3), "skipped": unread}
-        return Scored(scores=scores, sentence=sentence, transcripts=spread(rows_of(heard, records), KEPT))
+        rows = rows_of(heard, records)
+        return Scored(scores=scores, sentence=sentence, transcripts=[rows[i] for i in spread(len(rows), KEPT)])
 
 
 @dataclass(frozen=True)

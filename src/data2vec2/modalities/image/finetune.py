@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
@@ -217,9 +217,7 @@ class ImageClassifyJob(Job):
         """Mean of the patches."""
         return Classifier(encoder, data.outputs, _task(config).model.drop_path)
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
+    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Classes, smoothed, and augmentation."""
         augment, modality = _task(config).augment, info.model.modality
         assert isinstance(modality, ImageConfig)

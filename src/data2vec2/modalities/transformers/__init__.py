@@ -7,8 +7,8 @@ module that its `Spec.transformers` names, a modality adds what is its own to wh
     class Data2Vec2ImageModel(Data2Vec2Model): ...  # a `forward` that names its inputs
     register(Data2Vec2ImageConfig, {AutoModel: Data2Vec2ImageModel})
 
-A modality that names no module gets such classes all the same, for `input_values` and `attention_mask`. Importing this
-package tells Transformers' Auto classes about every modality that is installed; `import data2vec2` sees to that.
+Without such a module it gets classes for `input_values` and `attention_mask`. Importing this package tells the Auto
+classes about every modality that is installed; `import data2vec2` sees to that.
 """
 
 from __future__ import annotations
@@ -23,30 +23,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoMod
 from data2vec2.modalities import specs
 from data2vec2.modalities.fields import class_name
 from data2vec2.modalities.spec import Spec
-from data2vec2.modalities.transformers.models import (
-    Data2Vec2Config,
-    Data2Vec2ForClassification,
-    Data2Vec2Model,
-    Data2Vec2PreTrainedModel,
-    sparing_loaded,
-)
-from data2vec2.modalities.transformers.pretraining import (
-    Data2Vec2ForPreTraining,
-    Data2Vec2PreTrainingOutput,
-    TeacherUpdate,
-)
-
-__all__ = [
-    "Data2Vec2Config",
-    "Data2Vec2ForClassification",
-    "Data2Vec2ForPreTraining",
-    "Data2Vec2Model",
-    "Data2Vec2PreTrainedModel",
-    "Data2Vec2PreTrainingOutput",
-    "TeacherUpdate",
-    "register",
-    "sparing_loaded",
-]
+from data2vec2.modalities.transformers import models as base
+from data2vec2.modalities.transformers.models import Data2Vec2Config, Data2Vec2PreTrainedModel
+from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
+from data2vec2.modalities.transformers.pretraining import TeacherUpdate as TeacherUpdate
 
 
 def register(config: type[Data2Vec2Config], models: Mapping[Any, type[Data2Vec2PreTrainedModel]]) -> None:
@@ -60,12 +40,12 @@ def register(config: type[Data2Vec2Config], models: Mapping[Any, type[Data2Vec2P
 def derive(spec: Spec) -> None:
     """Make and register a modality's configuration, model, classifier and pre-training, which this package then has."""
     config = type(class_name(spec.name, "Config"), (Data2Vec2Config,), {}, modality=spec.config)
-    bases: dict[Any, tuple[type[Data2Vec2PreTrainedModel], str]] = {
-        AutoModel: (Data2Vec2Model, "Model"),
-        AutoModelForPreTraining: (Data2Vec2ForPreTraining, "ForPreTraining"),
-        AutoModelForSequenceClassification: (Data2Vec2ForClassification, "ForSequenceClassification"),
-    }
-    models = {auto: type(class_name(spec.name, ending), (base,), {}) for auto, (base, ending) in bases.items()}
+    bases = (
+        (AutoModel, base.Data2Vec2Model, "Model"),
+        (AutoModelForPreTraining, Data2Vec2ForPreTraining, "ForPreTraining"),
+        (AutoModelForSequenceClassification, base.Data2Vec2ForClassification, "ForSequenceClassification"),
+    )
+    models = {auto: type(class_name(spec.name, ending), (parent,), {}) for auto, parent, ending in bases}
     register(config, models)
     globals().update({made.__name__: made for made in (config, *models.values())})
 

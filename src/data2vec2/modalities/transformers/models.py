@@ -1,6 +1,4 @@
-"""Transformers' configuration of a model, and the encoder alone and with a classifier.
-
-What is computed is what `data2vec2.method` computes; only names in the file are Transformers'.
+"""Transformers' configuration of a model, and the encoder alone and with a classifier, as `data2vec2.method` computes.
 
 Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width, `H` heads, `C` classes.
 """
@@ -8,8 +6,7 @@ Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width, `H` head
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
@@ -20,57 +17,23 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput, SequenceClassifierOutput
 from transformers.utils.generic import ModelOutput
 
-from data2vec2.config.model import (
-    ArchitectureConfig,
-    DecoderConfig,
-    LossConfig,
-    MaskConfig,
-    ModalityConfig,
-    ModelConfig,
-    TargetConfig,
-)
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig, ModalityConfig, ModelConfig
 from data2vec2.config.run import EmaConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method import losses
 from data2vec2.method.block import eager_attention
-from data2vec2.method.encoder import Encoded, Encoder, Modality, initialise
+from data2vec2.method.encoder import Encoded, Modality, initialise
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, pool
-from data2vec2.modalities.fields import (
-    MULTI_LABEL,
-    PREFIX,
-    REGRESSION,
-    SINGLE_LABEL,
-    build_encoder,
-    field_names,
-    from_fields,
-    to_fields,
-)
+from data2vec2.modalities import fields
+from data2vec2.modalities.fields import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
-PARTS = {"masks": MaskConfig, "decoder": DecoderConfig, "targets": TargetConfig, "loss": LossConfig}
-"""Sections of a model's configuration that only pre-training needs."""
+PARTS: dict[str, Any] = {part.name: part.default_factory for part in dataclasses.fields(ModelConfig)[2:]}
+"""Sections of a model's configuration that only pre-training needs: those after modality and encoder."""
 
 
 class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Fields of the encoder, the same for every modality, and of what stands on it."""
 
-    hidden_size: int = 768
-    """Width of a token."""
-    num_attention_heads: int = 12
-    """Attention heads of a block."""
-    num_prenet_layers: int = 2
-    """Blocks before the trunk."""
-    num_hidden_layers: int = 10
-    """Blocks of the trunk; a model has `num_prenet_layers` more."""
-    mlp_ratio: float = 4.0
-    """Hidden width of a block's MLP, in multiples of `hidden_size`."""
-    layer_norm_eps: float = 1e-6
-    """Epsilon of every LayerNorm."""
-    hidden_dropout_prob: float = 0.0
-    """Dropout before the first block, after the attention projection and after the MLP."""
-    attention_probs_dropout_prob: float = 0.0
-    """Dropout of the attention weights."""
-    layerdrop: float = 0.0
-    """Share of training passes in which a block is left out."""
     hidden_act: str = "gelu"
     """The MLP's activation; only "gelu" (the exact one) exists."""
     pooling: str = "mean"
@@ -79,10 +42,12 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """Of `...ForPreTraining`: `masks`, `decoder`, `targets`, `loss` and `ema` of a run's configuration, and `seed`."""
 
     def __init_subclass__(cls, *, modality: type[ModalityConfig] | None = None, **kwargs: Any) -> None:
-        """Give a modality's configuration its `model_type`, and the fields and defaults of `modality`."""
+        """Give a modality's configuration its `model_type`, its own fields and the encoder's, and their defaults."""
         if modality is not None:
             own = {field.name: field.default for field in dataclasses.fields(modality)}
-            cls.model_type = f"{PREFIX}{own.pop('kind')}"
+            cls.model_type = f"{fields.PREFIX}{own.pop('kind')}"
+            encoder = EncoderConfig()
+            own |= {theirs: getattr(encoder, ours) for theirs, ours in fields.ENCODER_FIELDS.items()}
             cls.__annotations__ = dict.fromkeys(own, Any) | cls.__annotations__
             for name, default in own.items():
                 setattr(cls, name, None if default is dataclasses.MISSING else default)
@@ -91,16 +56,16 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     @classmethod
     def from_model_config(cls, config: ArchitectureConfig) -> Self:
         """From a run's configuration, of which modality and encoder count; `ValueError` for another modality."""
-        fields = to_fields(config)
-        if (model_type := fields.pop("model_type")) != cls.model_type:
+        values = fields.to_fields(config)
+        if (model_type := values.pop("model_type")) != cls.model_type:
             raise ValueError(f"a configuration of type {model_type} for {cls.__name__}")
-        return cls(**fields)
+        return cls(**values)
 
     @classmethod
     def from_run_config(cls, config: RunConfig) -> Self:
-        """From a recipe or a run's configuration, with all that pre-training needs; `ValueError` for another modality.
+        """From a recipe or a run's configuration (with what a recipe leaves to the data), and all of pre-training.
 
-        What a recipe leaves to the data has to be set.
+        `ValueError` for another modality.
         """
         made = cls.from_model_config(config.model)
         parts = {name: to_dict(getattr(config.model, name)) for name in PARTS}
@@ -109,20 +74,17 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
 
     def to_model_config(self) -> ArchitectureConfig:
         """Undo both: a `ModelConfig` where there is `pretraining`; `ValueError` for a value that can't be."""
-        fields = {name: getattr(self, name) for name in field_names(self.model_type)}
-        model = from_fields({"model_type": self.model_type, **fields})
+        values = {name: getattr(self, name) for name in fields.field_names(self.model_type)}
+        model = fields.from_fields({"model_type": self.model_type, **values})
         if self.pretraining is None:
             return model
-        parts: dict[str, Any] = {name: from_dict(cls, self.pretraining.get(name, {})) for name, cls in PARTS.items()}
+        parts = {name: from_dict(kind, self.pretraining.get(name, {})) for name, kind in PARTS.items()}
         return ModelConfig(modality=model.modality, encoder=model.encoder, **parts)
 
     @property
     def ema(self) -> EmaConfig:
         """The teacher's average."""
         return from_dict(EmaConfig, (self.pretraining or {}).get("ema", {}))
-
-
-States = tuple[Tensor, ...] | None
 
 
 class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call]
@@ -142,8 +104,7 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _build(self, config: ArchitectureConfig) -> None:
-        """Make the parts."""
-        self.encoder = build_encoder(config)
+        self.encoder = fields.build_encoder(config)
 
     def get_input_embeddings(self) -> nn.Module:
         """Return what turns inputs into tokens."""
@@ -160,33 +121,37 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
             sparing_loaded(module, initialise)
 
     def _observe(
-        self,
-        inputs: Tensor,
-        attention_mask: Tensor | None = None,
-        output_hidden_states: bool | None = None,
-        output_attentions: bool | None = None,
-    ) -> tuple[Encoded, dict[str, States]]:
-        """What the encoder computes, and what was asked to be seen of it, as outputs call it.
+        self, inputs: Tensor, attention_mask: Tensor | None, hidden: bool | None, attention: bool | None
+    ) -> tuple[Encoded, dict[str, tuple[Tensor, ...] | None]]:
+        """What the encoder computes, and what was asked to be seen of it (none: as configured), as outputs call it.
 
-        `attention_mask` is 1 at what is real. What is not said is as the configuration has it. `hidden_states` are the
-        first block's input and every block's output, `NLD` each, `attentions` every block's weights, `NHLL` each.
-        `ValueError` for attention weights in training with gradient checkpointing, which would compute them twice.
+        `attention_mask` is 1 at what is real. `hidden_states` are the first block's input and every block's output,
+        `NLD` each, `attentions` every block's weights, `NHLL` each. `ValueError` for weights in training with gradient
+        checkpointing, which would compute them twice.
         """
-        hidden = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        attention = self.config.output_attentions if output_attentions is None else output_attentions
+        hidden = self.config.output_hidden_states if hidden is None else hidden
+        attention = self.config.output_attentions if attention is None else attention
         if attention and self.training and self.encoder.gradient_checkpointing:
             raise ValueError("output_attentions can't be had in training with gradient checkpointing; turn one off")
+        blocks, states, weights = self.encoder.blocks, list[Tensor](), list[Tensor]()
         eager = self.config._attn_implementation == "eager"
-        for block in self.encoder.blocks:
-            block.attn.attend = eager_attention if eager else F.scaled_dot_product_attention  # type: ignore[union-attr]
-        inputs = inputs.to(self.dtype) if inputs.is_floating_point() else inputs
+        attend = eager_attention if eager else F.scaled_dot_product_attention
+        for block in blocks:
+            block.attn.attend = partial(eager_attention, seen=weights) if attention else attend  # type: ignore[union-attr]
+        hooks = [block.register_forward_hook(lambda *of: states.append(of[2].x_NLD)) for block in blocks if hidden]
+        if hidden:
+            hooks.append(blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0])))
         lengths_B = None if attention_mask is None else attention_mask.sum(1)
-        with _watched(self.encoder, bool(hidden), bool(attention)) as (states, weights):
-            encoded = self.encoder(inputs, lengths_B=lengths_B)
+        try:
+            encoded = self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs, lengths_B=lengths_B)
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for block in blocks:
+                block.attn.attend = attend  # type: ignore[union-attr]
         return encoded, {"hidden_states": tuple(states) or None, "attentions": tuple(weights) or None}
 
     def _given(self, output: ModelOutput, return_dict: bool | None) -> Any:
-        """The output as an object or a tuple."""
         as_object = self.config.return_dict if return_dict is None else return_dict
         return output if as_object else output.to_tuple()
 
@@ -205,10 +170,9 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
         """Encode samples `(N, length, ...)`, normalised as in training.
 
         `attention_mask` (`(N, length)`, 1 at what is real, which comes first) says what only fills a batch up; it
-        changes no sample's features. `last_hidden_state` (`NLD`) is the last block's output; what stands at padded
-        places means nothing. `pooler_output` (`ND`) is the mean over the real ones. `hidden_states`, if asked for, are
-        the first block's input and every block's output; `attentions` every block's weights `NHLL`, computed by a path
-        that is slower and needs more memory.
+        changes no sample's features. `last_hidden_state` (`NLD`) is the last block's output, without meaning at padded
+        places, `pooler_output` (`ND`) its mean over the real ones. `hidden_states`, if asked for, are the first block's
+        input and every block's output, `attentions` every block's weights `NHLL`, which takes more time and memory.
         """
         encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions)
         output = BaseModelOutputWithPooling(last_hidden_state=encoded.x_NLD, pooler_output=encoded.pooled(), **seen)
@@ -222,11 +186,10 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
 
     def _build(self, config: ArchitectureConfig) -> None:
         super()._build(config)
-        pooling = next((name for name in POOLINGS if name == self.config.pooling), None)
-        if pooling is None:
+        if self.config.pooling not in POOLINGS:
             raise ValueError(f"pooling is {self.config.pooling!r}; it must be one of {', '.join(POOLINGS)}")
-        self.pooling: Pooling = pooling
-        parts = Classifier(self.encoder, int(self.config.num_labels or 0), pooling=pooling)
+        self.pooling: Pooling = self.config.pooling
+        parts = Classifier(self.encoder, int(self.config.num_labels or 0), pooling=self.pooling)
         self.norm, self.dense, self.classifier = parts.norm, parts.dense, parts.head
 
     def forward(
@@ -265,32 +228,9 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
 
 @torch.no_grad()
 def sparing_loaded(module: nn.Module, initialiser: Callable[[nn.Module], object]) -> None:
-    """Initialise `module` but for what a checkpoint gave it.
-
-    Transformers marks the tensors that were loaded, and they are put back here, because an initialiser may well reach
-    them through a view, which lacks the mark.
-    """
+    """Initialise `module`, then put back what a checkpoint gave it, which Transformers marks (views have no mark)."""
     marked = [p for p in module.parameters() if getattr(p, "_is_hf_initialized", False)]
     loaded = [parameter.clone() for parameter in marked]
     initialiser(module)
     for parameter, value in zip(marked, loaded, strict=True):
         parameter.copy_(value)
-
-
-@contextmanager
-def _watched(encoder: Encoder, hidden: bool, attention: bool) -> Iterator[tuple[list[Tensor], list[Tensor]]]:
-    """Yield two lists that the next `forward` fills with hidden states and attention weights, as far as wanted."""
-    states: list[Tensor] = []
-    weights: list[Tensor] = []
-    with ExitStack() as undo:  # whatever happens
-        if hidden:
-            first = encoder.blocks[0].register_forward_pre_hook(lambda _, inputs: states.append(inputs[0]))
-            undo.callback(first.remove)
-        for block in encoder.blocks:
-            if hidden:
-                hook = block.register_forward_hook(lambda _, inputs, output: states.append(output.x_NLD))
-                undo.callback(hook.remove)
-            if attention:
-                undo.callback(setattr, block.attn, "attend", block.attn.attend)  # type: ignore[union-attr]
-                block.attn.attend = partial(eager_attention, seen=weights)  # type: ignore[union-attr]
-        yield states, weights

@@ -8,7 +8,7 @@ Shapes: `B` samples, `N` student rows, `K` kept tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -20,8 +20,6 @@ from transformers.utils.generic import ModelOutput
 
 from data2vec2.config.model import ArchitectureConfig, ModelConfig
 from data2vec2.errors import UserError
-from data2vec2.method.decoder import Decoder
-from data2vec2.method.encoder import initialise
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities.tools import tools_of
@@ -72,12 +70,12 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         if module is not self:
             super()._init_weights(module)
             return
-        sparing_loaded(self.decoder, _reset_decoder)
+        sparing_loaded(self.decoder, lambda _: self.decoder.reset_parameters())
         student = dict(self.encoder.named_parameters())
-        teacher = {parameter: student[name] for name, parameter in self.teacher.named_parameters()}
-        for tensor, value in (*teacher.items(), *((counter, 0) for counter in (self.passes, self.teacher_updates))):
+        own = [(parameter, student[name]) for name, parameter in self.teacher.named_parameters()]
+        for tensor, value in (*own, (self.passes, torch.tensor(0)), (self.teacher_updates, torch.tensor(0))):
             if not getattr(tensor, "_is_hf_initialized", False):
-                tensor.copy_(torch.as_tensor(value))
+                tensor.copy_(value)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of student and decoder; the teacher always stays in eval mode and without gradients."""
@@ -87,15 +85,9 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
 
     @torch.no_grad()
     def update_teacher(self) -> None:
-        """Move the teacher towards the student, once after each step of the optimiser.
-
-        `ValueError` for weights that are not float32.
-        """
-        ema = self.config.ema
+        """Move the teacher to the student, once after each step of the optimiser; `ValueError` if it is not float32."""
         self.teacher_updates += 1
-        average = Ema(
-            self.teacher, self.encoder, start=ema.start, end=ema.end, anneal_updates=ema.anneal_updates
-        )  # anew, because the model may have moved
+        average = Ema(self.teacher, self.encoder, **asdict(self.config.ema))  # anew, because the model may have moved
         average.update(int(self.teacher_updates))
         self._seen, self._unanswered = self._sample_of_student(), 0
 
@@ -118,13 +110,10 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
             self.passes += 1
         inputs = input_values.to(self.dtype) if input_values.is_floating_point() else input_values
         found = self._whole[0](inputs, self._keep_ids(inputs))
-        output = Data2Vec2PreTrainingOutput(
-            loss=found.loss / found.num_rows, regression_loss=found.regression, cls_loss=found.cls
-        )
+        output = Data2Vec2PreTrainingOutput(found.loss / found.num_rows, found.regression, found.cls)
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
     def _grid(self, inputs: Tensor) -> tuple[int, ...]:
-        """Arrangement of the inputs' tokens."""
         return (self._whole[0].config.modality.num_tokens(inputs.shape[1]),)
 
     def _keep_ids(self, inputs: Tensor) -> Tensor:
@@ -137,10 +126,7 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         return torch.from_numpy(keep_ids).to(inputs.device)
 
     def _check_teacher(self) -> None:
-        """Refuse to go on if the student was changed, and changed again, and its teacher was not.
-
-        Passes that follow each other without a step, as gradients are accumulated, change nothing.
-        """
+        """Refuse to go on if the student was changed twice (not only accumulated gradients) and its teacher was not."""
         now = self._sample_of_student()
         self._unanswered += self._seen is not None and not torch.equal(self._seen.to(now.device), now)
         self._seen = now
@@ -155,16 +141,6 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         return self.encoder.blocks[-1].norm2.bias.detach().clone()  # type: ignore[union-attr, operator]
 
 
-def _reset_decoder(decoder: nn.Module) -> None:
-    """As `data2vec2.method.pretraining.Data2Vec2` has it."""
-    assert isinstance(decoder, Decoder)
-    for part in decoder.modules():
-        if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Linear):
-            part.reset_parameters()
-    if isinstance(decoder.proj, nn.Sequential):
-        initialise(decoder.proj)
-
-
 class TeacherUpdate(TrainerCallback):
     """Has the teacher follow the student after each step of the `Trainer`'s optimiser."""
 
@@ -172,7 +148,5 @@ class TeacherUpdate(TrainerCallback):
         """Update the teacher; `UserError` for a model that has none."""
         model = kwargs["model"]
         if not isinstance(model, Data2Vec2ForPreTraining):
-            raise UserError(
-                f"TeacherUpdate is for models of data2vec2 ForPreTraining, not for a {type(model).__name__}"
-            )
+            raise UserError(f"TeacherUpdate is for models of data2vec2 ForPreTraining, not for {type(model).__name__}")
         model.update_teacher()
