@@ -28,7 +28,7 @@ from data2vec2.modalities.data import Columns, Labels, Largest, Log, ModelInfo
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
 from data2vec2.modalities.text import SPEC
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig
-from data2vec2.modalities.text.corpus import TextReader, made_tokenizer, open_text, shown_progress
+from data2vec2.modalities.text.corpus import TextReader, made_tokenizer, open_text
 from data2vec2.modalities.text.finetune import TextClassifyJob, TextRegressJob
 from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.text.reader import SentenceReader, Texts, open_sentences
@@ -146,8 +146,7 @@ class TextTools(Tools):
                 f"the model has room for {model.vocab_size:,}, with {(model.bos_id, model.pad_id, model.eos_id)} "
                 "(--model.modality.vocab-size, .bos-id, .pad-id, .eos-id)"
             )
-        with shown_progress(f"tokenising {path}") as progress:
-            return open_text(path, tokenizer, model, data, progress)
+        return open_text(path, tokenizer, model, data)
 
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """Texts of tables."""

@@ -36,7 +36,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 
 def opened(path: Path, tokenizer: TextTokenizer, **data: object) -> Parts:
-    return open_text(path, tokenizer, MODEL, TextDataConfig(**data), lambda *_: None)  # type: ignore[arg-type]
+    return open_text(path, tokenizer, MODEL, TextDataConfig(**data))  # type: ignore[arg-type]
 
 
 def corpus_of(path: Path, tokenizer: TextTokenizer) -> Corpus:
@@ -184,7 +184,7 @@ def test_an_interrupted_build_leaves_nothing(
 ) -> None:
     (tmp_path / "a.txt").write_text(TEXT, "utf-8")
 
-    def stop(done: int, total: int) -> None:
+    def stop(size: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -233,7 +233,7 @@ def test_parts_and_mistakes(tmp_path: Path, tokenizer: TextTokenizer) -> None:
         "val": ["valid-00.txt"],
     }
     parts = opened(tmp_path, tokenizer)
-    assert parts.val is not None and parts.train.source.path != parts.val.source.path  # type: ignore[attr-defined]
+    assert parts.val is not None and parts.train.source.corpus.path != parts.val.source.corpus.path  # type: ignore[attr-defined]
     assert "tokens in" in parts.description
 
 
