@@ -27,27 +27,20 @@ class TextSource:
     """One file, or one split of a data set, that holds text."""
 
     name: str
-    path: Path | None
-    """None: rows."""
-    rows: Any = None
-    """A `datasets.Dataset`."""
-
-    @property
-    def content(self) -> Any:
-        """What a reader of tables opens."""
-        return self.path or self.rows
+    content: Any
+    """A path, or a `datasets.Dataset`."""
 
     @property
     def size(self) -> int:
         """Bytes, or rows."""
-        return self.path.stat().st_size if self.path else len(self.rows)
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
 
     @property
     def identity(self) -> str:
         """Changes when the content may have changed."""
-        if self.path is None:
-            return f"{self.name}\0{self.rows._fingerprint}"
-        return f"{self.path.resolve()}\0{self.size}\0{self.path.stat().st_mtime_ns}"
+        if not isinstance(self.content, Path):
+            return f"{self.name}\0{self.content._fingerprint}"
+        return f"{self.content.resolve()}\0{self.size}\0{self.content.stat().st_mtime_ns}"
 
 
 def find_sources(data: str | Path, extensions: Sequence[str], what: str) -> list[TextSource]:
@@ -56,7 +49,7 @@ def find_sources(data: str | Path, extensions: Sequence[str], what: str) -> list
     Raises `UserError` for a path that does not exist and for one without `what`.
     """
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
-        return [TextSource(name, None, split) for name, split in hub.load_splits(text).items()]
+        return [TextSource(name, split) for name, split in hub.load_splits(text).items()]
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -77,7 +70,7 @@ def find_text(data: str | Path) -> dict[str, list[TextSource]]:
     for a path that does not exist and for one without text.
     """
     sources = {source.name: source for source in find_sources(data, EXTENSIONS, "text")}
-    if any(source.path is None for source in sources.values()):
+    if not all(isinstance(source.content, Path) for source in sources.values()):
         parts = by_part(list(sources), str(data))
     else:
         parts = {part: [name for name in sources if _part(name) == part] for part in ("train", "val", "test")}
@@ -94,12 +87,12 @@ def pieces_of(
     A unit is a line, a document (which an empty line ends, in tables a row), or a whole file (in tables a row).
     Raises `UserError` for a file that can't be read or has no such column.
     """
-    before, reading = counts["characters"], Reading(str(source.path or source.name), counts, read=read)
-    if source.path and source.path.suffix.lower() == PLAIN:
-        plain = _plain(source.path, unit, reading)
-        pieces: Iterator[Piece] = ((mended(text, reading), ends) for text, ends in plain)
+    path = source.content if isinstance(source.content, Path) else None
+    before, reading = counts["characters"], Reading(str(path or source.name), counts, read=read)
+    if path and path.suffix.lower() == PLAIN:
+        pieces: Iterator[Piece] = ((mended(text, reading), ends) for text, ends in _plain(path, unit, reading))
     else:
-        pieces = _row_pieces(_values(source, column, reading), unit, counts)
+        pieces = _row_pieces(source, column, unit, reading)
     for text, ends in pieces:
         counts["characters"] += len(text)
         yield text, ends
@@ -138,8 +131,8 @@ def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
         yield rest, True
 
 
-def _values(source: TextSource, column: str, reading: Reading) -> Iterator[Any]:
-    """Values of a column; `UserError` that lists the columns if it is not there."""
+def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
+    """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
         if table.names is not None and column not in table.names:
             known = ", ".join(table.names) or "no columns"
@@ -147,21 +140,16 @@ def _values(source: TextSource, column: str, reading: Reading) -> Iterator[Any]:
                 f"{reading.where} has no column {column!r} but {known}; name the one with text, "
                 "--data.text-column, or move the file elsewhere if it is none to learn from"
             )
-        yield from (row.get(column) for row in table.rows)
-
-
-def _row_pieces(rows: Iterator[Any], unit: Unit, counts: Counter[str]) -> Iterator[Piece]:
-    """The text of rows; a row ends a unit."""
-    for text in rows:
-        if not isinstance(text, str) or not text.strip():
-            counts["rows without text left out"] += 1
-            continue
-        for line in text.splitlines() if unit == "line" else [text]:
-            *first, last = _cut(line)
-            for piece in first:
-                yield piece, False
-            if last.strip() or first:
-                yield last, True
+        for row in table.rows:
+            text = row.get(column)
+            if not isinstance(text, str) or not text.strip():
+                reading.odd("rows without text left out")
+                continue
+            for line in text.splitlines() if unit == "line" else [text]:
+                *first, last = _cut(line)
+                yield from ((piece, False) for piece in first)
+                if last.strip() or first:
+                    yield last, True
 
 
 def _cut(text: str) -> list[str]:
@@ -176,6 +164,5 @@ def _cut(text: str) -> list[str]:
 
 def identity_of(sources: list[TextSource]) -> str:
     """SHA-256 (hex) of what tells these sources from others."""
-    return hashlib.sha256(
-        "\n".join(source.identity for source in sources).encode("utf-8", "surrogateescape")
-    ).hexdigest()
+    text = "\n".join(source.identity for source in sources)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

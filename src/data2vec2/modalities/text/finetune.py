@@ -22,8 +22,8 @@ from data2vec2.modalities.text.config import TextConfig, TextTaskConfig
 from data2vec2.modalities.text.reader import NO_TEXT, SentenceReader
 
 
-class _TextJob(Job):
-    """What tasks on text share."""
+class TextClassifyJob(Job):
+    """Classes of texts."""
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """The model's tokenizer; its shape with the dropouts of fine-tuning."""
@@ -72,11 +72,7 @@ class _TextJob(Job):
         return Sized(lambda: self.error(model(ids, lengths)), float(tokens))
 
 
-class TextClassifyJob(_TextJob):
-    """Classes of texts."""
-
-
-class TextRegressJob(_TextJob, RegressJob):
+class TextRegressJob(TextClassifyJob, RegressJob):
     """A number for each text."""
 
 

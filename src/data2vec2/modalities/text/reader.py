@@ -22,13 +22,14 @@ from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
-from data2vec2.data.tables import PLAIN, TABLES, Table, listed, read_table
+from data2vec2.data.tables import TABLES, Table, listed, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.files import find_sources
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
 
-SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset((*TABLES, PLAIN)), ())
+SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset(), ())
+"""No file is a sample: each holds many."""
 PAIRS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
@@ -55,14 +56,8 @@ class Texts:
     rows: tuple[tuple[str, ...], ...]
 
     def read(self, index: int) -> bytes:
-        """The texts as UTF-8, one behind the other; raises `BadSample` if one is empty."""
-        return "\n".join(self.text(index)).encode("utf-8", "surrogatepass")
-
-    def text(self, index: int) -> tuple[str, ...]:
-        """The texts of a sample; raises `BadSample` if one is empty."""
-        if not all(text.strip() for text in self.rows[index]):
-            raise BadSample(NO_TEXT)
-        return self.rows[index]
+        """The texts as UTF-8, one behind the other."""
+        return "\n".join(self.rows[index]).encode("utf-8", "surrogatepass")
 
     def select(self, places: NDArray[np.int64]) -> Texts:
         """The samples at `places`."""
@@ -82,13 +77,11 @@ def open_sentences(
 ) -> Parts:
     """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
 
-    Files or splits called train, valid or test are the parts. `columns` name one column of texts or two, which the
-    model reads as a pair, and `label` that of labels; unless given, they are found by their usual names (`PAIRS`,
-    `SINGLE`, `labels.COLUMNS`). `labels` says what these are; none: they are not looked at. NUL characters are taken
-    from texts. A row without text stays, as a sample that can't be read.
+    Files or splits called train, valid or test are the parts. `columns` name one column of texts or a pair, `label`
+    that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`). `labels`
+    says what these are; none: they are not looked at. A row without text stays, as a sample that can't be read.
 
-    Raises `UserError` for a path that does not exist, that holds no table, whose tables lack a column, or labels that
-    can't be.
+    `UserError` for a path without tables, for a column that is not there, and for labels that can't be.
     """
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
@@ -125,19 +118,16 @@ def _part(
     tables: Sequence[Table], texts: tuple[str, ...], label: str | None, remarks: Counter[str], as_numbers: bool
 ) -> Split:
     """The samples of some tables."""
-    names: list[str] = []
-    labels: list[Any] = []
-    rows: list[tuple[str, ...]] = []
+    names, labels, rows = list[str](), list[Any](), list[tuple[str, ...]]()
     for table in tables:
         _columns(table, texts, label)
         remarks.update(table.remarks)
         names += [f"{table.name}[{place}]" for place in range(len(table))]
         labels += table.columns[label] if label else [None] * len(table)
         rows += zip(*(map(_text, table.columns[name]) for name in texts), strict=True)
-    remarks["rows without text"] += sum(not all(text.strip() for text in row) for row in rows)
-    if not as_numbers:
-        return Split(names, labels, Texts(tuple(rows)))
-    return Split(names, [None] * len(names), Texts(tuple(rows)), numbers=numbers(labels, names, label or ""))
+    remarks["rows without text"] += sum(not all(map(str.strip, row)) for row in rows)
+    found = numbers(labels, names, label or "") if as_numbers else None
+    return Split(names, [None] * len(names) if as_numbers else labels, Texts(tuple(rows)), numbers=found)
 
 
 def _text(value: Any) -> str:
@@ -148,9 +138,8 @@ def _text(value: Any) -> str:
 class SentenceReader(Reader):
     """Batches of token ids `BT`, filled up with padding, and their lengths.
 
-    The tokenizer puts its own special tokens around a text or a pair; one that has none of its own gives `<s> A </s>`
-    or `<s> A </s></s> B </s>`. A text that is longer than the model's `max_tokens` keeps its beginning; of a pair, the
-    longer text loses tokens at its end until both fit.
+    Around a text or a pair stand the tokenizer's special tokens: those of its own, or as `surround` has them. What is
+    longer than the model's `max_tokens` keeps its beginning; of a pair, the longer text loses tokens until both fit.
     """
 
     in_memory = True
@@ -174,13 +163,13 @@ class SentenceReader(Reader):
     @cached_property
     def lengths_N(self) -> NDArray[np.int64]:
         """Tokens of each sample, special ones included; 0 for those without text."""
-        texts = self.texts
-        lengths_N = np.zeros(len(texts.rows), dtype=np.int64)
-        good = [place for place, row in enumerate(texts.rows) if all(text.strip() for text in row)]
+        rows = self.texts.rows
+        lengths_N = np.zeros(len(rows), dtype=np.int64)
+        good = [place for place, row in enumerate(rows) if all(map(str.strip, row))]
         for start in range(0, len(good), 1_024):
             places = good[start : start + 1_024]
-            rows = [_input(texts.rows[place]) for place in places]
-            lengths_N[places] = [len(one.ids) for one in self.backend.encode_batch_fast(rows)]
+            texts = [rows[place] if len(rows[place]) > 1 else rows[place][0] for place in places]
+            lengths_N[places] = [len(one.ids) for one in self.backend.encode_batch_fast(texts)]
         return lengths_N
 
     @property
@@ -190,8 +179,11 @@ class SentenceReader(Reader):
         return self.records.source
 
     def encoding(self, sample: int) -> Encoding:
-        """Tokens of a sample and their places in its texts; raises `BadSample`."""
-        return self.backend.encode(*self.texts.text(sample))  # type: ignore[arg-type]  # not a bool
+        """Tokens of a sample and their places in its texts; raises `BadSample` if one is empty."""
+        row = self.texts.rows[sample]
+        if not all(map(str.strip, row)):
+            raise BadSample(NO_TEXT)
+        return self.backend.encode(*row)  # type: ignore[arg-type]  # not a bool
 
     def whole(self, sample: int) -> NDArray[np.int64]:
         """Ids of a sample; raises `BadSample`."""
@@ -220,10 +212,5 @@ class SentenceReader(Reader):
     def shown(self, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """`texts`, long ones cut."""
         rows = ["\n".join(self.texts.rows[sample]) for sample in samples.tolist()]
-        cut = [row if len(row) <= MAX_CHARACTERS else row[:MAX_CHARACTERS] + "…" for row in rows]
+        cut = [row[:MAX_CHARACTERS] + "…" * (len(row) > MAX_CHARACTERS) for row in rows]
         return {"texts": np.array(cut, dtype=np.str_)}
-
-
-def _input(row: tuple[str, ...]) -> str | tuple[str, str]:
-    """One text, or a pair, as the tokenizer takes them in batches."""
-    return row[0] if len(row) == 1 else (row[0], row[1])

@@ -10,13 +10,7 @@ from dataclasses import replace
 
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
-from data2vec2.modalities.text.config import (
-    TextConfig,
-    TextDataConfig,
-    TextFinetuneDataConfig,
-    TextHeadConfig,
-    TextTaskConfig,
-)
+from data2vec2.modalities.text import config as text
 
 DECODER = DecoderConfig(depth=5, kernel=9, dim=768, groups=1, input_dropout=0.1, residual=False, projection_depth=2)
 
@@ -26,7 +20,7 @@ def text_base() -> RunConfig:
     return RunConfig(
         recipe="text_base",
         model=ModelConfig(
-            modality=TextConfig(),
+            modality=text.TextConfig(),
             encoder=EncoderConfig(prenet_depth=0, depth=12, norm_eps=1e-5, dropout=0.1, attention_dropout=0.1),
             masks=MaskConfig(num_masks=8, mask_ratio=0.48, adjust=0.0, block_length=1),
             decoder=DECODER,
@@ -37,7 +31,7 @@ def text_base() -> RunConfig:
             lr=2e-4, lr_batch=64, warmup_updates=4_000, beta2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=1.0
         ),
         ema=EmaConfig(start=0.9999, end=0.99999, anneal_updates=100_000),
-        data=TextDataConfig(),
+        data=text.TextDataConfig(),
         train=TrainConfig(updates=1_000_000, batch_size=64),
     )
 
@@ -67,7 +61,7 @@ def text_tiny() -> RunConfig:
         recipe="text_tiny",
         model=replace(
             base.model,
-            modality=TextConfig(vocab_size=4_000, max_tokens=128, token_scale=50.0),
+            modality=text.TextConfig(vocab_size=4_000, max_tokens=128, token_scale=50.0),
             encoder=EncoderConfig(embed_dim=96, num_heads=4, prenet_depth=0, depth=4, norm_eps=1e-5),
             masks=replace(base.model.masks, num_masks=4),
             decoder=replace(DECODER, depth=2, kernel=5, dim=48, input_dropout=0.0),
@@ -88,8 +82,8 @@ def glue() -> FinetuneConfig:
     """
     return FinetuneConfig(
         recipe="glue",
-        task=TextTaskConfig(),
-        data=TextFinetuneDataConfig(),
+        task=text.TextTaskConfig(),
+        data=text.TextFinetuneDataConfig(),
         optim=FinetuneOptimConfig(
             lr=2e-5,
             lr_batch=1_024,
@@ -106,20 +100,12 @@ def glue() -> FinetuneConfig:
 
 def text_finetune_tiny() -> FinetuneConfig:
     """Small models (width 96) on a CPU. Few updates can take twice the rate, longer runs can't: see LOG.md."""
-    return FinetuneConfig(
+    base = glue()
+    return replace(
+        base,
         recipe="text_finetune_tiny",
-        task=TextTaskConfig(model=TextHeadConfig(pooling="mean")),
-        data=TextFinetuneDataConfig(),
-        optim=FinetuneOptimConfig(
-            lr=1e-3,
-            lr_batch=1_024,
-            warmup_updates=30,
-            beta2=0.98,
-            eps=1e-6,
-            weight_decay=0.01,
-            clip_norm=4.0,
-            schedule="linear",
-        ),
+        task=text.TextTaskConfig(model=text.TextHeadConfig(pooling="mean")),
+        optim=replace(base.optim, lr=1e-3, warmup_updates=30, weight_decay=0.01, clip_norm=4.0),
         train=TrainConfig(
             updates=300, batch_size=1_024, processes=2, threads=1, log_every=20, eval_every=50, save_every=100
         ),

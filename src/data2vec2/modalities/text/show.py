@@ -58,10 +58,8 @@ class TextShow(Show):
 
     def masks(self, arrays: Arrays) -> dict[str, Any]:
         """Blocks under each mask: (token, whether the student sees it)."""
-        tokens_NT = arrays["tokens"]
-        seen_NMT, counts = self.seen(arrays["keep_ids"], tokens_NT.shape[1])
-        blocks = [
-            [list(zip(tokens_T.tolist(), seen_T.tolist(), strict=True))[:TOKENS_SHOWN] for seen_T in seen_MT]
-            for tokens_T, seen_MT in zip(tokens_NT, seen_NMT, strict=True)
-        ]
+        seen_NMT, counts = self.seen(arrays["keep_ids"], arrays["tokens"].shape[1])
+        shown_NT, seen_NMT = arrays["tokens"][:, :TOKENS_SHOWN].tolist(), seen_NMT[..., :TOKENS_SHOWN]
+        rows = zip(shown_NT, seen_NMT.tolist(), strict=True)
+        blocks = [[list(zip(tokens, seen, strict=True)) for seen in masks] for tokens, masks in rows]
         return {"blocks": blocks, "shown": min(counts["tokens"], TOKENS_SHOWN), **counts}

@@ -70,10 +70,8 @@ def load_tokenizer(path: Path) -> TextTokenizer:
     except Exception as error:  # the library raises nothing more special
         raise UserError(f"{file} can't be read as a tokenizer: {error}") from error
     ids = {role: _special_id(backend, role, named) for role in _ROLES}
-    if missing := [role for role, found in ids.items() if found is None]:
-        raise UserError(
-            f"the tokenizer {path} has no {' and no '.join(missing)} token; name them in {TOKENIZER_FILES[1]}"
-        )
+    if missing := " and no ".join(role for role, found in ids.items() if found is None):
+        raise UserError(f"the tokenizer {path} has no {missing} token; name them in {TOKENIZER_FILES[1]}")
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
@@ -89,11 +87,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         raise UsageError(f"the vocabulary's size is {vocab_size}; it must be at least {SMALLEST}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocab_size - 1, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     return _complete(tokenizer)
@@ -135,8 +131,8 @@ def copy_tokenizer(path: Path, folder: Path) -> None:
     file = tokenizer_file(path)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, folder / TOKENIZER_FILES[0])
-    for name in TOKENIZER_FILES[1:]:
-        if path.is_dir() and (path / name).is_file():
+    for name in TOKENIZER_FILES[1:] if path.is_dir() else ():
+        if (path / name).is_file():
             shutil.copyfile(path / name, folder / name)
 
 
