@@ -155,15 +155,17 @@ class Reader(ABC):
             f"(the last: {last}); check the files of the {self.records.kind}"
         )
 
-    def looked_at(self, limit: int = 1_000) -> tuple[list[Any], list[Bad]]:
-        """Of at most so many samples, evenly spread, those that can be read, as evaluation sees them, and the others.
+    def looked_at(
+        self, limit: int = 1_000, of: Callable[[Any], Any] = lambda sample: sample
+    ) -> tuple[list[Any], list[Bad]]:
+        """`of` at most so many samples, evenly spread, that can be read, as evaluation sees them, and the others.
 
         `UserError` if none can.
         """
         total = len(self.records)
         places = np.arange(min(limit, total)) * total // max(1, min(limit, total))
         some = self.records.select(places)
-        chunks = list(stream(some, lambda place: self.whole(int(places[place])), EVAL_GROUP))
+        chunks = list(stream(some, lambda place: of(self.whole(int(places[place]))), EVAL_GROUP))
         good = [sample for chunk in chunks for sample in chunk.good.values()]
         bad = [one for chunk in chunks for one in chunk.bad.values()]
         if not good:

@@ -130,7 +130,7 @@ def test_nothing_usable_is_the_users_to_mend(tmp_path: Path) -> None:
     reader = reader_of(open_pictures(tmp_path).train)
     with pytest.raises(UserError, match=r"a\.jpg can't be used \(empty file\), and none of 100 others"):
         reader.eval_batch(ids(0))
-    with pytest.raises(UserError, match=r"none of 1 pictures .* a\.jpg: empty file"):
+    with pytest.raises(UserError, match=r"none of 1 samples .* a\.jpg: empty file"):
         survey(reader)
 
 

@@ -55,8 +55,8 @@ class ImageInterop(Interop):
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
         """`UsageError` where mean and deviation are missing or not of the model's channels."""
-        modality, data = info.model.modality, info.data
-        assert isinstance(modality, ImageConfig) and isinstance(data, ImageDataConfig)
+        modality, data = _modality(info.model), info.data
+        assert isinstance(data, ImageDataConfig)
         if not len(data.mean or ()) == len(data.std or ()) == modality.channels:
             raise UsageError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
         return {
@@ -70,11 +70,8 @@ class ImageInterop(Interop):
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> ImageDataConfig:
         """Mean, deviation and the central square."""
         try:
-            return ImageDataConfig(
-                mean=tuple(map(float, processor["image_mean"])),
-                std=tuple(map(float, processor["image_std"])),
-                eval_crop=float(processor["eval_crop"]),
-            )
+            mean, std = (tuple(map(float, processor[name])) for name in ("image_mean", "image_std"))
+            return ImageDataConfig(mean=mean, std=std, eval_crop=float(processor["eval_crop"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("it needs image_mean, image_std and eval_crop; export the model again") from error
 
@@ -84,8 +81,7 @@ class ImageInterop(Interop):
 
     def example(self, model: ArchitectureConfig) -> Tensor:
         """Two pictures."""
-        modality = model.modality
-        assert isinstance(modality, ImageConfig)
+        modality = _modality(model)
         return torch.zeros(2, modality.channels, modality.image_size, modality.image_size)
 
     def describe(self, modality: ImageConfig) -> str:
@@ -95,13 +91,8 @@ class ImageInterop(Interop):
 
     def usage(self, modality: ImageConfig) -> Usage:
         """With the image processor."""
-        return Usage(
-            processor="AutoImageProcessor",
-            call="picture",
-            several="picture",
-            note="`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token.",
-            pipeline="picture",
-        )
+        note = "`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token."
+        return Usage(processor="AutoImageProcessor", call="picture", several="picture", note=note, pipeline="picture")
 
 
 class ImageFeed(Feed):
@@ -113,14 +104,14 @@ class ImageFeed(Feed):
     def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         """`UsageError` for a size that is no multiple of the model's patches."""
         super().__init__(tools, info, options)
-        self.modality, self.data = image_parts(info)
-        patch = self.modality.patch_size
-        self.size = self.modality.image_size if options is None or options.size is None else options.size
+        self.modality = _modality(info.model)
+        patch, asked = self.modality.patch_size, options.size if options else None
+        self.size = self.modality.image_size if asked is None else asked
         if self.size < patch or self.size % patch:
             raise UsageError(f"--size is {self.size}; it must be a multiple of the model's patch size ({patch})")
+        if options and options.pool == "none":
+            self.columns = [pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)]
         if options:
-            dense = options.pool == "none"
-            self.columns = [pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)] if dense else []
             self.about = {"size": self.size, "keep_aspect": options.keep_aspect, "patch_size": patch}
 
     def open(self, records: Records) -> Callable[[int], NDArray[np.uint8]]:
@@ -128,7 +119,8 @@ class ImageFeed(Feed):
         size, modality = self.size, self.modality
         if self.options and self.options.keep_aspect:
             return lambda i: pixels(whole_picture(records.read(i), size, modality.patch_size, modality.channels))
-        return ImageReader(records, replace(modality, image_size=size), self.data, seed=0).whole
+        at_size = replace(self.info.model, modality=replace(modality, image_size=size))
+        return self.tools.reader(records, at_size, self.info.data, seed=0).whole
 
     def groups(self, samples: Sequence[NDArray[Any]]) -> Iterator[tuple[list[int], NDArray[Any], None]]:
         """Those of the same shape."""
@@ -146,8 +138,8 @@ class ImageFeed(Feed):
         def several(inputs: Tensor, _: Tensor | None) -> Sequence[Row]:
             encoded = encoder(inputs)
             patches_BTD: Tensor = encoded.features_NTD if layer else encoded.tokens.tokens_BTD
-            wanted = patches_BTD if pool == "none" else patches_BTD.mean(dim=1)
-            return list((encoded.x_NLD[:, 0] if pool == "cls" else wanted).float().cpu().numpy())
+            mean_or_all = patches_BTD if pool == "none" else patches_BTD.mean(dim=1)
+            return list((encoded.x_NLD[:, 0] if pool == "cls" else mean_or_all).float().cpu().numpy())
 
         return self.run(samples, several, lambda _: np.zeros(0, np.float32), device)
 
@@ -175,9 +167,7 @@ class ImageTools(Tools):
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """A picture."""
-        modality = _modality(model)
-        size = modality.image_size
-        return Largest(torch.zeros(1, modality.channels, size, size), modality.grid, 1.0)
+        return Largest(ImageInterop().example(model)[:1], _modality(model).grid, 1.0)
 
     def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> ImageReader:
         """Crops of the model's size."""
@@ -205,7 +195,7 @@ class ImageTools(Tools):
             config = replace(config, data=replace(data, mean=mean, std=std))
         elif not len(data.mean) == len(data.std) == channels:
             raise UserError(f"--data.mean and --data.std have {len(data.mean)} values for {channels} channels")
-        return config, Survey(found.checked, found.bad)
+        return config, found
 
     def normalise(self, data: DataConfig, device: torch.device) -> Normalise:
         """Zero mean and unit variance of each channel over the training data."""
@@ -219,20 +209,14 @@ class ImageTools(Tools):
     def preview(self, reader: Any, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
         """Pictures `NHWC`, kept patches `NMK`."""
         modality = _modality(config.model)
-        return {
-            "kind": self.spec.name,
-            "images": reader.eval_batch(samples).inputs.transpose(0, 2, 3, 1),
-            "keep_ids": self.keep_ids(config, modality.grid, samples),
-            "patch_size": modality.patch_size,
-        }
+        keep_ids, images = self.keep_ids(config, modality.grid, samples), reader.shown(samples)["pictures"]
+        return {"kind": self.spec.name, "images": images, "keep_ids": keep_ids, "patch_size": modality.patch_size}
 
     def write_gallery(
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
     ) -> None:
         """Patch colours, neighbours, and a map of samples."""
-        reader, chosen = samples
-        assert isinstance(reader, ImageReader)
-        write_gallery(run, encoder, reader, chosen, self.normalise(info.data, device), device)
+        write_gallery(run, encoder, *samples, self.normalise(info.data, device), device)
 
 
 def has_colour(records: Records, looks: int = 16) -> bool:
@@ -245,12 +229,6 @@ def has_colour(records: Records, looks: int = 16) -> bool:
         if (np.ptp(values, axis=2) > 8).any():
             return True
     return False
-
-
-def image_parts(info: ModelInfo) -> tuple[ImageConfig, ImageDataConfig]:
-    """Modality and reading of a model of pictures."""
-    assert isinstance(info.model.modality, ImageConfig) and isinstance(info.data, ImageDataConfig)
-    return info.model.modality, info.data
 
 
 def _modality(model: ArchitectureConfig) -> ImageConfig:
