@@ -99,8 +99,7 @@ def read_npz(path: Path) -> Listing:
             arrays = {name.lower(): file[name] for name in file.files}
     except _DAMAGE as error:
         raise UserError(f"can't read {path} as .npz arrays: {error}") from error
-    found = {part: next((xy for xy in names if xy[0] in arrays), None) for part, names in _NPZ_NAMES.items()}
-    chosen = {part: xy for part, xy in found.items() if xy is not None}
+    chosen = {part: xy for part, names in _NPZ_NAMES.items() for xy in reversed(names) if xy[0] in arrays}  # the first
     pictures = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     if not chosen and len(pictures) == 1:
         chosen = {"train": (pictures[0], "")}

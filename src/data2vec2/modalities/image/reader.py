@@ -10,7 +10,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -27,14 +26,9 @@ from data2vec2.data.source import BadSample, Content
 from data2vec2.modalities.data import Survey
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 
-PICTURES = Content(
-    "picture",
-    "pictures",
-    "images",
-    "Image",
-    frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")),
-    ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes"),
-)
+_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_COLUMNS = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes")
+PICTURES = Content("picture", "pictures", "images", "Image", frozenset(_EXTENSIONS), _COLUMNS)
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded."""
 Raw = bytes | NDArray[np.uint8]
@@ -62,7 +56,7 @@ def decode(raw: Raw, num_channels: int) -> Image.Image:
     with _bad_samples():
         image = _open(raw)
         image.load()  # else an error would wait for the first use
-        return _in_mode(_plain(image), num_channels)
+        return _plain(image).convert(_MODES[num_channels])
 
 
 def crop(
@@ -78,10 +72,10 @@ def crop(
         box = box_of(*image.size)
         if image.format in ("JPEG", "MPO"):
             box = _draft(image, box, size, _MODES[num_channels])
-        small = _in_mode(_plain(image).resize((size, size), Image.Resampling.BICUBIC, box), num_channels)
-        orientation = 1 if isinstance(raw, np.ndarray) else _orientation(image)
-        if orientation in _UPRIGHT:
-            small = small.transpose(_UPRIGHT[orientation])
+        small = _plain(image).resize((size, size), Image.Resampling.BICUBIC, box).convert(_MODES[num_channels])
+        if not isinstance(raw, np.ndarray):
+            with suppress(Exception):  # upright already, or damaged metadata, no reason to drop a picture
+                small = small.transpose(_UPRIGHT[int(image.getexif()[ExifTags.Base.Orientation])])
         return ImageOps.mirror(small) if mirror else small
 
 
@@ -146,18 +140,10 @@ def pixels(picture: Image.Image) -> NDArray[np.uint8]:
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-@dataclass(frozen=True)
-class PictureSurvey(Survey):
-    """With mean and standard deviation of each channel, in units of 0 to 1."""
+def survey(reader: Any, limit: int = 2048) -> tuple[Survey, tuple[float, ...], tuple[float, ...]]:
+    """Read the central squares of up to `limit` samples of an `ImageReader`, evenly spread; `UserError` if all are bad.
 
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-
-
-def survey(reader: Any, limit: int = 2048) -> PictureSurvey:
-    """Read the central squares of up to `limit` samples of an `ImageReader`, evenly spread over the list, in threads.
-
-    The deviation is at least 0.001 (pictures of a single colour). Raises `UserError` if every picture is bad.
+    Mean and deviation of each channel are in units of 0 to 1, the deviation at least 0.001 (a single colour).
     """
 
     def sums(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -168,7 +154,7 @@ def survey(reader: Any, limit: int = 2048) -> PictureSurvey:
     mean_C, square_C = np.sum(good, axis=0) / (len(good) * reader.config.image_size**2)
     std_C = np.sqrt(np.maximum(square_C - mean_C**2, 0)) / 255
     mean, std = tuple((mean_C / 255).tolist()), tuple(np.maximum(std_C, _MIN_STD).tolist())
-    return PictureSurvey(len(good) + len(bad), tuple(bad), mean=mean, std=std)
+    return Survey(len(good) + len(bad), tuple(bad)), mean, std
 
 
 @contextmanager
@@ -218,23 +204,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _in_mode(image: Image.Image, num_channels: int) -> Image.Image:
-    """Grey for 1 channel, RGB for 3; nothing to do (and no copy) where it is that already."""
-    mode = _MODES[num_channels]
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 (upright) where the metadata are damaged, which is no reason to drop a picture."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        return 1
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 
 MAX_ASPECT = 20
@@ -242,10 +212,9 @@ MAX_ASPECT = 20
 
 
 def whole_picture(raw: Raw, shorter: int, multiple: int, num_channels: int) -> Image.Image:
-    """The whole picture, upright by its EXIF orientation, as "L" (1 channel) or "RGB" (3).
+    """The whole picture, upright by its EXIF orientation, as "L" (1 channel) or "RGB" (3). Raises `BadSample`.
 
-    Its shorter side becomes `shorter` pixels and the longer one follows, both rounded to the nearest multiple of
-    `multiple` (at least one); nothing is cut off. Raises `BadSample`.
+    Its shorter side becomes `shorter` pixels and the longer one follows, both rounded to multiples of `multiple`.
     """
     picture = decode(raw, num_channels)
     with suppress(Exception):  # damaged metadata are no reason to drop a picture

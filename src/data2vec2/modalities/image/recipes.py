@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import data2vec2.modalities.image.config as image
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
-from data2vec2.modalities.image import config as image
 
+_CPU = TrainConfig(processes=2, threads=1)
 _MIXED = image.AugmentConfig(mixup=0.7, cutmix=1.0, mix_share=0.9, cutmix_share=0.5, label_smoothing=0.1)
 _STRONG = replace(_MIXED, rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25)
 
@@ -45,9 +46,7 @@ def image_finetune_tiny() -> FinetuneConfig:
         task=image.ImageTaskConfig(augment=image.AugmentConfig(label_smoothing=0.1)),
         optim=FinetuneOptimConfig(lr=2e-3, lr_batch=8, warmup_updates=250, clip_norm=4.0, layer_decay=0.75),
         data=image.ImageFinetuneDataConfig(min_crop=0.8, eval_crop=1.0),
-        train=TrainConfig(
-            updates=5_000, batch_size=8, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
-        ),
+        train=replace(_CPU, updates=5_000, batch_size=8, log_every=50, eval_every=500, save_every=500),
     )
 
 
@@ -116,9 +115,7 @@ def image_tiny() -> RunConfig:
         optim=OptimConfig(lr=4e-3, warmup_updates=160, lr_batch=16),
         ema=EmaConfig(start=0.99, end=0.999, anneal_updates=1_100),
         data=image.ImageDataConfig(min_crop=0.7, eval_crop=1.0),
-        train=TrainConfig(
-            updates=2_200, batch_size=16, processes=2, threads=1, log_every=50, eval_every=550, save_every=550
-        ),
+        train=replace(_CPU, updates=2_200, batch_size=16, log_every=50, eval_every=550, save_every=550),
     )
 
 

@@ -21,21 +21,19 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.image.reader import Normalise
 from data2vec2.modalities.show import Arrays, Show
 
-PICTURES = 8
-NEIGHBOURS = 6
+PICTURES, NEIGHBOURS = 8, 6
+RAW_SIDE = 32
 MAX_SIDE, MAX_NEIGHBOUR_SIDE = 224, 96
 """Larger pictures are kept smaller; the page that shows them should stay light."""
 
 
-def raw_pixels(
-    reader: Reader, samples: NDArray[np.int64], side: int = 32, note: Note = lambda _: None
-) -> LabelledFeatures:
-    """The pictures themselves as features, larger ones averaged down to at most `side` pixels."""
+def raw_pixels(reader: Reader, samples: NDArray[np.int64], note: Note = lambda _: None) -> LabelledFeatures:
+    """The pictures themselves as features, larger ones averaged down to `RAW_SIDE` pixels."""
 
     def flat(batch: Inputs) -> NDArray[np.float32]:
         pixels = batch.inputs.float() / 255
-        if pixels.shape[-1] > side:
-            pixels = F.adaptive_avg_pool2d(pixels, side)
+        if pixels.shape[-1] > RAW_SIDE:
+            pixels = F.adaptive_avg_pool2d(pixels, RAW_SIDE)
         return pixels.flatten(1).numpy()
 
     return features_of(flat, reader, samples, note)

@@ -2,8 +2,6 @@
 
 The file of a corpus holds the ids of its tokens one behind the other, with the end-of-text token behind every unit. It
 stays in the cache folder, from which it may be deleted at any time; the same texts and tokenizer use it again.
-
-Shapes: `B` samples, `T` tokens.
 """
 
 from __future__ import annotations
@@ -23,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.tables import listed
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
+from data2vec2.modalities.data import narrow
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.files import Piece, TextSource, Unit, find_text, identity_of, pieces_of
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, TextTokenizer, save_tokenizer, train_tokenizer
@@ -37,8 +35,7 @@ from data2vec2.training.progress import console
 def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, data: TextDataConfig) -> Parts:
     """Tokenise what `path` holds, unless that was done before, and cut it into blocks.
 
-    Where the data name no validation part, the end of the corpus is held out. Raises `UserError` if there is no text,
-    or too little of it for one block.
+    Where the data name no validation part, the end of the corpus is held out. `UserError` for too little text.
     """
 
     def corpus(part: str) -> Corpus:
@@ -58,33 +55,6 @@ def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, dat
     number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {sources}"
     description = "; ".join(filter(None, (f"text: {number}", train.remarks)))
     return Parts(blocks.records(), held.records() if named or len(held.starts) else None, None, description)
-
-
-class TextReader(Reader):
-    """Batches of token ids `BT`: the start-of-text token, then a block of the stream."""
-
-    in_memory = True
-    """Blocks are mapped, so reading them costs next to nothing."""
-
-    def __init__(self, records: Records, config: TextConfig, seed: int) -> None:
-        super().__init__(records, seed)
-        self.config = config
-
-    def whole(self, sample: int) -> NDArray[np.int64]:
-        """A block."""
-        return np.concatenate([[self.config.bos_id], np.frombuffer(self.records.read(sample), dtype=np.int64)])
-
-    def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], None]:
-        """All are full."""
-        return np.stack(rows), None
-
-    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
-        """Tokens."""
-        return (inputs.shape[1],)
-
-    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """At most 16 at once, in their order."""
-        return [samples_B[start : start + 16] for start in range(0, len(samples_B), 16)]
 
 
 FORMAT = 1
@@ -167,10 +137,9 @@ class BlockNames(Sequence[str]):
 def tokenised(
     sources: list[TextSource], tokenizer: TextTokenizer, column: str, unit: Unit, read: Hear = lambda _: None
 ) -> Corpus:
-    """The tokens of some texts: those in the cache folder, or made now.
+    """The tokens of some texts: those in the cache folder, or made now; `UserError` if that can't be.
 
-    They are made again if a file's size or time has changed, or what is in the cache is damaged. `UserError` if a
-    text can't be read or the cache folder can't be written.
+    They are made again if a file's size or time has changed, or what is in the cache is damaged.
     """
     key = f"{FORMAT}\0{identity_of(sources)}\0{tokenizer.digest}\0{column}\0{unit}"
     target = cache_folder() / f"text-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
@@ -183,21 +152,17 @@ def tokenised(
     except UserError:
         if not _opened(target):  # else another process was faster
             raise
-    corpus = _opened(target)
-    assert corpus is not None
-    return corpus
+    return narrow(_opened(target), Corpus)
 
 
-def cut_blocks(
-    corpus: Corpus, eos_id: int, width: int, val_fraction: float, limit: int = 2000
-) -> tuple[Blocks, Blocks]:
-    """Blocks of `width` tokens to train on, and the last of the corpus held out, at most `limit`.
+def cut_blocks(corpus: Corpus, eos_id: int, width: int, val_fraction: float) -> tuple[Blocks, Blocks]:
+    """Blocks of `width` tokens to train on, and the last of the corpus held out, at most 2,000.
 
     The held-out part begins behind the end of a unit, so that none is in both. Tokens at the end of a part that fill
     no block are left out. Below 20 blocks none are held out.
     """
     total = corpus.num_tokens // width
-    held = min(limit, round(val_fraction * total)) if total >= 20 else 0
+    held = min(2_000, round(val_fraction * total)) if total >= 20 else 0
     stop = corpus.num_tokens - held * width
     ends = np.flatnonzero(corpus.tokens[stop : stop + (held // 2) * width] == eos_id)
     start = stop + int(ends[0]) + 1 if len(ends) else stop
@@ -230,8 +195,7 @@ def _write(
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
     """Pieces of about `_BATCH` characters together."""
-    batch: list[Piece] = []
-    size = 0
+    batch, size = list[Piece](), 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece[0]) + 16

@@ -44,10 +44,7 @@ class TextSource:
 
 
 def find_sources(data: str | Path, extensions: Sequence[str], what: str) -> list[TextSource]:
-    """All files with some extensions in a folder, one file, or all splits of hf:NAME.
-
-    Raises `UserError` for a path that does not exist and for one without `what`.
-    """
+    """All files with some extensions in a folder, one file, or all splits of hf:NAME; `UserError` if no `what` is."""
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
         return [TextSource(name, split) for name, split in hub.load_splits(text).items()]
     path = Path(data)
@@ -66,8 +63,8 @@ def find_sources(data: str | Path, extensions: Sequence[str], what: str) -> list
 def find_text(data: str | Path) -> dict[str, list[TextSource]]:
     """The texts of each part ("train", perhaps "val" and "test") of a file, a folder, or hf:NAME.
 
-    Files called train, valid or test (with a number or not), or in a folder called so, make parts. Raises `UserError`
-    for a path that does not exist and for one without text.
+    Files called train, valid or test (with a number or not), or in a folder called so, make parts; one where these
+    are words among others ("test of time") does not. Raises `UserError` for a path without text.
     """
     sources = {source.name: source for source in find_sources(data, EXTENSIONS, "text")}
     if not all(isinstance(source.content, Path) for source in sources.values()):
@@ -114,9 +111,8 @@ def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
                 rest += text
                 if not text.endswith("\n"):
                     *first, rest = _cut(rest)
-                    for piece in first:
-                        yield piece, False
-                        begun = True
+                    yield from ((piece, False) for piece in first)
+                    begun = begun or bool(first)
                     continue
                 line, rest = rest.rstrip("\r\n"), ""
                 if line.strip():
@@ -136,10 +132,8 @@ def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -
     with open_rows(source.content, reading, column) as table:
         if table.names is not None and column not in table.names:
             known = ", ".join(table.names) or "no columns"
-            raise UserError(
-                f"{reading.where} has no column {column!r} but {known}; name the one with text, "
-                "--data.text-column, or move the file elsewhere if it is none to learn from"
-            )
+            hint = "name the one with text, --data.text-column, or move the file elsewhere if it is none to learn from"
+            raise UserError(f"{reading.where} has no column {column!r} but {known}; {hint}")
         for row in table.rows:
             text = row.get(column)
             if not isinstance(text, str) or not text.strip():

@@ -30,8 +30,7 @@ class TextModality(Modality):
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.
 
-        Without lengths all are real, so that full blocks need no attention mask. `UsageError` for another shape or type
-        and for more tokens than there are positions.
+        Without lengths all are real: full blocks need no mask. `UsageError` for other shapes, types or lengths.
         """
         longest = self.config.max_tokens
         if inputs.ndim != 2 or inputs.is_floating_point() or not 1 <= inputs.shape[1] <= longest:

@@ -1,4 +1,4 @@
-"""Labelled texts, or pairs of texts, of tables, and their reader.
+"""Labelled texts, or pairs of texts, of tables; and readers of these and of blocks.
 
 Shapes: `B` samples, `T` tokens, `N` texts.
 """
@@ -10,20 +10,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
-from data2vec2.data.labels import NUMBERS, numbers
+from data2vec2.data.labels import COLUMNS, NUMBERS, numbers
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
 from data2vec2.data.tables import TABLES, Table, listed, read_table
 from data2vec2.errors import UsageError, UserError
+from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.files import find_sources
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
@@ -34,9 +34,7 @@ PAIRS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("question", "answer"),
+    *(("question", other) for other in ("sentence", "passage", "answer")),
     ("text1", "text2"),
 )
 SINGLE = ("text", "sentence", "content", "review", "document", "comment", "title", "question")
@@ -70,10 +68,7 @@ class Texts:
 
 
 def open_sentences(
-    data: str | Path,
-    columns: Sequence[str] = (),
-    label: str | None = None,
-    labels: Literal["classes", "numbers", "none"] = "classes",
+    data: str | Path, columns: Sequence[str] = (), label: str | None = None, labels: Labels = "classes"
 ) -> Parts:
     """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
 
@@ -86,11 +81,10 @@ def open_sentences(
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
     sources = find_sources(data, TABLES, "tables of texts")
-    tables = [read_table(source.content, source.name) for source in sources]
-    names = [table.name for table in tables]
-    of_part = {part: [tables[names.index(name)] for name in found] for part, found in by_part(names, str(data)).items()}
+    tables = {source.name: read_table(source.content, source.name) for source in sources}
+    of_part = {part: [tables[name] for name in names] for part, names in by_part(list(tables), str(data)).items()}
     remarks: Counter[str] = Counter()
-    known = {"classes": LABEL_COLUMNS, "numbers": (*LABEL_COLUMNS, *NUMBERS), "none": ()}[labels]
+    known = {"classes": COLUMNS, "numbers": (*COLUMNS, *NUMBERS), "none": ()}[labels]
     texts, label = _columns(of_part["train"][0], columns, label, known)
     parts = {part: _part(found, texts, label, remarks, labels == "numbers") for part, found in of_part.items()}
     classes = of_part["train"][0].classes.get(label) if label else None
@@ -107,10 +101,9 @@ def _columns(
     missing = [name for name in (*chosen, *filter(None, [label])) if name not in table.columns]
     if missing or not chosen:
         what = f"column {missing[0]!r}" if missing else f"column of texts under a usual name ({', '.join(SINGLE)})"
-        raise UserError(
-            f"{table.name} has no {what}; it has {', '.join(table.columns) or 'no columns'}. Name those of texts with "
-            "--text-columns and that of labels with --label-column"
-        )
+        there = ", ".join(table.columns) or "no columns"
+        hint = "Name those of texts with --text-columns and that of labels with --label-column"
+        raise UserError(f"{table.name} has no {what}; it has {there}. {hint}")
     return chosen, label or next((name for name in labels if name in table.columns), None)
 
 
@@ -135,19 +128,43 @@ def _text(value: Any) -> str:
     return "" if value is None or value != value or isinstance(value, list | dict | bytes) else str(value)
 
 
-class SentenceReader(Reader):
+class TextReader(Reader):
+    """Batches of token ids `BT`: the start-of-text token, then a block of the stream."""
+
+    in_memory = True  # or nearly so: a block is a small piece of a file
+
+    def __init__(self, records: Records, config: TextConfig, seed: int) -> None:
+        super().__init__(records, seed)
+        self.config = config
+
+    def whole(self, sample: int) -> NDArray[np.int64]:
+        """Ids of a sample; raises `BadSample`."""
+        return np.concatenate([[self.config.bos_id], np.frombuffer(self.records.read(sample), dtype=np.int64)])
+
+    def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """All are full."""
+        return np.stack(rows), None
+
+    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
+        """Tokens, of the longest sample of a batch."""
+        return (inputs.shape[1],)
+
+    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """At most 16 at once, in their order."""
+        return [samples_B[start : start + 16] for start in range(0, len(samples_B), 16)]
+
+
+class SentenceReader(TextReader):
     """Batches of token ids `BT`, filled up with padding, and their lengths.
 
     Around a text or a pair stand the tokenizer's special tokens: those of its own, or as `surround` has them. What is
     longer than the model's `max_tokens` keeps its beginning; of a pair, the longer text loses tokens until both fit.
     """
 
-    in_memory = True
-
     def __init__(self, records: Records, config: TextConfig, tokenizer: Path, seed: int) -> None:
         """`tokenizer` is a folder with a tokenizer, or its tokenizer.json; `UserError` if it can't be read."""
-        super().__init__(records, seed)
-        self.config, self.tokenizer = config, tokenizer
+        super().__init__(records, config, seed)
+        self.tokenizer = tokenizer
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SentenceReader, (self.records, self.config, self.tokenizer, self.seed)
@@ -175,8 +192,7 @@ class SentenceReader(Reader):
     @property
     def texts(self) -> Texts:
         """The texts of the samples."""
-        assert isinstance(self.records.source, Texts)
-        return self.records.source
+        return narrow(self.records.source, Texts)
 
     def encoding(self, sample: int) -> Encoding:
         """Tokens of a sample and their places in its texts; raises `BadSample` if one is empty."""
@@ -200,10 +216,6 @@ class SentenceReader(Reader):
     def order(self, batch_size: int) -> WholeBatches:
         """Global batches of so many tokens, padding included."""
         return WholeBatches(np.maximum(self.lengths_N, 1), batch_size, self.seed, 1)
-
-    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
-        """Tokens of the longest sample of a batch."""
-        return (inputs.shape[1],)
 
     def size(self, batch: ReadBatch) -> float:
         """Tokens of each sample, padding included."""

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import data2vec2.modalities.text.config as text
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
-from data2vec2.modalities.text import config as text
 
 DECODER = DecoderConfig(depth=5, kernel=9, dim=768, groups=1, input_dropout=0.1, residual=False, projection_depth=2)
+_CPU = TrainConfig(processes=2, threads=1)
+_LINEAR = FinetuneOptimConfig(lr_batch=1_024, beta2=0.98, eps=1e-6, schedule="linear")
 
 
 def text_base() -> RunConfig:
@@ -69,9 +71,7 @@ def text_tiny() -> RunConfig:
         ),
         optim=replace(base.optim, lr=1e-3, lr_batch=16, warmup_updates=200, clip_norm=4.0),
         ema=EmaConfig(start=0.998, end=0.9999, anneal_updates=2_000),
-        train=TrainConfig(
-            updates=600, batch_size=16, processes=2, threads=1, log_every=50, eval_every=200, save_every=200
-        ),
+        train=replace(_CPU, updates=600, batch_size=16, log_every=50, eval_every=200, save_every=200),
     )
 
 
@@ -84,31 +84,19 @@ def glue() -> FinetuneConfig:
         recipe="glue",
         task=text.TextTaskConfig(),
         data=text.TextFinetuneDataConfig(),
-        optim=FinetuneOptimConfig(
-            lr=2e-5,
-            lr_batch=1_024,
-            warmup_updates=216,
-            beta2=0.98,
-            eps=1e-6,
-            weight_decay=0.1,
-            clip_norm=None,
-            schedule="linear",
-        ),
+        optim=replace(_LINEAR, lr=2e-5, warmup_updates=216, weight_decay=0.1, clip_norm=None),
         train=TrainConfig(updates=3_600, batch_size=1_024, eval_every=360, save_every=360),
     )
 
 
 def text_finetune_tiny() -> FinetuneConfig:
     """Small models (width 96) on a CPU. Few updates can take twice the rate, longer runs can't: see LOG.md."""
-    base = glue()
     return replace(
-        base,
+        glue(),
         recipe="text_finetune_tiny",
         task=text.TextTaskConfig(model=text.TextHeadConfig(pooling="mean")),
-        optim=replace(base.optim, lr=1e-3, warmup_updates=30, weight_decay=0.01, clip_norm=4.0),
-        train=TrainConfig(
-            updates=300, batch_size=1_024, processes=2, threads=1, log_every=20, eval_every=50, save_every=100
-        ),
+        optim=replace(_LINEAR, lr=1e-3, warmup_updates=30, weight_decay=0.01, clip_norm=4.0),
+        train=replace(_CPU, updates=300, batch_size=1_024, log_every=20, eval_every=50, save_every=100),
     )
 
 

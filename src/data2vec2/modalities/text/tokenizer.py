@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from data2vec2.errors import UsageError, UserError
+from data2vec2.config.tree import require
+from data2vec2.errors import UserError
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """Ids 0 to 3 in vocabularies made here, as in the original's."""
@@ -58,10 +59,7 @@ def tokenizer_file(path: Path) -> Path:
 
 
 def load_tokenizer(path: Path) -> TextTokenizer:
-    """Read a tokenizer.json, or a folder with one as Transformers saves it.
-
-    `UserError` if it can't be read, or has no tokens for the start of a text, its end, and padding.
-    """
+    """Read a tokenizer.json, or a folder with one; `UserError` if it can't be, or has no start, end or padding."""
     file = tokenizer_file(path)
     try:
         backend = Tokenizer.from_file(str(file))
@@ -83,8 +81,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     It has fewer entries where the texts give no more. `UsageError` for a size without room for every byte.
     """
-    if vocab_size < SMALLEST:
-        raise UsageError(f"the vocabulary's size is {vocab_size}; it must be at least {SMALLEST}")
+    require(vocab_size >= SMALLEST, "the vocabulary's size", vocab_size, f"at least {SMALLEST}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -98,8 +95,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def original_tokenizer(encoder_json: Path, vocab_bpe: Path, dict_txt: Path) -> Tokenizer:
     """GPT-2's BPE with the ids of the original's dictionary: after four special ones, the lines of dict.txt in order.
 
-    A line is a number of encoder.json (or, to fill up, another word) and a count. `UserError` if a file can't be read
-    or they don't belong together.
+    A line is a number of encoder.json (or, to fill up, another word) and a count. `UserError` if they make none.
     """
     try:
         pieces = {str(number): piece for piece, number in json.loads(encoder_json.read_text("utf-8")).items()}

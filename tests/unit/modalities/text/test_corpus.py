@@ -20,8 +20,9 @@ from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
 from data2vec2.modalities.text import corpus as shards
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
-from data2vec2.modalities.text.corpus import Corpus, TextReader, cut_blocks, open_text, tokenised
+from data2vec2.modalities.text.corpus import Corpus, cut_blocks, open_text, tokenised
 from data2vec2.modalities.text.files import find_text, pieces_of
+from data2vec2.modalities.text.reader import TextReader
 from data2vec2.modalities.text.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 
 TEXT = Path("CONTRIBUTING.md").read_text("utf-8")
