@@ -51,11 +51,7 @@ class Augment:
         self.rand_augment = self.eraser = None
         if config.rand_augment is not None:
             fill = tuple(min(255, round(255 * value)) for value in (mean if len(mean) == 3 else mean * 3))
-            hints = {
-                "translate_const": int(image_size * 0.45),
-                "img_mean": fill,
-                "interpolation": Image.Resampling.BICUBIC,
-            }
+            hints = {"translate_const": int(image_size * 0.45), "img_mean": fill, "interpolation": 3}  # 3: bicubic
             try:
                 self.rand_augment = timm_data.rand_augment_transform(config.rand_augment, hints)
             except (AssertionError, ValueError, KeyError) as error:
