@@ -20,7 +20,7 @@ def tokenizer(given: Tokenizer) -> int:
         made = original_tokenizer(*(Path(given.data) / name for name in ("encoder.json", "vocab.bpe", "dict.txt")))
     else:
         sources = find_text(given.data)["train"]
-        with shown_progress(f"reading {given.data}") as progress:
-            made = train_tokenizer(sampled_texts(sources, given.text_column, "line", progress), given.vocab_size)
+        with shown_progress(f"reading {given.data}", sources) as read:
+            made = train_tokenizer(sampled_texts(sources, given.text_column, "line", read), given.vocab_size)
     save_tokenizer(made, folder)
     return int(made.get_vocab_size())

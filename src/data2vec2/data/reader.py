@@ -152,12 +152,14 @@ class Reader(ABC):
             f"(the last: {last}); check the files of the {self.records.kind}"
         )
 
-    def looked_at(self, limit: int = 1_000) -> tuple[list[Any], list[Bad]]:
-        """Of at most so many samples, evenly spread, those that can be read and the others; `UserError` if none can."""
+    def looked_at(
+        self, limit: int = 1_000, of: Callable[[Any], Any] = lambda sample: sample
+    ) -> tuple[list[Any], list[Bad]]:
+        """`of` at most so many samples, evenly spread, that can be read, and the others; `UserError` if none can."""
         count = min(limit, len(self.records))
         places = np.arange(count) * len(self.records) // max(1, count)
         some = self.records.select(places)
-        chunks = list(stream(some, lambda place: self.whole(int(places[place])), _EVAL_GROUP))
+        chunks = list(stream(some, lambda place: of(self.whole(int(places[place]))), _EVAL_GROUP))
         good = [sample for chunk in chunks for sample in chunk.good.values()]
         bad = [one for chunk in chunks for one in chunk.bad.values()]
         if not good:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,15 @@ from data2vec2.modalities.spec import Spec, Words
 
 Log = Callable[[str], None]
 Labels = Literal["classes", "numbers", "none"]
+
+
+T = TypeVar("T")
+
+
+def narrow(value: object, to: type[T]) -> T:
+    """The same value, which is of a class that its holder does not name: a modality's own."""
+    assert isinstance(value, to)
+    return value
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,8 +180,11 @@ class Tools(DataTools):
         """Write RUN/gallery.npz, for `show`: here names of samples (from `data`), their neighbours, and a map."""
         reader = samples[0]
         known, places = self.searched(encoder, samples, info, device)
-        names = [reader.records.names[place] for place in places]
-        write_captions(run, self.spec.name, known, reader.records.classes, names=names)
+        write_captions(run, self.spec.name, known, reader.records.classes, **self.captions(reader, places))
+
+    def captions(self, reader: Reader, places: Sequence[int]) -> dict[str, list[str]]:
+        """What stands for samples in the gallery: their names."""
+        return {"names": [reader.records.names[place] for place in places]}
 
     def searched(
         self, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device

@@ -14,7 +14,7 @@ from data2vec2.modalities.image.model import ImageModality
 from data2vec2.modalities.image.reader import ImageReader, Normalise
 from data2vec2.modalities.image.show import write_gallery
 from tests.integration.helpers import small_npz
-from tests.unit.data.pictures import open_pictures
+from tests.unit.data.pictures import encoded, open_pictures, photo
 
 CPU = torch.device("cpu")
 
@@ -105,3 +105,14 @@ def test_the_same_samples_give_the_same_gallery(tmp_path: Path, data: Path) -> N
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
     assert len(first["map"]) <= MAPPED
+
+
+def test_what_can_not_be_read_is_left_out(tmp_path: Path) -> None:
+    for place in range(6):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        content = encoded(photo(40 + place, 40), "PNG")
+        (tmp_path / "pictures" / f"{place}.png").write_bytes(content[:60] if place == 2 else content)
+    config = ImageConfig(image_size=28, patch_size=14, num_channels=3)
+    arrays, _ = gallery(tmp_path, tmp_path / "pictures", config)
+    assert len(arrays["map"]) == len(arrays["pictures"]) == 5, "nothing stands in for it"
+    assert arrays["neighbours"].shape[:2] == (5, 4)

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data2vec2.evaluation.features import LabelledFeatures
-from data2vec2.evaluation.similarity import CAPTIONED, NEIGHBOURS
+from data2vec2.evaluation.similarity import CAPTIONED, NEIGHBOURS, write_captions
 from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.recipes import text_tiny
-from data2vec2.modalities.text.show import CHARACTERS, TOKENS_SHOWN, TextShow, tfidf, write_text_gallery
+from data2vec2.modalities.text.show import CHARACTERS, TOKENS_SHOWN, TextShow, shortened, tfidf
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from data2vec2.modalities.text.tools import TextTools
 from data2vec2.reporting.build import write_report
@@ -29,7 +29,7 @@ LABELS = np.array([CLASSES.index(label) for label in TABLE["label"][::40]])
 def fill(run: Path) -> Path:
     """What a text run leaves of masks and gallery, with counted words in place of features."""
     known, _ = tfidf(TEXT, LABELS, TEXT[:1], LABELS[:1])
-    write_text_gallery(run, LabelledFeatures(known.x.toarray(), LABELS), TEXT, CLASSES)
+    write_captions(run, "text", LabelledFeatures(known.x.toarray(), LABELS), CLASSES, texts=shortened(TEXT))
     (run / "words.txt").write_text("\n".join(TEXT))
     save_tokenizer(train_tokenizer(TEXT, 500), run / "tokenizer")
     tokenizer = load_tokenizer(run / "tokenizer")
@@ -86,11 +86,12 @@ def test_neighbours_are_the_most_similar_texts(full: Path) -> None:
 
 def test_long_texts_are_cut_and_one_text_has_no_neighbours(tmp_path: Path) -> None:
     features = np.eye(3, 4, dtype=np.float32)
-    write_text_gallery(tmp_path, LabelledFeatures(features, np.array([-1, -1, -1])), ["a" * 5_000, "b", "c"], ())
+    texts = shortened(["a" * 5_000, "b", "c"])
+    write_captions(tmp_path, "text", LabelledFeatures(features, np.array([-1, -1, -1])), (), texts=texts)
     shown = TextShow().gallery(arrays_of(tmp_path / "gallery.npz"))
     assert {len(item["name"]) for item in shown["samples"]} == {1, CHARACTERS}
     assert not shown["labelled"]
-    write_text_gallery(tmp_path, LabelledFeatures(features[:1], np.array([-1])), ["a"], ())
+    write_captions(tmp_path, "text", LabelledFeatures(features[:1], np.array([-1])), (), texts=["a"])
     assert not (tmp_path / "gallery.npz").exists()
 
 

@@ -16,14 +16,7 @@ def fashion_mnist() -> Path:
 
 SPEC = Spec(
     name="image",
-    words=Words(
-        one="picture",
-        many="pictures",
-        unit="pictures",
-        token="patch",
-        largest="a picture",
-        raw="raw pixels",
-    ),
+    words=Words(one="picture", many="pictures", unit="pictures", token="patch", largest="a picture", raw="raw pixels"),
     config=ImageConfig,
     data=ImageDataConfig,
     finetune_data=ImageFinetuneDataConfig,

@@ -27,6 +27,7 @@ _NPZ_NAMES = {
     "val": (("x_val", "y_val"), ("val_images", "val_labels")),
     "test": (("x_test", "y_test"), ("test_images", "test_labels")),
 }
+_IDX_NAME = re.compile(r"idx[34][-_.]?ubyte(\.gz)?$|images([-_.]ubyte)?(\.gz)?$", re.IGNORECASE)
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile, NotImplementedError)
 
 
@@ -39,8 +40,7 @@ class Arrays(Source):
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """One picture, `HW` or `HWC`."""
-        picture: NDArray[np.uint8] = self.pictures[index]
-        return picture
+        return np.asarray(self.pictures[index])
 
     def select(self, places: NDArray[np.int64]) -> Arrays:
         """The pictures at `places`."""
@@ -52,37 +52,37 @@ class Arrays(Source):
         yield np.ascontiguousarray(self.pictures).data
 
 
-def is_idx_name(name: str) -> bool:
-    """Whether a file is called like the pictures of an IDX data set."""
-    found = re.search(r"idx[34][-_.]?ubyte(\.gz)?$|images([-_.]ubyte)?(\.gz)?$", name, re.IGNORECASE)
-    return found is not None
-
-
 def read_idx(paths: list[Path]) -> Listing:
     """IDX pictures (3 dimensions `NHW`, 4 dimensions `NHWC`, unsigned bytes) with the labels that lie beside them.
 
     One path is the train part whatever it is called. Of several, the names tell the parts: t10k or test, val, and
     train for the rest. Raises `UserError` naming the file and what is wrong with it.
     """
-    parts: dict[str, Split] = {}
-    origins: dict[str, str] = {}
+    parts: dict[str, Path] = {}
     files = {path.name.removesuffix(".gz"): path for path in sorted(paths, reverse=True)}  # the unpacked one wins
     for path in sorted(files.values()):
         part = "train" if len(files) == 1 else part_of(path.name) or "train"
         if part in parts:
-            raise UserError(
-                f"{path.parent} has two {part} parts, {origins[part]} and {path.name}; name one of the files"
-            )
-        images = _as_nhwc(_read_idx_file(path, (3, 4)), str(path))
-        labels_path = _labels_of(path)
-        labels = None if labels_path is None else _read_idx_file(labels_path, (1,))
-        if labels is not None and len(labels) != len(images):
-            raise UserError(f"{path} has {len(images)} pictures, but {labels_path} has {len(labels)} labels")
-        parts[part], origins[part] = _part(path.name, images, labels), path.name
+            names = f"{parts[part].name} and {path.name}"
+            raise UserError(f"{path.parent} has two {part} parts, {names}; name one of the files")
+        parts[part] = path
     if "train" not in parts:
         folder = paths[0].parent
         raise UserError(f"{folder} has IDX files of {' and '.join(parts)}, none to train on; name a file itself")
-    return Listing("IDX arrays", parts)
+    return Listing("IDX arrays", {part: _idx_part(path) for part, path in parts.items()})
+
+
+def _idx_part(path: Path) -> Split:
+    """One IDX file of pictures, with the labels of the file beside it, packed or not, if there is one."""
+    images = _as_nhwc(_read_idx_file(path, (3, 4)), str(path))
+    name = re.sub("images", "labels", path.name.removesuffix(".gz"), flags=re.IGNORECASE)
+    name = re.sub("idx[34]", "idx1", name, flags=re.IGNORECASE)
+    candidates = (path.with_name(name), path.with_name(name + ".gz"))
+    beside = next((other for other in candidates if other != path and other.is_file()), None)
+    labels = _read_idx_file(beside, (1,)) if beside else None
+    if labels is not None and len(labels) != len(images):
+        raise UserError(f"{path} has {len(images)} pictures, but {beside} has {len(labels)} labels")
+    return _part(path.name, images, labels)
 
 
 def read_npz(path: Path) -> Listing:
@@ -99,8 +99,7 @@ def read_npz(path: Path) -> Listing:
             arrays = {name.lower(): file[name] for name in file.files}
     except _DAMAGE as error:
         raise UserError(f"can't read {path} as .npz arrays: {error}") from error
-    found = {part: next((xy for xy in names if xy[0] in arrays), None) for part, names in _NPZ_NAMES.items()}
-    chosen = {part: xy for part, xy in found.items() if xy is not None}
+    chosen = {part: xy for part, names in _NPZ_NAMES.items() for xy in reversed(names) if xy[0] in arrays}  # the first
     pictures = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     if not chosen and len(pictures) == 1:
         chosen = {"train": (pictures[0], "")}
@@ -125,23 +124,12 @@ def read_npz(path: Path) -> Listing:
 
 def _part(origin: str, images: NDArray[np.uint8], labels: NDArray[Any] | None) -> Split:
     """The part that an array of pictures and one of labels make; `UserError` for labels of a type that is none."""
-    if labels is None:
-        values: list[Any] = [None] * len(images)
-    else:
-        if labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):
-            labels = labels.astype(np.int64)
-        if labels.dtype.kind not in "iubU":
-            raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
-        values = labels.tolist()
+    if labels is not None and labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):
+        labels = labels.astype(np.int64)
+    if labels is not None and labels.dtype.kind not in "iubU":
+        raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
+    values = [None] * len(images) if labels is None else labels.tolist()
     return Split(tuple(f"{origin}[{place}]" for place in range(len(images))), values, Arrays(images))
-
-
-def _labels_of(path: Path) -> Path | None:
-    """The file of labels that belongs to an IDX file of pictures, packed or not; None if there is none."""
-    name = re.sub("images", "labels", path.name.removesuffix(".gz"), flags=re.IGNORECASE)
-    name = re.sub("idx[34]", "idx1", name, flags=re.IGNORECASE)
-    candidates = (path.with_name(name), path.with_name(name + ".gz"))
-    return next((other for other in candidates if other != path and other.is_file()), None)
 
 
 def _read_idx_file(path: Path, dimensions: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -154,7 +142,7 @@ def _read_idx_file(path: Path, dimensions: tuple[int, ...]) -> NDArray[np.uint8]
         raise UserError(f"can't read {path}: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0":
         raise UserError(f"{path} is not an IDX file: it starts with {data[:4].hex(' ') or 'nothing'}, not with 00 00")
-    kind, count = data[2], data[3]
+    kind, count = data[2:4]
     if kind != 8:
         raise UserError(f"{path} holds IDX values of type 0x{kind:02x}; only unsigned bytes (0x08) can be read")
     if count not in dimensions:
@@ -164,10 +152,8 @@ def _read_idx_file(path: Path, dimensions: tuple[int, ...]) -> NDArray[np.uint8]
         raise UserError(f"{path} ends inside its header")
     shape = struct.unpack(f">{count}I", data[4:start])
     if len(data) - start != math.prod(shape):
-        raise UserError(
-            f"{path} says {' x '.join(map(str, shape))}, which is {math.prod(shape)} bytes, but holds "
-            f"{len(data) - start}; it is damaged or a download was cut off"
-        )
+        said = f"{' x '.join(map(str, shape))}, which is {math.prod(shape)} bytes"
+        raise UserError(f"{path} says {said}, but holds {len(data) - start}; it is damaged or a download was cut off")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
@@ -180,16 +166,14 @@ def _as_bytes(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[dict[str, ND
         raise UserError(f"{path}: the pictures are floats from {low:g} to {high:g}; use 0 to 1, 0 to 255, or bytes")
     top = 1 if high <= 1 else 255
     note = f"floats from {low:g} to {high:g} were taken as 0 to {top}" if floats else ""
-    result = {}
+    result = dict(arrays)
     for name, array in arrays.items():
-        if array.dtype == np.uint8:
-            result[name] = array
-        elif array.dtype == np.uint16:
+        if array.dtype == np.uint16:
             result[name] = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
             note = "16-bit values were divided by 257"
         elif array.dtype.kind == "f":
             result[name] = np.rint(array * (255 / top)).astype(np.uint8)
-        else:
+        elif array.dtype != np.uint8:
             raise UserError(f"{path}: {name} is of type {array.dtype}; pictures must be uint8, uint16 or floats")
     return result, note
 
@@ -217,11 +201,11 @@ class _Arrays:
         """One `.npz` or IDX file."""
         if path.suffix.lower() == ".npz":
             return read_npz(path)
-        return read_idx([path]) if is_idx_name(path.name) else None
+        return read_idx([path]) if _IDX_NAME.search(path.name) else None
 
     def folder(self, path: Path, files: Mapping[str, list[str]]) -> Listing | None:
         """A folder with IDX files."""
-        found = [file for file in path.iterdir() if is_idx_name(file.name) and file.is_file()]
+        found = [file for file in path.iterdir() if _IDX_NAME.search(file.name) and file.is_file()]
         return read_idx(found) if found else None
 
 

@@ -1,8 +1,7 @@
 """What fine-tuning on pictures adds: another size, drop path, and timm's augmentation as the authors used it.
 
-timm's RandAugment, random erasing, Mixup and CutMix draw from three global generators. Here they are seeded around
-every call from (seed, epoch, sample) or (seed, step, rank) and put back after it, so results depend on nothing else,
-and nothing else depends on them.
+timm draws from three global generators. Here they are seeded around every call from (seed, epoch, sample) or (seed,
+step, rank) and put back after it, so results depend on nothing else, and nothing else depends on them.
 
 Shapes: `B` samples, `C` channels, `H` and `W` pixels.
 """
@@ -13,9 +12,8 @@ import importlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,54 +22,53 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+import data2vec2.modalities.image.config as image
 from data2vec2 import rng
+from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.tree import require
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.reader import Bad
 from data2vec2.errors import UsageError, UserError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.data import ModelInfo
-from data2vec2.modalities.image.config import (
-    AugmentConfig,
-    ImageConfig,
-    ImageDataConfig,
-    ImageFinetuneDataConfig,
-    ImageTaskConfig,
-)
-from data2vec2.modalities.image.reader import ImageReader, survey
+from data2vec2.modalities.data import ModelInfo, narrow
+from data2vec2.modalities.image.reader import survey
 from data2vec2.modalities.jobs import FinetuneData, Job
 from data2vec2.tasks.finetune import ClassTargets
 
-_BICUBIC = 3  # Pillow's number
-
 
 class Augment:
-    """What a configuration asks of timm. Can be pickled."""
+    """What a configuration asks of timm, added to batches. Can be pickled."""
 
     def __init__(
-        self, config: AugmentConfig, image_size: int, mean: tuple[float, ...], std: tuple[float, ...], seed: int
+        self, config: image.AugmentConfig, image_size: int, mean: tuple[float, ...], std: tuple[float, ...], seed: int
     ) -> None:
-        """`mean` and `std` of each channel, in units of 0 to 1.
-
-        Raises `UserError` where timm is missing, `UsageError` for a policy that it does not know.
-        """
+        """Mean and deviation of channels, from 0 to 1. `UserError` without timm, `UsageError` for a policy it lacks."""
         self.config, self.seed = config, seed
         self.mean_C11, self.std_C11 = (255 * torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
         timm_data = _timm_data()
         self.rand_augment = self.eraser = None
         if config.rand_augment is not None:
             fill = tuple(min(255, round(255 * value)) for value in (mean if len(mean) == 3 else mean * 3))
-            hints = {"translate_const": int(image_size * 0.45), "img_mean": fill, "interpolation": _BICUBIC}
+            hints = {"translate_const": int(image_size * 0.45), "img_mean": fill, "interpolation": 3}  # 3: bicubic
             try:
-                self.rand_augment = _with_a_bit_left(timm_data.rand_augment_transform(config.rand_augment, hints))
+                self.rand_augment = timm_data.rand_augment_transform(config.rand_augment, hints)
             except (AssertionError, ValueError, KeyError) as error:
-                raise UsageError(
-                    f"augment.rand_augment is {config.rand_augment!r}; it must be a policy of timm's, as in "
-                    "rand-m9-mstd0.5-inc1"
-                ) from error
+                expected = "a policy of timm's, as in rand-m9-mstd0.5-inc1"
+                raise UsageError(f"augment.rand_augment is {config.rand_augment!r}; it must be {expected}") from error
+            for operation in self.rand_augment.ops:
+                if operation.name.startswith("Posterize"):
+                    operation.level_fn = partial(_one_or_more, operation.level_fn)
         if config.erasing:
             self.eraser = timm_data.random_erasing.RandomErasing(config.erasing, mode="pixel", device="cpu")
+
+    def __call__(self, batch: Batch, step: Step) -> Batch:
+        """Pictures by (seed, epoch, sample), mixed with each other and their targets by (seed, step, rank)."""
+        assert batch.targets is not None
+        pictures = self.pictures(step.read.inputs, step.plan.epochs_B, step.plan.samples_B)
+        inputs, targets = self.mix(pictures, batch.targets, step.number, step.rank)
+        return replace(batch, inputs=inputs, targets=targets)
 
     def pictures(
         self, pixels_BCHW: NDArray[np.uint8], epochs_B: NDArray[np.int64], samples_B: NDArray[np.int64]
@@ -105,27 +102,21 @@ class Augment:
         if not self.config.mixes:
             return pixels_BCHW, targets_BC
         B = len(pixels_BCHW)
-        mixup = _timm_data().Mixup(
-            mixup_alpha=self.config.mixup,
-            cutmix_alpha=self.config.cutmix,
-            prob=self.config.mix_share,
-            switch_prob=self.config.cutmix_share,
-            mode="batch",
-            label_smoothing=0.0,
-            num_classes=B,
-        )
+        alphas = (self.config.mixup, self.config.cutmix)
+        shares = {"prob": self.config.mix_share, "switch_prob": self.config.cutmix_share}
+        mixup = _timm_data().Mixup(*alphas, **shares, label_smoothing=0.0, num_classes=B)
         with _seeded(rng.keys(rng.Stream.MIX, self.seed, step, rank)):
             # With every picture a class of its own, timm's targets are the weights of the pictures.
             mixed_BCHW, weights_BB = mixup(pixels_BCHW.float(), torch.arange(B))
         return mixed_BCHW, weights_BB @ targets_BC
 
 
-def needs_timm(config: AugmentConfig) -> bool:
+def needs_timm(config: image.AugmentConfig) -> bool:
     """Whether anything is on that timm does."""
     return bool(config.rand_augment is not None or config.erasing or config.mixes)
 
 
-def _timm_data() -> ModuleType:
+def _timm_data() -> Any:
     """`timm.data`; `UserError` where it can't be imported."""
     try:
         return importlib.import_module("timm.data")
@@ -137,15 +128,8 @@ def _timm_data() -> ModuleType:
         ) from error
 
 
-def _with_a_bit_left(rand_augment: Any) -> Any:
-    """Let Posterize keep one bit at least: its highest level keeps none, a black picture, which Pillow 13 refuses."""
-    for operation in rand_augment.ops:
-        if operation.name.startswith("Posterize"):
-            operation.level_fn = partial(_one_or_more, operation.level_fn)
-    return rand_augment
-
-
 def _one_or_more(level_fn: Callable[[float, Any], tuple[int, ...]], level: float, hints: Any) -> tuple[int, ...]:
+    """Bits that Posterize keeps: its highest level would keep none, a black picture, which Pillow 13 refuses."""
     return tuple(max(1, bits) for bits in level_fn(level, hints))
 
 
@@ -165,73 +149,46 @@ def _seeded(key: NDArray[np.uint64]) -> Iterator[None]:
         torch.set_rng_state(torch_cpu)
 
 
-@dataclass(frozen=True)
-class Augmented:
-    """Augments the pictures of a batch, and mixes them with their targets."""
-
-    augment: Augment
-
-    def __call__(self, batch: Batch, step: Step) -> Batch:
-        """Depends on (seed, epoch, sample), and mixing on (seed, step, rank)."""
-        assert batch.targets is not None
-        pictures = self.augment.pictures(step.read.inputs, step.plan.epochs_B, step.plan.samples_B)
-        inputs, targets = self.augment.mix(pictures, batch.targets, step.number, step.rank)
-        return replace(batch, inputs=inputs, targets=targets)
-
-
 class ImageClassifyJob(Job):
     """Classes of pictures."""
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """Mean and deviation as the model has them; the shape at the image size asked for."""
-        task, data = _task(config), config.data
-        modality, of_model = info.model.modality, info.data
-        assert isinstance(data, ImageFinetuneDataConfig)
-        assert isinstance(modality, ImageConfig) and isinstance(of_model, ImageDataConfig)
+        task, data = narrow(config.task, image.ImageTaskConfig), narrow(config.data, image.ImageFinetuneDataConfig)
+        modality, of_model = narrow(info.model.modality, image.ImageConfig), narrow(info.data, image.ImageDataConfig)
         if data.mean is None or data.std is None:
-            data = replace(data, mean=of_model.mean, std=of_model.std)
-        elif not len(data.mean) == len(data.std) == modality.channels:
-            channels = modality.channels
+            config = replace(config, data=replace(data, mean=of_model.mean, std=of_model.std))
+        elif not len(data.mean) == len(data.std) == (channels := modality.channels):
             raise UsageError(f"data.mean and data.std have {len(data.mean)} values; the model has {channels} channels")
         size, patch = task.model.image_size, modality.patch_size
         if size is not None and size != modality.image_size:
-            if size % patch:
-                raise UsageError(f"model.image_size is {size}; it must be a multiple of {patch}, the patch size")
+            require(size % patch == 0, "model.image_size", size, f"a multiple of {patch}, the patch size")
             modality = replace(modality, image_size=size, position_size=modality.position_size or modality.image_size)
-        config = replace(config, data=data)
         if needs_timm(task.augment):  # what is wrong with it is said before anything is written
             _augment(config, modality)
         return super().completed(config, replace(info, model=replace(info.model, modality=modality)))
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Some of the pictures."""
-        assert isinstance(data.train, ImageReader)
-        found = survey(data.train)
+        found, *_ = survey(data.train)
         return found.bad, found.checked
 
     def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
         """Arrays that are not augmented."""
-        return data.train.in_memory and not needs_timm(_task(config).augment)
+        return data.train.in_memory and not needs_timm(narrow(config.task, image.ImageTaskConfig).augment)
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
         """Mean of the patches."""
-        return Classifier(encoder, data.outputs, _task(config).model.drop_path)
+        return Classifier(encoder, data.outputs, narrow(config.task, image.ImageTaskConfig).model.drop_path)
 
     def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Classes, smoothed, and augmentation."""
-        augment, modality = _task(config).augment, info.model.modality
-        assert isinstance(modality, ImageConfig)
+        augment = narrow(config.task, image.ImageTaskConfig).augment
         targets = ClassTargets(data.train.records, augment.label_smoothing)
-        return [targets, Augmented(_augment(config, modality))] if needs_timm(augment) else [targets]
+        return [targets, _augment(config, info.model.modality)] if needs_timm(augment) else [targets]
 
 
-def _augment(config: FinetuneConfig, modality: ImageConfig) -> Augment:
-    data = config.data
-    assert isinstance(data, ImageFinetuneDataConfig)
-    size, seed = modality.image_size, config.train.seed
-    return Augment(_task(config).augment, size, data.mean or (), data.std or (), seed)
-
-
-def _task(config: FinetuneConfig) -> ImageTaskConfig:
-    assert isinstance(config.task, ImageTaskConfig)
-    return config.task
+def _augment(config: FinetuneConfig, modality: ModalityConfig) -> Augment:
+    task, data = narrow(config.task, image.ImageTaskConfig), narrow(config.data, image.ImageFinetuneDataConfig)
+    size = narrow(modality, image.ImageConfig).image_size
+    return Augment(task.augment, size, data.mean or (), data.std or (), config.train.seed)

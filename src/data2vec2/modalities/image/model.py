@@ -33,10 +33,7 @@ class ImageModality(Modality):
         self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
 
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
-        """Patches of normalised pictures `BCHW` of any H and W that are multiples of the patch size.
-
-        `UsageError` for others and for another number of channels.
-        """
+        """Patches of normalised pictures `BCHW`, H and W multiples of the patch size; `UsageError` for others."""
         patch, channels = self.config.patch_size, self.config.channels
         height, width = inputs.shape[-2:]
         if inputs.ndim != 4 or inputs.shape[1] != channels or height % patch or width % patch or not height * width:
@@ -46,10 +43,7 @@ class ImageModality(Modality):
         return Tokens(self.stem(inputs), (height // patch, width // patch))
 
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
-        """Add positions, take the kept patches, put the CLS token in front.
-
-        Whole pictures may have any size; masks are made for the configured one (`UsageError` for another).
-        """
+        """Add positions, take the kept patches, put the CLS token in front. Masks are for the configured size alone."""
         rows, columns = tokens.grid
         if keep_ids_NK is not None and (rows, columns) != self.config.grid:
             raise UsageError(f"masks for {self.config.grid} patches and pictures of {(rows, columns)}")
@@ -63,8 +57,7 @@ class ImageModality(Modality):
         """Patch embedding Xavier uniform on the flattened kernel, its bias as PyTorch; CLS token N(0, 1)."""
         if isinstance(self.stem, PatchEmbed):
             self.stem.reset_parameters()
-            fan_out, fan_in = self.stem.weight.shape[0], self.stem.weight[0].numel()
-            bound = math.sqrt(6 / (fan_in + fan_out))  # Xavier's, of the kernel as a matrix
+            bound = math.sqrt(6 / sum(self.stem.weight.flatten(1).shape))  # Xavier's, of the kernel as a matrix
             nn.init.uniform_(self.stem.weight, -bound, bound)
         nn.init.normal_(self.cls_token)
         with torch.no_grad():

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import io
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,21 +19,16 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data2vec2 import rng
-from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import BadSample, Content
-from data2vec2.errors import UserError
+from data2vec2.modalities.data import Survey
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 
-PICTURES = Content(
-    "picture",
-    "pictures",
-    "images",
-    "Image",
-    frozenset((".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")),
-    ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes"),
-)
+_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_COLUMNS = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes")
+PICTURES = Content("picture", "pictures", "images", "Image", frozenset(_EXTENSIONS), _COLUMNS)
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded."""
 Raw = bytes | NDArray[np.uint8]
@@ -49,17 +41,8 @@ _MODES = {1: "L", 3: "RGB"}
 _TRIES = 10
 _NUM_DRAWS = 2 * _TRIES + 3  # area and aspect of each try; place (x, y); mirror
 _MIN_STD = 1e-3
-_TRANSPOSE = Image.Transpose
-_UPRIGHT = {
-    2: _TRANSPOSE.FLIP_LEFT_RIGHT,
-    3: _TRANSPOSE.ROTATE_180,
-    4: _TRANSPOSE.FLIP_TOP_BOTTOM,
-    5: _TRANSPOSE.TRANSPOSE,
-    6: _TRANSPOSE.ROTATE_270,
-    7: _TRANSPOSE.TRANSVERSE,
-    8: _TRANSPOSE.ROTATE_90,
-}
-
+_TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+_UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS.split(), start=2)}
 
 # Pillow warns of large pictures and of damaged metadata. What matters of it is reported as a bad sample.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -73,7 +56,7 @@ def decode(raw: Raw, num_channels: int) -> Image.Image:
     with _bad_samples():
         image = _open(raw)
         image.load()  # else an error would wait for the first use
-        return _in_mode(_plain(image), num_channels)
+        return _plain(image).convert(_MODES[num_channels])
 
 
 def crop(
@@ -89,11 +72,11 @@ def crop(
         box = box_of(*image.size)
         if image.format in ("JPEG", "MPO"):
             box = _draft(image, box, size, _MODES[num_channels])
-        small = _in_mode(_plain(image).resize((size, size), Image.Resampling.BICUBIC, box), num_channels)
-        orientation = 1 if isinstance(raw, np.ndarray) else _orientation(image)
-        if orientation in _UPRIGHT:
-            small = small.transpose(_UPRIGHT[orientation])
-        return small.transpose(_TRANSPOSE.FLIP_LEFT_RIGHT) if mirror else small
+        small = _plain(image).resize((size, size), Image.Resampling.BICUBIC, box).convert(_MODES[num_channels])
+        if not isinstance(raw, np.ndarray):
+            with suppress(Exception):  # upright already, or damaged metadata, no reason to drop a picture
+                small = small.transpose(_UPRIGHT[int(image.getexif()[ExifTags.Base.Orientation])])
+        return ImageOps.mirror(small) if mirror else small
 
 
 def random_box(draws: Sequence[float], min_crop: float, width: int, height: int) -> Box:
@@ -157,44 +140,21 @@ def pixels(picture: Image.Image) -> NDArray[np.uint8]:
     return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What a look at part of the data found; mean and standard deviation of each channel, in units of 0 to 1."""
+def survey(reader: Any, limit: int = 2048) -> tuple[Survey, tuple[float, ...], tuple[float, ...]]:
+    """Read the central squares of up to `limit` samples of an `ImageReader`, evenly spread; `UserError` if all are bad.
 
-    checked: int
-    bad: tuple[Bad, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    left_out: tuple[Bad, ...] = ()
-
-
-def survey(reader: ImageReader, limit: int = 2048) -> Survey:
-    """Read the central squares of up to `limit` samples, evenly spread over the list, in threads.
-
-    The deviation is at least 0.001 (pictures of a single colour). Raises `UserError` if every picture is bad.
+    Mean and deviation of each channel are in units of 0 to 1, the deviation at least 0.001 (a single colour).
     """
 
-    def sums(sample: int) -> NDArray[np.int64] | Bad:
-        try:
-            values_CP = reader.whole(sample).reshape(reader.config.channels, -1).astype(np.int64)
-        except BadSample as error:
-            return Bad(reader.records.names[sample], error.reason)
+    def sums(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.int64]:
+        values_CP = pixels_CHW.reshape(len(pixels_CHW), -1).astype(np.int64)
         return np.stack((values_CP.sum(axis=1), (values_CP**2).sum(axis=1)))
 
-    total = len(reader.records)
-    checked = min(limit, total)
-    samples = np.arange(checked) * total // max(checked, 1)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        results = list(pool.map(sums, samples.tolist()))
-    bad = tuple(result for result in results if isinstance(result, Bad))
-    good = [result for result in results if not isinstance(result, Bad)]
-    if not good:
-        first = f"; the first, {bad[0].name}: {bad[0].reason}" if bad else ""
-        raise UserError(f"none of {checked} pictures of the {reader.records.kind} can be used{first}")
+    good, bad = reader.looked_at(limit, sums)
     mean_C, square_C = np.sum(good, axis=0) / (len(good) * reader.config.image_size**2)
     std_C = np.sqrt(np.maximum(square_C - mean_C**2, 0)) / 255
-    std = tuple(max(value, _MIN_STD) for value in std_C.tolist())
-    return Survey(checked, bad, tuple((mean_C / 255).tolist()), std)
+    mean, std = tuple((mean_C / 255).tolist()), tuple(np.maximum(std_C, _MIN_STD).tolist())
+    return Survey(len(good) + len(bad), tuple(bad)), mean, std
 
 
 @contextmanager
@@ -206,12 +166,9 @@ def _bad_samples() -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
-            reason = "too large"
-        elif isinstance(error, EOFError) or "truncated" in str(error).lower():
-            reason = "truncated"
-        else:
-            reason = "damaged"
-        raise BadSample(reason) from error
+            raise BadSample("too large") from error
+        cut_off = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise BadSample("truncated" if cut_off else "damaged") from error
 
 
 def _open(raw: Raw) -> Image.Image:
@@ -247,23 +204,7 @@ def _plain(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _in_mode(image: Image.Image, num_channels: int) -> Image.Image:
-    """Grey for 1 channel, RGB for 3; nothing to do (and no copy) where it is that already."""
-    mode = _MODES[num_channels]
-    return image if image.mode == mode else image.convert(mode)
-
-
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 (upright) where the metadata are damaged, which is no reason to drop a picture."""
-    try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        return 1
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 
 MAX_ASPECT = 20
@@ -271,10 +212,9 @@ MAX_ASPECT = 20
 
 
 def whole_picture(raw: Raw, shorter: int, multiple: int, num_channels: int) -> Image.Image:
-    """The whole picture, upright by its EXIF orientation, as "L" (1 channel) or "RGB" (3).
+    """The whole picture, upright by its EXIF orientation, as "L" (1 channel) or "RGB" (3). Raises `BadSample`.
 
-    Its shorter side becomes `shorter` pixels and the longer one follows, both rounded to the nearest multiple of
-    `multiple` (at least one); nothing is cut off. Raises `BadSample`.
+    Its shorter side becomes `shorter` pixels and the longer one follows, both rounded to multiples of `multiple`.
     """
     picture = decode(raw, num_channels)
     with suppress(Exception):  # damaged metadata are no reason to drop a picture

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import data2vec2.modalities.image.config as image
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
-from data2vec2.modalities.image.config import (
-    AugmentConfig,
-    ImageConfig,
-    ImageDataConfig,
-    ImageFinetuneDataConfig,
-    ImageHeadConfig,
-    ImageTaskConfig,
-)
 
-_STRONG = AugmentConfig(
-    rand_augment="rand-m9-mstd0.5-inc1",
-    erasing=0.25,
-    mixup=0.7,
-    cutmix=1.0,
-    mix_share=0.9,
-    cutmix_share=0.5,
-    label_smoothing=0.1,
-)
+_CPU = TrainConfig(processes=2, threads=1)
+_MIXED = image.AugmentConfig(mixup=0.7, cutmix=1.0, mix_share=0.9, cutmix_share=0.5, label_smoothing=0.1)
+_STRONG = replace(_MIXED, rand_augment="rand-m9-mstd0.5-inc1", erasing=0.25)
 
 
 def image_finetune_base() -> FinetuneConfig:
     """ViT-B/16 as released: 100 epochs of ImageNet-1K at 512 pictures a step."""
     return FinetuneConfig(
         recipe="image_finetune_base",
-        task=ImageTaskConfig(model=ImageHeadConfig(drop_path=0.1), augment=_STRONG),
+        task=image.ImageTaskConfig(model=image.ImageHeadConfig(drop_path=0.1), augment=_STRONG),
         optim=FinetuneOptimConfig(lr=1e-3, lr_batch=512, warmup_updates=16_000, clip_norm=None, layer_decay=0.65),
-        data=ImageFinetuneDataConfig(min_crop=0.08),
+        data=image.ImageFinetuneDataConfig(min_crop=0.08),
         train=TrainConfig(updates=250_200, batch_size=512, eval_every=2_502, save_every=2_502),
     )
 
@@ -43,7 +30,7 @@ def image_finetune_large() -> FinetuneConfig:
     return replace(
         base,
         recipe="image_finetune_large",
-        task=ImageTaskConfig(model=ImageHeadConfig(drop_path=0.2), augment=_STRONG),
+        task=image.ImageTaskConfig(model=image.ImageHeadConfig(drop_path=0.2), augment=_STRONG),
         optim=replace(base.optim, lr=5e-4, clip_norm=4.0, layer_decay=0.75),
         train=replace(base.train, updates=125_100),
     )
@@ -56,21 +43,19 @@ def image_finetune_tiny() -> FinetuneConfig:
     """
     return FinetuneConfig(
         recipe="image_finetune_tiny",
-        task=ImageTaskConfig(augment=AugmentConfig(label_smoothing=0.1)),
+        task=image.ImageTaskConfig(augment=image.AugmentConfig(label_smoothing=0.1)),
         optim=FinetuneOptimConfig(lr=2e-3, lr_batch=8, warmup_updates=250, clip_norm=4.0, layer_decay=0.75),
-        data=ImageFinetuneDataConfig(min_crop=0.8, eval_crop=1.0),
-        train=TrainConfig(
-            updates=5_000, batch_size=8, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
-        ),
+        data=image.ImageFinetuneDataConfig(min_crop=0.8, eval_crop=1.0),
+        train=replace(_CPU, updates=5_000, batch_size=8, log_every=50, eval_every=500, save_every=500),
     )
 
 
-IMAGENET = ImageDataConfig(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET = image.ImageDataConfig(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
 def image_base() -> RunConfig:
     """ViT-B/16 as released: 75 epochs of ImageNet-1K at 256 pictures a step."""
-    return RunConfig(recipe="image_base", model=ModelConfig(modality=ImageConfig()), data=IMAGENET)
+    return RunConfig(recipe="image_base", model=ModelConfig(modality=image.ImageConfig()), data=IMAGENET)
 
 
 def image_large() -> RunConfig:
@@ -80,7 +65,7 @@ def image_large() -> RunConfig:
         base,
         recipe="image_large",
         model=ModelConfig(
-            modality=ImageConfig(),
+            modality=image.ImageConfig(),
             encoder=EncoderConfig(embed_dim=1024, num_heads=16, prenet_depth=0, depth=24),
             masks=MaskConfig(num_masks=16, mask_ratio=0.75, adjust=0.1, block_length=3),
             decoder=DecoderConfig(depth=3, kernel=5, dim=1024, groups=16),
@@ -101,7 +86,7 @@ def image_huge14() -> RunConfig:
         recipe="image_huge14",
         model=replace(
             large.model,
-            modality=ImageConfig(image_size=224, patch_size=14),
+            modality=image.ImageConfig(image_size=224, patch_size=14),
             encoder=EncoderConfig(embed_dim=1280, num_heads=16, prenet_depth=0, depth=32),
             targets=TargetConfig(average_layers=24),
         ),
@@ -120,7 +105,7 @@ def image_tiny() -> RunConfig:
     return RunConfig(
         recipe="image_tiny",
         model=ModelConfig(
-            modality=ImageConfig(image_size=28, patch_size=4, num_channels=None),
+            modality=image.ImageConfig(image_size=28, patch_size=4, num_channels=None),
             encoder=EncoderConfig(embed_dim=96, num_heads=3, prenet_depth=0, depth=4),
             masks=MaskConfig(num_masks=4, mask_ratio=0.6, adjust=0.1, block_length=2),
             decoder=DecoderConfig(depth=2, kernel=3, dim=48, groups=8),
@@ -129,10 +114,8 @@ def image_tiny() -> RunConfig:
         ),
         optim=OptimConfig(lr=4e-3, warmup_updates=160, lr_batch=16),
         ema=EmaConfig(start=0.99, end=0.999, anneal_updates=1_100),
-        data=ImageDataConfig(min_crop=0.7, eval_crop=1.0),
-        train=TrainConfig(
-            updates=2_200, batch_size=16, processes=2, threads=1, log_every=50, eval_every=550, save_every=550
-        ),
+        data=image.ImageDataConfig(min_crop=0.7, eval_crop=1.0),
+        train=replace(_CPU, updates=2_200, batch_size=16, log_every=50, eval_every=550, save_every=550),
     )
 
 

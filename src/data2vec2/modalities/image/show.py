@@ -6,36 +6,34 @@ pixels, `T` patches, `D` width, `N` pictures, `M` masks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from data2vec2.data.reader import ReadBatch, Reader
-from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of
-from data2vec2.evaluation.similarity import SEARCHED, Features, arranged, colours, spread, write_arrays
+from data2vec2.data.reader import Reader
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of, readable_batches
+from data2vec2.evaluation.similarity import SEARCHED, arranged, colours, spread, write_arrays
 from data2vec2.method.encoder import Encoder
-from data2vec2.modalities.image.reader import ImageReader, Normalise
+from data2vec2.modalities.image.reader import Normalise
 from data2vec2.modalities.show import Arrays, Show
 
-PICTURES = 8
-NEIGHBOURS = 6
+PICTURES, NEIGHBOURS = 8, 6
+RAW_SIDE = 32
 MAX_SIDE, MAX_NEIGHBOUR_SIDE = 224, 96
 """Larger pictures are kept smaller; the page that shows them should stay light."""
 
 
-def raw_pixels(
-    reader: Reader, samples: NDArray[np.int64], side: int = 32, note: Note = lambda _: None
-) -> LabelledFeatures:
-    """The pictures themselves as features, larger ones averaged down to at most `side` pixels."""
+def raw_pixels(reader: Reader, samples: NDArray[np.int64], note: Note = lambda _: None) -> LabelledFeatures:
+    """The pictures themselves as features, larger ones averaged down to `RAW_SIDE` pixels."""
 
     def flat(batch: Inputs) -> NDArray[np.float32]:
         pixels = batch.inputs.float() / 255
-        if pixels.shape[-1] > side:
-            pixels = torch.nn.functional.adaptive_avg_pool2d(pixels, side)
+        if pixels.shape[-1] > RAW_SIDE:
+            pixels = F.adaptive_avg_pool2d(pixels, RAW_SIDE)
         return pixels.flatten(1).numpy()
 
     return features_of(flat, reader, samples, note)
@@ -63,64 +61,42 @@ class ImageShow(Show):
 
 @torch.no_grad()
 def write_gallery(
-    run: Path,
-    encoder: Encoder,
-    reader: ImageReader,
-    samples: NDArray[np.int64],
-    normalise: Normalise,
-    device: torch.device,
+    run: Path, encoder: Encoder, reader: Reader, samples: NDArray[np.int64], normalise: Normalise, device: torch.device
 ) -> None:
     """Write `run`/gallery.npz, whole or not at all; needs no labels, but at least two samples.
 
     Beside the arrays of any gallery it holds `pictures` (QHWC uint8), `colours` (uint8, Q x rows x columns of patches
     x 3) and `neighbours` (QKHWC uint8). The encoder should be in eval mode.
     """
-    samples = samples[spread(len(samples), SEARCHED)]
-    features, labels, sums_TD = [], [], []
-    for batch in _batches(reader, samples):
-        encoded = encoder(_inputs(batch, normalise, device))
+    read, features, sums_TD = [], [], []
+    for batch in readable_batches(reader, samples[spread(len(samples), SEARCHED)]):
+        encoded = encoder(normalise(batch.inputs.to(device)))
+        read.append(batch.samples_B)
         features.append(encoded.pooled().float().cpu().numpy())
-        labels.append(batch.labels_B)
         sums_TD.append(encoded.features_NTD.float().sum(0).cpu().numpy())
-    features_SD, labels_S = np.concatenate(features), np.concatenate(labels)
+    samples, features_SD = np.concatenate(read), np.concatenate(features)
+    mean_TD = np.sum(sums_TD, axis=0) / len(samples)
 
-    shown_Q, near_QK, arrays = arranged(features_SD, labels_S, reader.records.classes, PICTURES, NEIGHBOURS)
-    shown = reader.eval_batch(samples[shown_Q])
+    labels_S, classes = reader.records.labels[samples], reader.records.classes
+    shown_Q, near_QK, arrays = arranged(features_SD, labels_S, classes, PICTURES, NEIGHBOURS)
+    shown = reader.eval_batch(samples[shown_Q]).inputs
+    encoded = encoder(normalise(torch.from_numpy(shown).to(device)))
+    # Without the mean of every place over many samples, else the colours only say where a patch is.
+    features_QTD = encoded.features_NTD.float().cpu().numpy() - mean_TD
+    flat = colours(features_QTD.reshape(-1, features_QTD.shape[-1]))
     neighbours = _thumbnails(reader.eval_batch(samples[near_QK.reshape(-1)]).inputs, MAX_NEIGHBOUR_SIDE)
     arrays |= {
-        "pictures": _thumbnails(shown.inputs, MAX_SIDE),
-        "colours": _colours(encoder, _inputs(shown, normalise, device), np.sum(sums_TD, axis=0) / len(samples)),
+        "pictures": _thumbnails(shown, MAX_SIDE),
+        "colours": flat.reshape(len(shown), *encoded.tokens.grid, 3),
         "neighbours": neighbours.reshape(*near_QK.shape, *neighbours.shape[1:]),
     }
     write_arrays(run, "image", arrays)
 
 
-def _batches(reader: ImageReader, samples: NDArray[np.int64]) -> Iterator[ReadBatch]:
-    for group in reader.eval_groups(samples):
-        yield reader.eval_batch(group)
-
-
-def _inputs(batch: ReadBatch, normalise: Normalise, device: torch.device) -> torch.Tensor:
-    return normalise(torch.from_numpy(batch.inputs).to(device))
-
-
-def _colours(encoder: Encoder, inputs_QCHW: torch.Tensor, mean_TD: Features) -> NDArray[np.uint8]:
-    """Colours of every patch by its last-layer features.
-
-    The mean of every place over many samples is taken off first, else the colours only say where a patch is.
-    """
-    encoded = encoder(inputs_QCHW)
-    features_QTD = encoded.features_NTD.float().cpu().numpy() - mean_TD
-    flat = colours(features_QTD.reshape(-1, features_QTD.shape[-1]))
-    return flat.reshape(len(features_QTD), *encoded.tokens.grid, 3)
-
-
 def _thumbnails(pixels_BCHW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Pictures `BHWC`, averaged down where their longer side is above `side` pixels."""
-    height, width = pixels_BCHW.shape[2:]
-    pixels = torch.from_numpy(pixels_BCHW)
-    if max(height, width) > side:
-        size = (max(1, height * side // max(height, width)), max(1, width * side // max(height, width)))
-        smaller = torch.nn.functional.interpolate(pixels.float(), size=size, mode="area")
-        pixels = smaller.round().to(torch.uint8)
+    pixels, longer = torch.from_numpy(pixels_BCHW), max(pixels_BCHW.shape[2:])
+    if longer > side:
+        size = [max(1, length * side // longer) for length in pixels.shape[2:]]
+        pixels = F.interpolate(pixels.float(), size=size, mode="area").round().to(torch.uint8)
     return np.ascontiguousarray(pixels.permute(0, 2, 3, 1).numpy())

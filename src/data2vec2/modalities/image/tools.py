@@ -6,6 +6,7 @@ Shapes: `B` pictures, `C` channels, `H` and `W` pixels, `T` patches, `D` width, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ from torch import Tensor
 
 from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, RunConfig
+from data2vec2.config.tree import require
 from data2vec2.data.records import Records
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples
 from data2vec2.method.encoder import Encoder
-from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey
+from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.image import SPEC
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
@@ -55,38 +57,24 @@ class ImageInterop(Interop):
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
         """`UsageError` where mean and deviation are missing or not of the model's channels."""
-        modality, data = info.model.modality, info.data
-        assert isinstance(modality, ImageConfig) and isinstance(data, ImageDataConfig)
+        modality, data = narrow(info.model.modality, ImageConfig), narrow(info.data, ImageDataConfig)
         if not len(data.mean or ()) == len(data.std or ()) == modality.channels:
             raise UsageError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
-        return {
-            "image_processor_type": "Data2Vec2ImageProcessor",
-            "size": modality.image_size,
-            "image_mean": list(data.mean or ()),
-            "image_std": list(data.std or ()),
-            "eval_crop": data.eval_crop,
-        }
+        statistics = {"image_mean": list(data.mean or ()), "image_std": list(data.std or ())}
+        size = {"image_processor_type": "Data2Vec2ImageProcessor", "size": modality.image_size}
+        return {**size, **statistics, "eval_crop": data.eval_crop}
 
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> ImageDataConfig:
         """Mean, deviation and the central square."""
         try:
-            return ImageDataConfig(
-                mean=tuple(map(float, processor["image_mean"])),
-                std=tuple(map(float, processor["image_std"])),
-                eval_crop=float(processor["eval_crop"]),
-            )
+            mean, std = (tuple(map(float, processor[name])) for name in ("image_mean", "image_std"))
+            return ImageDataConfig(mean=mean, std=std, eval_crop=float(processor["eval_crop"]))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("it needs image_mean, image_std and eval_crop; export the model again") from error
 
     def named(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Inputs:
         """`pixel_values`."""
         return {"pixel_values": inputs}
-
-    def example(self, model: ArchitectureConfig) -> Tensor:
-        """Two pictures."""
-        modality = model.modality
-        assert isinstance(modality, ImageConfig)
-        return torch.zeros(2, modality.channels, modality.image_size, modality.image_size)
 
     def describe(self, modality: ImageConfig) -> str:
         """Size, channels and patches."""
@@ -95,13 +83,8 @@ class ImageInterop(Interop):
 
     def usage(self, modality: ImageConfig) -> Usage:
         """With the image processor."""
-        return Usage(
-            processor="AutoImageProcessor",
-            call="picture",
-            several="picture",
-            note="`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token.",
-            pipeline="picture",
-        )
+        note = "`pooler_output` is the mean over patches; `last_hidden_state` starts with the CLS token."
+        return Usage(processor="AutoImageProcessor", call="picture", several="picture", note=note, pipeline="picture")
 
 
 class ImageFeed(Feed):
@@ -113,14 +96,14 @@ class ImageFeed(Feed):
     def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         """`UsageError` for a size that is no multiple of the model's patches."""
         super().__init__(tools, info, options)
-        self.modality, self.data = image_parts(info)
-        patch = self.modality.patch_size
-        self.size = self.modality.image_size if options is None or options.size is None else options.size
-        if self.size < patch or self.size % patch:
-            raise UsageError(f"--size is {self.size}; it must be a multiple of the model's patch size ({patch})")
+        self.modality = narrow(info.model.modality, ImageConfig)
+        patch, asked = self.modality.patch_size, options.size if options else None
+        self.size = self.modality.image_size if asked is None else asked
+        fits = self.size >= patch and self.size % patch == 0
+        require(fits, "--size", self.size, f"a multiple of the model's patch size ({patch})")
+        if options and options.pool == "none":
+            self.columns = [pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)]
         if options:
-            dense = options.pool == "none"
-            self.columns = [pa.field("grid", pa.list_(pa.int32(), 2), nullable=False)] if dense else []
             self.about = {"size": self.size, "keep_aspect": options.keep_aspect, "patch_size": patch}
 
     def open(self, records: Records) -> Callable[[int], NDArray[np.uint8]]:
@@ -128,7 +111,8 @@ class ImageFeed(Feed):
         size, modality = self.size, self.modality
         if self.options and self.options.keep_aspect:
             return lambda i: pixels(whole_picture(records.read(i), size, modality.patch_size, modality.channels))
-        return ImageReader(records, replace(modality, image_size=size), self.data, seed=0).whole
+        at_size = replace(self.info.model, modality=replace(modality, image_size=size))
+        return self.tools.reader(records, at_size, self.info.data, seed=0).whole
 
     def groups(self, samples: Sequence[NDArray[Any]]) -> Iterator[tuple[list[int], NDArray[Any], None]]:
         """Those of the same shape."""
@@ -146,8 +130,8 @@ class ImageFeed(Feed):
         def several(inputs: Tensor, _: Tensor | None) -> Sequence[Row]:
             encoded = encoder(inputs)
             patches_BTD: Tensor = encoded.features_NTD if layer else encoded.tokens.tokens_BTD
-            wanted = patches_BTD if pool == "none" else patches_BTD.mean(dim=1)
-            return list((encoded.x_NLD[:, 0] if pool == "cls" else wanted).float().cpu().numpy())
+            mean_or_all = patches_BTD if pool == "none" else patches_BTD.mean(dim=1)
+            return list((encoded.x_NLD[:, 0] if pool == "cls" else mean_or_all).float().cpu().numpy())
 
         return self.run(samples, several, lambda _: np.zeros(0, np.float32), device)
 
@@ -171,22 +155,20 @@ class ImageTools(Tools):
 
     def build(self, model: ArchitectureConfig) -> ImageModality:
         """Patches, positions and the CLS token."""
-        return ImageModality(_modality(model), model.encoder.embed_dim)
+        return ImageModality(narrow(model.modality, ImageConfig), model.encoder.embed_dim)
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """A picture."""
-        modality = _modality(model)
-        size = modality.image_size
-        return Largest(torch.zeros(1, modality.channels, size, size), modality.grid, 1.0)
+        modality = narrow(model.modality, ImageConfig)
+        return Largest(torch.zeros(1, modality.channels, *2 * [modality.image_size]), modality.grid, 1.0)
 
     def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> ImageReader:
         """Crops of the model's size."""
-        assert isinstance(data, ImageDataConfig)
-        return ImageReader(records, _modality(model), data, seed)
+        return ImageReader(records, narrow(model.modality, ImageConfig), narrow(data, ImageDataConfig), seed)
 
     def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
         """Three channels where there is colour, unless their number is given."""
-        modality = _modality(config.model)
+        modality = narrow(config.model.modality, ImageConfig)
         if modality.num_channels is not None:
             return config
         channels = 3 if has_colour(self.open(path, config, say).train) else 1
@@ -196,63 +178,43 @@ class ImageTools(Tools):
 
     def look(self, reader: Any, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
         """Mean and deviation of the pictures, unless they were given."""
-        assert isinstance(config.data, ImageDataConfig)
-        found, data, channels = survey(reader), config.data, _modality(config.model).channels
+        found, *statistics = survey(reader)
+        data, channels = narrow(config.data, ImageDataConfig), reader.config.channels
         if data.mean is None or data.std is None:
-            mean, std = (tuple(round(value, 4) for value in values) for values in (found.mean, found.std))
+            mean, std = (tuple(round(value, 4) for value in values) for values in statistics)
             used = found.checked - len(found.bad)
             say(f"data: normalised with mean {mean} and deviation {std}, from {used:,} pictures")
             config = replace(config, data=replace(data, mean=mean, std=std))
         elif not len(data.mean) == len(data.std) == channels:
             raise UserError(f"--data.mean and --data.std have {len(data.mean)} values for {channels} channels")
-        return config, Survey(found.checked, found.bad)
+        return config, found
 
     def normalise(self, data: DataConfig, device: torch.device) -> Normalise:
         """Zero mean and unit variance of each channel over the training data."""
-        assert isinstance(data, ImageDataConfig) and data.mean is not None and data.std is not None
-        return Normalise(data.mean, data.std, device)
+        known = narrow(data, ImageDataConfig)
+        return Normalise(narrow(known.mean, tuple), narrow(known.std, tuple), device)
 
     def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
         """Pixels."""
-        return raw_pixels(*train, note=note), raw_pixels(*test, note=note)
+        return raw_pixels(*train, note), raw_pixels(*test, note)
 
     def preview(self, reader: Any, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
         """Pictures `NHWC`, kept patches `NMK`."""
-        modality = _modality(config.model)
-        return {
-            "kind": self.spec.name,
-            "images": reader.eval_batch(samples).inputs.transpose(0, 2, 3, 1),
-            "keep_ids": self.keep_ids(config, modality.grid, samples),
-            "patch_size": modality.patch_size,
-        }
+        keep_ids, images = self.keep_ids(config, reader.config.grid, samples), reader.shown(samples)["pictures"]
+        return {"kind": self.spec.name, "images": images, "keep_ids": keep_ids, "patch_size": reader.config.patch_size}
 
     def write_gallery(
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
     ) -> None:
         """Patch colours, neighbours, and a map of samples."""
-        reader, chosen = samples
-        assert isinstance(reader, ImageReader)
-        write_gallery(run, encoder, reader, chosen, self.normalise(info.data, device), device)
+        write_gallery(run, encoder, *samples, self.normalise(info.data, device), device)
 
 
 def has_colour(records: Records, looks: int = 16) -> bool:
     """Whether any of a few pictures, evenly spread, has a pixel that is not grey."""
     for index in np.unique(np.linspace(0, len(records) - 1, looks).astype(int)).tolist():
-        try:
+        with suppress(BadSample):
             values = np.asarray(decode(records.read(index), 3)).astype(int)
-        except BadSample:
-            continue
-        if (np.ptp(values, axis=2) > 8).any():
-            return True
+            if (np.ptp(values, axis=2) > 8).any():
+                return True
     return False
-
-
-def image_parts(info: ModelInfo) -> tuple[ImageConfig, ImageDataConfig]:
-    """Modality and reading of a model of pictures."""
-    assert isinstance(info.model.modality, ImageConfig) and isinstance(info.data, ImageDataConfig)
-    return info.model.modality, info.data
-
-
-def _modality(model: ArchitectureConfig) -> ImageConfig:
-    assert isinstance(model.modality, ImageConfig)
-    return model.modality

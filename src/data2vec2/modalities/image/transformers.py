@@ -15,14 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
-from transformers import (
-    AutoImageProcessor,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForPreTraining,
-    BaseImageProcessor,
-)
+from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.modeling_outputs import ImageClassifierOutput
 
 from data2vec2.config.run import RunConfig
@@ -59,13 +54,11 @@ class Data2Vec2ImageModel(Data2Vec2Model):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Encode normalised pictures `(N, channels, height, width)`.
 
-        The model was trained at `image_size`; any multiples of the patch size are accepted, with interpolated positions
-        (`ValueError` for other shapes).
-
-        `last_hidden_state` (`NLD`) is the last block's output: the CLS token, then the patches row by row.
-        `pooler_output` (`ND`) is the mean over the patches **without** the CLS token, which is what this project's
-        probes and fine-tuning use. `hidden_states`, if asked for, are the first block's input and every block's output;
-        `attentions` every block's weights `NHLL`, computed by a path that is slower and needs more memory.
+        Height and width are any multiples of the patch size (`ValueError` for others); other sizes than `image_size`
+        have interpolated positions. `last_hidden_state` (`NLD`) is the last block's output: the CLS token, then the
+        patches row by row. `pooler_output` (`ND`) is the mean over the patches **without** the CLS token, as probes and
+        fine-tuning have it. `hidden_states`, if asked for, are the first block's input and every block's output;
+        `attentions` every block's weights `NHLL`, computed by a slower path that needs more memory.
         """
         return super().forward(pixel_values, None, output_hidden_states, return_dict, output_attentions)
 
@@ -106,9 +99,7 @@ class Data2Vec2ImageForPreTraining(Data2Vec2ForPreTraining):  # type: ignore[no-
         return super().forward(pixel_values, None, return_dict)
 
     def _grid(self, inputs: Tensor) -> tuple[int, ...]:
-        modality = self._whole[0].config.modality
-        assert isinstance(modality, ImageConfig)
-        return modality.grid
+        return self._whole[0].config.modality.grid  # type: ignore[attr-defined, no-any-return]
 
 
 class Data2Vec2ImageProcessor(BaseImageProcessor):
@@ -144,9 +135,8 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
     def _normalised(self, image: Any) -> NDArray[np.float32]:
-        box, channels = partial(central_box, self.eval_crop), len(self.image_mean)
-        picture = crop(_raw(image), box, self.size, channels)
-        values_HWC = np.asarray(picture, dtype=np.float32).reshape(self.size, self.size, channels) / 255
+        picture = crop(_raw(image), partial(central_box, self.eval_crop), self.size, len(self.image_mean))
+        values_HWC = np.asarray(picture, dtype=np.float32).reshape(self.size, self.size, -1) / 255
         mean, std = (np.asarray(values, dtype=np.float32) for values in (self.image_mean, self.image_std))
         return np.ascontiguousarray(((values_HWC - mean) / std).transpose(2, 0, 1))
 
@@ -176,9 +166,7 @@ register(
         AutoModelForImageClassification: Data2Vec2ImageForImageClassification,
     },
 )
-_forms = dict.fromkeys(("pil", "torchvision"), Data2Vec2ImageProcessor)  # one class, whatever is installed
-_named = (
-    "image_processor_classes" in signature(AutoImageProcessor.register).parameters
-)  # not in the first releases of 5
-_processors = {"image_processor_classes": _forms} if _named else {"slow_image_processor_class": _forms["pil"]}
-AutoImageProcessor.register(Data2Vec2ImageConfig, exist_ok=True, **_processors)
+_options: dict[str, Any] = {"slow_image_processor_class": Data2Vec2ImageProcessor}  # of the first releases of 5
+if "image_processor_classes" in signature(AutoImageProcessor.register).parameters:  # one class, whatever is installed
+    _options = {"image_processor_classes": dict.fromkeys(("pil", "torchvision"), Data2Vec2ImageProcessor)}
+AutoImageProcessor.register(Data2Vec2ImageConfig, exist_ok=True, **_options)

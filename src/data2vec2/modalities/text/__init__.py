@@ -19,11 +19,8 @@ def wordnet_glosses() -> Path:
     return Path(__file__).parents[2] / "data" / "bundled" / "wordnet_glosses"
 
 
-def _glosses() -> Path:
-    return wordnet_glosses() / "test.parquet"
-
-
 _TUNING = text_finetune_tiny()
+_SHORT = replace(_TUNING, optim=replace(_TUNING.optim, lr=2e-3), train=replace(_TUNING.train, updates=150))
 SPEC = Spec(
     name="text",
     words=Words(
@@ -46,14 +43,8 @@ SPEC = Spec(
         data=wordnet_glosses,
         about="110,806 explanations of words, without labels",
         # 100 and 1,000 labels in all, for probes and for a short fine-tuning
-        evaluation={
-            "labels": (10, 100),
-            "seeds": 1,
-            "finetune": replace(
-                _TUNING, optim=replace(_TUNING.optim, lr=2e-3), train=replace(_TUNING.train, updates=150)
-            ),
-        },
-        check=_glosses,
+        evaluation={"labels": (10, 100), "seeds": 1, "finetune": _SHORT},
+        check=lambda: wordnet_glosses() / "test.parquet",
     ),
     tools="data2vec2.modalities.text.tools:TextTools",
     transformers="data2vec2.modalities.text.transformers",

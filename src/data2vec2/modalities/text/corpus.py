@@ -2,8 +2,6 @@
 
 The file of a corpus holds the ids of its tokens one behind the other, with the end-of-text token behind every unit. It
 stays in the cache folder, from which it may be deleted at any time; the same texts and tokenizer use it again.
-
-Shapes: `B` samples, `T` tokens.
 """
 
 from __future__ import annotations
@@ -15,86 +13,49 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import rich.progress
 from numpy.typing import NDArray
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import Source
 from data2vec2.data.tables import listed
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
+from data2vec2.modalities.data import narrow
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.files import Piece, TextSource, Unit, find_text, identity_of, pieces_of
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, TextTokenizer, save_tokenizer, train_tokenizer
 from data2vec2.training.progress import console
 
 
-def open_text(
-    path: str | Path, tokenizer: TextTokenizer, model: TextConfig, data: TextDataConfig, progress: Progress
-) -> Parts:
+def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, data: TextDataConfig) -> Parts:
     """Tokenise what `path` holds, unless that was done before, and cut it into blocks.
 
-    Where the data name no validation part, the end of the corpus is held out. Raises `UserError` if there is no text,
-    or too little of it for one block.
+    Where the data name no validation part, the end of the corpus is held out. `UserError` for too little text.
     """
-    texts = find_text(path)
-    used = [part for part in ("train", "val") if part in texts]
-    corpora = {part: tokenised(texts[part], tokenizer, data.text_column, data.unit, progress) for part in used}
-    width, train = model.max_tokens - 1, corpora["train"]
-    fraction = 0.0 if "val" in corpora else data.val_fraction
-    blocks = {part: cut_blocks(corpus, model.eos_id, width, 0.0)[0] for part, corpus in corpora.items()}
-    blocks["train"], held = cut_blocks(train, model.eos_id, width, fraction)
-    if len(held.starts):
-        blocks["val"] = held
-    if not len(blocks["train"].starts):
+
+    def corpus(part: str) -> Corpus:
+        with shown_progress(f"tokenising {path}", texts[part]) as read:
+            return tokenised(texts[part], tokenizer, data.text_column, data.unit, read)
+
+    texts, width = find_text(path), model.max_tokens - 1
+    named, train = "val" in texts, corpus("train")
+    blocks, held = cut_blocks(train, model.eos_id, width, 0.0 if named else data.val_fraction)
+    if named:
+        held, _ = cut_blocks(corpus("val"), model.eos_id, width, 0.0)
+    if not len(blocks.starts):
         remarks = f" ({train.remarks})" if train.remarks else ""
         raise UserError(f"{path} has {train.num_tokens:,} tokens of text{remarks}, and a block takes {width:,}")
-    units = train.counts.get("units", 0)
-    sources = "1 source" if len(texts["train"]) == 1 else f"{len(texts['train']):,} sources"
+    units, count = train.counts.get("units", 0), len(texts["train"])
+    sources = f"{count:,} source{'s' if count > 1 else ''}"
     number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {sources}"
     description = "; ".join(filter(None, (f"text: {number}", train.remarks)))
-    return Parts(_records(blocks["train"]), _records(blocks["val"]) if "val" in blocks else None, None, description)
-
-
-class TextReader(Reader):
-    """Batches of token ids `BT`: the start-of-text token, then a block of the stream."""
-
-    in_memory = True
-    """Blocks are mapped, so reading them costs next to nothing."""
-
-    def __init__(self, records: Records, config: TextConfig, seed: int) -> None:
-        super().__init__(records, seed)
-        self.config = config
-
-    def whole(self, sample: int) -> NDArray[np.int64]:
-        """A block."""
-        blocks = self.records.source
-        assert isinstance(blocks, Blocks)
-        return np.concatenate([[self.config.bos_id], blocks.block(sample)])
-
-    def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], None]:
-        """All are full."""
-        return np.stack(rows), None
-
-    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
-        """Tokens."""
-        return (inputs.shape[1],)
-
-    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """At most 16 at once, in their order."""
-        return [samples_B[start : start + 16] for start in range(0, len(samples_B), 16)]
-
-
-def _records(blocks: Blocks) -> Records:
-    labels = np.full(len(blocks.starts), -1, dtype=np.int64)
-    return Records("text", BlockNames(blocks.starts), labels, (), blocks)
+    return Parts(blocks.records(), held.records() if named or len(held.starts) else None, None, description)
 
 
 FORMAT = 1
@@ -102,8 +63,8 @@ _BATCH = 1 << 20  # characters tokenised at once, by as many threads as the toke
 _READ = 1 << 26  # bytes of a file summed at once
 LEARNED = 100_000_000
 """Characters that a vocabulary is made of, at most; of longer texts evenly spread pieces."""
-Progress = Callable[[int, int], object]
-"""Hears how many bytes of how many are done."""
+Hear = Callable[[int], object]
+"""Hears of bytes (rows) that were read."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +84,7 @@ class Corpus:
         """What the user should know of the text, or nothing."""
         return listed({name: n for name, n in self.counts.items() if name not in ("units", "characters")})
 
-    @cached_property
+    @property
     def tokens(self) -> NDArray[Any]:
         """The ids, memory-mapped."""
         return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.num_tokens,))
@@ -134,56 +95,52 @@ class Blocks(Source):
     """Stretches of a corpus, all of one length. Can be pickled: the file is opened again."""
 
     in_memory: ClassVar[bool] = True
-    path: Path
-    dtype: str
+    corpus: Corpus
     width: int
     """Tokens of a block."""
     starts: NDArray[np.int64]
     """Place of each block's first token in the file."""
-    checksum: int
 
     def read(self, index: int) -> bytes:
         """The ids of a block, as int64."""
-        return self.block(index).tobytes()
-
-    def block(self, index: int) -> NDArray[np.int64]:
-        """The ids of a block."""
-        size, start = np.dtype(self.dtype).itemsize, int(self.starts[index])
-        return np.fromfile(self.path, dtype=self.dtype, count=self.width, offset=start * size).astype(np.int64)
+        path, dtype = self.corpus.path, np.dtype(self.corpus.dtype)
+        start = int(self.starts[index]) * dtype.itemsize
+        return np.fromfile(path, dtype=dtype, count=self.width, offset=start).astype(np.int64).tobytes()
 
     def select(self, places: NDArray[np.int64]) -> Blocks:
         """The blocks at `places`."""
-        return Blocks(self.path, self.dtype, self.width, self.starts[places], self.checksum)
+        return replace(self, starts=self.starts[places])
 
     def content(self) -> Iterator[bytes | memoryview]:
         """The file's checksum, and where the blocks are."""
-        yield f"{self.checksum} {self.width}".encode()
+        yield f"{self.corpus.checksum} {self.width}".encode()
         yield self.starts.tobytes()
 
+    def records(self) -> Records:
+        """All of them."""
+        labels = np.full(len(self.starts), -1, dtype=np.int64)
+        return Records("text", BlockNames(self.starts), labels, (), self)
 
+
+@dataclass(frozen=True, eq=False)
 class BlockNames(Sequence[str]):
-    """Blocks are called after the place of their first token."""
+    """Blocks are called after the place of their first token. Made when asked for, as there may be millions."""
 
-    def __init__(self, starts: NDArray[np.int64]) -> None:
-        self.starts = starts
+    starts: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def __getitem__(self, place: Any) -> Any:
-        """One name; of a slice, several."""
-        if isinstance(place, slice):
-            return [f"token {start}" for start in self.starts[place].tolist()]
-        return f"token {int(self.starts[place])}"
+        return f"token {self.starts[place]}"
 
 
 def tokenised(
-    sources: list[TextSource], tokenizer: TextTokenizer, column: str, unit: Unit, progress: Progress = lambda *_: None
+    sources: list[TextSource], tokenizer: TextTokenizer, column: str, unit: Unit, read: Hear = lambda _: None
 ) -> Corpus:
-    """The tokens of some texts: those in the cache folder, or made now.
+    """The tokens of some texts: those in the cache folder, or made now; `UserError` if that can't be.
 
-    They are made again if a file's size or time has changed, or what is in the cache is damaged. `UserError` if a
-    text can't be read or the cache folder can't be written.
+    They are made again if a file's size or time has changed, or what is in the cache is damaged.
     """
     key = f"{FORMAT}\0{identity_of(sources)}\0{tokenizer.digest}\0{column}\0{unit}"
     target = cache_folder() / f"text-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
@@ -192,47 +149,36 @@ def tokenised(
     shutil.rmtree(target, ignore_errors=True)  # damaged
     try:
         with whole_folder(target, hint=CACHE_HINT) as made:
-            _write(sources, tokenizer, column, unit, made, progress)
+            _write(sources, tokenizer, column, unit, made, read)
     except UserError:
         if not _opened(target):  # else another process was faster
             raise
-    corpus = _opened(target)
-    assert corpus is not None
-    return corpus
+    return narrow(_opened(target), Corpus)
 
 
-def cut_blocks(
-    corpus: Corpus, eos_id: int, width: int, val_fraction: float, limit: int = 2000
-) -> tuple[Blocks, Blocks]:
-    """Blocks of `width` tokens to train on, and the last of the corpus held out, at most `limit`.
+def cut_blocks(corpus: Corpus, eos_id: int, width: int, val_fraction: float) -> tuple[Blocks, Blocks]:
+    """Blocks of `width` tokens to train on, and the last of the corpus held out, at most 2,000.
 
     The held-out part begins behind the end of a unit, so that none is in both. Tokens at the end of a part that fill
     no block are left out. Below 20 blocks none are held out.
     """
     total = corpus.num_tokens // width
-    held = min(limit, round(val_fraction * total)) if total >= 20 else 0
+    held = min(2_000, round(val_fraction * total)) if total >= 20 else 0
     stop = corpus.num_tokens - held * width
     ends = np.flatnonzero(corpus.tokens[stop : stop + (held // 2) * width] == eos_id)
     start = stop + int(ends[0]) + 1 if len(ends) else stop
-    return tuple(  # type: ignore[return-value]
-        Blocks(corpus.path, corpus.dtype, width, first + width * np.arange((last - first) // width), corpus.checksum)
-        for first, last in ((0, stop), (start, corpus.num_tokens if held else start))
-    )
+    spans = ((0, stop), (start, corpus.num_tokens))
+    train, val = (first + width * np.arange((last - first) // width) for first, last in spans)
+    return Blocks(corpus, width, train), Blocks(corpus, width, val)
 
 
 def _write(
-    sources: list[TextSource], tokenizer: TextTokenizer, column: str, unit: Unit, folder: Path, progress: Progress
+    sources: list[TextSource], tokenizer: TextTokenizer, column: str, unit: Unit, folder: Path, read: Hear
 ) -> None:
     """Tokenise into a folder: the ids, then the manifest."""
     dtype = np.dtype("<u2" if tokenizer.size <= 1 << 16 else "<u4")
     counts: Counter[str] = Counter()
-    done, total, num_tokens, checksum = 0, sum(source.size for source in sources), 0, 0
-
-    def read(size: int) -> None:
-        nonlocal done
-        done += size
-        progress(done, total)
-
+    num_tokens = checksum = 0
     with (folder / "tokens.bin").open("wb") as file:
         for batch in _batches(piece for s in sources for piece in pieces_of(s, column, unit, counts, read)):
             encoded = tokenizer.backend.encode_batch_fast([text for text, _ in batch], add_special_tokens=False)
@@ -250,8 +196,7 @@ def _write(
 
 def _batches(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
     """Pieces of about `_BATCH` characters together."""
-    batch: list[Piece] = []
-    size = 0
+    batch, size = list[Piece](), 0
     for piece in pieces:
         batch.append(piece)
         size += len(piece[0]) + 16
@@ -267,18 +212,15 @@ def _opened(folder: Path) -> Corpus | None:
     path = folder / "tokens.bin"
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        fields = {name: manifest[name] for name in ("dtype", "num_tokens", "checksum", "counts")}
-        checksum = 0
+        corpus = Corpus(path, *(manifest[name] for name in ("dtype", "num_tokens", "checksum", "counts")))
+        checksum = size = 0
         with path.open("rb") as file:
             while content := file.read(_READ):
-                checksum = zlib.crc32(content, checksum)
+                checksum, size = zlib.crc32(content, checksum), size + len(content)
     except (OSError, ValueError, KeyError):
         return None
-    sound = (
-        checksum == fields["checksum"]
-        and path.stat().st_size == fields["num_tokens"] * np.dtype(fields["dtype"]).itemsize
-    )
-    return Corpus(path, **fields) if sound else None
+    written = (corpus.checksum, corpus.num_tokens * np.dtype(corpus.dtype).itemsize)
+    return corpus if (checksum, size) == written else None
 
 
 def made_tokenizer(data: Path, vocab_size: int, text_column: str, unit: Unit, say: Callable[[str], None]) -> Path:
@@ -288,34 +230,31 @@ def made_tokenizer(data: Path, vocab_size: int, text_column: str, unit: Unit, sa
     folder = cache_folder() / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
     if not (folder / TOKENIZER_FILES[1]).is_file():
         say(f"tokenizer: made from the text, with a vocabulary of {vocab_size:,} (--data.tokenizer names another)")
-        with shown_progress(f"reading {data}") as progress:
-            made = train_tokenizer(sampled_texts(sources, text_column, unit, progress), vocab_size)
+        with shown_progress(f"reading {data}", sources) as read:
+            made = train_tokenizer(sampled_texts(sources, text_column, unit, read), vocab_size)
         with whole_folder(folder, replace=True, hint=CACHE_HINT) as new:
             save_tokenizer(made, new)
     return folder
 
 
 @contextmanager
-def shown_progress(what: str) -> Iterator[Progress]:
+def shown_progress(what: str, sources: list[TextSource]) -> Iterator[Hear]:
     """A bar on a terminal, that shows up with the first sign of progress; nothing elsewhere."""
-    columns = (
-        rich.progress.TextColumn("{task.description}"),
-        rich.progress.BarColumn(),
-        rich.progress.TimeRemainingColumn(),
-    )
-    with rich.progress.Progress(*columns, console=console(), transient=True, disable=not console().is_terminal) as bar:
-        task = bar.add_task(what, visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+    screen = console()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+        task = bar.add_task(what, visible=False, total=sum(source.size for source in sources))
+        yield lambda size: bar.update(task, advance=size, visible=True)
 
 
-def sampled_texts(sources: list[TextSource], column: str, unit: Unit, progress: Progress) -> Iterator[str]:
+def sampled_texts(sources: list[TextSource], column: str, unit: Unit, hear: Hear) -> Iterator[str]:
     """Pieces of the sources: as much of what was read so far as `LEARNED` is of all of it."""
     taken, done, total = 0, 0, sum(source.size for source in sources)
 
     def read(size: int) -> None:
         nonlocal done
         done += size
-        progress(done, total)
+        hear(size)
 
     for source in sources:
         for text, _ in pieces_of(source, column, unit, Counter(), read):

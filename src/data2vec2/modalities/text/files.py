@@ -27,36 +27,26 @@ class TextSource:
     """One file, or one split of a data set, that holds text."""
 
     name: str
-    path: Path | None
-    """None: rows."""
-    rows: Any = None
-    """A `datasets.Dataset`."""
-
-    @property
-    def content(self) -> Any:
-        """What a reader of tables opens."""
-        return self.path or self.rows
+    content: Any
+    """A path, or a `datasets.Dataset`."""
 
     @property
     def size(self) -> int:
         """Bytes, or rows."""
-        return self.path.stat().st_size if self.path else len(self.rows)
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
 
     @property
     def identity(self) -> str:
         """Changes when the content may have changed."""
-        if self.path is None:
-            return f"{self.name}\0{self.rows._fingerprint}"
-        return f"{self.path.resolve()}\0{self.size}\0{self.path.stat().st_mtime_ns}"
+        if not isinstance(self.content, Path):
+            return f"{self.name}\0{self.content._fingerprint}"
+        return f"{self.content.resolve()}\0{self.size}\0{self.content.stat().st_mtime_ns}"
 
 
 def find_sources(data: str | Path, extensions: Sequence[str], what: str) -> list[TextSource]:
-    """All files with some extensions in a folder, one file, or all splits of hf:NAME.
-
-    Raises `UserError` for a path that does not exist and for one without `what`.
-    """
+    """All files with some extensions in a folder, one file, or all splits of hf:NAME; `UserError` if no `what` is."""
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
-        return [TextSource(name, None, split) for name, split in hub.load_splits(text).items()]
+        return [TextSource(name, split) for name, split in hub.load_splits(text).items()]
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -73,11 +63,11 @@ def find_sources(data: str | Path, extensions: Sequence[str], what: str) -> list
 def find_text(data: str | Path) -> dict[str, list[TextSource]]:
     """The texts of each part ("train", perhaps "val" and "test") of a file, a folder, or hf:NAME.
 
-    Files called train, valid or test (with a number or not), or in a folder called so, make parts. Raises `UserError`
-    for a path that does not exist and for one without text.
+    Files called train, valid or test (with a number or not), or in a folder called so, make parts; one where these
+    are words among others ("test of time") does not. Raises `UserError` for a path without text.
     """
     sources = {source.name: source for source in find_sources(data, EXTENSIONS, "text")}
-    if any(source.path is None for source in sources.values()):
+    if not all(isinstance(source.content, Path) for source in sources.values()):
         parts = by_part(list(sources), str(data))
     else:
         parts = {part: [name for name in sources if _part(name) == part] for part in ("train", "val", "test")}
@@ -94,12 +84,12 @@ def pieces_of(
     A unit is a line, a document (which an empty line ends, in tables a row), or a whole file (in tables a row).
     Raises `UserError` for a file that can't be read or has no such column.
     """
-    before, reading = counts["characters"], Reading(str(source.path or source.name), counts, read=read)
-    if source.path and source.path.suffix.lower() == PLAIN:
-        plain = _plain(source.path, unit, reading)
-        pieces: Iterator[Piece] = ((mended(text, reading), ends) for text, ends in plain)
+    path = source.content if isinstance(source.content, Path) else None
+    before, reading = counts["characters"], Reading(str(path or source.name), counts, read=read)
+    if path and path.suffix.lower() == PLAIN:
+        pieces: Iterator[Piece] = ((mended(text, reading), ends) for text, ends in _plain(path, unit, reading))
     else:
-        pieces = _row_pieces(_values(source, column, reading), unit, counts)
+        pieces = _row_pieces(source, column, unit, reading)
     for text, ends in pieces:
         counts["characters"] += len(text)
         yield text, ends
@@ -121,9 +111,8 @@ def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
                 rest += text
                 if not text.endswith("\n"):
                     *first, rest = _cut(rest)
-                    for piece in first:
-                        yield piece, False
-                        begun = True
+                    yield from ((piece, False) for piece in first)
+                    begun = begun or bool(first)
                     continue
                 line, rest = rest.rstrip("\r\n"), ""
                 if line.strip():
@@ -138,30 +127,23 @@ def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
         yield rest, True
 
 
-def _values(source: TextSource, column: str, reading: Reading) -> Iterator[Any]:
-    """Values of a column; `UserError` that lists the columns if it is not there."""
+def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
+    """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
         if table.names is not None and column not in table.names:
             known = ", ".join(table.names) or "no columns"
-            raise UserError(
-                f"{reading.where} has no column {column!r} but {known}; name the one with text, "
-                "--data.text-column, or move the file elsewhere if it is none to learn from"
-            )
-        yield from (row.get(column) for row in table.rows)
-
-
-def _row_pieces(rows: Iterator[Any], unit: Unit, counts: Counter[str]) -> Iterator[Piece]:
-    """The text of rows; a row ends a unit."""
-    for text in rows:
-        if not isinstance(text, str) or not text.strip():
-            counts["rows without text left out"] += 1
-            continue
-        for line in text.splitlines() if unit == "line" else [text]:
-            *first, last = _cut(line)
-            for piece in first:
-                yield piece, False
-            if last.strip() or first:
-                yield last, True
+            hint = "name the one with text, --data.text-column, or move the file elsewhere if it is none to learn from"
+            raise UserError(f"{reading.where} has no column {column!r} but {known}; {hint}")
+        for row in table.rows:
+            text = row.get(column)
+            if not isinstance(text, str) or not text.strip():
+                reading.odd("rows without text left out")
+                continue
+            for line in text.splitlines() if unit == "line" else [text]:
+                *first, last = _cut(line)
+                yield from ((piece, False) for piece in first)
+                if last.strip() or first:
+                    yield last, True
 
 
 def _cut(text: str) -> list[str]:
@@ -176,6 +158,5 @@ def _cut(text: str) -> list[str]:
 
 def identity_of(sources: list[TextSource]) -> str:
     """SHA-256 (hex) of what tells these sources from others."""
-    return hashlib.sha256(
-        "\n".join(source.identity for source in sources).encode("utf-8", "surrogateescape")
-    ).hexdigest()
+    text = "\n".join(source.identity for source in sources)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

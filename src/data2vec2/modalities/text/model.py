@@ -25,14 +25,12 @@ class TextModality(Modality):
     def __init__(self, config: TextConfig, embed_dim: int, dropout: float) -> None:
         super().__init__()
         self.config = config
-        shape = (config.vocab_size, config.max_tokens, config.pad_id, embed_dim)
-        self.stem = TokenStem(*shape, dropout, config.token_scale)
+        self.stem = TokenStem(config, embed_dim, dropout)
 
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.
 
-        Without lengths all are real, so that full blocks need no attention mask. `UsageError` for another shape or type
-        and for more tokens than there are positions.
+        Without lengths all are real: full blocks need no mask. `UsageError` for other shapes, types or lengths.
         """
         longest = self.config.max_tokens
         if inputs.ndim != 2 or inputs.is_floating_point() or not 1 <= inputs.shape[1] <= longest:
@@ -44,13 +42,12 @@ class TextModality(Modality):
 
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
         """The tokens, or the kept ones; nobody attends to padding."""
-        x_BTD, padding_BT = tokens.tokens_BTD, tokens.padding_BT
-        if keep_ids_NK is None:
-            return Rows(x_BTD, None if padding_BT is None else AttentionBias(padding_NL=padding_BT))
-        if padding_BT is None:
-            return Rows(take(x_BTD, keep_ids_NK))
-        padding_NT = padding_BT.repeat_interleave(len(keep_ids_NK) // len(padding_BT), dim=0)
-        return Rows(take(x_BTD, keep_ids_NK), AttentionBias(padding_NL=padding_NT.gather(1, keep_ids_NK)))
+        x, padding = tokens.tokens_BTD, tokens.padding_BT
+        if keep_ids_NK is not None:
+            x = take(x, keep_ids_NK)
+        if keep_ids_NK is not None and padding is not None:
+            padding = padding.repeat_interleave(len(keep_ids_NK) // len(padding), dim=0).gather(1, keep_ids_NK)
+        return Rows(x, None if padding is None else AttentionBias(padding_NL=padding))
 
     def reset_parameters(self) -> None:
         """The stem as it says."""
@@ -61,14 +58,12 @@ class TextModality(Modality):
 class TokenStem(nn.Module):
     """Token ids to tokens: embedding and learned position of each, LayerNorm, dropout."""
 
-    def __init__(
-        self, vocab_size: int, max_tokens: int, pad_id: int, dim: int, dropout: float, token_scale: float = 1.0
-    ) -> None:
+    def __init__(self, config: TextConfig, dim: int, dropout: float) -> None:
         """Padding has an embedding and a position of zeros, which do not learn."""
         super().__init__()
-        self.pad_id, self.token_scale = pad_id, token_scale
-        self.tokens = nn.Embedding(vocab_size, dim, padding_idx=pad_id)
-        self.positions = nn.Embedding(max_tokens + pad_id + 1, dim, padding_idx=pad_id)
+        self.pad_id, self.token_scale = config.pad_id, config.token_scale
+        self.tokens = nn.Embedding(config.vocab_size, dim, padding_idx=self.pad_id)
+        self.positions = nn.Embedding(config.max_tokens + self.pad_id + 1, dim, padding_idx=self.pad_id)
         self.norm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 

@@ -1,4 +1,4 @@
-"""Labelled texts, or pairs of texts, of tables, and their reader.
+"""Labelled texts, or pairs of texts, of tables; and readers of these and of blocks.
 
 Shapes: `B` samples, `T` tokens, `N` texts.
 """
@@ -10,32 +10,31 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
-from data2vec2.data.labels import NUMBERS, numbers
+from data2vec2.data.labels import COLUMNS, NUMBERS, numbers
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part
-from data2vec2.data.tables import PLAIN, TABLES, Table, listed, read_table
+from data2vec2.data.tables import TABLES, Table, listed, read_table
 from data2vec2.errors import UsageError, UserError
+from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.files import find_sources
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
 
-SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset((*TABLES, PLAIN)), ())
+SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset(), ())
+"""No file is a sample: each holds many."""
 PAIRS = (
     ("sentence1", "sentence2"),
     ("premise", "hypothesis"),
     ("question1", "question2"),
-    ("question", "sentence"),
-    ("question", "passage"),
-    ("question", "answer"),
+    *(("question", other) for other in ("sentence", "passage", "answer")),
     ("text1", "text2"),
 )
 SINGLE = ("text", "sentence", "content", "review", "document", "comment", "title", "question")
@@ -55,14 +54,8 @@ class Texts(Source):
     rows: tuple[tuple[str, ...], ...]
 
     def read(self, index: int) -> bytes:
-        """The texts as UTF-8, one behind the other; raises `BadSample` if one is empty."""
-        return "\n".join(self.text(index)).encode("utf-8", "surrogatepass")
-
-    def text(self, index: int) -> tuple[str, ...]:
-        """The texts of a sample; raises `BadSample` if one is empty."""
-        if not all(text.strip() for text in self.rows[index]):
-            raise BadSample(NO_TEXT)
-        return self.rows[index]
+        """The texts as UTF-8, one behind the other."""
+        return "\n".join(self.rows[index]).encode("utf-8", "surrogatepass")
 
     def select(self, places: NDArray[np.int64]) -> Texts:
         """The samples at `places`."""
@@ -75,29 +68,23 @@ class Texts(Source):
 
 
 def open_sentences(
-    data: str | Path,
-    columns: Sequence[str] = (),
-    label: str | None = None,
-    labels: Literal["classes", "numbers", "none"] = "classes",
+    data: str | Path, columns: Sequence[str] = (), label: str | None = None, labels: Labels = "classes"
 ) -> Parts:
     """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
 
-    Files or splits called train, valid or test are the parts. `columns` name one column of texts or two, which the
-    model reads as a pair, and `label` that of labels; unless given, they are found by their usual names (`PAIRS`,
-    `SINGLE`, `labels.COLUMNS`). `labels` says what these are; none: they are not looked at. NUL characters are taken
-    from texts. A row without text stays, as a sample that can't be read.
+    Files or splits called train, valid or test are the parts. `columns` name one column of texts or a pair, `label`
+    that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`). `labels`
+    says what these are; none: they are not looked at. A row without text stays, as a sample that can't be read.
 
-    Raises `UserError` for a path that does not exist, that holds no table, whose tables lack a column, or labels that
-    can't be.
+    `UserError` for a path without tables, for a column that is not there, and for labels that can't be.
     """
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
     sources = find_sources(data, TABLES, "tables of texts")
-    tables = [read_table(source.content, source.name) for source in sources]
-    names = [table.name for table in tables]
-    of_part = {part: [tables[names.index(name)] for name in found] for part, found in by_part(names, str(data)).items()}
+    tables = {source.name: read_table(source.content, source.name) for source in sources}
+    of_part = {part: [tables[name] for name in names] for part, names in by_part(list(tables), str(data)).items()}
     remarks: Counter[str] = Counter()
-    known = {"classes": LABEL_COLUMNS, "numbers": (*LABEL_COLUMNS, *NUMBERS), "none": ()}[labels]
+    known = {"classes": COLUMNS, "numbers": (*COLUMNS, *NUMBERS), "none": ()}[labels]
     texts, label = _columns(of_part["train"][0], columns, label, known)
     parts = {part: _part(found, texts, label, remarks, labels == "numbers") for part, found in of_part.items()}
     classes = of_part["train"][0].classes.get(label) if label else None
@@ -114,10 +101,9 @@ def _columns(
     missing = [name for name in (*chosen, *filter(None, [label])) if name not in table.columns]
     if missing or not chosen:
         what = f"column {missing[0]!r}" if missing else f"column of texts under a usual name ({', '.join(SINGLE)})"
-        raise UserError(
-            f"{table.name} has no {what}; it has {', '.join(table.columns) or 'no columns'}. Name those of texts with "
-            "--text-columns and that of labels with --label-column"
-        )
+        there = ", ".join(table.columns) or "no columns"
+        hint = "Name those of texts with --text-columns and that of labels with --label-column"
+        raise UserError(f"{table.name} has no {what}; it has {there}. {hint}")
     return chosen, label or next((name for name in labels if name in table.columns), None)
 
 
@@ -125,19 +111,16 @@ def _part(
     tables: Sequence[Table], texts: tuple[str, ...], label: str | None, remarks: Counter[str], as_numbers: bool
 ) -> Split:
     """The samples of some tables."""
-    names: list[str] = []
-    labels: list[Any] = []
-    rows: list[tuple[str, ...]] = []
+    names, labels, rows = list[str](), list[Any](), list[tuple[str, ...]]()
     for table in tables:
         _columns(table, texts, label)
         remarks.update(table.remarks)
         names += [f"{table.name}[{place}]" for place in range(len(table))]
         labels += table.columns[label] if label else [None] * len(table)
         rows += zip(*(map(_text, table.columns[name]) for name in texts), strict=True)
-    remarks["rows without text"] += sum(not all(text.strip() for text in row) for row in rows)
-    if not as_numbers:
-        return Split(names, labels, Texts(tuple(rows)))
-    return Split(names, [None] * len(names), Texts(tuple(rows)), numbers=numbers(labels, names, label or ""))
+    remarks["rows without text"] += sum(not all(map(str.strip, row)) for row in rows)
+    found = numbers(labels, names, label or "") if as_numbers else None
+    return Split(names, [None] * len(names) if as_numbers else labels, Texts(tuple(rows)), numbers=found)
 
 
 def _text(value: Any) -> str:
@@ -145,20 +128,43 @@ def _text(value: Any) -> str:
     return "" if value is None or value != value or isinstance(value, list | dict | bytes) else str(value)
 
 
-class SentenceReader(Reader):
+class TextReader(Reader):
+    """Batches of token ids `BT`: the start-of-text token, then a block of the stream."""
+
+    in_memory = True  # or nearly so: a block is a small piece of a file
+
+    def __init__(self, records: Records, config: TextConfig, seed: int) -> None:
+        super().__init__(records, seed)
+        self.config = config
+
+    def whole(self, sample: int) -> NDArray[np.int64]:
+        """Ids of a sample; raises `BadSample`."""
+        return np.concatenate([[self.config.bos_id], np.frombuffer(self.records.read(sample), dtype=np.int64)])
+
+    def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """All are full."""
+        return np.stack(rows), None
+
+    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
+        """Tokens, of the longest sample of a batch."""
+        return (inputs.shape[1],)
+
+    def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """At most 16 at once, in their order."""
+        return [samples_B[start : start + 16] for start in range(0, len(samples_B), 16)]
+
+
+class SentenceReader(TextReader):
     """Batches of token ids `BT`, filled up with padding, and their lengths.
 
-    The tokenizer puts its own special tokens around a text or a pair; one that has none of its own gives `<s> A </s>`
-    or `<s> A </s></s> B </s>`. A text that is longer than the model's `max_tokens` keeps its beginning; of a pair, the
-    longer text loses tokens at its end until both fit.
+    Around a text or a pair stand the tokenizer's special tokens: those of its own, or as `surround` has them. What is
+    longer than the model's `max_tokens` keeps its beginning; of a pair, the longer text loses tokens until both fit.
     """
-
-    in_memory = True
 
     def __init__(self, records: Records, config: TextConfig, tokenizer: Path, seed: int) -> None:
         """`tokenizer` is a folder with a tokenizer, or its tokenizer.json; `UserError` if it can't be read."""
-        super().__init__(records, seed)
-        self.config, self.tokenizer = config, tokenizer
+        super().__init__(records, config, seed)
+        self.tokenizer = tokenizer
 
     def __reduce__(self) -> tuple[Any, ...]:
         return SentenceReader, (self.records, self.config, self.tokenizer, self.seed)
@@ -174,24 +180,26 @@ class SentenceReader(Reader):
     @cached_property
     def lengths_N(self) -> NDArray[np.int64]:
         """Tokens of each sample, special ones included; 0 for those without text."""
-        texts = self.texts
-        lengths_N = np.zeros(len(texts.rows), dtype=np.int64)
-        good = [place for place, row in enumerate(texts.rows) if all(text.strip() for text in row)]
+        rows = self.texts.rows
+        lengths_N = np.zeros(len(rows), dtype=np.int64)
+        good = [place for place, row in enumerate(rows) if all(map(str.strip, row))]
         for start in range(0, len(good), 1_024):
             places = good[start : start + 1_024]
-            rows = [_input(texts.rows[place]) for place in places]
-            lengths_N[places] = [len(one.ids) for one in self.backend.encode_batch_fast(rows)]
+            texts = [rows[place] if len(rows[place]) > 1 else rows[place][0] for place in places]
+            lengths_N[places] = [len(one.ids) for one in self.backend.encode_batch_fast(texts)]
         return lengths_N
 
     @property
     def texts(self) -> Texts:
         """The texts of the samples."""
-        assert isinstance(self.records.source, Texts)
-        return self.records.source
+        return narrow(self.records.source, Texts)
 
     def encoding(self, sample: int) -> Encoding:
-        """Tokens of a sample and their places in its texts; raises `BadSample`."""
-        return self.backend.encode(*self.texts.text(sample))  # type: ignore[arg-type]  # not a bool
+        """Tokens of a sample and their places in its texts; raises `BadSample` if one is empty."""
+        row = self.texts.rows[sample]
+        if not all(map(str.strip, row)):
+            raise BadSample(NO_TEXT)
+        return self.backend.encode(*row)  # type: ignore[arg-type]  # not a bool
 
     def whole(self, sample: int) -> NDArray[np.int64]:
         """Ids of a sample; raises `BadSample`."""
@@ -209,10 +217,6 @@ class SentenceReader(Reader):
         """Global batches of so many tokens, padding included."""
         return WholeBatches(np.maximum(self.lengths_N, 1), batch_size, self.seed, 1)
 
-    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
-        """Tokens of the longest sample of a batch."""
-        return (inputs.shape[1],)
-
     def size(self, batch: ReadBatch) -> float:
         """Tokens of each sample, padding included."""
         return float(batch.inputs.shape[1])
@@ -220,10 +224,5 @@ class SentenceReader(Reader):
     def shown(self, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """`texts`, long ones cut."""
         rows = ["\n".join(self.texts.rows[sample]) for sample in samples.tolist()]
-        cut = [row if len(row) <= MAX_CHARACTERS else row[:MAX_CHARACTERS] + "…" for row in rows]
+        cut = [row[:MAX_CHARACTERS] + "…" * (len(row) > MAX_CHARACTERS) for row in rows]
         return {"texts": np.array(cut, dtype=np.str_)}
-
-
-def _input(row: tuple[str, ...]) -> str | tuple[str, str]:
-    """One text, or a pair, as the tokenizer takes them in batches."""
-    return row[0] if len(row) == 1 else (row[0], row[1])

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import data2vec2.modalities.text.config as text
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
-from data2vec2.modalities.text.config import (
-    TextConfig,
-    TextDataConfig,
-    TextFinetuneDataConfig,
-    TextHeadConfig,
-    TextTaskConfig,
-)
 
 DECODER = DecoderConfig(depth=5, kernel=9, dim=768, groups=1, input_dropout=0.1, residual=False, projection_depth=2)
+_CPU = TrainConfig(processes=2, threads=1)
+_LINEAR = FinetuneOptimConfig(lr_batch=1_024, beta2=0.98, eps=1e-6, schedule="linear")
 
 
 def text_base() -> RunConfig:
@@ -26,7 +22,7 @@ def text_base() -> RunConfig:
     return RunConfig(
         recipe="text_base",
         model=ModelConfig(
-            modality=TextConfig(),
+            modality=text.TextConfig(),
             encoder=EncoderConfig(prenet_depth=0, depth=12, norm_eps=1e-5, dropout=0.1, attention_dropout=0.1),
             masks=MaskConfig(num_masks=8, mask_ratio=0.48, adjust=0.0, block_length=1),
             decoder=DECODER,
@@ -37,7 +33,7 @@ def text_base() -> RunConfig:
             lr=2e-4, lr_batch=64, warmup_updates=4_000, beta2=0.98, eps=1e-6, weight_decay=0.01, clip_norm=1.0
         ),
         ema=EmaConfig(start=0.9999, end=0.99999, anneal_updates=100_000),
-        data=TextDataConfig(),
+        data=text.TextDataConfig(),
         train=TrainConfig(updates=1_000_000, batch_size=64),
     )
 
@@ -67,7 +63,7 @@ def text_tiny() -> RunConfig:
         recipe="text_tiny",
         model=replace(
             base.model,
-            modality=TextConfig(vocab_size=4_000, max_tokens=128, token_scale=50.0),
+            modality=text.TextConfig(vocab_size=4_000, max_tokens=128, token_scale=50.0),
             encoder=EncoderConfig(embed_dim=96, num_heads=4, prenet_depth=0, depth=4, norm_eps=1e-5),
             masks=replace(base.model.masks, num_masks=4),
             decoder=replace(DECODER, depth=2, kernel=5, dim=48, input_dropout=0.0),
@@ -75,9 +71,7 @@ def text_tiny() -> RunConfig:
         ),
         optim=replace(base.optim, lr=1e-3, lr_batch=16, warmup_updates=200, clip_norm=4.0),
         ema=EmaConfig(start=0.998, end=0.9999, anneal_updates=2_000),
-        train=TrainConfig(
-            updates=600, batch_size=16, processes=2, threads=1, log_every=50, eval_every=200, save_every=200
-        ),
+        train=replace(_CPU, updates=600, batch_size=16, log_every=50, eval_every=200, save_every=200),
     )
 
 
@@ -88,41 +82,21 @@ def glue() -> FinetuneConfig:
     """
     return FinetuneConfig(
         recipe="glue",
-        task=TextTaskConfig(),
-        data=TextFinetuneDataConfig(),
-        optim=FinetuneOptimConfig(
-            lr=2e-5,
-            lr_batch=1_024,
-            warmup_updates=216,
-            beta2=0.98,
-            eps=1e-6,
-            weight_decay=0.1,
-            clip_norm=None,
-            schedule="linear",
-        ),
+        task=text.TextTaskConfig(),
+        data=text.TextFinetuneDataConfig(),
+        optim=replace(_LINEAR, lr=2e-5, warmup_updates=216, weight_decay=0.1, clip_norm=None),
         train=TrainConfig(updates=3_600, batch_size=1_024, eval_every=360, save_every=360),
     )
 
 
 def text_finetune_tiny() -> FinetuneConfig:
     """Small models (width 96) on a CPU. Few updates can take twice the rate, longer runs can't: see LOG.md."""
-    return FinetuneConfig(
+    return replace(
+        glue(),
         recipe="text_finetune_tiny",
-        task=TextTaskConfig(model=TextHeadConfig(pooling="mean")),
-        data=TextFinetuneDataConfig(),
-        optim=FinetuneOptimConfig(
-            lr=1e-3,
-            lr_batch=1_024,
-            warmup_updates=30,
-            beta2=0.98,
-            eps=1e-6,
-            weight_decay=0.01,
-            clip_norm=4.0,
-            schedule="linear",
-        ),
-        train=TrainConfig(
-            updates=300, batch_size=1_024, processes=2, threads=1, log_every=20, eval_every=50, save_every=100
-        ),
+        task=text.TextTaskConfig(model=text.TextHeadConfig(pooling="mean")),
+        optim=replace(_LINEAR, lr=1e-3, warmup_updates=30, weight_decay=0.01, clip_norm=4.0),
+        train=replace(_CPU, updates=300, batch_size=1_024, log_every=20, eval_every=50, save_every=100),
     )
 
 

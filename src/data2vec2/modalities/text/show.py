@@ -6,7 +6,6 @@ Shapes: `S` samples, `N` blocks, `T` tokens, `M` masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import LabelledFeatures
-from data2vec2.evaluation.similarity import write_captions
 from data2vec2.modalities.show import Arrays, Show
 
 CHARACTERS = 240
@@ -43,10 +41,9 @@ def tfidf(
     return LabelledFeatures(known, train_labels), LabelledFeatures(vectorizer.transform(test), test_labels)
 
 
-def write_text_gallery(run: Path, known: LabelledFeatures, texts: Sequence[str], classes: tuple[str, ...]) -> None:
-    """Write `run`/gallery.npz of `texts`, whose features and labels are `known`; what is cut off is an ellipsis."""
-    cut = [text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…" for text in texts]
-    write_captions(run, "text", known, classes, texts=cut)
+def shortened(texts: Sequence[str]) -> list[str]:
+    """As much of each text as is shown; what is cut off is an ellipsis."""
+    return [text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…" for text in texts]
 
 
 class TextShow(Show):
@@ -58,10 +55,8 @@ class TextShow(Show):
 
     def masks(self, arrays: Arrays) -> dict[str, Any]:
         """Blocks under each mask: (token, whether the student sees it)."""
-        tokens_NT = arrays["tokens"]
-        seen_NMT, counts = self.seen(arrays["keep_ids"], tokens_NT.shape[1])
-        blocks = [
-            [list(zip(tokens_T.tolist(), seen_T.tolist(), strict=True))[:TOKENS_SHOWN] for seen_T in seen_MT]
-            for tokens_T, seen_MT in zip(tokens_NT, seen_NMT, strict=True)
-        ]
+        seen_NMT, counts = self.seen(arrays["keep_ids"], arrays["tokens"].shape[1])
+        shown_NT, seen_NMT = arrays["tokens"][:, :TOKENS_SHOWN].tolist(), seen_NMT[..., :TOKENS_SHOWN]
+        rows = zip(shown_NT, seen_NMT.tolist(), strict=True)
+        blocks = [[list(zip(tokens, seen, strict=True)) for seen in masks] for tokens, masks in rows]
         return {"blocks": blocks, "shown": min(counts["tokens"], TOKENS_SHOWN), **counts}

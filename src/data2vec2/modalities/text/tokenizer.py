@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from data2vec2.errors import UsageError, UserError
+from data2vec2.config.tree import require
+from data2vec2.errors import UserError
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """Ids 0 to 3 in vocabularies made here, as in the original's."""
@@ -58,10 +59,7 @@ def tokenizer_file(path: Path) -> Path:
 
 
 def load_tokenizer(path: Path) -> TextTokenizer:
-    """Read a tokenizer.json, or a folder with one as Transformers saves it.
-
-    `UserError` if it can't be read, or has no tokens for the start of a text, its end, and padding.
-    """
+    """Read a tokenizer.json, or a folder with one; `UserError` if it can't be, or has no start, end or padding."""
     file = tokenizer_file(path)
     try:
         backend = Tokenizer.from_file(str(file))
@@ -70,10 +68,8 @@ def load_tokenizer(path: Path) -> TextTokenizer:
     except Exception as error:  # the library raises nothing more special
         raise UserError(f"{file} can't be read as a tokenizer: {error}") from error
     ids = {role: _special_id(backend, role, named) for role in _ROLES}
-    if missing := [role for role, found in ids.items() if found is None]:
-        raise UserError(
-            f"the tokenizer {path} has no {' and no '.join(missing)} token; name them in {TOKENIZER_FILES[1]}"
-        )
+    if missing := " and no ".join(role for role, found in ids.items() if found is None):
+        raise UserError(f"the tokenizer {path} has no {missing} token; name them in {TOKENIZER_FILES[1]}")
     backend.no_padding()
     backend.no_truncation()
     backend.encode_special_tokens = True
@@ -85,15 +81,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     It has fewer entries where the texts give no more. `UsageError` for a size without room for every byte.
     """
-    if vocab_size < SMALLEST:
-        raise UsageError(f"the vocabulary's size is {vocab_size}; it must be at least {SMALLEST}")
+    require(vocab_size >= SMALLEST, "the vocabulary's size", vocab_size, f"at least {SMALLEST}")
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 1,
-        special_tokens=list(SPECIAL),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=vocab_size - 1, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     return _complete(tokenizer)
@@ -102,8 +95,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 def original_tokenizer(encoder_json: Path, vocab_bpe: Path, dict_txt: Path) -> Tokenizer:
     """GPT-2's BPE with the ids of the original's dictionary: after four special ones, the lines of dict.txt in order.
 
-    A line is a number of encoder.json (or, to fill up, another word) and a count. `UserError` if a file can't be read
-    or they don't belong together.
+    A line is a number of encoder.json (or, to fill up, another word) and a count. `UserError` if they make none.
     """
     try:
         pieces = {str(number): piece for piece, number in json.loads(encoder_json.read_text("utf-8")).items()}
@@ -135,8 +127,8 @@ def copy_tokenizer(path: Path, folder: Path) -> None:
     file = tokenizer_file(path)
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, folder / TOKENIZER_FILES[0])
-    for name in TOKENIZER_FILES[1:]:
-        if path.is_dir() and (path / name).is_file():
+    for name in TOKENIZER_FILES[1:] if path.is_dir() else ():
+        if (path / name).is_file():
             shutil.copyfile(path / name, folder / name)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,15 @@ from data2vec2.data.records import Parts, Records
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples
-from data2vec2.method.encoder import Encoder
-from data2vec2.modalities.data import Columns, Labels, Largest, Log, ModelInfo
+from data2vec2.modalities.data import Columns, Labels, Largest, Log, ModelInfo, narrow
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
 from data2vec2.modalities.text import SPEC
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig
-from data2vec2.modalities.text.corpus import TextReader, made_tokenizer, open_text, shown_progress
+from data2vec2.modalities.text.corpus import made_tokenizer, open_text
 from data2vec2.modalities.text.finetune import TextClassifyJob, TextRegressJob
 from data2vec2.modalities.text.model import TextModality
-from data2vec2.modalities.text.reader import SentenceReader, Texts, open_sentences
-from data2vec2.modalities.text.show import TextShow, tfidf, write_text_gallery
+from data2vec2.modalities.text.reader import SENTENCES, SentenceReader, TextReader, Texts, open_sentences
+from data2vec2.modalities.text.show import TextShow, shortened, tfidf
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, copy_tokenizer, export_tokenizer, load_tokenizer
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
 
@@ -42,8 +42,7 @@ class PortableText(Portable):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """Of texts; tokens with the id of padding are padding too."""
-        assert isinstance(self.modality, TextConfig)
-        pad_id = self.modality.pad_id
+        pad_id = narrow(self.modality, TextConfig).pad_id
         ids_BT = input_ids.masked_fill(attention_mask == 0, pad_id)
         return self.run(ids_BT, (ids_BT != pad_id).sum(1))
 
@@ -57,8 +56,7 @@ class TextInterop(Interop):
 
     def write(self, info: ModelInfo, folder: Path) -> None:
         """The tokenizer, so that Transformers makes of texts what fine-tuning makes of them."""
-        assert isinstance(info.model.modality, TextConfig) and isinstance(info.data, TextDataConfig)
-        export_tokenizer(Path(str(info.data.tokenizer)), folder, info.model.modality.max_tokens)
+        export_tokenizer(_tokenizer(info.data), folder, narrow(info.model.modality, TextConfig).max_tokens)
 
     def read(self, modality: ModalityConfig, folder: Path) -> TextDataConfig:
         """With the tokenizer in the folder."""
@@ -70,8 +68,7 @@ class TextInterop(Interop):
 
     def example(self, model: ArchitectureConfig) -> Tensor:
         """Two texts."""
-        modality = model.modality
-        assert isinstance(modality, TextConfig)
+        modality = narrow(model.modality, TextConfig)
         return torch.full((2, min(9, modality.max_tokens)), modality.eos_id)
 
     def describe(self, modality: TextConfig) -> str:
@@ -80,19 +77,15 @@ class TextInterop(Interop):
 
     def usage(self, modality: TextConfig) -> Usage:
         """With the tokenizer."""
-        return Usage(
-            processor="AutoTokenizer",
-            call="texts, padding=True, truncation=True",
-            several="texts, truncation=True, padding=True",
-            note="`pooler_output` is the mean over the real tokens; `last_hidden_state` has one vector for each token.",
-            pipeline="text",
-        )
+        note = "`pooler_output` is the mean over the real tokens; `last_hidden_state` has one vector for each token."
+        one, several = "texts, padding=True, truncation=True", "texts, truncation=True, padding=True"
+        return Usage(processor="AutoTokenizer", call=one, several=several, note=note, pipeline="text")
 
 
+IDS = attrgetter("bos_id", "pad_id", "eos_id")
+"""What a tokenizer and a model must agree on."""
 TOKENIZER = "tokenizer"
 """Folder of the tokenizer in a run folder."""
-OFFSETS = pa.list_(pa.list_(pa.int32(), 2))
-"""Of each token, first character and the one behind the last."""
 
 
 class TextFeed(Feed):
@@ -101,17 +94,17 @@ class TextFeed(Feed):
     def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         super().__init__(tools, info, options)
         if options:
-            dense = options.pool == "none"
-            tokens = [pa.field("tokens", pa.list_(pa.string())), pa.field("offsets", OFFSETS)] if dense else []
-            self.columns = [pa.field("texts", pa.list_(pa.string())), *tokens]
-            self.about = {"max_tokens": _modality(info.model).max_tokens}
+            spans = pa.list_(pa.list_(pa.int32(), 2))  # of each token, first character and the one behind the last
+            tokens = (pa.field("tokens", pa.list_(pa.string())), pa.field("offsets", spans))
+            self.columns = [pa.field("texts", pa.list_(pa.string())), *(tokens if options.pool == "none" else ())]
+            self.about = {"max_tokens": narrow(info.model.modality, TextConfig).max_tokens}
 
     def cells(self, records: Records, good: Mapping[int, Any], rows: Sequence[Row]) -> dict[str, list[Any]]:
         """Texts; their tokens as the vocabulary has them, and where these begin and end in their text."""
-        assert isinstance(self.reader, SentenceReader)
-        found: dict[str, list[Any]] = {"texts": [list(self.reader.texts.rows[index]) for index in good]}
+        reader = narrow(self.reader, SentenceReader)
+        found: dict[str, list[Any]] = {"texts": [list(reader.texts.rows[index]) for index in good]}
         if len(self.columns) > 1:
-            encodings = [self.reader.encoding(index) for index in good]
+            encodings = [reader.encoding(index) for index in good]
             found |= {"tokens": [one.tokens for one in encodings], "offsets": [one.offsets for one in encodings]}
         return found
 
@@ -120,6 +113,7 @@ class TextTools(Tools):
     """Blocks of tokens to pre-train on; whole texts for all else."""
 
     spec = SPEC
+    content = SENTENCES
     jobs = {"classify": TextClassifyJob, "regress": TextRegressJob}  # noqa: RUF012
     feed = TextFeed
     interop = TextInterop()
@@ -127,27 +121,23 @@ class TextTools(Tools):
 
     def build(self, model: ArchitectureConfig) -> TextModality:
         """Embeddings."""
-        return TextModality(_modality(model), model.encoder.embed_dim, model.encoder.dropout)
+        return TextModality(narrow(model.modality, TextConfig), model.encoder.embed_dim, model.encoder.dropout)
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """A block, or the longest text."""
-        modality = _modality(model)
+        modality = narrow(model.modality, TextConfig)
         return Largest(torch.full((1, modality.max_tokens), modality.bos_id), (modality.max_tokens,), 1.0)
 
     def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
         """Blocks of the tokenised text."""
-        model, data = _modality(config.model), config.data
-        assert isinstance(data, TextDataConfig) and data.tokenizer
-        tokenizer = load_tokenizer(Path(data.tokenizer))
-        ids = (tokenizer.bos_id, tokenizer.pad_id, tokenizer.eos_id)
-        if tokenizer.size > model.vocab_size or ids != (model.bos_id, model.pad_id, model.eos_id):
-            raise UserError(
-                f"the tokenizer {data.tokenizer} has {tokenizer.size:,} entries, and {ids} as start, padding and end; "
-                f"the model has room for {model.vocab_size:,}, with {(model.bos_id, model.pad_id, model.eos_id)} "
-                "(--model.modality.vocab-size, .bos-id, .pad-id, .eos-id)"
-            )
-        with shown_progress(f"tokenising {path}") as progress:
-            return open_text(path, tokenizer, model, data, progress)
+        model, data = narrow(config.model.modality, TextConfig), narrow(config.data, TextDataConfig)
+        tokenizer = load_tokenizer(_tokenizer(data))
+        if tokenizer.size > model.vocab_size or IDS(tokenizer) != IDS(model):
+            entries = f"{tokenizer.size:,} entries, and {IDS(tokenizer)} as start, padding and end"
+            flags = "(--model.modality.vocab-size, .bos-id, .pad-id, .eos-id)"
+            room = f"the model has room for {model.vocab_size:,}, with {IDS(model)} {flags}"
+            raise UserError(f"the tokenizer {data.tokenizer} has {entries}; {room}")
+        return open_text(path, tokenizer, model, data)
 
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """Texts of tables."""
@@ -159,47 +149,35 @@ class TextTools(Tools):
         for path in paths:
             parts = open_sentences(path, columns.text, labels="none")
             place = Path(path) if Path(path).is_dir() else Path(path).parent
-            found += [
-                replace(records, names=[str(place / name) for name in records.names])
-                for records in (parts.train, parts.val, parts.test)
-                if records is not None
-            ]
+            given = [part for part in (parts.train, parts.val, parts.test) if part is not None]
+            found += [replace(part, names=[str(place / name) for name in part.names]) for part in given]
         return found
-
-    def is_sample(self, path: Path) -> bool:
-        """Never: files hold many texts."""
-        return False
 
     def columns(self, data: DataConfig) -> Columns:
         """As fine-tuning is told."""
-        assert isinstance(data, TextFinetuneDataConfig)
+        data = narrow(data, TextFinetuneDataConfig)
         return Columns(text=data.text_columns, label=data.label_column)
 
     def with_columns(self, data: FinetuneDataConfig, columns: Columns) -> TextFinetuneDataConfig:
         """As fine-tuning is told."""
-        assert isinstance(data, TextFinetuneDataConfig)
-        return replace(data, text_columns=columns.text, label_column=columns.label)
+        return replace(narrow(data, TextFinetuneDataConfig), text_columns=columns.text, label_column=columns.label)
 
     def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> Reader:
         """Blocks as they are; of tables whole texts."""
-        assert isinstance(data, TextDataConfig) and data.tokenizer
+        modality = narrow(model.modality, TextConfig)
         if isinstance(records.source, Texts):
-            return SentenceReader(records, _modality(model), Path(data.tokenizer), seed)
-        return TextReader(records, _modality(model), seed)
+            return SentenceReader(records, modality, _tokenizer(data), seed)
+        return TextReader(records, modality, seed)
 
     def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
         """A tokenizer made from the text, unless one is given; its vocabulary, where the recipe's was left."""
-        modality, data = _modality(config.model), config.data
-        assert isinstance(data, TextDataConfig)
+        modality, data = narrow(config.model.modality, TextConfig), narrow(config.data, TextDataConfig)
         if data.tokenizer is None:
             folder = made_tokenizer(path, modality.vocab_size, data.text_column, data.unit, say)
             data = replace(data, tokenizer=str(folder))
-        tokenizer, of_recipe = load_tokenizer(Path(str(data.tokenizer))), _modality(recipe.model)
-        found = {"vocab_size": tokenizer.size}
-        found |= {"bos_id": tokenizer.bos_id, "pad_id": tokenizer.pad_id, "eos_id": tokenizer.eos_id}
-        left: dict[str, Any] = {
-            name: value for name, value in found.items() if getattr(modality, name) == getattr(of_recipe, name)
-        }
+        tokenizer, of_recipe = load_tokenizer(_tokenizer(data)), narrow(recipe.model.modality, TextConfig)
+        found = {"vocab_size": tokenizer.size, **dict(zip(("bos_id", "pad_id", "eos_id"), IDS(tokenizer), strict=True))}
+        left = {name: value for name, value in found.items() if getattr(modality, name) == getattr(of_recipe, name)}
         fitted = replace(modality, **left)
         if fitted != modality:
             say(f"model: a vocabulary of {fitted.vocab_size:,}, as the tokenizer has")
@@ -207,61 +185,48 @@ class TextTools(Tools):
 
     def located(self, config: RunConfig) -> RunConfig:
         """That of the tokenizer."""
-        assert isinstance(config.data, TextDataConfig)
-        if config.data.tokenizer is None:
-            return config
-        return replace(config, data=replace(config.data, tokenizer=str(Path(config.data.tokenizer).absolute())))
+        data = narrow(config.data, TextDataConfig)
+        path = data.tokenizer
+        return replace(config, data=replace(data, tokenizer=str(Path(path).absolute()))) if path else config
 
     def write_start(self, run: Path, config: RunConfig) -> None:
         """The tokenizer."""
-        assert isinstance(config.data, TextDataConfig)
         if not (run / TOKENIZER).exists():
-            copy_tokenizer(Path(str(config.data.tokenizer)), run / TOKENIZER)
+            copy_tokenizer(_tokenizer(config.data), run / TOKENIZER)
 
     def resumed(self, config: RunConfig, run: Path) -> RunConfig:
         """With the tokenizer that the run's folder holds."""
-        own = run / TOKENIZER
-        assert isinstance(config.data, TextDataConfig)
+        own, data = run / TOKENIZER, narrow(config.data, TextDataConfig)
         if not own.is_dir():
             return config
-        asked = Path(config.data.tokenizer or own)
+        asked = Path(data.tokenizer or own)
         if asked.exists() and load_tokenizer(asked).digest != load_tokenizer(own).digest:
             raise UserError(f"--data.tokenizer {asked} can't change on --resume: the run was started with {own}")
-        return replace(config, data=replace(config.data, tokenizer=str(own.absolute())))
+        return replace(config, data=replace(data, tokenizer=str(own.absolute())))
 
     def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
         """Frequencies of words and of pairs of words."""
-        (known, known_labels), (asked, asked_labels) = (
-            (_texts(reader, samples.tolist()), reader.records.labels[samples]) for reader, samples in (train, test)
-        )
-        return tfidf(known, known_labels, asked, asked_labels)
+        known, asked = ((_texts(reader, some.tolist()), reader.records.labels[some]) for reader, some in (train, test))
+        return tfidf(*known, *asked)
 
     def preview(self, reader: Reader, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
         """Tokens as strings `NT`, kept tokens `NMK`."""
-        assert isinstance(config.data, TextDataConfig) and config.data.tokenizer
-        ids_NT, backend = reader.eval_batch(samples).inputs, load_tokenizer(Path(config.data.tokenizer)).backend
+        ids_NT, backend = reader.eval_batch(samples).inputs, load_tokenizer(_tokenizer(config.data)).backend
         words = [[backend.decode([token], skip_special_tokens=False) for token in row] for row in ids_NT.tolist()]
-        return {
-            "kind": self.spec.name,
-            "tokens": np.array(words, dtype=np.str_),
-            "keep_ids": self.keep_ids(config, ids_NT.shape[1:], samples),
-        }
+        keep_ids = self.keep_ids(config, ids_NT.shape[1:], samples)
+        return {"kind": self.spec.name, "tokens": np.array(words, dtype=np.str_), "keep_ids": keep_ids}
 
-    def write_gallery(
-        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
-    ) -> None:
-        """Neighbours, and a map."""
-        reader = samples[0]
-        known, places = self.searched(encoder, samples, info, device)
-        write_text_gallery(run, known, _texts(reader, places), reader.records.classes)
+    def captions(self, reader: Reader, places: Sequence[int]) -> dict[str, list[str]]:
+        """The texts."""
+        return {"texts": shortened(_texts(reader, places))}
 
 
 def _texts(reader: Reader, samples: Sequence[int]) -> list[str]:
     """The texts of samples; of a pair one behind the other, in lines."""
-    assert isinstance(reader, SentenceReader)
-    return ["\n".join(reader.texts.rows[sample]) for sample in samples]
+    rows = narrow(reader, SentenceReader).texts.rows
+    return ["\n".join(rows[sample]) for sample in samples]
 
 
-def _modality(model: ArchitectureConfig) -> TextConfig:
-    assert isinstance(model.modality, TextConfig)
-    return model.modality
+def _tokenizer(data: DataConfig) -> Path:
+    """Where the tokenizer of a run or a model is."""
+    return Path(narrow(narrow(data, TextDataConfig).tokenizer, str))

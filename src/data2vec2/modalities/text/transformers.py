@@ -34,13 +34,12 @@ class Data2Vec2TextModel(Data2Vec2Model):  # type: ignore[no-untyped-call]
         output_attentions: bool | None = None,
         token_type_ids: Tensor | None = None,
     ) -> Any:
-        """Encode token ids `NT`.
+        """Encode token ids `NT`. What `attention_mask` or the id tells to be padding changes no text's features.
 
-        Tokens where `attention_mask` is 0 are padding, and so are those with the id of padding; they change no text's
-        features. `last_hidden_state` (`NTD`) has a vector for each token; what stands at padded places means nothing.
+        `last_hidden_state` (`NTD`) has a vector for each token; what stands at padded places means nothing.
         `pooler_output` (`ND`) is the mean over the real ones. `hidden_states`, if asked for, are the first block's
-        input and every block's output; `attentions` every block's weights `NHTT`, computed by a path that is slower
-        and needs more memory. `token_type_ids`, which some tokenizers give, change nothing.
+        input and every block's output; `attentions` every block's weights `NHTT`, computed by a slower path that needs
+        more memory. `token_type_ids`, which some tokenizers give, change nothing.
         """
         inputs = real_tokens(input_ids, attention_mask, self.config.pad_id)
         return super().forward(*inputs, output_hidden_states, return_dict, output_attentions)
@@ -82,10 +81,9 @@ class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):  # type: ignore[no-u
         return_dict: bool | None = None,
         return_loss: bool = True,
     ) -> Any:
-        """The loss on token ids `NT`, blocks that are full.
+        """The loss on token ids `NT`, blocks that are full: `attention_mask` may have no 0.
 
-        `attention_mask`, which tokenizers give, may have no 0. `return_loss` changes nothing; it lets the `Trainer`
-        know that there is a loss without labels.
+        `return_loss` changes nothing; it lets the `Trainer` know that there is a loss without labels.
         """
         return super().forward(input_ids, attention_mask, return_dict)
 

@@ -20,8 +20,9 @@ from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
 from data2vec2.modalities.text import corpus as shards
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
-from data2vec2.modalities.text.corpus import Corpus, TextReader, cut_blocks, open_text, tokenised
+from data2vec2.modalities.text.corpus import Corpus, cut_blocks, open_text, tokenised
 from data2vec2.modalities.text.files import find_text, pieces_of
+from data2vec2.modalities.text.reader import TextReader
 from data2vec2.modalities.text.tokenizer import TextTokenizer, load_tokenizer, save_tokenizer, train_tokenizer
 
 TEXT = Path("CONTRIBUTING.md").read_text("utf-8")
@@ -36,7 +37,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> TextTokenizer:
 
 
 def opened(path: Path, tokenizer: TextTokenizer, **data: object) -> Parts:
-    return open_text(path, tokenizer, MODEL, TextDataConfig(**data), lambda *_: None)  # type: ignore[arg-type]
+    return open_text(path, tokenizer, MODEL, TextDataConfig(**data))  # type: ignore[arg-type]
 
 
 def corpus_of(path: Path, tokenizer: TextTokenizer) -> Corpus:
@@ -184,7 +185,7 @@ def test_an_interrupted_build_leaves_nothing(
 ) -> None:
     (tmp_path / "a.txt").write_text(TEXT, "utf-8")
 
-    def stop(done: int, total: int) -> None:
+    def stop(size: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -233,7 +234,7 @@ def test_parts_and_mistakes(tmp_path: Path, tokenizer: TextTokenizer) -> None:
         "val": ["valid-00.txt"],
     }
     parts = opened(tmp_path, tokenizer)
-    assert parts.val is not None and parts.train.source.path != parts.val.source.path  # type: ignore[attr-defined]
+    assert parts.val is not None and parts.train.source.corpus.path != parts.val.source.corpus.path  # type: ignore[attr-defined]
     assert "tokens in" in parts.description
 
 
