@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.labels import Letters
-from data2vec2.data.reader import Bad, Skipped
+from data2vec2.data.reader import Bad, Reader, Skipped
 from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
@@ -29,9 +30,9 @@ from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.method.masking import draw_spans
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
 from data2vec2.modalities.audio.model import WaveformStem
-from data2vec2.modalities.audio.reader import AudioReader, survey_audio
+from data2vec2.modalities.audio.reader import AudioReader, reasons_of, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, score, trainable, with_transcript
-from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored
 from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets, spread
 from data2vec2.training.loop import Task
@@ -51,28 +52,26 @@ class Spans:
 
     def __call__(self, batch: Batch, step: Step) -> Batch:
         """Masks by (seed, epoch, sample) and a recording's own length alone."""
-        read, plan, masks = step.read, step.plan, self.masks
-        full = np.full(len(plan.samples_B), read.inputs.shape[1])
-        lengths_B = full if read.lengths_B is None else read.lengths_B
+        read, plan, masks, B = step.read, step.plan, self.masks, len(step.read.inputs)
+        lengths_B = np.full(B, read.inputs.shape[1]) if read.lengths_B is None else read.lengths_B
         tokens_B = np.array([self.modality.num_tokens(length) for length in lengths_B.tolist()])
-        where, found = (step.seed, plan.epochs_B, plan.samples_B), {}
-        for name, stream, share, length, sizes_B in (
-            ("time_masks_BT", rng.Stream.TIME_SPANS, masks.time_share, masks.time_length, tokens_B),
-            (
-                "channel_masks_BD",
-                rng.Stream.CHANNEL_SPANS,
-                masks.channel_share,
-                masks.channel_length,
-                np.full_like(tokens_B, self.embed_dim),
-            ),
-        ):
-            if share:
-                found[name] = torch.from_numpy(draw_spans(stream, share, length, sizes_B, *where))
-        return replace(batch, **found, freeze_encoder=step.number < self.freeze_updates)  # type: ignore[arg-type]
+
+        def drawn(stream: rng.Stream, share: float, span: int, sizes_B: NDArray[np.int64]) -> Tensor | None:
+            if not share:
+                return None
+            return torch.from_numpy(draw_spans(stream, share, span, sizes_B, step.seed, plan.epochs_B, plan.samples_B))
+
+        time, channels = rng.Stream.TIME_SPANS, rng.Stream.CHANNEL_SPANS
+        return replace(
+            batch,
+            time_masks_BT=drawn(time, masks.time_share, masks.time_length, tokens_B),
+            channel_masks_BD=drawn(channels, masks.channel_share, masks.channel_length, np.full(B, self.embed_dim)),
+            freeze_encoder=step.number < self.freeze_updates,
+        )
 
 
-class _AudioJob(Job):
-    """What tasks on recordings share."""
+class AudioClassifyJob(Job):
+    """Classes of recordings."""
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """Nothing is frozen that was never trained; `UsageError` if masks are too wide."""
@@ -84,7 +83,7 @@ class _AudioJob(Job):
             task = replace(task, model=replace(task.model, freeze_updates=0, freeze_stem=False))
         return super().completed(replace(config, task=task), info)
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """Labels, lengths, and some of the recordings."""
         skipped = super().look(data, config, log)
         self.survey(data.train, skipped, log)
@@ -94,8 +93,9 @@ class _AudioJob(Job):
         """Nothing yet: `look` asks for lengths, too."""
         return (), len(data.train.records)
 
-    def survey(self, reader: Any, skipped: Skipped, log: Any) -> None:
+    def survey(self, reader: Reader, skipped: Skipped, log: Log) -> None:
         """Say how much there is, and note what can't be used."""
+        assert isinstance(reader, AudioReader)
         found = survey_audio(reader, log)
         log(f"data: {60 * found.hours:.1f} minutes; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
         skipped.leave_out(found.left_out)
@@ -106,17 +106,7 @@ class _AudioJob(Job):
         """Never: decoding takes time."""
         return False
 
-    def spans(self, config: FinetuneConfig, info: ModelInfo) -> Spans:
-        """What is hidden in training."""
-        task, modality = _task(config), info.model.modality
-        assert isinstance(modality, AudioConfig)
-        return Spans(task.masks, modality, info.model.encoder.embed_dim, task.model.freeze_updates)
-
-
-class AudioClassifyJob(_AudioJob):
-    """Classes of recordings."""
-
-    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
+    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> nn.Module:
         """Pooled over time."""
         task = prepare(config, encoder)
         model = Classifier(encoder, data.outputs, 0.0, task.model.pooling, task.masks.noise_std)
@@ -127,10 +117,17 @@ class AudioClassifyJob(_AudioJob):
         self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
     ) -> list[Addition]:
         """Classes, and masks."""
-        return [ClassTargets(data.train.records), self.spans(config, info)]
+        task, modality = _task(config), info.model.modality
+        assert isinstance(modality, AudioConfig)
+        spans = Spans(task.masks, modality, info.model.encoder.embed_dim, task.model.freeze_updates)
+        return [self.targets(data), spans]
+
+    def targets(self, data: FinetuneData) -> Addition:
+        """Classes."""
+        return ClassTargets(data.train.records)
 
 
-class CtcJob(_AudioJob):
+class CtcJob(AudioClassifyJob):
     """Letters of speech."""
 
     outputs = "letters and other symbols"
@@ -147,9 +144,8 @@ class CtcJob(_AudioJob):
             )
         used, left_out, bad = trainable(train, modality, data, seed)
         if not len(used):
-            reasons = Skipped(len(train), 1.0)
-            reasons.add((*left_out, *bad))
-            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {reasons.summary()}")
+            reasons = reasons_of((*left_out, *bad))
+            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {reasons}")
         if held:
             held, missing, _ = trainable(held, modality, replace(data, max_minutes=None), seed)
             left_out = (*left_out, *missing)
@@ -158,13 +154,13 @@ class CtcJob(_AudioJob):
         return FinetuneData(
             train=SpokenReader(used, modality, data, seed),
             val=SpokenReader(held, modality, data, seed) if held else None,
-            test=test if test is not None and len(test) else None,
+            test=test or None,
             description=parts.description,
             outputs=len(letters),
             more=_Spoken(letters, left_out, bad, len(train)),
         )
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """How much there is, and what is left out."""
         spoken: _Spoken = data.more
         held = f"{len(data.val.records) if data.val else 0:,} for validation"
@@ -173,9 +169,8 @@ class CtcJob(_AudioJob):
         skipped = Skipped(spoken.total, config.data.max_bad)
         skipped.leave_out(spoken.left_out)
         if spoken.left_out:
-            reasons = Skipped(spoken.total, 1.0)
-            reasons.add(spoken.left_out)
-            log(f"data: {len(spoken.left_out):,} recordings are left out: {reasons.summary()} (skipped.jsonl)")
+            reasons = reasons_of(spoken.left_out)
+            log(f"data: {len(spoken.left_out):,} recordings are left out: {reasons} (skipped.jsonl)")
         skipped.add(spoken.bad)
         self.survey(data.train, skipped, log)
         log(f"data: letters: {' '.join(spoken.letters.symbols[3:])}")
@@ -192,11 +187,9 @@ class CtcJob(_AudioJob):
         one = torch.ones(1, 1, dtype=torch.int64, device=logits_BTV.device)
         return losses.ctc(logits_BTV, num_tokens_B, one, one[0]).loss
 
-    def additions(
-        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, model: nn.Module
-    ) -> list[Addition]:
-        """Letters, and masks."""
-        return [LetterTargets(data.more.letters, data.train.records.texts or ()), self.spans(config, info)]
+    def targets(self, data: FinetuneData) -> Addition:
+        """Letters."""
+        return LetterTargets(data.more.letters, data.train.records.texts or ())
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
         """The CTC loss."""
@@ -211,14 +204,14 @@ class CtcJob(_AudioJob):
         assert isinstance(data.train, AudioReader)
         records = part.records if isinstance(part, AudioReader) else part
         heard, unread = score(model, info, records, device)
-        minutes = float(data.train.pieces.lengths_N.sum() / data.train.config.sample_rate / 60)
-        scores = {"kind": "ctc", "samples": len(heard.samples), **heard.scores()}
-        sentence = (
-            f"word error rate {scores['wer']:.4f}, character error rate {scores['cer']:.4f} "
-            f"({scores['samples']:,} recordings)"
+        count, rates = len(heard.samples), heard.scores()
+        minutes = round(float(data.train.pieces.lengths_N.sum() / data.train.rate / 60), 3)
+        return Scored(
+            scores={"kind": "ctc", "samples": count, **rates, "minutes": minutes, "skipped": unread},
+            sentence=f"word error rate {rates['wer']:.4f}, character error rate {rates['cer']:.4f} "
+            f"({count:,} recordings)",
+            transcripts=spread(rows_of(heard, records), KEPT),
         )
-        scores |= {"minutes": round(minutes, 3), "skipped": unread}
-        return Scored(scores=scores, sentence=sentence, transcripts=spread(rows_of(heard, records), KEPT))
 
 
 @dataclass(frozen=True)

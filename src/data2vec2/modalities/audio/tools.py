@@ -166,13 +166,11 @@ class AudioTools(Tools):
         if found.left_out:
             shortest = f"shorter than {reader.data.min_seconds:g} s (--data.min-seconds)"
             say(f"data: {len(found.left_out):,} of {found.checked:,} recordings are left out, being {shortest}")
-        return config, Survey(found.checked, found.bad, found.left_out)
+        return config, found
 
     def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
         """Mean and deviation of each log-mel bin over a recording."""
-        assert isinstance(train[0], AudioReader)
-        rate = train[0].config.sample_rate
-        return mel_statistics(*train, rate, note), mel_statistics(*test, rate, note)
+        return mel_statistics(*train, note), mel_statistics(*test, note)
 
     def token_probe(self, data: Path, train: Any, test: Any) -> PhoneProbe:
         """Phones, by the alignments of DATA/phones.csv."""
@@ -190,21 +188,19 @@ class AudioTools(Tools):
 
         Equally many recordings as there are `samples`, but the first long ones: the shortest decides how much is shown.
         """
-        modality = _modality(config.model)
-        limit = int(SHOWN_SECONDS * modality.sample_rate)
+        limit = int(SHOWN_SECONDS * reader.rate)
         longest = np.argsort(-np.minimum(reader.pieces.lengths_N, limit), kind="stable")[: len(samples)]
         batch = reader.eval_batch(longest)
-        samples = batch.indices_B
         waveforms = batch.inputs[:, : min(int(batch.lengths_B.min()), limit)]
-        num_tokens = modality.num_tokens(waveforms.shape[1])
+        grid = reader.grid(waveforms)
         return {
             "kind": self.spec.name,
             "waveforms": waveforms.astype(np.float16),
-            "spectra": log_mel(waveforms, modality.sample_rate),
-            "keep_ids": self.keep_ids(config, (num_tokens,), samples),
-            "num_tokens": num_tokens,
-            "sample_rate": modality.sample_rate,
-            "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
+            "spectra": log_mel(waveforms, reader.rate),
+            "keep_ids": self.keep_ids(config, grid, batch.indices_B),
+            "num_tokens": grid[0],
+            "sample_rate": reader.rate,
+            "names": np.array([reader.records.names[sample] for sample in batch.indices_B.tolist()], dtype=np.str_),
         }
 
     def check_beside(self, data: Path) -> None:
@@ -215,10 +211,7 @@ class AudioTools(Tools):
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
     ) -> None:
         """Spectrograms with colours of tokens (and what phones are said), neighbours, and a map."""
-        reader, chosen = samples
-        assert isinstance(reader, AudioReader)
-        chosen = chosen if len(chosen) else np.arange(len(reader.records))
-        write_audio_gallery(run, encoder, reader, chosen, phones_beside(data), device)
+        write_audio_gallery(run, encoder, *samples, phones_beside(data), device)
 
 
 def _modality(model: ArchitectureConfig) -> AudioConfig:

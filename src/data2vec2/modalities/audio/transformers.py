@@ -11,15 +11,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForCTC,
-    AutoModelForPreTraining,
-    AutoTokenizer,
-    Wav2Vec2CTCTokenizer,
-)
 from transformers.modeling_outputs import CausalLMOutput
 
 from data2vec2.config.model import ArchitectureConfig
@@ -107,7 +100,7 @@ class Data2Vec2AudioForCTC(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
 
-class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):
+class Data2Vec2CTCTokenizer(transformers.Wav2Vec2CTCTokenizer):
     """Letters, as `data2vec2.data.labels` has them: between words there is one space."""
 
     def convert_tokens_to_string(  # type: ignore[override]  # as of the class above
@@ -122,12 +115,12 @@ class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):
 register(
     Data2Vec2AudioConfig,
     {
-        AutoModel: Data2Vec2AudioModel,
-        AutoModelForPreTraining: Data2Vec2AudioForPreTraining,
-        AutoModelForAudioClassification: Data2Vec2AudioForAudioClassification,
-        AutoModelForCTC: Data2Vec2AudioForCTC,
+        transformers.AutoModel: Data2Vec2AudioModel,
+        transformers.AutoModelForPreTraining: Data2Vec2AudioForPreTraining,
+        transformers.AutoModelForAudioClassification: Data2Vec2AudioForAudioClassification,
+        transformers.AutoModelForCTC: Data2Vec2AudioForCTC,
     },
 )
-AutoTokenizer.register(  # type: ignore[no-untyped-call]
+transformers.AutoTokenizer.register(  # type: ignore[no-untyped-call]
     Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True
 )
