@@ -20,8 +20,7 @@ from data2vec2.method.masking import put, take
 class SequenceModality(Modality):
     """Convolutions over the tokens make positions, and symmetric ALiBi knows distances (paper, section 3.3).
 
-    A modality brings the stem and says how many tokens are real (`real_tokens`). The teacher starts from the student's
-    tokens.
+    A modality brings the stem, and says how many tokens are real. The teacher starts from the student's tokens.
     """
 
     teacher_owns = frozenset({"context", "trunk"})

@@ -42,7 +42,7 @@ def fill(run: Path, config: AudioConfig = CONFIG, samples: np.ndarray | None = N
     encoder = Encoder(EncoderConfig(embed_dim=16, num_heads=2, depth=1, prenet_depth=0), AudioModality(config, 16, 2))
     alignments = read_phones(english_prompts() / "phones.csv")
     samples = np.arange(0, 60, 4) if samples is None else samples
-    write_audio_gallery(run, encoder.eval(), reader(config), samples, alignments, torch.device("cpu"))
+    write_audio_gallery(run, encoder.eval(), (reader(config), samples), alignments, torch.device("cpu"))
     preview = AudioTools().preview(reader(), np.arange(2), RECIPES["audio_mel_tiny"]())
     np.savez_compressed(run / "masks.npz", **preview)
     return run

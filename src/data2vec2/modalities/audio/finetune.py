@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,8 +37,7 @@ from data2vec2.modalities.jobs import FinetuneData, Job, Scored
 from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets, spread
 from data2vec2.training.loop import Task
 
-KEPT = 100
-"""Transcripts of the scored part that the run keeps, evenly spread."""
+KEPT = 100  # transcripts of the scored part, evenly spread
 
 
 @dataclass(frozen=True)
@@ -85,15 +84,13 @@ class AudioClassifyJob(Job):
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """Labels, lengths, and some of the recordings."""
-        skipped = super().look(data, config, log)
-        self.survey(data.train, skipped, log)
-        return skipped
+        return self.survey(data.train, super().look(data, config, log), log)
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Nothing yet: `look` asks for lengths, too."""
         return (), len(data.train.records)
 
-    def survey(self, reader: Reader, skipped: Skipped, log: Log) -> None:
+    def survey(self, reader: Reader, skipped: Skipped, log: Log) -> Skipped:
         """Say how much there is, and note what can't be used."""
         assert isinstance(reader, AudioReader)
         found = survey_audio(reader, log)
@@ -101,6 +98,7 @@ class AudioClassifyJob(Job):
         skipped.leave_out(found.left_out)
         if skipped.add(found.bad, found.checked):
             log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+        return skipped
 
     def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
         """Never: decoding takes time."""
@@ -144,8 +142,8 @@ class CtcJob(AudioClassifyJob):
             )
         used, left_out, bad = trainable(train, modality, data, seed)
         if not len(used):
-            reasons = reasons_of((*left_out, *bad))
-            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {reasons}")
+            why = reasons_of((*left_out, *bad))
+            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
         if held:
             held, missing, _ = trainable(held, modality, replace(data, max_minutes=None), seed)
             left_out = (*left_out, *missing)
@@ -162,18 +160,17 @@ class CtcJob(AudioClassifyJob):
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """How much there is, and what is left out."""
-        spoken: _Spoken = data.more
+        letters, left_out, bad, total = data.more
         held = f"{len(data.val.records) if data.val else 0:,} for validation"
         test = len(data.test) if isinstance(data.test, Records) else 0
         log(f"data: {len(data.train.records):,} to train on, {held}, {test:,} to test on")
-        skipped = Skipped(spoken.total, config.data.max_bad)
-        skipped.leave_out(spoken.left_out)
-        if spoken.left_out:
-            reasons = reasons_of(spoken.left_out)
-            log(f"data: {len(spoken.left_out):,} recordings are left out: {reasons} (skipped.jsonl)")
-        skipped.add(spoken.bad)
+        skipped = Skipped(total, config.data.max_bad)
+        skipped.leave_out(left_out)
+        if left_out:
+            log(f"data: {len(left_out):,} recordings are left out: {reasons_of(left_out)} (skipped.jsonl)")
+        skipped.add(bad)
         self.survey(data.train, skipped, log)
-        log(f"data: letters: {' '.join(spoken.letters.symbols[3:])}")
+        log(f"data: letters: {' '.join(letters.symbols[3:])}")
         return skipped
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> SpeechRecognizer:
@@ -183,9 +180,8 @@ class CtcJob(AudioClassifyJob):
 
     def error(self, outputs: Any) -> Tensor:
         """The CTC loss of one letter."""
-        logits_BTV, num_tokens_B = outputs
-        one = torch.ones(1, 1, dtype=torch.int64, device=logits_BTV.device)
-        return losses.ctc(logits_BTV, num_tokens_B, one, one[0]).loss
+        one = torch.ones(1, 1, dtype=torch.int64, device=outputs[0].device)
+        return losses.ctc(outputs[0], outputs[1], one, one[0]).loss
 
     def targets(self, data: FinetuneData) -> Addition:
         """Letters."""
@@ -214,22 +210,17 @@ class CtcJob(AudioClassifyJob):
         )
 
 
-@dataclass(frozen=True)
-class _Spoken:
-    """What is known of recordings with transcripts."""
+class _Spoken(NamedTuple):
+    """What is known of recordings with transcripts; `total` counts those to train on that are left out, too."""
 
     letters: Letters
     left_out: tuple[Bad, ...]
     bad: tuple[Bad, ...]
     total: int
-    """Recordings of the training part, those left out counted in."""
 
 
 def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:
-    """Set what fine-tuning changes of an encoder: layer-drop, dropout inside the MLPs, and a stem that stays as it is.
-
-    Frozen are the convolutions of a waveform stem and their norms; what makes tokens of their channels learns.
-    """
+    """Set what fine-tuning changes of an encoder: layer-drop, dropout in MLPs, and whether its convolutions learn."""
     task = _task(config)
     encoder.layer_drop = task.model.layer_drop
     for block in encoder.blocks:
@@ -237,7 +228,7 @@ def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:
         block.mlp.dropout.p = task.model.activation_dropout
     stem = encoder.modality.stem
     if task.model.freeze_stem and isinstance(stem, WaveformStem):
-        for part in (stem.convs, stem.norms):
+        for part in (stem.convs, stem.norms):  # what makes tokens of their channels learns
             part.requires_grad_(False)
     return task
 

@@ -74,24 +74,20 @@ class WaveformStem(nn.Module):
     def reset_parameters(self) -> None:
         """Convolutions Kaiming normal, the projection PyTorch's default, norms 1 and 0."""
         for conv in self.convs:
-            assert isinstance(conv, nn.Conv1d)
-            nn.init.kaiming_normal_(conv.weight)
+            nn.init.kaiming_normal_(conv.get_parameter("weight"))
         for part in (*self.norms, self.norm, self.proj):
             part.reset_parameters()
 
 
 class MelStem(nn.Module):
-    """Waveforms to tokens: log-mel spectra, which are fixed, of two frames; then LayerNorm and Linear.
-
-    Frames are not centred and nothing is padded, so a token depends on the samples it sees and on no others.
-    """
+    """Waveforms to tokens: fixed log-mel spectra of two frames, not centred and without padding; LayerNorm, Linear."""
 
     window_S: Tensor
     mels_FE: Tensor
 
     def __init__(self, config: AudioConfig, dim: int) -> None:
         super().__init__()
-        self.config, self.window, self.hop = config, config.mel_window, config.mel_hop
+        self.config, (self.window, self.hop) = config, config.layers[0]
         self.register_buffer("window_S", torch.hann_window(self.window), persistent=False)
         self.register_buffer("mels_FE", mel_filters(config), persistent=False)
         self.norm = nn.LayerNorm(2 * config.num_mels)
@@ -123,8 +119,7 @@ class MelStem(nn.Module):
 class MelConvStem(MelStem):
     """A `MelStem` whose spectra are one convolution: for formats that have no Fourier transform of sliding windows.
 
-    Its kernels are the cosines and sines of both frames of a token, so its strides are whole tokens. Tokens are the
-    same to rounding, but slower.
+    Its kernels are the cosines and sines of both frames of a token. Tokens are the same to rounding, but slower.
     """
 
     kernels_O1S: Tensor
@@ -152,11 +147,8 @@ class MelConvStem(MelStem):
 
 
 def mel_filters(config: AudioConfig) -> Tensor:
-    """Triangles that sum a power spectrum's bins to mel bins, `(mel_window // 2 + 1) x E`.
-
-    They are evenly spaced in mel (2595 log10(1 + f / 700)) from 20 Hz to half the sample rate, each with peak 1.
-    """
-    window, rate = config.mel_window, config.sample_rate
+    """Triangles of peak 1 that sum a power spectrum to even mel bins up to half the rate, `(window // 2 + 1) x E`."""
+    window, rate = config.layers[0][0], config.sample_rate
     low, high = (2595 * math.log10(1 + hz / 700) for hz in (20.0, rate / 2))
     step = (high - low) / (config.num_mels + 1)
     edges_hz = 700 * (10 ** ((low + step * torch.arange(config.num_mels + 2, dtype=torch.float64)) / 2595) - 1)

@@ -15,10 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.data.reader import Reader
 from data2vec2.data.tables import read_table
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of, readable_batches, token_features
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, readable_batches, token_features
 from data2vec2.evaluation.probes import fit, majority_accuracy
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio.config import AudioConfig
@@ -26,12 +25,10 @@ from data2vec2.modalities.audio.model import MelStem
 from data2vec2.modalities.audio.reader import AudioReader
 
 SILENCE = "SIL"
-# fmt: off
 PHONES = (
     "AA", "AE", "AH", "AO", "AW", "AY", "B", "CH", "D", "DH", "EH", "ER", "EY", "F", "G", "HH", "IH", "IY", "JH", "K",
     "L", "M", "N", "NG", "OW", "OY", "P", "R", "S", "SH", "T", "TH", "UH", "UW", "V", "W", "Y", "Z", "ZH",
-)
-# fmt: on
+)  # fmt: skip
 """The 39 phones of the CMU pronouncing dictionary, without stress; a phone's label is its place here."""
 _FRAME_S = 0.01
 _SHIFT_S = 0.0078  # aligned frames are windows of 25.6 ms: half of a window less half of a frame
@@ -42,13 +39,10 @@ Alignment = tuple[tuple[float, float, str], ...]
 
 
 def read_phones(path: Path) -> dict[str, Alignment]:
-    """Alignments in a CSV file by the recordings' names: columns `file_name` and `phones`, such as "SIL:12 W:8".
-
-    Numbers are frames of 10 ms. Raises `UserError` for a file that is no such table.
-    """
+    """Alignments in a CSV file by `file_name`, from `phones` ("SIL:12 W:8", frames of 10 ms); raises `UserError`."""
     found = {}
     for place, row in enumerate(read_table(path, path.name, strict=True).rows(), 1):
-        missing = [column for column in ("file_name", "phones") if not row.get(column)]
+        missing = [column for column in ("file_name", "phones") if not (row.get(column) or "").strip()]
         if missing:
             raise UserError(f"{path}: row {place} has no {' and no '.join(missing)}; columns are file_name and phones")
         try:
@@ -83,8 +77,7 @@ def frame_labels(
 ) -> NDArray[np.int64]:
     """Places in `PHONES` of a model's tokens; -1 for silence and outside the alignment.
 
-    A token's label is the phone at its centre, which for token t is `t * frame_s + offset_s` seconds. The defaults fit
-    tokens of 400 samples every 320 at 16 kHz.
+    A token's label is the phone at its centre, which for token t is `t * frame_s + offset_s` seconds.
     """
     starts, ends, phones = zip(*alignment, strict=True)
     codes = np.array([PHONES.index(phone) if phone != SILENCE else -1 for phone in phones])
@@ -109,8 +102,7 @@ class PhoneProbe:
     def accuracy(self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None) -> float:
         """Share of tokens whose phone is told from the encoder's output (none: from their log-mel energies).
 
-        Multinomial logistic regression on standardised features, `C` 1. The encoder should be in eval mode.
-        Raises `UserError` if there are too few phones.
+        By logistic regression on standardised features, `C` 1. `UserError` if there are too few phones.
         """
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
@@ -124,17 +116,15 @@ class PhoneProbe:
         """Accuracy of always answering the most frequent phone."""
         return majority_accuracy(*self._parts(None, device, lambda _: None))
 
-    def _parts(
-        self, encoder: Encoder | None, device: torch.device, note: Note
-    ) -> tuple[LabelledFeatures, LabelledFeatures]:
+    def _parts(self, encoder: Encoder | None, device: torch.device, note: Note) -> list[LabelledFeatures]:
         """Tokens to learn from and to score on; `UserError` if a probe can learn nothing from them."""
         train, test = (self._tokens(reader, encoder, device, note) for reader in (self.train, self.test))
-        if len(np.unique(train.y)) < 2 or not len(test.y):
+        if (phones := len(np.unique(train.y))) < 2 or not len(test.y):
             raise UserError(
-                f"of the recordings that could be read, {len(np.unique(train.y))} phones are there to learn from and "
-                f"{len(test.y):,} tokens to score on; the probe of phones needs at least two phones and one token"
+                f"of the recordings that could be read, {phones} phones are there to learn from and {len(test.y):,} "
+                "tokens to score on; the probe of phones needs at least two phones and one token"
             )
-        return train, test
+        return [train, test]
 
     def _tokens(
         self, reader: AudioReader, encoder: Encoder | None, device: torch.device, note: Note
@@ -145,10 +135,7 @@ class PhoneProbe:
         samples = np.array([place for place, name in enumerate(names) if name in self.alignments], dtype=np.int64)
         x_FD, y_F = [], []
         for batch in readable_batches(reader, samples, note):
-            if encoder:
-                rows = token_features(encoder, *on_device(batch, device))
-            else:
-                rows = [log_mel(wave_S[None], config.sample_rate)[0] for wave_S in waves_of(batch)]
+            rows = token_features(encoder, *on_device(batch, device)) if encoder else mels_of(batch, config.sample_rate)
             for sample, row_TD in zip(batch.samples_B.tolist(), rows, strict=True):
                 labels_T = frame_labels(self.alignments[names[sample]], len(row_TD), hop_s, centre_s)
                 x_FD.append(row_TD[labels_T >= 0])
@@ -162,28 +149,14 @@ def on_device(batch: Inputs, device: torch.device) -> tuple[Tensor, Tensor]:
     return batch.inputs.to(device), batch.lengths_B.to(device)
 
 
-def waves_of(batch: Inputs) -> list[NDArray[np.float32]]:
-    """Each recording `S` without what fills it up."""
-    inputs_BS, lengths_B = on_device(batch, torch.device("cpu"))
-    return [wave_S[:length].numpy() for wave_S, length in zip(inputs_BS, lengths_B.tolist(), strict=True)]
-
-
-BINS = AudioConfig().num_mels
-
-
 def log_mel(waveforms_BS: NDArray[np.floating[Any]], sample_rate: int) -> NDArray[np.float32]:
     """Log-mel energies of each token's two 10 ms frames, one after the other: `B x T x 2E`, what the mel stem sees."""
     stem = MelStem(AudioConfig(stem="mel", sample_rate=sample_rate), 1)
     return stem.spectra(torch.from_numpy(np.asarray(waveforms_BS, dtype=np.float32))).numpy()
 
 
-def mel_statistics(reader: Reader, samples: NDArray[np.int64], note: Note) -> LabelledFeatures:
-    """Mean and deviation of each log-mel bin over each recording, with labels."""
-    assert isinstance(reader, AudioReader)
-    rate = reader.rate
-
-    def statistics(batch: Inputs) -> NDArray[np.float32]:
-        mels = [log_mel(wave_S[None], rate).reshape(-1, BINS) for wave_S in waves_of(batch)]
-        return np.stack([np.concatenate([mel_FE.mean(0), mel_FE.std(0)]) for mel_FE in mels])
-
-    return features_of(statistics, reader, samples, note)
+def mels_of(batch: Inputs, sample_rate: int) -> list[NDArray[np.float32]]:
+    """`log_mel` of each recording without what fills it up, `T x 2E`."""
+    waves_BS, lengths_B = on_device(batch, torch.device("cpu"))
+    pairs = zip(waves_BS.numpy(), lengths_B.tolist(), strict=True)
+    return [log_mel(wave_S[None, :length], sample_rate)[0] for wave_S, length in pairs]

@@ -1,9 +1,8 @@
 """Recordings: pieces of long ones, crops and batches; and manifests as fairseq writes them.
 
-A manifest is a .tsv of recordings, with transcripts in .ltr or .wrd files beside it. The first line of a .tsv is a
-folder (relative to the .tsv's own, if not absolute); each other line is a path below it, a tab, and the number of
-frames, counted at 16 kHz. A .wrd has a transcript a line; a .ltr has it in letters separated by spaces, with | between
-words.
+A manifest is a .tsv. Its first line is a folder (relative to the .tsv's own, if not absolute), each other line a path
+below it, a tab, and the number of frames at 16 kHz. Beside it, a line a recording, there may be transcripts: in a .wrd,
+or in a .ltr, where spaces separate letters, and | words.
 
 Shapes: `B` samples of a batch, `S` samples of a waveform, `N` records, `P` pieces.
 """
@@ -14,6 +13,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,8 +29,9 @@ from data2vec2.data.records import Records
 from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
 from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
 from data2vec2.errors import UserError
+from data2vec2.modalities.audio import waveform
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
-from data2vec2.modalities.audio.waveform import TOO_SHORT, Note, Windows, length_of, measured, normalise, read_audio
+from data2vec2.modalities.audio.waveform import TOO_SHORT, Note, Windows, length_of, measured
 from data2vec2.modalities.data import Survey
 
 RECORDINGS = Content(
@@ -50,10 +51,7 @@ EVAL_SECONDS = 60.0
 
 @dataclass(frozen=True, eq=False)
 class Pieces:
-    """What pre-training takes crops from: every recording, those of two `max_seconds` and more cut evenly.
-
-    Starts and lengths in samples at the model's rate.
-    """
+    """What pre-training takes crops from: recordings, those of two `max_seconds` and more cut evenly; in samples."""
 
     lengths_N: NDArray[np.int64]
     """Of each whole recording; 0 for those that can't be read."""
@@ -124,7 +122,7 @@ class AudioReader(Reader):
         longest = round(self.data.max_seconds * self.rate)
         return LengthBatches(np.minimum(self.pieces.lengths_P, longest), batch_size, self.seed, self.rate)
 
-    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
+    def grid(self, inputs: NDArray[Any]) -> tuple[int]:
         """Tokens of a batch."""
         return (self.config.num_tokens(inputs.shape[1]),)
 
@@ -153,10 +151,7 @@ class AudioReader(Reader):
     def whole(self, sample: int) -> NDArray[np.float32]:
         """One whole recording, of a longer one the first minute, normalised; raises `BadSample`, also if too short."""
         with self.records.open(sample) as file:
-            wave = read_audio(file, self.rate, seconds=EVAL_SECONDS)
-        if len(wave) < self.config.receptive_field:
-            raise BadSample(TOO_SHORT)
-        return normalise(wave)
+            return waveform.normal_audio(file, self.config, EVAL_SECONDS)
 
     def entire(self, sample: int) -> NDArray[np.float32] | Windows:
         """As `whole`, but of a recording above a minute all of it, in windows of a minute; raises `BadSample`."""
@@ -171,7 +166,7 @@ class AudioReader(Reader):
             return self._kept[piece]
         start, length = int(self.pieces.starts_P[piece]), int(self.pieces.lengths_P[piece])
         with self.records.open(int(self.pieces.records_P[piece])) as file:
-            wave = normalise(read_audio(file, self.rate, start / self.rate, length / self.rate))
+            wave = waveform.normalise(waveform.read_audio(file, self.rate, start / self.rate, length / self.rate))
         if self.in_memory:
             self._kept[piece] = wave
         return wave
@@ -196,18 +191,17 @@ class AudioReader(Reader):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSurvey(Survey):
-    """What a look at all headers and at part of the sound found; `checked` is all recordings."""
+    """What a look at all headers and at part of the sound found; `hours` are what can be trained on."""
 
     hours: float
-    """Of what can be trained on."""
     shortest_s: float
     longest_s: float
 
 
 def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurvey:
-    """Measure all recordings, and decode up to `limit` pieces, evenly spread, in threads.
+    """Measure all recordings, and decode up to `limit` pieces, evenly spread.
 
-    Raises `UserError` if there is no usable piece, or if more of those that were decoded are bad than `data.max_bad`.
+    `UserError` if there is no usable piece, or if more of those that were decoded are bad than `data.max_bad`.
     """
     pieces, rate, slack = reader.measure(note), reader.rate, LENGTH_STEP * reader.rate
     reader.order(1)  # refuses data without a piece
@@ -275,19 +269,14 @@ MANIFESTS = _Manifests()
 
 def _is_manifest(path: Path) -> bool:
     """Whether a .tsv is one: its first line is no header of several columns, its second ends in a number."""
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
-            first, second = file.readline(4096), file.readline(4096)
-    except OSError:
-        return False
-    return "\t" not in first and second.rstrip("\n").rpartition("\t")[2].isdecimal()
+    with suppress(OSError), path.open(encoding="utf-8", errors="surrogateescape") as file:
+        first, second = file.readline(4096), file.readline(4096)
+        return "\t" not in first and second.rstrip("\n").rpartition("\t")[2].isdecimal()
+    return False
 
 
 def _listing(root: Path, names: Sequence[str]) -> Listing:
-    """The recordings that the .tsv files `names` in `root` list; file names tell the parts ("valid.tsv").
-
-    Raises `UserError` for a file that is no manifest, and for one whose transcripts are not as many as its recordings.
-    """
+    """The recordings that the .tsv files `names` in `root` list; file names tell the parts ("valid.tsv")."""
     parts = {}
     for part, files in by_part(names, str(root)).items():
         rows = [row for name in files for row in _rows(root / name)]

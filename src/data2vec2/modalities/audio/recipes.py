@@ -22,6 +22,7 @@ from data2vec2.modalities.audio.config import (
 
 SPANS = MaskConfig(num_masks=8, mask_ratio=0.5, adjust=0.05, block_length=5, inverse=False)
 DECODER = DecoderConfig(depth=4, kernel=7, dim=384, groups=16, input_dropout=0.1)
+TRI_STAGE = FinetuneOptimConfig(lr_batch=1_600, beta2=0.98, weight_decay=0.0, clip_norm=None, schedule="tri_stage")
 TINY = TrainConfig(processes=2, threads=1, log_every=50)
 CTC_BASE = {
     "10m": (13_000, 1e-4, 0.65, 0.25),
@@ -120,15 +121,7 @@ def ctc_base(speech: str) -> FinetuneConfig:
     return FinetuneConfig(
         recipe=f"ctc_base_{speech}",
         task=AudioTaskConfig(masks=SpanMaskConfig(time_share=time_share, channel_share=channel_share)),
-        optim=FinetuneOptimConfig(
-            lr=lr,
-            lr_batch=1_600,
-            warmup_updates=updates // 10,
-            beta2=0.98,
-            weight_decay=0.0,
-            clip_norm=None,
-            schedule="tri_stage",
-        ),
+        optim=replace(TRI_STAGE, lr=lr, warmup_updates=updates // 10),
         data=AudioFinetuneDataConfig(min_seconds=0.5, max_seconds=30.0),
         train=TrainConfig(updates=updates, batch_size=1_600, eval_every=1_000, save_every=1_000),
     )
@@ -151,10 +144,7 @@ def ctc_tiny() -> FinetuneConfig:
 
 
 def audio_classify_base() -> FinetuneConfig:
-    """Base models on classes or tags of recordings. Version 2 has no such recipe; these are first values, not tuned.
-
-    Where a recording has several tags, --model.pooling linear_softmax is what version 1 used.
-    """
+    """Base models on classes; for tags, version 1 had --model.pooling linear_softmax. First values, not tuned."""
     base = ctc_base("10m")
     return replace(
         base,

@@ -15,8 +15,9 @@ import torch
 from matplotlib import colormaps
 from numpy.typing import NDArray
 
-from data2vec2.data.reader import Reader, padded
+from data2vec2.data.reader import padded
 from data2vec2.evaluation.features import readable_batches, token_features
+from data2vec2.evaluation.scores import Samples
 from data2vec2.evaluation.similarity import FILE, NEIGHBOURS, SEARCHED, arranged, colours, spread, write_arrays
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio.phones import SILENCE, Alignment, log_mel, on_device
@@ -50,9 +51,7 @@ class AudioShow(Show):
         columns = (arrays[key] for key in ("names", "waveforms", "spectra"))
         for name, clip, spectrum_TE, seen_MT in zip(*columns, seen_NMT, strict=True):
             picture = spectrogram(spectrum_TE)
-            height, width = picture.shape[:2]
-            seen_MW = seen_MT[:, np.arange(width) * counts["tokens"] // width]
-            seen = np.broadcast_to(seen_MW[:, None], (len(seen_MW), height, width))
+            seen = np.broadcast_to(seen_MT.repeat(2, axis=1)[:, None], (len(seen_MT), *picture.shape[:2]))
             samples.append({"name": name, "clip": clip, "picture": picture, "seen": seen})
         seconds = arrays["waveforms"].shape[1] / rate
         return {"samples": samples, "sample_rate": rate, "seconds": seconds, **counts}
@@ -80,25 +79,20 @@ class AudioShow(Show):
 
 
 def write_audio_gallery(
-    run: Path,
-    encoder: Encoder,
-    reader: Reader,
-    samples: NDArray[np.int64],
-    alignments: Mapping[str, Alignment],
-    device: torch.device,
+    run: Path, encoder: Encoder, samples: Samples, alignments: Mapping[str, Alignment], device: torch.device
 ) -> None:
-    """Write `run`/gallery.npz, whole or not at all; with fewer than two readable recordings there is none.
+    """Write `run`/gallery.npz by an encoder in eval mode; with fewer than two readable recordings there is none.
 
     Beside the arrays of any gallery it holds of the recordings shown, from their beginning, `names` and `transcripts`
     ("": none) Q, `clips` (QS float16) with `clip_lengths` Q, `spectra` (QT2E), `colours` (QT3 uint8) with `num_tokens`
     Q, `phone_places` P (which recording), `phone_spans` (P2, seconds), `phone_names` P; of neighbours
-    `neighbour_names`, `neighbour_clip_lengths` QK and `neighbour_clips` QKS; `sample_rate` and `hop_s`. `alignments`
-    are by name. The encoder should be in eval mode.
+    `neighbour_names`, `neighbour_clip_lengths` QK and `neighbour_clips` QKS; `sample_rate` and `hop_s`.
     """
+    reader, chosen = samples
     assert isinstance(reader, AudioReader)
+    chosen = chosen if len(chosen) else np.arange(len(reader.records))
     features, labels, read = [], [], []
-    samples = samples if len(samples) else np.arange(len(reader.records))
-    for batch in readable_batches(reader, samples[spread(len(samples), SEARCHED)]):
+    for batch in readable_batches(reader, chosen[spread(len(chosen), SEARCHED)]):
         features += [row_TD.mean(0) for row_TD in token_features(encoder, *on_device(batch, device))]
         labels.append(batch.labels_B)
         read.append(batch.samples_B)
@@ -106,14 +100,14 @@ def write_audio_gallery(
         (run / FILE).unlink(missing_ok=True)
         return
     records, samples_R = reader.records, np.concatenate(read)
-    known = np.stack(features), np.concatenate(labels)
-    shown_Q, near_QK, arrays = arranged(*known, records.classes, RECORDINGS, NEIGHBOURS)
+    known = np.stack(features), np.concatenate(labels), records.classes
+    shown_Q, near_QK, arrays = arranged(*known, RECORDINGS, NEIGHBOURS)
     shown, near = samples_R[shown_Q].tolist(), samples_R[near_QK]
-    near_clips, near_lengths = _clips([reader.whole(place) for place in near.ravel().tolist()], NEIGHBOUR_S, reader)
+    near_clips, near_lengths = _clips(reader, near.ravel().tolist(), NEIGHBOUR_S)
     arrays |= {
         "names": np.array([records.names[place] for place in shown], np.str_),
         "transcripts": np.array([(records.texts[place] if records.texts else None) or "" for place in shown], np.str_),
-        **_pictures([reader.whole(place) for place in shown], encoder, reader, device),
+        **_pictures(reader, shown, encoder, device),
         **_phones([alignments.get(records.names[place], ()) for place in shown]),
         "neighbour_names": np.array([[records.names[place] for place in row] for row in near.tolist()], np.str_),
         "neighbour_clips": near_clips.reshape(*near.shape, -1),
@@ -124,20 +118,19 @@ def write_audio_gallery(
     write_arrays(run, "audio", arrays)
 
 
-def _clips(
-    waves: Sequence[NDArray[np.float32]], seconds: float, reader: AudioReader
-) -> tuple[NDArray[np.float16], NDArray[np.int64]]:
+def _clips(reader: AudioReader, places: list[int], seconds: float) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """The beginnings of recordings with zeros behind the shorter ones, and their lengths."""
-    return padded([wave[: int(seconds * reader.rate)] for wave in waves], 0, np.float16)
+    return padded([reader.whole(place)[: int(seconds * reader.rate)] for place in places], 0, np.float16)
 
 
 def _pictures(
-    waves: Sequence[NDArray[np.float32]], encoder: Encoder, reader: AudioReader, device: torch.device
+    reader: AudioReader, places: list[int], encoder: Encoder, device: torch.device
 ) -> dict[str, NDArray[Any]]:
     """Clips, spectrograms, and colours of the tokens, which are features in the context of the whole recording."""
-    clips, lengths = _clips(waves, SHOWN_S, reader)
+    clips, lengths = _clips(reader, places, SHOWN_S)
     spectra, features = [], []
-    for wave, length in zip(waves, lengths.tolist(), strict=True):
+    for place, length in zip(places, lengths.tolist(), strict=True):
+        wave = reader.whole(place)
         (row_TD,) = token_features(encoder, torch.from_numpy(wave)[None].to(device), None)
         mel_TE = log_mel(wave[None], reader.rate)[0]
         tokens = min(reader.config.num_tokens(length), len(mel_TE), len(row_TD))

@@ -6,9 +6,7 @@ Shapes: `B` samples of a batch, `N` records, `S` samples, `T` tokens, `V` symbol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,18 +23,12 @@ from data2vec2.evaluation.decoding import Decode, Transcript, Word, transcribe
 from data2vec2.evaluation.recognition import Recognition, Recognizer, recognition_of
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig
 from data2vec2.modalities.audio.reader import AudioReader
-from data2vec2.modalities.audio.waveform import OVERLAP_S, Windows
+from data2vec2.modalities.audio.waveform import OVERLAP_S, OpenFile, Windows
 from data2vec2.modalities.data import ModelInfo
-
-NO_TRANSCRIPT = "no transcript"
-TOO_LONG = "too long"
 
 
 class SpokenReader(AudioReader):
-    """Batches of whole recordings; the samples of training batches too are places in the records.
-
-    The records are such as `trainable` gives.
-    """
+    """Batches of whole recordings, such as `trainable` gives: all samples are places in the records."""
 
     def order(self, batch_size: int) -> WholeBatches:
         """Global batches of so many seconds."""
@@ -57,10 +49,9 @@ class SpokenReader(AudioReader):
 
 def with_transcript(records: Records) -> tuple[Records, tuple[Bad, ...]]:
     """The records whose transcripts have letters, and the others."""
-    texts = records.texts or (None,) * len(records)
-    told_N = np.array([bool(normalise(text or "")) for text in texts], dtype=bool)
-    told = records if told_N.all() else records.select(np.flatnonzero(told_N))
-    return told, _named(records, ~told_N, NO_TRANSCRIPT)
+    told_N = [bool(normalise(text or "")) for text in records.texts or (None,) * len(records)]
+    untold = tuple(Bad(name, "no transcript") for name, told in zip(records.names, told_N, strict=True) if not told)
+    return records.select(np.flatnonzero(told_N)) if untold else records, untold
 
 
 def trainable(
@@ -74,32 +65,22 @@ def trainable(
     pieces, rate = AudioReader(records, config, data, seed).pieces, config.sample_rate
     lengths_N, readable = pieces.lengths_N, np.unique(pieces.records_P)
     long_N = lengths_N > round(data.max_seconds * rate)
-    left_out, places = (*untold, *pieces.short, *_named(records, long_N, TOO_LONG)), readable[~long_N[readable]]
+    places, too_long = readable[~long_N[readable]], [records.names[place] for place in np.flatnonzero(long_N).tolist()]
     if data.max_minutes is not None:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
-        fits = lengths_N[shuffled].cumsum() <= data.max_minutes * 60 * rate
-        places = np.sort(shuffled[fits])
+        places = np.sort(shuffled[lengths_N[shuffled].cumsum() <= data.max_minutes * 60 * rate])
         if not len(places):
             raise UserError(f"--data.max-minutes {data.max_minutes:g} is too little for the first recording drawn")
+    left_out = (*untold, *pieces.short, *(Bad(name, "too long") for name in too_long))
     return records if len(places) == len(records) else records.select(places), left_out, pieces.unreadable
 
 
-def _named(records: Records, chosen_N: NDArray[np.bool_], reason: str) -> tuple[Bad, ...]:
-    return tuple(Bad(records.names[place], reason) for place in np.flatnonzero(chosen_N).tolist())
-
-
 WINDOW_S = 30.0
-"""Seconds of a window."""
-SEGMENT_TOKENS = 1_500
-"""Longer recordings are decoded in parts, cut where it is silent between words."""
+SEGMENT_TOKENS = 1_500  # longer recordings are decoded in parts
 
 
 def hear(
-    model: Recognizer,
-    info: ModelInfo,
-    open_file: Callable[[], BinaryIO],
-    device: torch.device,
-    decode: Decode | None = None,
+    model: Recognizer, info: ModelInfo, open_file: OpenFile, device: torch.device, decode: Decode | None = None
 ) -> Transcript:
     """The text of a recording of any length; greedy without a decoder. Raises `BadSample`."""
     config, letters = info.model.modality, info.letters
@@ -121,7 +102,7 @@ def hear(
 def log_probs(
     model: Recognizer,
     config: AudioConfig,
-    open_file: Callable[[], BinaryIO],
+    open_file: OpenFile,
     device: torch.device,
     window_s: float = WINDOW_S,
     overlap_s: float = OVERLAP_S,

@@ -35,7 +35,6 @@ from data2vec2.modalities.audio.config import AudioConfig
 TOO_SHORT = "too short"
 """Why a recording is left out that is below `AudioDataConfig.min_seconds`, or has no token."""
 _LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decoder don't know what was before
-_RATES = (1_000, 1_000_000)
 _SILENT = 1e-5
 _EPS = 1e-5
 _NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
@@ -54,9 +53,8 @@ def read_audio(
         first_s = max(0, math.floor(start_s - _LEAD_S))  # a whole second is a whole number of samples at any two rates
         if first_s:
             sound.seek(min(first_s * sound.samplerate, sound.frames))
-        read_s = None if seconds is None else start_s + seconds + _LEAD_S - first_s
         # One read: soundfile seeks after each, and an MP3 is not what it was just after that.
-        count = -1 if read_s is None else math.ceil(read_s * sound.samplerate)
+        count = -1 if seconds is None else math.ceil((start_s + seconds + _LEAD_S - first_s) * sound.samplerate)
         with np.errstate(all="ignore"):  # infinities are refused below
             wave: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True).mean(axis=1)
         if sound.samplerate != sample_rate and len(wave):
@@ -88,6 +86,14 @@ def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
+def normal_audio(file: BinaryIO, config: AudioConfig, seconds: float | None = None) -> NDArray[np.float32]:
+    """A whole waveform (or its first `seconds`) as models hear it; raises `BadSample`, also for less than a token."""
+    wave = read_audio(file, config.sample_rate, seconds=seconds)
+    if len(wave) < config.receptive_field:
+        raise BadSample(TOO_SHORT)
+    return normalise(wave)
+
+
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
     """A decoder; whatever goes wrong with it is a `BadSample`."""
@@ -96,7 +102,7 @@ def _opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
             raise BadSample("empty file")
         file.seek(0)
         with soundfile.SoundFile(_Quiet(file)) as sound:
-            if not _RATES[0] <= sound.samplerate <= _RATES[1]:
+            if not 1_000 <= sound.samplerate <= 1_000_000:
                 raise BadSample("damaged")
             yield sound
     except BadSample:
@@ -111,21 +117,19 @@ class _Quiet:
     """A file as libsndfile calls it; these calls must not raise, for the error would be printed and lost."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.tell = file.tell
+        self.file, self.tell = file, file.tell
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> None:
-        """Damaged headers ask for places before the start."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # damaged headers ask for places before the start
             self.file.seek(offset, whence)
 
     def read(self, count: int) -> bytes:
-        """Nothing where the disk fails."""
         with suppress(OSError):
             return self.file.read(count)
         return b""
 
 
+OpenFile = Callable[[], BinaryIO]
 OVERLAP_S = 2.5
 """Seconds of a window's tokens that are dropped on either side of it, where they lack context."""
 
@@ -133,13 +137,10 @@ OVERLAP_S = 2.5
 class Windows(Windowed):
     """Waveforms `S`, normalised as the whole, each with the tokens that are kept of it: one after another, all of them.
 
-    A recording of up to a window is one. A longer file is read twice: at once, to find mean and deviation, and in
-    windows.
+    A longer file is read twice: at once, to find mean and deviation, and in windows.
     """
 
-    def __init__(
-        self, config: AudioConfig, open_file: Callable[[], BinaryIO], window_s: float, overlap_s: float = OVERLAP_S
-    ) -> None:
+    def __init__(self, config: AudioConfig, open_file: OpenFile, window_s: float, overlap_s: float = OVERLAP_S) -> None:
         """Raises `BadSample`, as iterating can if the file changes."""
         self.config, self.open_file = config, open_file
         rate, hop = config.sample_rate, config.hop
@@ -150,9 +151,7 @@ class Windows(Windowed):
             self.total = length_of(file, rate)
             if self.total <= size:  # as in training, whatever the header says of the end
                 file.seek(0)
-                self._only = normalise(read_audio(file, rate))
-                if len(self._only) < config.receptive_field:
-                    raise BadSample(TOO_SHORT)
+                self._only = normal_audio(file, config)
                 return
         total = squares = 0.0
         for start in range(0, self.total, size):
@@ -178,24 +177,22 @@ class Windows(Windowed):
 
     def _part(self, start: int, samples: int) -> NDArray[np.float32]:
         """A part of the recording, with zeros where it ends too early; that a part is silent is no fault."""
-        wave_S, rate = np.zeros(samples, dtype=np.float32), self.config.sample_rate
+        rate = self.config.sample_rate
         try:
             with self.open_file() as file:
-                read = read_audio(file, rate, start / rate, samples / rate)
-            wave_S[: len(read)] = read
+                part_S = read_audio(file, rate, start / rate, samples / rate)
         except BadSample as error:
             if error.reason not in ("silent", "truncated"):
                 raise
-        return wave_S
+            part_S = np.zeros(0, dtype=np.float32)
+        return np.pad(part_S, (0, samples - len(part_S)))
 
 
 Note = Callable[[str], None]
 Lengths = tuple[NDArray[np.int64], dict[int, str]]
 """Samples `N`, 0 where there is a reason why they can't be told, and these reasons."""
-KEPT_FROM_S = 1.0
-"""Measurements that take so many seconds are kept, for other processes and later runs."""
+KEPT_FROM_S = 1.0  # measurements that take so long are kept, for other processes and later runs
 _NOTE_EVERY_S = 5.0
-_MEASURED = 100  # recordings at once
 
 
 def measured(records: Records, rate: int, note: Note = lambda _: None) -> Lengths:
@@ -214,15 +211,14 @@ def measured(records: Records, rate: int, note: Note = lambda _: None) -> Length
     start = said = time.monotonic()
     lengths_N, done = np.zeros(len(records), dtype=np.int64), 0
     bad: dict[int, str] = {}
-    for chunk in stream(records, length, _MEASURED):
+    for chunk in stream(records, length, size=100):
         lengths_N[[*chunk.good]] = [*chunk.good.values()]
         bad |= {place: one.reason for place, one in chunk.bad.items()}
         done += len(chunk.good) + len(chunk.bad)
         if time.monotonic() - said > _NOTE_EVERY_S:
             said = time.monotonic()
             note(f"measured {done:,} of {len(records):,} recordings")
-    slow = time.monotonic() - start >= KEPT_FROM_S
-    if kept and slow and "unreadable" not in bad.values():  # which may be so for now only
+    if kept and time.monotonic() - start >= KEPT_FROM_S and "unreadable" not in bad.values():  # unreadable: for now
         places, reasons = np.array([*bad], dtype=np.int64), np.array([*bad.values()], dtype=np.str_)
         with suppress(UserError), whole_file(kept, shared=True) as file:
             np.savez(file, allow_pickle=False, lengths=lengths_N, places=places, reasons=reasons)
