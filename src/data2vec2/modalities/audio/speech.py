@@ -75,7 +75,7 @@ def trainable(
     return records if len(places) == len(records) else records.select(places), left_out, pieces.unreadable
 
 
-WINDOW_S = 30.0
+WINDOW_S = 30.0  # of sound that goes through the model at once
 SEGMENT_TOKENS = 1_500  # longer recordings are decoded in parts
 
 

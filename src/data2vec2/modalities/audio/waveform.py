@@ -218,7 +218,8 @@ def measured(records: Records, rate: int, note: Note = lambda _: None) -> Length
         if time.monotonic() - said > _NOTE_EVERY_S:
             said = time.monotonic()
             note(f"measured {done:,} of {len(records):,} recordings")
-    if kept and time.monotonic() - start >= KEPT_FROM_S and "unreadable" not in bad.values():  # unreadable: for now
+    slow = time.monotonic() - start >= KEPT_FROM_S
+    if kept and slow and "unreadable" not in bad.values():  # which may be so for now only
         places, reasons = np.array([*bad], dtype=np.int64), np.array([*bad.values()], dtype=np.str_)
         with suppress(UserError), whole_file(kept, shared=True) as file:
             np.savez(file, allow_pickle=False, lengths=lengths_N, places=places, reasons=reasons)
