@@ -247,7 +247,7 @@ def test_a_difference_writes_nothing(classifier: Path, tmp_path: Path, monkeypat
 
 def test_spectra_as_a_convolution() -> None:
     torch.manual_seed(0)
-    stem = MelStem(16_000, 40, 400, 160, 8)
+    stem = MelStem(AudioConfig(stem="mel"), 8)
     stem.reset_parameters()
     for length in (560, 879, 880, 16_001):
         wave = torch.randn(2, length)

@@ -6,6 +6,7 @@ Shapes: `B` samples, `N` student rows, `T` tokens, `K` kept tokens, `D` width, `
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,7 @@ from data2vec2.method.masking import put, take
 class SequenceModality(Modality):
     """Convolutions over the tokens make positions, and symmetric ALiBi knows distances (paper, section 3.3).
 
-    A modality brings the stem and says how many tokens are real (`real_tokens`). The teacher starts from the student's
-    tokens.
+    A modality brings the stem, and says how many tokens are real. The teacher starts from the student's tokens.
     """
 
     teacher_owns = frozenset({"context", "trunk"})
@@ -30,10 +30,7 @@ class SequenceModality(Modality):
     def __init__(
         self, stem: nn.Module, embed_dim: int, num_heads: int, *, depth: int, kernel: int, groups: int
     ) -> None:
-        """`stem` makes tokens `BTD` and has `reset_parameters`; the rest is of the positions' convolutions.
-
-        `kernel` is odd; `groups` divides `embed_dim`.
-        """
+        """`stem` makes tokens `BTD` and has `reset_parameters`; the rest is of `ConvPositions`."""
         super().__init__()
         self.stem: nn.Module | None = stem
         self.positions = ConvPositions(embed_dim, depth, kernel, groups)
@@ -60,11 +57,12 @@ class SequenceModality(Modality):
         """
         x_BTD, padding_BT = tokens.tokens_BTD, tokens.padding_BT
         T, D = x_BTD.shape[1:]
+        bias = partial(AttentionBias, slopes_H=self.slopes_H, scale_H=self.alibi_scale_H)
         if padding_BT is not None:
             x_BTD = x_BTD.masked_fill(padding_BT[..., None], 0.0)
         if keep_ids_NK is None:
             places_1T = torch.arange(T, device=x_BTD.device)[None]
-            return Rows(x_BTD + self.positions(x_BTD, padding_BT), self._bias(places_1T, padding_BT))
+            return Rows(x_BTD + self.positions(x_BTD, padding_BT), bias(positions_NL=places_1T, padding_NL=padding_BT))
         kept_NKD = take(x_BTD, keep_ids_NK)
         sparse_NTD = put(kept_NKD.new_zeros(len(keep_ids_NK), T, D), keep_ids_NK, kept_NKD)
         padding_NT = padding_NK = None
@@ -72,30 +70,23 @@ class SequenceModality(Modality):
             padding_NT = padding_BT.repeat_interleave(len(keep_ids_NK) // len(padding_BT), dim=0)
             padding_NK = padding_NT.gather(1, keep_ids_NK)
         positions_NKD = take(self.positions(sparse_NTD, padding_NT), keep_ids_NK)
-        return Rows(kept_NKD + positions_NKD, self._bias(keep_ids_NK, padding_NK))
+        return Rows(kept_NKD + positions_NKD, bias(positions_NL=keep_ids_NK, padding_NL=padding_NK))
 
     def reset_parameters(self) -> None:
-        """Stem and positions as they say, ALiBi scales 1, its slopes anew."""
-        for part in (self.stem, self.positions):
+        """Stem and positions as PyTorch or they themselves say, ALiBi scales 1, its slopes anew."""
+        for part in (self.stem, *self.positions.convs):
             if part is not None:
-                part.reset_parameters()  # type: ignore[operator]
+                part.reset_parameters()
         nn.init.ones_(self.alibi_scale_H)
         with torch.no_grad():
             self.slopes_H.copy_(alibi_slopes(len(self.slopes_H)))
 
-    def _bias(self, positions_NL: Tensor, padding_NL: Tensor | None) -> AttentionBias:
-        return AttentionBias(
-            positions_NL=positions_NL, slopes_H=self.slopes_H, scale_H=self.alibi_scale_H, padding_NL=padding_NL
-        )
-
 
 class ConvPositions(nn.Module):
-    """Positions from neighbours: convolutions, each with LayerNorm without scale and GELU (paper, section 3.3).
-
-    Shapes: `N` rows, `T` tokens, `D` width.
-    """
+    """Positions from neighbours: convolutions, each with LayerNorm without scale and GELU (paper, section 3.3)."""
 
     def __init__(self, dim: int, depth: int, kernel: int, groups: int) -> None:
+        """`kernel` is odd; `groups` divides `dim`."""
         super().__init__()
         self.convs = nn.ModuleList(
             nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups) for _ in range(depth)
@@ -109,9 +100,3 @@ class ConvPositions(nn.Module):
             x_NTD = conv(x_NTD.transpose(1, 2)).transpose(1, 2)
             x_NTD = F.gelu(F.layer_norm(x_NTD, x_NTD.shape[-1:]))
         return x_NTD
-
-    def reset_parameters(self) -> None:
-        """PyTorch's default."""
-        for conv in self.convs:
-            assert isinstance(conv, nn.Conv1d)
-            conv.reset_parameters()

@@ -17,7 +17,7 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.model import AudioModality
-from data2vec2.modalities.audio.phones import Alignment, read_phones
+from data2vec2.modalities.audio.phones import read_phones
 from data2vec2.modalities.audio.reader import RECORDINGS, AudioReader
 from data2vec2.modalities.audio.recipes import RECIPES
 from data2vec2.modalities.audio.show import AudioShow, spectrogram, write_audio_gallery
@@ -40,9 +40,9 @@ def fill(run: Path, config: AudioConfig = CONFIG, samples: np.ndarray | None = N
     """What an audio run leaves of masks and gallery, by an untrained encoder."""
     torch.manual_seed(0)
     encoder = Encoder(EncoderConfig(embed_dim=16, num_heads=2, depth=1, prenet_depth=0), AudioModality(config, 16, 2))
-    alignments: dict[str, Alignment] = {found.name: found for found in read_phones(english_prompts() / "phones.csv")}
+    alignments = read_phones(english_prompts() / "phones.csv")
     samples = np.arange(0, 60, 4) if samples is None else samples
-    write_audio_gallery(run, encoder.eval(), reader(config), samples, alignments, torch.device("cpu"))
+    write_audio_gallery(run, encoder.eval(), (reader(config), samples), alignments, torch.device("cpu"))
     preview = AudioTools().preview(reader(), np.arange(2), RECIPES["audio_mel_tiny"]())
     np.savez_compressed(run / "masks.npz", **preview)
     return run

@@ -10,11 +10,7 @@ from data2vec2.modalities.spec import Demo, Spec, Words
 
 
 def english_prompts() -> Path:
-    """24 minutes of one voice's telephone prompts (16 kHz), for `open_data`.
-
-    Folders train and test, in each a folder a category; beside them `metadata.csv` (texts) and `phones.csv` (see
-    `data.phones`).
-    """
+    """24 minutes of one voice's telephone prompts (16 kHz), with `metadata.csv` (texts) and `phones.csv`."""
     return Path(__file__).parents[2] / "data" / "bundled" / "english_prompts"
 
 

@@ -39,14 +39,13 @@ class AudioConfig(ModalityConfig):
 
     def __post_init__(self) -> None:
         require(self.sample_rate >= 100, "model.modality.sample_rate", self.sample_rate, "at least 100")
-        for name in ("conv_dim", "num_mels", "position_depth", "position_groups"):
+        for name in ("conv_dim", "num_mels", "position_depth", "position_kernel", "position_groups"):
             require(getattr(self, name) >= 1, f"model.modality.{name}", getattr(self, name), "at least 1")
         for name in ("conv_kernels", "conv_strides"):
             value = getattr(self, name)
             fits = bool(value) and min(value) >= 1 and len(value) == len(self.conv_kernels)
             require(fits, f"model.modality.{name}", value, "numbers of at least 1, as many kernels as strides")
-        odd = self.position_kernel >= 1 and self.position_kernel % 2 == 1
-        require(odd, "model.modality.position_kernel", self.position_kernel, "odd")
+        require(self.position_kernel % 2 == 1, "model.modality.position_kernel", self.position_kernel, "odd")
 
     def check(self, encoder: EncoderConfig) -> None:
         """`ValueError` for a width that the positions' groups don't divide."""
@@ -59,17 +58,7 @@ class AudioConfig(ModalityConfig):
         """Kernel and stride, in samples or in what the layer before makes, of each step from waveform to tokens."""
         if self.stem == "waveform":
             return tuple(zip(self.conv_kernels, self.conv_strides, strict=True))
-        return (self.mel_window, self.mel_hop), (2, 2)
-
-    @property
-    def mel_window(self) -> int:
-        """Samples of a mel frame's window: 25 ms."""
-        return self.sample_rate // 40
-
-    @property
-    def mel_hop(self) -> int:
-        """Samples between mel frames: 10 ms."""
-        return self.sample_rate // 100
+        return (self.sample_rate // 40, self.sample_rate // 100), (2, 2)  # frames of 25 ms every 10 ms
 
     @property
     def hop(self) -> int:
@@ -194,8 +183,7 @@ class AudioTaskConfig(TaskConfig):
     def shortened(self, reference: TaskConfig, ratio: float) -> AudioTaskConfig:
         """As many updates less in which the encoder is frozen, unless their number was set."""
         assert isinstance(reference, AudioTaskConfig)
-        frozen = reference.model.freeze_updates
-        if self.model.freeze_updates != frozen:
+        if (frozen := self.model.freeze_updates) != reference.model.freeze_updates:
             return self
         return replace(self, model=replace(self.model, freeze_updates=round(ratio * frozen)))
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.labels import Letters
-from data2vec2.data.reader import Bad, Skipped
+from data2vec2.data.reader import Bad, Reader, Skipped
 from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
@@ -30,15 +31,14 @@ from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.method.masking import draw_spans
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
 from data2vec2.modalities.audio.model import WaveformStem
-from data2vec2.modalities.audio.reader import AudioReader, survey_audio
+from data2vec2.modalities.audio.reader import AudioReader, reasons_of, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, score, trainable, with_transcript
-from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored
 from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets
 from data2vec2.training.loop import Task
 
-KEPT = 100
-"""Transcripts of the scored part that the run keeps, evenly spread."""
+KEPT = 100  # transcripts of the scored part, evenly spread
 
 
 @dataclass(frozen=True)
@@ -52,28 +52,26 @@ class Spans:
 
     def __call__(self, batch: Batch, step: Step) -> Batch:
         """Masks by (seed, epoch, sample) and a recording's own length alone."""
-        read, plan, masks = step.read, step.plan, self.masks
-        full = np.full(len(plan.samples_B), read.inputs.shape[1])
-        lengths_B = full if read.lengths_B is None else read.lengths_B
+        read, plan, masks, B = step.read, step.plan, self.masks, len(step.read.inputs)
+        lengths_B = np.full(B, read.inputs.shape[1]) if read.lengths_B is None else read.lengths_B
         tokens_B = np.array([self.modality.num_tokens(length) for length in lengths_B.tolist()])
-        where, found = (step.seed, plan.epochs_B, plan.samples_B), {}
-        for name, stream, share, length, sizes_B in (
-            ("time_masks_BT", rng.Stream.TIME_SPANS, masks.time_share, masks.time_length, tokens_B),
-            (
-                "channel_masks_BD",
-                rng.Stream.CHANNEL_SPANS,
-                masks.channel_share,
-                masks.channel_length,
-                np.full_like(tokens_B, self.embed_dim),
-            ),
-        ):
-            if share:
-                found[name] = torch.from_numpy(draw_spans(stream, share, length, sizes_B, *where))
-        return replace(batch, **found, freeze_encoder=step.number < self.freeze_updates)  # type: ignore[arg-type]
+
+        def drawn(stream: rng.Stream, share: float, span: int, sizes_B: NDArray[np.int64]) -> Tensor | None:
+            if not share:
+                return None
+            return torch.from_numpy(draw_spans(stream, share, span, sizes_B, step.seed, plan.epochs_B, plan.samples_B))
+
+        time, channels = rng.Stream.TIME_SPANS, rng.Stream.CHANNEL_SPANS
+        return replace(
+            batch,
+            time_masks_BT=drawn(time, masks.time_share, masks.time_length, tokens_B),
+            channel_masks_BD=drawn(channels, masks.channel_share, masks.channel_length, np.full(B, self.embed_dim)),
+            freeze_encoder=step.number < self.freeze_updates,
+        )
 
 
-class _AudioJob(Job):
-    """What tasks on recordings share."""
+class AudioClassifyJob(Job):
+    """Classes of recordings."""
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """Nothing is frozen that was never trained; `UsageError` if masks are too wide."""
@@ -85,39 +83,29 @@ class _AudioJob(Job):
             task = replace(task, model=replace(task.model, freeze_updates=0, freeze_stem=False))
         return super().completed(replace(config, task=task), info)
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """Labels, lengths, and some of the recordings."""
-        skipped = super().look(data, config, log)
-        self.survey(data.train, skipped, log)
-        return skipped
+        return self.survey(data.train, super().look(data, config, log), log)
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Nothing yet: `look` asks for lengths, too."""
         return (), len(data.train.records)
 
-    def survey(self, reader: Any, skipped: Skipped, log: Any) -> None:
+    def survey(self, reader: Reader, skipped: Skipped, log: Log) -> Skipped:
         """Say how much there is, and note what can't be used."""
+        assert isinstance(reader, AudioReader)
         found = survey_audio(reader, log)
         log(f"data: {60 * found.hours:.1f} minutes; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
         skipped.leave_out(found.left_out)
         if skipped.add(found.bad, found.checked):
             log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+        return skipped
 
     def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
         """Never: decoding takes time."""
         return False
 
-    def spans(self, config: FinetuneConfig, info: ModelInfo) -> Spans:
-        """What is hidden in training."""
-        task, modality = _task(config), info.model.modality
-        assert isinstance(modality, AudioConfig)
-        return Spans(task.masks, modality, info.model.encoder.embed_dim, task.model.freeze_updates)
-
-
-class AudioClassifyJob(_AudioJob):
-    """Classes of recordings."""
-
-    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
+    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> nn.Module:
         """Pooled over time."""
         task = prepare(config, encoder)
         model = Classifier(encoder, data.outputs, 0.0, task.model.pooling, task.masks.noise_std)
@@ -126,10 +114,17 @@ class AudioClassifyJob(_AudioJob):
 
     def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Classes, and masks."""
-        return [ClassTargets(data.train.records), self.spans(config, info)]
+        task, modality = _task(config), info.model.modality
+        assert isinstance(modality, AudioConfig)
+        spans = Spans(task.masks, modality, info.model.encoder.embed_dim, task.model.freeze_updates)
+        return [self.targets(data), spans]
+
+    def targets(self, data: FinetuneData) -> Addition:
+        """Classes."""
+        return ClassTargets(data.train.records)
 
 
-class CtcJob(_AudioJob):
+class CtcJob(AudioClassifyJob):
     """Letters of speech."""
 
     outputs = "letters and other symbols"
@@ -146,9 +141,8 @@ class CtcJob(_AudioJob):
             )
         used, left_out, bad = trainable(train, modality, data, seed)
         if not len(used):
-            reasons = Skipped(len(train), 1.0)
-            reasons.add((*left_out, *bad))
-            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {reasons.summary()}")
+            why = reasons_of((*left_out, *bad))
+            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
         if held:
             held, missing, _ = trainable(held, modality, replace(data, max_minutes=None), seed)
             left_out = (*left_out, *missing)
@@ -157,27 +151,25 @@ class CtcJob(_AudioJob):
         return FinetuneData(
             train=SpokenReader(used, modality, data, seed),
             val=SpokenReader(held, modality, data, seed) if held else None,
-            test=test if test is not None and len(test) else None,
+            test=test or None,
             description=parts.description,
             outputs=len(letters),
             more=_Spoken(letters, left_out, bad, len(train)),
         )
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
         """How much there is, and what is left out."""
-        spoken: _Spoken = data.more
+        letters, left_out, bad, total = data.more
         held = f"{len(data.val.records) if data.val else 0:,} for validation"
         test = len(data.test) if isinstance(data.test, Records) else 0
         log(f"data: {len(data.train.records):,} to train on, {held}, {test:,} to test on")
-        skipped = Skipped(spoken.total, config.data.max_bad)
-        skipped.leave_out(spoken.left_out)
-        if spoken.left_out:
-            reasons = Skipped(spoken.total, 1.0)
-            reasons.add(spoken.left_out)
-            log(f"data: {len(spoken.left_out):,} recordings are left out: {reasons.summary()} (skipped.jsonl)")
-        skipped.add(spoken.bad)
+        skipped = Skipped(total, config.data.max_bad)
+        skipped.leave_out(left_out)
+        if left_out:
+            log(f"data: {len(left_out):,} recordings are left out: {reasons_of(left_out)} (skipped.jsonl)")
+        skipped.add(bad)
         self.survey(data.train, skipped, log)
-        log(f"data: letters: {' '.join(spoken.letters.symbols[3:])}")
+        log(f"data: letters: {' '.join(letters.symbols[3:])}")
         return skipped
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> SpeechRecognizer:
@@ -187,13 +179,12 @@ class CtcJob(_AudioJob):
 
     def error(self, outputs: Any) -> Tensor:
         """The CTC loss of one letter."""
-        logits_BTV, num_tokens_B = outputs
-        one = torch.ones(1, 1, dtype=torch.int64, device=logits_BTV.device)
-        return losses.ctc(logits_BTV, num_tokens_B, one, one[0]).loss
+        one = torch.ones(1, 1, dtype=torch.int64, device=outputs[0].device)
+        return losses.ctc(outputs[0], outputs[1], one, one[0]).loss
 
-    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
-        """Letters, and masks."""
-        return [LetterTargets(data.more.letters, data.train.records.texts or ()), self.spans(config, info)]
+    def targets(self, data: FinetuneData) -> Addition:
+        """Letters."""
+        return LetterTargets(data.more.letters, data.train.records.texts or ())
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
         """The CTC loss."""
@@ -208,33 +199,27 @@ class CtcJob(_AudioJob):
         assert isinstance(data.train, AudioReader)
         records = part.records if isinstance(part, AudioReader) else part
         heard, unread = score(model, info, records, device)
-        minutes = float(data.train.pieces.lengths_N.sum() / data.train.config.sample_rate / 60)
-        scores = {"kind": "ctc", "samples": len(heard.samples), **heard.scores()}
-        sentence = (
-            f"word error rate {scores['wer']:.4f}, character error rate {scores['cer']:.4f} "
-            f"({scores['samples']:,} recordings)"
+        count, rates, rows = len(heard.samples), heard.scores(), rows_of(heard, records)
+        minutes = round(float(data.train.pieces.lengths_N.sum() / data.train.rate / 60), 3)
+        return Scored(
+            scores={"kind": "ctc", "samples": count, **rates, "minutes": minutes, "skipped": unread},
+            sentence=f"word error rate {rates['wer']:.4f}, character error rate {rates['cer']:.4f} "
+            f"({count:,} recordings)",
+            transcripts=[rows[place] for place in spread(len(rows), KEPT)],
         )
-        scores |= {"minutes": round(minutes, 3), "skipped": unread}
-        rows = rows_of(heard, records)
-        return Scored(scores=scores, sentence=sentence, transcripts=[rows[i] for i in spread(len(rows), KEPT)])
 
 
-@dataclass(frozen=True)
-class _Spoken:
-    """What is known of recordings with transcripts."""
+class _Spoken(NamedTuple):
+    """What is known of recordings with transcripts; `total` counts those to train on that are left out, too."""
 
     letters: Letters
     left_out: tuple[Bad, ...]
     bad: tuple[Bad, ...]
     total: int
-    """Recordings of the training part, those left out counted in."""
 
 
 def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:
-    """Set what fine-tuning changes of an encoder: layer-drop, dropout inside the MLPs, and a stem that stays as it is.
-
-    Frozen are the convolutions of a waveform stem and their norms; what makes tokens of their channels learns.
-    """
+    """Set what fine-tuning changes of an encoder: layer-drop, dropout in MLPs, and whether its convolutions learn."""
     task = _task(config)
     encoder.layer_drop = task.model.layer_drop
     for block in encoder.blocks:
@@ -242,7 +227,7 @@ def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:
         block.mlp.dropout.p = task.model.activation_dropout
     stem = encoder.modality.stem
     if task.model.freeze_stem and isinstance(stem, WaveformStem):
-        for part in (stem.convs, stem.norms):
+        for part in (stem.convs, stem.norms):  # what makes tokens of their channels learns
             part.requires_grad_(False)
     return task
 

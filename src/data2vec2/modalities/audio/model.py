@@ -6,7 +6,6 @@ Shapes: `B` samples, `S` samples of a waveform, `F` frames, `E` mel bins, `T` to
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +21,7 @@ class AudioModality(SequenceModality):
     """The stem makes tokens of waveforms or of their mel spectra."""
 
     def __init__(self, config: AudioConfig, embed_dim: int, num_heads: int) -> None:
-        stem: nn.Module
-        if config.stem == "waveform":
-            stem = WaveformStem(config.conv_dim, config.layers, embed_dim)
-        else:
-            stem = MelStem(config.sample_rate, config.num_mels, config.mel_window, config.mel_hop, embed_dim)
+        stem = (WaveformStem if config.stem == "waveform" else MelStem)(config, embed_dim)
         depth, kernel, groups = config.position_depth, config.position_kernel, config.position_groups
         super().__init__(stem, embed_dim, num_heads, depth=depth, kernel=kernel, groups=groups)
         self.config = config
@@ -57,14 +52,14 @@ class WaveformStem(nn.Module):
     A token depends on the samples it sees and on no others, so padding behind a waveform changes none of its tokens.
     """
 
-    def __init__(self, channels: int, layers: Sequence[tuple[int, int]], dim: int) -> None:
-        """`layers`: kernel and stride of each convolution, from the waveform on."""
+    def __init__(self, config: AudioConfig, dim: int) -> None:
         super().__init__()
+        channels = config.conv_dim
         self.convs = nn.ModuleList(
             nn.Conv1d(channels if i else 1, channels, kernel, stride, bias=False)
-            for i, (kernel, stride) in enumerate(layers)
+            for i, (kernel, stride) in enumerate(config.layers)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in layers)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in self.convs)
         self.norm = nn.LayerNorm(channels)
         self.proj = nn.Linear(channels, dim)
 
@@ -79,31 +74,24 @@ class WaveformStem(nn.Module):
     def reset_parameters(self) -> None:
         """Convolutions Kaiming normal, the projection PyTorch's default, norms 1 and 0."""
         for conv in self.convs:
-            assert isinstance(conv, nn.Conv1d)
-            nn.init.kaiming_normal_(conv.weight)
-        for norm in (*self.norms, self.norm):
-            assert isinstance(norm, nn.LayerNorm)
-            norm.reset_parameters()
-        self.proj.reset_parameters()
+            nn.init.kaiming_normal_(conv.get_parameter("weight"))
+        for part in (*self.norms, self.norm, self.proj):
+            part.reset_parameters()
 
 
 class MelStem(nn.Module):
-    """Waveforms to tokens: log-mel spectra, which are fixed, of two frames; then LayerNorm and Linear.
-
-    Frames are not centred and nothing is padded, so a token depends on the samples it sees and on no others.
-    """
+    """Waveforms to tokens: fixed log-mel spectra of two frames, not centred and without padding; LayerNorm, Linear."""
 
     window_S: Tensor
     mels_FE: Tensor
 
-    def __init__(self, sample_rate: int, num_mels: int, window: int, hop: int, dim: int) -> None:
-        """`window` and `hop` of a frame in samples."""
+    def __init__(self, config: AudioConfig, dim: int) -> None:
         super().__init__()
-        self.sample_rate, self.num_mels, self.window, self.hop = sample_rate, num_mels, window, hop
-        self.register_buffer("window_S", torch.hann_window(window), persistent=False)
-        self.register_buffer("mels_FE", mel_filters(sample_rate, window, num_mels), persistent=False)
-        self.norm = nn.LayerNorm(2 * num_mels)
-        self.proj = nn.Linear(2 * num_mels, dim)
+        self.config, (self.window, self.hop) = config, config.layers[0]
+        self.register_buffer("window_S", torch.hann_window(self.window), persistent=False)
+        self.register_buffer("mels_FE", mel_filters(config), persistent=False)
+        self.norm = nn.LayerNorm(2 * config.num_mels)
+        self.proj = nn.Linear(2 * config.num_mels, dim)
 
     def forward(self, waveforms_BS: Tensor) -> Tensor:
         """`BS` to `BTD`."""
@@ -125,21 +113,20 @@ class MelStem(nn.Module):
         self.proj.reset_parameters()
         with torch.no_grad():
             self.window_S.copy_(torch.hann_window(self.window))
-            self.mels_FE.copy_(mel_filters(self.sample_rate, self.window, self.num_mels))
+            self.mels_FE.copy_(mel_filters(self.config))
 
 
 class MelConvStem(MelStem):
     """A `MelStem` whose spectra are one convolution: for formats that have no Fourier transform of sliding windows.
 
-    Its kernels are the cosines and sines of both frames of a token, so its strides are whole tokens. Tokens are the
-    same to rounding, but slower.
+    Its kernels are the cosines and sines of both frames of a token. Tokens are the same to rounding, but slower.
     """
 
     kernels_O1S: Tensor
 
     def __init__(self, stem: MelStem) -> None:
         """Shares norm and projection with `stem`."""
-        super().__init__(stem.sample_rate, stem.num_mels, stem.window, stem.hop, stem.proj.out_features)
+        super().__init__(stem.config, stem.proj.out_features)
         self.norm, self.proj = stem.norm, stem.proj
         places_S = torch.arange(self.window, dtype=torch.float64)
         angles_FS = 2 * math.pi / self.window * torch.arange(self.window // 2 + 1)[:, None] * places_S
@@ -159,15 +146,12 @@ class MelConvStem(MelStem):
         return (1 + mel_BTE / 1e-3).log()
 
 
-def mel_filters(sample_rate: int, window: int, num_mels: int) -> Tensor:
-    """Triangles that sum a power spectrum's bins to mel bins, `(window // 2 + 1) x E`.
-
-    They are evenly spaced in mel (2595 log10(1 + f / 700)) from 20 Hz to half the sample rate, each with peak 1.
-    """
-    low, high = (2595 * math.log10(1 + hz / 700) for hz in (20.0, sample_rate / 2))
-    step = (high - low) / (num_mels + 1)
-    edges_hz = 700 * (10 ** ((low + step * torch.arange(num_mels + 2, dtype=torch.float64)) / 2595) - 1)
-    bins_hz = torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * sample_rate / window
+def mel_filters(config: AudioConfig) -> Tensor:
+    """Triangles of peak 1 that sum a power spectrum to even mel bins up to half the rate, `(window // 2 + 1) x E`."""
+    window, rate = config.layers[0][0], config.sample_rate
+    low, high = (2595 * math.log10(1 + hz / 700) for hz in (20.0, rate / 2))
+    step = (high - low) / (config.num_mels + 1)
+    edges_hz = 700 * (10 ** ((low + step * torch.arange(config.num_mels + 2, dtype=torch.float64)) / 2595) - 1)
+    bins_hz = torch.arange(window // 2 + 1, dtype=torch.float64)[:, None] * rate / window
     left, centre, right = edges_hz[:-2], edges_hz[1:-1], edges_hz[2:]
-    rising, falling = (bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    return torch.minimum((bins_hz - left) / (centre - left), (right - bins_hz) / (right - centre)).clamp(min=0).float()

@@ -7,6 +7,7 @@ size for base models of version 2; 1,600 seconds is our reading of version 1's (
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
@@ -21,6 +22,16 @@ from data2vec2.modalities.audio.config import (
 
 SPANS = MaskConfig(num_masks=8, mask_ratio=0.5, adjust=0.05, block_length=5, inverse=False)
 DECODER = DecoderConfig(depth=4, kernel=7, dim=384, groups=16, input_dropout=0.1)
+TRI_STAGE = FinetuneOptimConfig(lr_batch=1_600, beta2=0.98, weight_decay=0.0, clip_norm=None, schedule="tri_stage")
+TINY = TrainConfig(processes=2, threads=1, log_every=50)
+CTC_BASE = {
+    "10m": (13_000, 1e-4, 0.65, 0.25),
+    "1h": (13_000, 3e-4, 0.75, 0.25),
+    "10h": (20_000, 1e-4, 0.75, 0.25),
+    "100h": (80_000, 3e-5, 0.5, 0.5),
+    "960h": (320_000, 3e-5, 0.5, 0.25),
+}
+"""Transcribed speech to updates, LR, and the shares of tokens and of channels that masks hide."""
 
 
 def audio_base() -> RunConfig:
@@ -88,9 +99,7 @@ def audio_mel_tiny() -> RunConfig:
         optim=OptimConfig(lr=2e-3, lr_batch=24, warmup_updates=200, beta2=0.98, eps=1e-6, weight_decay=0.01),
         ema=EmaConfig(start=0.996, end=0.9995, anneal_updates=700),
         data=AudioDataConfig(min_seconds=1.5, max_seconds=1.5),
-        train=TrainConfig(
-            updates=1_350, batch_size=24, processes=2, threads=1, log_every=50, eval_every=450, save_every=450
-        ),
+        train=replace(TINY, updates=1_350, batch_size=24, eval_every=450, save_every=450),
     )
 
 
@@ -106,44 +115,13 @@ def audio_tiny() -> RunConfig:
     )
 
 
-def ctc_base_10m() -> FinetuneConfig:
-    """Base models on 10 minutes of transcribed speech."""
-    return _ctc_base("ctc_base_10m", updates=13_000, lr=1e-4, time_share=0.65, channel_share=0.25)
-
-
-def ctc_base_1h() -> FinetuneConfig:
-    """Base models on an hour of transcribed speech."""
-    return _ctc_base("ctc_base_1h", updates=13_000, lr=3e-4, time_share=0.75, channel_share=0.25)
-
-
-def ctc_base_10h() -> FinetuneConfig:
-    """Base models on 10 hours of transcribed speech."""
-    return _ctc_base("ctc_base_10h", updates=20_000, lr=1e-4, time_share=0.75, channel_share=0.25)
-
-
-def ctc_base_100h() -> FinetuneConfig:
-    """Base models on 100 hours of transcribed speech."""
-    return _ctc_base("ctc_base_100h", updates=80_000, lr=3e-5, time_share=0.5, channel_share=0.5)
-
-
-def ctc_base_960h() -> FinetuneConfig:
-    """Base models on 960 hours of transcribed speech."""
-    return _ctc_base("ctc_base_960h", updates=320_000, lr=3e-5, time_share=0.5, channel_share=0.25)
-
-
-def _ctc_base(recipe: str, *, updates: int, lr: float, time_share: float, channel_share: float) -> FinetuneConfig:
+def ctc_base(speech: str) -> FinetuneConfig:
+    """Base models on so much transcribed speech, one of `CTC_BASE`."""
+    updates, lr, time_share, channel_share = CTC_BASE[speech]
     return FinetuneConfig(
-        recipe=recipe,
+        recipe=f"ctc_base_{speech}",
         task=AudioTaskConfig(masks=SpanMaskConfig(time_share=time_share, channel_share=channel_share)),
-        optim=FinetuneOptimConfig(
-            lr=lr,
-            lr_batch=1_600,
-            warmup_updates=updates // 10,
-            beta2=0.98,
-            weight_decay=0.0,
-            clip_norm=None,
-            schedule="tri_stage",
-        ),
+        optim=replace(TRI_STAGE, lr=lr, warmup_updates=updates // 10),
         data=AudioFinetuneDataConfig(min_seconds=0.5, max_seconds=30.0),
         train=TrainConfig(updates=updates, batch_size=1_600, eval_every=1_000, save_every=1_000),
     )
@@ -151,7 +129,7 @@ def _ctc_base(recipe: str, *, updates: int, lr: float, time_share: float, channe
 
 def ctc_tiny() -> FinetuneConfig:
     """Small models (width 96) on a CPU: 15 minutes of one voice, in minutes. LOG.md says what was tried."""
-    base = ctc_base_10h()
+    base = ctc_base("10h")
     return replace(
         base,
         recipe="ctc_tiny",
@@ -161,31 +139,22 @@ def ctc_tiny() -> FinetuneConfig:
         ),
         optim=replace(base.optim, lr=1e-3, lr_batch=40, warmup_updates=60, clip_norm=4.0),
         data=AudioFinetuneDataConfig(min_seconds=0.3, max_seconds=20.0),
-        train=TrainConfig(
-            updates=600, batch_size=40, processes=2, threads=1, log_every=50, eval_every=100, save_every=100
-        ),
+        train=replace(TINY, updates=600, batch_size=40, eval_every=100, save_every=100),
     )
 
 
 def audio_classify_base() -> FinetuneConfig:
-    """Base models on classes or tags of recordings. Version 2 has no such recipe; these are first values, not tuned.
-
-    Where a recording has several tags, --model.pooling linear_softmax is what version 1 used.
-    """
-    return FinetuneConfig(
+    """Base models on classes; for tags, version 1 had --model.pooling linear_softmax. First values, not tuned."""
+    base = ctc_base("10m")
+    return replace(
+        base,
         recipe="audio_classify_base",
         task=AudioTaskConfig(model=AudioHeadConfig(freeze_updates=0)),
-        optim=FinetuneOptimConfig(
-            lr=1e-4,
-            lr_batch=1_280,
-            warmup_updates=1_300,
-            beta2=0.98,
-            weight_decay=0.01,
-            clip_norm=4.0,
-            layer_decay=0.75,
+        optim=replace(
+            base.optim, lr_batch=1_280, weight_decay=0.01, clip_norm=4.0, schedule="cosine", layer_decay=0.75
         ),
         data=AudioFinetuneDataConfig(min_seconds=0.5, max_seconds=10.0),
-        train=TrainConfig(updates=13_000, batch_size=1_280, eval_every=1_000, save_every=1_000),
+        train=replace(base.train, batch_size=1_280),
     )
 
 
@@ -201,13 +170,10 @@ def audio_classify_tiny() -> FinetuneConfig:
         ),
         optim=replace(base.optim, lr=1e-3, lr_batch=12, warmup_updates=150),
         data=AudioFinetuneDataConfig(min_seconds=0.3, max_seconds=5.0),
-        train=TrainConfig(
-            updates=3_000, batch_size=12, processes=2, threads=1, log_every=50, eval_every=500, save_every=500
-        ),
+        train=replace(TINY, updates=3_000, batch_size=12, eval_every=500, save_every=500),
     )
 
 
 RECIPES = {recipe.__name__: recipe for recipe in (audio_mel_tiny, audio_mel_base, audio_tiny, audio_base, audio_large)}
 CLASSIFY = {recipe.__name__: recipe for recipe in (audio_classify_tiny, audio_classify_base)}
-_CTC = (ctc_tiny, ctc_base_10m, ctc_base_1h, ctc_base_10h, ctc_base_100h, ctc_base_960h)
-CTC = {recipe.__name__: recipe for recipe in _CTC}
+CTC = {"ctc_tiny": ctc_tiny} | {f"ctc_base_{speech}": partial(ctc_base, speech) for speech in CTC_BASE}

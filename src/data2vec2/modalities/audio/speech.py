@@ -6,9 +6,7 @@ Shapes: `B` samples of a batch, `N` records, `S` samples, `T` tokens, `V` symbol
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,26 +23,20 @@ from data2vec2.evaluation.decoding import Decode, Transcript, Word, transcribe
 from data2vec2.evaluation.recognition import Recognition, Recognizer, recognition_of
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig
 from data2vec2.modalities.audio.reader import AudioReader
-from data2vec2.modalities.audio.waveform import OVERLAP_S, TOO_SHORT, Windows, measured
+from data2vec2.modalities.audio.waveform import OVERLAP_S, OpenFile, Windows
 from data2vec2.modalities.data import ModelInfo
-
-NO_TRANSCRIPT = "no transcript"
-TOO_LONG = "too long"
 
 
 class SpokenReader(AudioReader):
-    """Batches of whole recordings; the samples of training batches too are places in the records.
-
-    The records are such as `trainable` gives.
-    """
+    """Batches of whole recordings, such as `trainable` gives: all samples are places in the records."""
 
     def order(self, batch_size: int) -> WholeBatches:
         """Global batches of so many seconds."""
-        return WholeBatches(self.pieces.lengths_N, batch_size, self.seed, self.config.sample_rate)
+        return WholeBatches(self.pieces.lengths_N, batch_size, self.seed, self.rate)
 
     def train_batch(self, plan: Plan) -> ReadBatch:
         """Whole recordings; a bad one is replaced by another one that is not longer than the batch's longest."""
-        limit = plan.length + LENGTH_STEP * self.config.sample_rate
+        limit = plan.length + LENGTH_STEP * self.rate
 
         def read(sample: int, _: int) -> NDArray[np.float32]:
             wave = self.whole(sample)
@@ -57,8 +49,9 @@ class SpokenReader(AudioReader):
 
 def with_transcript(records: Records) -> tuple[Records, tuple[Bad, ...]]:
     """The records whose transcripts have letters, and the others."""
-    texts = records.texts or (None,) * len(records)
-    return _split(records, np.array([bool(normalise(text or "")) for text in texts], dtype=bool), NO_TRANSCRIPT)
+    told_N = [bool(normalise(text or "")) for text in records.texts or (None,) * len(records)]
+    untold = tuple(Bad(name, "no transcript") for name, told in zip(records.names, told_N, strict=True) if not told)
+    return records.select(np.flatnonzero(told_N)) if untold else records, untold
 
 
 def trainable(
@@ -69,75 +62,61 @@ def trainable(
     With `data.max_minutes`, as many as are that long, drawn by `seed`; those that are not drawn are not listed.
     """
     records, untold = with_transcript(records)
-    rate = config.sample_rate
-    lengths_N, reasons = measured(records, rate)
-    bad = tuple(Bad(records.names[place], reasons[place]) for place in sorted(reasons))
-    shortest, longest = max(round(data.min_seconds * rate), config.receptive_field), round(data.max_seconds * rate)
-    too_long = _names(records, lengths_N > longest, TOO_LONG)
-    too_short = _names(records, (lengths_N < shortest) & ~np.isin(np.arange(len(records)), list(reasons)), TOO_SHORT)
-    places = np.flatnonzero((lengths_N >= shortest) & (lengths_N <= longest))
+    pieces, rate = AudioReader(records, config, data, seed).pieces, config.sample_rate
+    lengths_N, readable = pieces.lengths_N, np.unique(pieces.records_P)
+    long_N = lengths_N > round(data.max_seconds * rate)
+    places, too_long = readable[~long_N[readable]], [records.names[place] for place in np.flatnonzero(long_N).tolist()]
     if data.max_minutes is not None:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
-        fits = lengths_N[shuffled].cumsum() <= data.max_minutes * 60 * rate
-        places = np.sort(shuffled[fits])
+        places = np.sort(shuffled[lengths_N[shuffled].cumsum() <= data.max_minutes * 60 * rate])
         if not len(places):
             raise UserError(f"--data.max-minutes {data.max_minutes:g} is too little for the first recording drawn")
-    used = records if len(places) == len(records) else records.select(places)
-    return used, (*untold, *too_short, *too_long), bad
+    left_out = (*untold, *pieces.short, *(Bad(name, "too long") for name in too_long))
+    return records if len(places) == len(records) else records.select(places), left_out, pieces.unreadable
 
 
-def _split(records: Records, keep_N: NDArray[np.bool_], reason: str) -> tuple[Records, tuple[Bad, ...]]:
-    kept = records if keep_N.all() else records.select(np.flatnonzero(keep_N))
-    return kept, _names(records, ~keep_N, reason)
-
-
-def _names(records: Records, chosen_N: NDArray[np.bool_], reason: str) -> tuple[Bad, ...]:
-    return tuple(Bad(records.names[place], reason) for place in np.flatnonzero(chosen_N).tolist())
-
-
-WINDOW_S = 30.0
-"""Seconds of a window."""
-SEGMENT_TOKENS = 1_500
-"""Longer recordings are decoded in parts, cut where it is silent between words."""
+WINDOW_S = 30.0  # of sound that goes through the model at once
+SEGMENT_TOKENS = 1_500  # longer recordings are decoded in parts
 
 
 def hear(
-    model: Recognizer,
-    info: ModelInfo,
-    open_file: Callable[[], BinaryIO],
-    device: torch.device,
-    decode: Decode | None = None,
+    model: Recognizer, info: ModelInfo, open_file: OpenFile, device: torch.device, decode: Decode | None = None
 ) -> Transcript:
     """The text of a recording of any length; greedy without a decoder. Raises `BadSample`."""
     config, letters = info.model.modality, info.letters
     assert isinstance(config, AudioConfig) and letters is not None
     log_probs_TV = log_probs(model, config, open_file, device)
     log_probs_TV[:, letters.ids[UNKNOWN]] = -np.inf  # a letter that nobody can read is never written
-    seconds, parts, start = config.hop / config.sample_rate, [], 0
+    token_s, start = config.hop / config.sample_rate, 0
+    parts, words = [], []
     for stop in cuts(log_probs_TV, letters):
-        parts.append((start, transcribe(log_probs_TV[start:stop], letters, seconds, decode)))
+        part, begin_s = transcribe(log_probs_TV[start:stop], letters, token_s, decode), start * token_s
+        parts.append(part)
+        words += [Word(word.text, word.start_s + begin_s, word.end_s + begin_s) for word in part.words]
         start = stop
-    words = [
-        Word(word.text, word.start_s + begin * seconds, word.end_s + begin * seconds)
-        for begin, part in parts
-        for word in part.words
-    ]
-    text = " ".join(part.text for _, part in parts if part.text)
-    return Transcript(text, sum(part.score for _, part in parts), tuple(words))
+    text = " ".join(part.text for part in parts if part.text)
+    return Transcript(text, sum(part.score for part in parts), tuple(words))
 
 
 @torch.no_grad()
 def log_probs(
     model: Recognizer,
     config: AudioConfig,
-    open_file: Callable[[], BinaryIO],
+    open_file: OpenFile,
     device: torch.device,
     window_s: float = WINDOW_S,
     overlap_s: float = OVERLAP_S,
 ) -> NDArray[np.float32]:
     """Log-probabilities `TV` of a recording, which is read a window at a time; raises `BadSample`."""
-    windows = Windows(config, open_file, window_s, overlap_s)
-    return np.concatenate([_window(model, config, wave_S, device)[kept] for wave_S, kept in windows])
+    found = []
+    for wave_S, kept in Windows(config, open_file, window_s, overlap_s):
+        try:
+            logits_BTV = model(torch.from_numpy(wave_S)[None].to(device)).logits_BTV
+        except torch.OutOfMemoryError as error:
+            what = f"{len(wave_S) / config.sample_rate:.0f} s of audio at once"
+            raise UserError(f"out of memory on {device} with {what}; use --device cpu") from error
+        found.append(logits_BTV[0].float().log_softmax(dim=-1).cpu().numpy()[kept])
+    return np.concatenate(found)
 
 
 def cuts(log_probs_TV: NDArray[np.float32], letters: Letters, limit: int = SEGMENT_TOKENS) -> list[int]:
@@ -146,25 +125,12 @@ def cuts(log_probs_TV: NDArray[np.float32], letters: Letters, limit: int = SEGME
     quiet_T, stops = np.isin(best_T, (BLANK_ID, letters.ids[SPACE])), [0]
     while len(best_T) - stops[-1] > limit:
         start, stop = stops[-1] + limit // 2, stops[-1] + limit
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet_T[start:stop], [0]])))
-        gaps = edges.reshape(-1, 2) + start
-        spoken = [gap for gap in gaps if (best_T[gap[0] : gap[1]] == letters.ids[SPACE]).any()]
-        among = spoken or list(gaps)
-        longest = max(among, key=lambda gap: gap[1] - gap[0], default=(stop, stop))
+        edges = np.flatnonzero(np.diff(quiet_T[start:stop], prepend=False, append=False))
+        gaps = list(edges.reshape(-1, 2) + start)
+        spoken = [gap for gap in gaps if (best_T[slice(*gap)] == letters.ids[SPACE]).any()]
+        longest = max(spoken or gaps, key=lambda gap: gap[1] - gap[0], default=(stop, stop))
         stops.append(int(sum(longest) // 2))
     return [*stops[1:], len(best_T)]
-
-
-def _window(
-    model: Recognizer, config: AudioConfig, wave_S: NDArray[np.float32], device: torch.device
-) -> NDArray[np.float32]:
-    """Log-probabilities of the tokens of a part."""
-    try:
-        logits_BTV = model(torch.from_numpy(wave_S)[None].to(device)).logits_BTV
-    except torch.OutOfMemoryError as error:
-        seconds = len(wave_S) / config.sample_rate
-        raise UserError(f"out of memory on {device} with {seconds:.0f} s of audio at once; use --device cpu") from error
-    return logits_BTV[0].float().log_softmax(dim=-1).cpu().numpy()
 
 
 def score(

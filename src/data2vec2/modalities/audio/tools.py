@@ -20,14 +20,14 @@ from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.data.labels import TOKENIZER, VOCAB
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.features import LabelledFeatures, Note
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of
 from data2vec2.evaluation.scores import Samples
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio import SPEC
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.finetune import AudioClassifyJob, CtcJob
 from data2vec2.modalities.audio.model import AudioModality
-from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mel_statistics, phones_beside
+from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mels_of, phones_beside
 from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS, AudioReader, survey_audio
 from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
 from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey
@@ -44,11 +44,10 @@ class AudioInterop(Interop):
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
         """Transformers' own feature extractor."""
-        assert isinstance(info.model.modality, AudioConfig)
         return {
             "feature_extractor_type": "Wav2Vec2FeatureExtractor",
             "feature_size": 1,
-            "sampling_rate": info.model.modality.sample_rate,
+            "sampling_rate": _modality(info.model).sample_rate,
             "padding_value": 0.0,
             "padding_side": "right",
             "do_normalize": True,
@@ -64,8 +63,7 @@ class AudioInterop(Interop):
 
     def example(self, model: ArchitectureConfig) -> Tensor:
         """Two recordings of some tokens."""
-        modality = model.modality
-        assert isinstance(modality, AudioConfig)
+        modality = _modality(model)
         return torch.zeros(2, modality.receptive_field + 20 * modality.hop + 7)
 
     def describe(self, modality: AudioConfig) -> str:
@@ -84,10 +82,8 @@ class AudioInterop(Interop):
         )
 
 
-LONGEST_S = 20
-"""Seconds of a recording that an export is compared with PyTorch on, at most."""
-SHOWN_SECONDS = 5.0
-"""So much of a recording is shown in a report, at most."""
+LONGEST_S = 20  # of a recording that an export is compared with PyTorch on
+SHOWN_S = 5.0  # of a recording in a report
 
 
 class AudioFeed(Feed):
@@ -97,26 +93,19 @@ class AudioFeed(Feed):
 
     def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         super().__init__(tools, info, options)
-        modality = _modality(info.model)
-        rate = modality.sample_rate
         if options:
             tokens = [pa.field("num_tokens", pa.int32(), nullable=False)] if options.pool == "none" else []
             self.columns = [pa.field("transcript", pa.string()), *tokens]
-            self.about = {
-                "sample_rate": rate,
-                "hop_s": modality.hop / rate,
-                "first_centre_s": modality.receptive_field / 2 / rate,
-            }
+            modality, rate = _modality(info.model), _modality(info.model).sample_rate
+            times_s = {"hop_s": modality.hop / rate, "first_centre_s": modality.receptive_field / 2 / rate}
+            self.about = {"sample_rate": rate, **times_s}
 
     def groups(
         self, samples: Sequence[NDArray[Any]]
     ) -> Iterator[tuple[list[int], NDArray[Any], NDArray[np.int64] | None]]:
         """In `predict` one after another: their lengths differ."""
-        if self.options:
-            yield from super().groups(samples)
-            return
-        for place, wave in enumerate(samples):
-            yield [place], wave[None], None
+        alone = (([place], wave[None], None) for place, wave in enumerate(samples))
+        return super().groups(samples) if self.options else alone
 
     def cells(self, records: Records, good: Mapping[int, Any], rows: Sequence[Row]) -> dict[str, list[Any]]:
         """Transcripts, and how many tokens each recording has."""
@@ -166,13 +155,18 @@ class AudioTools(Tools):
         if found.left_out:
             shortest = f"shorter than {reader.data.min_seconds:g} s (--data.min-seconds)"
             say(f"data: {len(found.left_out):,} of {found.checked:,} recordings are left out, being {shortest}")
-        return config, Survey(found.checked, found.bad, found.left_out)
+        return config, found
 
     def raw_features(self, train: Samples, test: Samples, note: Note) -> tuple[LabelledFeatures, LabelledFeatures]:
         """Mean and deviation of each log-mel bin over a recording."""
         assert isinstance(train[0], AudioReader)
-        rate = train[0].config.sample_rate
-        return mel_statistics(*train, rate, note), mel_statistics(*test, rate, note)
+        rate = train[0].rate
+
+        def statistics(batch: Inputs) -> NDArray[np.float32]:
+            mels = [mel_TE.reshape(2 * len(mel_TE), -1) for mel_TE in mels_of(batch, rate)]
+            return np.stack([np.concatenate([mel_FE.mean(0), mel_FE.std(0)]) for mel_FE in mels])
+
+        return features_of(statistics, *train, note), features_of(statistics, *test, note)
 
     def token_probe(self, data: Path, train: Any, test: Any) -> PhoneProbe:
         """Phones, by the alignments of DATA/phones.csv."""
@@ -190,21 +184,19 @@ class AudioTools(Tools):
 
         Equally many recordings as there are `samples`, but the first long ones: the shortest decides how much is shown.
         """
-        modality = _modality(config.model)
-        limit = int(SHOWN_SECONDS * modality.sample_rate)
+        limit = int(SHOWN_S * reader.rate)
         longest = np.argsort(-np.minimum(reader.pieces.lengths_N, limit), kind="stable")[: len(samples)]
         batch = reader.eval_batch(longest)
-        samples = batch.indices_B
         waveforms = batch.inputs[:, : min(int(batch.lengths_B.min()), limit)]
-        num_tokens = modality.num_tokens(waveforms.shape[1])
+        grid = reader.grid(waveforms)
         return {
             "kind": self.spec.name,
             "waveforms": waveforms.astype(np.float16),
-            "spectra": log_mel(waveforms, modality.sample_rate),
-            "keep_ids": self.keep_ids(config, (num_tokens,), samples),
-            "num_tokens": num_tokens,
-            "sample_rate": modality.sample_rate,
-            "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
+            "spectra": log_mel(waveforms, reader.rate),
+            "keep_ids": self.keep_ids(config, grid, batch.indices_B),
+            "num_tokens": grid[0],
+            "sample_rate": reader.rate,
+            "names": np.array([reader.records.names[sample] for sample in batch.indices_B.tolist()], dtype=np.str_),
         }
 
     def check_beside(self, data: Path) -> None:
@@ -215,10 +207,7 @@ class AudioTools(Tools):
         self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
     ) -> None:
         """Spectrograms with colours of tokens (and what phones are said), neighbours, and a map."""
-        reader, chosen = samples
-        assert isinstance(reader, AudioReader)
-        chosen = chosen if len(chosen) else np.arange(len(reader.records))
-        write_audio_gallery(run, encoder, reader, chosen, phones_beside(data), device)
+        write_audio_gallery(run, encoder, samples, phones_beside(data), device)
 
 
 def _modality(model: ArchitectureConfig) -> AudioConfig:

@@ -11,33 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import (
-    AutoModel,
-    AutoModelForAudioClassification,
-    AutoModelForCTC,
-    AutoModelForPreTraining,
-    AutoTokenizer,
-    Wav2Vec2CTCTokenizer,
-)
 from transformers.modeling_outputs import CausalLMOutput
 
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.method import losses
 from data2vec2.method.heads import SpeechRecognizer, recognized
 from data2vec2.modalities.audio.config import AudioConfig
-from data2vec2.modalities.transformers import register
-from data2vec2.modalities.transformers.models import (
-    Data2Vec2Config,
-    Data2Vec2ForClassification,
-    Data2Vec2Model,
-    Data2Vec2PreTrainedModel,
-    sparing_loaded,
-)
+from data2vec2.modalities.transformers import models, register
 from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
 
-class Data2Vec2AudioConfig(Data2Vec2Config, modality=AudioConfig):
+class Data2Vec2AudioConfig(models.Data2Vec2Config, modality=AudioConfig):
     """Shape of an audio encoder: fields of `AudioConfig`, and those that all modalities have."""
 
     vocab_size: int | None = None
@@ -53,7 +39,7 @@ class Data2Vec2AudioConfig(Data2Vec2Config, modality=AudioConfig):
         return modality.hop
 
 
-class Data2Vec2AudioModel(Data2Vec2Model):  # type: ignore[no-untyped-call]
+class Data2Vec2AudioModel(models.Data2Vec2Model):  # type: ignore[no-untyped-call]
     """The audio encoder without a head."""
 
 
@@ -61,11 +47,11 @@ class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):  # type: ignore[no-
     """data2vec 2.0 on recordings."""
 
 
-class Data2Vec2AudioForAudioClassification(Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
+class Data2Vec2AudioForAudioClassification(models.Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
     """Classes of recordings."""
 
 
-class Data2Vec2AudioForCTC(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+class Data2Vec2AudioForCTC(models.Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
     """Letters of speech: `data2vec2.method.heads.SpeechRecognizer`."""
 
     def _build(self, config: ArchitectureConfig) -> None:
@@ -78,7 +64,7 @@ class Data2Vec2AudioForCTC(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped
         """As others; the head's weight as `SpeechRecognizer` has it."""
         super()._init_weights(module)
         if module is self.lm_head:
-            sparing_loaded(module, lambda _: nn.init.xavier_uniform_(self.lm_head.weight))
+            models.sparing_loaded(module, lambda _: nn.init.xavier_uniform_(self.lm_head.weight))
 
     def forward(
         self,
@@ -107,7 +93,7 @@ class Data2Vec2AudioForCTC(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
 
-class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):
+class Data2Vec2CTCTokenizer(transformers.Wav2Vec2CTCTokenizer):
     """Letters, as `data2vec2.data.labels` has them: between words there is one space."""
 
     def convert_tokens_to_string(  # type: ignore[override]  # as of the class above
@@ -122,12 +108,12 @@ class Data2Vec2CTCTokenizer(Wav2Vec2CTCTokenizer):
 register(
     Data2Vec2AudioConfig,
     {
-        AutoModel: Data2Vec2AudioModel,
-        AutoModelForPreTraining: Data2Vec2AudioForPreTraining,
-        AutoModelForAudioClassification: Data2Vec2AudioForAudioClassification,
-        AutoModelForCTC: Data2Vec2AudioForCTC,
+        transformers.AutoModel: Data2Vec2AudioModel,
+        transformers.AutoModelForPreTraining: Data2Vec2AudioForPreTraining,
+        transformers.AutoModelForAudioClassification: Data2Vec2AudioForAudioClassification,
+        transformers.AutoModelForCTC: Data2Vec2AudioForCTC,
     },
 )
-AutoTokenizer.register(  # type: ignore[no-untyped-call]
+transformers.AutoTokenizer.register(  # type: ignore[no-untyped-call]
     Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True
 )

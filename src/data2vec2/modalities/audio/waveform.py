@@ -12,8 +12,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -26,7 +25,7 @@ from numpy.typing import NDArray
 
 from data2vec2.data.folder import Files
 from data2vec2.data.hub import HubRows
-from data2vec2.data.reader import Windowed
+from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
 from data2vec2.data.source import BadSample, Spans
 from data2vec2.errors import UserError
@@ -36,7 +35,6 @@ from data2vec2.modalities.audio.config import AudioConfig
 TOO_SHORT = "too short"
 """Why a recording is left out that is below `AudioDataConfig.min_seconds`, or has no token."""
 _LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decoder don't know what was before
-_RATES = (1_000, 1_000_000)
 _SILENT = 1e-5
 _EPS = 1e-5
 _NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
@@ -55,9 +53,8 @@ def read_audio(
         first_s = max(0, math.floor(start_s - _LEAD_S))  # a whole second is a whole number of samples at any two rates
         if first_s:
             sound.seek(min(first_s * sound.samplerate, sound.frames))
-        read_s = None if seconds is None else start_s + seconds + _LEAD_S - first_s
         # One read: soundfile seeks after each, and an MP3 is not what it was just after that.
-        count = -1 if read_s is None else math.ceil(read_s * sound.samplerate)
+        count = -1 if seconds is None else math.ceil((start_s + seconds + _LEAD_S - first_s) * sound.samplerate)
         with np.errstate(all="ignore"):  # infinities are refused below
             wave: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True).mean(axis=1)
         if sound.samplerate != sample_rate and len(wave):
@@ -82,17 +79,19 @@ def length_of(file: BinaryIO, sample_rate: int) -> int:
         return int(sound.frames * sample_rate // sound.samplerate)
 
 
-def rate_of(file: BinaryIO) -> int:
-    """Frames a second in the file; raises `BadSample`."""
-    with _opened(file) as sound:
-        return int(sound.samplerate)
-
-
 def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """Zero mean and unit variance."""
     mean, variance = wave.mean(dtype=np.float64), wave.var(dtype=np.float64)
     scaled: NDArray[np.float32] = ((wave - mean) / math.sqrt(variance + _EPS)).astype(np.float32)
     return scaled
+
+
+def normal_audio(file: BinaryIO, config: AudioConfig, seconds: float | None = None) -> NDArray[np.float32]:
+    """A whole waveform (or its first `seconds`) as models hear it; raises `BadSample`, also for less than a token."""
+    wave = read_audio(file, config.sample_rate, seconds=seconds)
+    if len(wave) < config.receptive_field:
+        raise BadSample(TOO_SHORT)
+    return normalise(wave)
 
 
 @contextmanager
@@ -103,7 +102,7 @@ def _opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
             raise BadSample("empty file")
         file.seek(0)
         with soundfile.SoundFile(_Quiet(file)) as sound:
-            if not _RATES[0] <= sound.samplerate <= _RATES[1]:
+            if not 1_000 <= sound.samplerate <= 1_000_000:
                 raise BadSample("damaged")
             yield sound
     except BadSample:
@@ -118,102 +117,85 @@ class _Quiet:
     """A file as libsndfile calls it; these calls must not raise, for the error would be printed and lost."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.tell = file.tell
+        self.file, self.tell = file, file.tell
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> None:
-        """Damaged headers ask for places before the start."""
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):  # damaged headers ask for places before the start
             self.file.seek(offset, whence)
 
     def read(self, count: int) -> bytes:
-        """Nothing where the disk fails."""
         with suppress(OSError):
             return self.file.read(count)
         return b""
 
 
+OpenFile = Callable[[], BinaryIO]
 OVERLAP_S = 2.5
 """Seconds of a window's tokens that are dropped on either side of it, where they lack context."""
-_WINDOW_EPS = 1e-5
 
 
 class Windows(Windowed):
     """Waveforms `S`, normalised as the whole, each with the tokens that are kept of it: one after another, all of them.
 
-    A recording of up to a window is one. The file is read twice: at once, to find mean and deviation, and in windows.
+    A longer file is read twice: at once, to find mean and deviation, and in windows.
     """
 
-    def __init__(
-        self,
-        config: AudioConfig,
-        open_file: Callable[[], BinaryIO],
-        window_s: float,
-        overlap_s: float = OVERLAP_S,
-    ) -> None:
+    def __init__(self, config: AudioConfig, open_file: OpenFile, window_s: float, overlap_s: float = OVERLAP_S) -> None:
         """Raises `BadSample`, as iterating can if the file changes."""
         self.config, self.open_file = config, open_file
         rate, hop = config.sample_rate, config.hop
         self.window, self.overlap = round(window_s * rate / hop), round(overlap_s * rate / hop)
+        size = self.window * hop
+        self._only: NDArray[np.float32] | None = None
         with open_file() as file:
             self.total = length_of(file, rate)
-        self._only: NDArray[np.float32] | None = None
-        size = self.window * hop
-        if self.total <= size:  # as in training, whatever the header says of the end
-            with open_file() as file:
-                self._only = read_audio(file, rate)
-            if len(self._only) < config.receptive_field:
-                raise BadSample(TOO_SHORT)
-            self._statistics([self._only])
-        else:
-            self._statistics(self._part(start, min(size, self.total - start)) for start in range(0, self.total, size))
+            if self.total <= size:  # as in training, whatever the header says of the end
+                file.seek(0)
+                self._only = normal_audio(file, config)
+                return
+        total = squares = 0.0
+        for start in range(0, self.total, size):
+            part_S = self._part(start, min(size, self.total - start))
+            total += float(part_S.sum(dtype=np.float64))
+            squares += float(np.square(part_S, dtype=np.float64).sum())
+        self.mean = total / self.total
+        variance = max(0.0, squares / self.total - self.mean**2)
+        if variance < _SILENT**2:
+            raise BadSample("silent")
+        self.deviation = math.sqrt(variance + _EPS)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], slice]]:
         if self._only is not None:
-            yield self._normalised(self._only), slice(None)
+            yield self._only, slice(None)
             return
         tokens, step, hop = self.config.num_tokens(self.total), self.window - 2 * self.overlap, self.config.hop
         for first in range(0, tokens, step):
             begin, end = max(0, first - self.overlap), min(tokens, first + step + self.overlap)
             wave_S = self._part(begin * hop, (end - begin - 1) * hop + self.config.receptive_field)
-            yield self._normalised(wave_S), slice(first - begin, first - begin + step)
-
-    def _normalised(self, wave_S: NDArray[np.float32]) -> NDArray[np.float32]:
-        return ((wave_S.astype(np.float64) - self.mean) / self.deviation).astype(np.float32)
+            normal_S = ((wave_S.astype(np.float64) - self.mean) / self.deviation).astype(np.float32)
+            yield normal_S, slice(first - begin, first - begin + step)
 
     def _part(self, start: int, samples: int) -> NDArray[np.float32]:
         """A part of the recording, with zeros where it ends too early; that a part is silent is no fault."""
-        wave_S, rate = np.zeros(samples, dtype=np.float32), self.config.sample_rate
+        rate = self.config.sample_rate
         try:
             with self.open_file() as file:
-                read = read_audio(file, rate, start / rate, samples / rate)
-            wave_S[: len(read)] = read
+                part_S = read_audio(file, rate, start / rate, samples / rate)
         except BadSample as error:
             if error.reason not in ("silent", "truncated"):
                 raise
-        return wave_S
-
-    def _statistics(self, parts: Iterable[NDArray[np.float32]]) -> None:
-        """Mean and deviation over all parts; `BadSample` if nothing is heard."""
-        count, total, squares = 0, 0.0, 0.0
-        for part_S in parts:
-            count, total = count + len(part_S), total + float(part_S.sum(dtype=np.float64))
-            squares += float(np.square(part_S, dtype=np.float64).sum())
-        variance = max(0.0, squares / count - (total / count) ** 2)
-        if variance < _WINDOW_EPS**2:
-            raise BadSample("silent")
-        self.mean, self.deviation = total / count, float(np.sqrt(variance + _WINDOW_EPS))
+            part_S = np.zeros(0, dtype=np.float32)
+        return np.pad(part_S, (0, samples - len(part_S)))
 
 
 Note = Callable[[str], None]
 Lengths = tuple[NDArray[np.int64], dict[int, str]]
 """Samples `N`, 0 where there is a reason why they can't be told, and these reasons."""
-KEPT_FROM_S = 1.0
-"""Measurements that take so many seconds are kept, for other processes and later runs."""
+KEPT_FROM_S = 1.0  # measurements that take so long are kept, for other processes and later runs
 _NOTE_EVERY_S = 5.0
 
 
-def measured(records: Records, rate: int, note: Note | None = None) -> Lengths:
+def measured(records: Records, rate: int, note: Note = lambda _: None) -> Lengths:
     """Lengths at `rate`; `note` hears of long waits. Kept in the cache folder, as far as it can be written."""
     if records.seconds is not None:
         return (records.seconds * rate).astype(np.int64), {}
@@ -221,37 +203,27 @@ def measured(records: Records, rate: int, note: Note | None = None) -> Lengths:
     if kept and kept.is_file():
         with suppress(OSError, EOFError, ValueError, KeyError, BadZipFile), np.load(kept, allow_pickle=False) as file:
             return file["lengths"], dict(zip(file["places"].tolist(), file["reasons"].tolist(), strict=True))
-    start = time.monotonic()
-    lengths_N, bad = _measured(records, rate, note)
+
+    def length(place: int) -> int:
+        with records.open(place) as file:
+            return length_of(file, rate)
+
+    start = said = time.monotonic()
+    lengths_N, done = np.zeros(len(records), dtype=np.int64), 0
+    bad: dict[int, str] = {}
+    for chunk in stream(records, length, size=100):
+        lengths_N[[*chunk.good]] = [*chunk.good.values()]
+        bad |= {place: one.reason for place, one in chunk.bad.items()}
+        done += len(chunk.good) + len(chunk.bad)
+        if time.monotonic() - said > _NOTE_EVERY_S:
+            said = time.monotonic()
+            note(f"measured {done:,} of {len(records):,} recordings")
     slow = time.monotonic() - start >= KEPT_FROM_S
     if kept and slow and "unreadable" not in bad.values():  # which may be so for now only
         places, reasons = np.array([*bad], dtype=np.int64), np.array([*bad.values()], dtype=np.str_)
         with suppress(UserError), whole_file(kept, shared=True) as file:
             np.savez(file, allow_pickle=False, lengths=lengths_N, places=places, reasons=reasons)
     return lengths_N, bad
-
-
-def _measured(records: Records, rate: int, note: Note | None) -> Lengths:
-    """From the headers."""
-
-    def length(place: int) -> int | str:
-        try:
-            with records.open(place) as file:
-                return length_of(file, rate)
-        except BadSample as error:
-            return error.reason
-
-    lengths_N, reasons, said = np.zeros(len(records), dtype=np.int64), {}, time.monotonic()
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for place, found in enumerate(pool.map(length, range(len(records)))):
-            if isinstance(found, str):
-                reasons[place] = found
-            else:
-                lengths_N[place] = found
-            if note is not None and time.monotonic() - said > _NOTE_EVERY_S:
-                said = time.monotonic()
-                note(f"measured {place + 1:,} of {len(records):,} recordings")
-    return lengths_N, reasons
 
 
 def _place(records: Records, rate: int) -> Path | None:

@@ -101,8 +101,8 @@ def test_slopes_of_twelve_heads_are_the_authors() -> None:
 
 
 def test_mel_spectra_find_a_tone() -> None:
-    stem = MelStem(16_000, 40, 400, 160, WIDTH)
-    filters = mel_filters(16_000, 400, 40)
+    stem = MelStem(AudioConfig(stem="mel"), WIDTH)
+    filters = mel_filters(AudioConfig(stem="mel"))
     for hertz in (250.0, 1_000.0, 4_000.0):
         tone = torch.sin(2 * torch.pi * hertz * torch.arange(16_000) / 16_000)[None]
         spectra = stem.spectra(tone)[0]

@@ -280,7 +280,7 @@ def test_files_that_only_metadata_name(tmp_path: Path) -> None:
                 with pytest.raises(BadSample, match="unreadable"):
                     read(place)
     reader = AudioReader(records, AudioConfig(), AudioDataConfig(), 0)
-    assert {bad.name: bad.reason for bad in reader.pieces.bad} == {
+    assert {bad.name: bad.reason for bad in reader.pieces.unreadable} == {
         name: "unreadable" for name in names if name != "good.wav"
     }
 
@@ -408,7 +408,7 @@ def test_hostile_and_other_members(tmp_path: Path) -> None:
     records = open_recordings(whole).train
     whole.write_bytes(whole.read_bytes()[: len(FILES[0]) + 5_000])  # cut while it is in use
     reader = AudioReader(records, AudioConfig(), AudioDataConfig(min_seconds=1.0), 0)
-    assert {bad.name: bad.reason for bad in reader.pieces.bad} == {
+    assert {bad.name: bad.reason for bad in reader.pieces.unreadable} == {
         "a.tar/2.mp3": "empty file",
         "a.tar/3.wav": "empty file",
     }
