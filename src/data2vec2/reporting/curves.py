@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
+from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number
+from data2vec2.reporting.scores import CLASSIFIER, NUMBERS, PROBES, read_lines
 from data2vec2.training.progress import floors
 
 Rows = list[dict[str, Any]]
@@ -41,16 +41,7 @@ SPECS = (
     Spec(
         "Validation scores",
         "score (%)",
-        {
-            "val_knn": "k-NN accuracy",
-            "val_linear": "linear probe accuracy",
-            "val_accuracy": "accuracy",
-            "val_map": "mean average precision",
-            "val_f1": "F1",
-            "val_matthews": "Matthews' correlation",
-            "val_pearson": "Pearson's correlation",
-            "val_spearman": "Spearman's correlation",
-        },
+        {f"val_{key}": name for key, name in (PROBES | CLASSIFIER | NUMBERS).items()},
         "On samples held out from training.",
         percent=True,
     ),
@@ -113,10 +104,10 @@ class Chart:
 class Curves:
     """All curves of a run, and how far it came."""
 
-    step: int = 0
-    seconds: float | None = None
-    samples: int | None = None
-    charts: list[Chart] = field(default_factory=list)
+    step: int
+    seconds: float | None
+    samples: int | None
+    charts: list[Chart]
 
 
 class Series(NamedTuple):
@@ -128,23 +119,14 @@ class Series(NamedTuple):
     left_out: int
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value from a JSON file can be drawn: a finite number of sane size, and no boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
-
-
 def read_rows(path: Path) -> Rows:
-    """Return the lines of a `metrics.jsonl` that have a step. OSError if it can't be read.
+    """Return the lines of a `metrics.jsonl` that have a step; steps that a resumed run wrote again replace the old.
 
-    A line that was cut short is left out. Steps that a resumed run wrote again replace the old ones.
+    OSError if it can't be read.
     """
     rows: Rows = []
-    for line in path.read_text("utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and is_number(row.get("step")):
+    for row in read_lines(path):
+        if is_number(row.get("step")):
             while rows and rows[-1]["step"] > row["step"]:
                 rows.pop()
             rows.append(row)
@@ -157,19 +139,16 @@ def read_curves(path: Path, unit: str = "samples") -> Curves:
     `unit` is what batch sizes count.
     """
     rows = read_rows(path)
-    if not rows:
-        return Curves()
-    samples = [row["samples"] for row in rows if is_number(row.get("samples"))]
+    samples = next((int(row["samples"]) for row in reversed(rows) if is_number(row.get("samples"))), None)
     first: dict[str, float] = {}
     for row in reversed(rows):
         first.update((key, value) for key, value in row.items() if is_number(value))
-    known = floors(first)
-    charts = []
+    known, charts = floors(first), []
     for spec in specs_of(rows, unit):
         lines = {name: _series(rows, key) for key, name in spec.series.items()}
         lowest = {name: known[key] for key, name in spec.series.items() if key in known}
         charts.append(_chart(spec, lines, lowest))
-    return Curves(int(last_step(rows)), last_second(rows), int(samples[-1]) if samples else None, charts)
+    return Curves(*reached(rows), samples, charts)
 
 
 def compare_curves(runs: Mapping[str, Rows], unit: str) -> list[Chart]:
@@ -184,14 +163,10 @@ def compare_curves(runs: Mapping[str, Rows], unit: str) -> list[Chart]:
     return charts
 
 
-def last_step(rows: Rows) -> float:
-    """The last update that a run wrote down; 0 for none."""
-    return max((row["step"] for row in rows), default=0)
-
-
-def last_second(rows: Rows) -> float | None:
-    """Seconds of training at the end, if they are known."""
-    return max((row["elapsed_s"] for row in rows if is_number(row.get("elapsed_s"))), default=None)
+def reached(rows: Rows) -> tuple[int, float | None]:
+    """The last update that a run wrote down (0 for none), and its seconds of training until then, if known."""
+    seconds = [row["elapsed_s"] for row in rows if is_number(row.get("elapsed_s"))]
+    return int(max((row["step"] for row in rows), default=0)), max(seconds, default=None)
 
 
 def specs_of(rows: Iterable[dict[str, Any]], unit: str) -> list[Spec]:
@@ -225,35 +200,26 @@ def _chart(spec: Spec, lines: Mapping[str, Series], floors: Mapping[str, float])
     notes = [spec.note] if spec.note else []
     if floors:
         heights = {name: f"{100 * floor:.1f} %" if spec.percent else f"{floor:g}" for name, floor in floors.items()}
-        said = list(dict.fromkeys(heights.values()))
-        if len(said) > 1:
-            said = [f"{name} {height}" for name, height in heights.items()]
-        notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(said)}).")
-    left_out = sum(series.left_out for series in lines.values())
-    if left_out:
+        found = list(dict.fromkeys(heights.values()))
+        if len(found) > 1:
+            found = [f"{name} {height}" for name, height in heights.items()]
+        notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(found)}).")
+    if left_out := sum(series.left_out for series in lines.values()):
         notes.append(f"Values left out because they are not finite or beyond 1e30: {left_out}.")
-    ends = [series.steps[-1] for series in lines.values() if len(series.steps)]
     plot = Plot(
         title=spec.title,
         y_label=spec.unit,
         x_label="step (updates)",
-        x_end=max(ends, default=1),
         whole=True,
         percent=spec.percent,
         from_zero=spec.from_zero,
         limits=tuple(floors.values()),
     )
     by_step = [Line(name, series.steps, series.values) for name, series in lines.items()]
-    text = in_words(by_step, spec.percent)
-    return Chart(spec.title, " ".join(notes), text, draw(plot, by_step), _by_time(plot, lines))
-
-
-def _by_time(plot: Plot, lines: Mapping[str, Series]) -> Markup | None:
-    """The same over wall-clock time; none if no time is known."""
-    timed = {name: series for name, series in lines.items() if np.isfinite(series.seconds).any()}
-    if not timed:
-        return None
-    end = max(np.nanmax(series.seconds) for series in timed.values())
-    size, unit = (3600, "h") if end > 3 * 3600 else (60, "min") if end > 3 * 60 else (1, "s")
-    lines_of_time = [Line(name, series.seconds / size, series.values) for name, series in lines.items()]
-    return draw(replace(plot, x_label=f"wall-clock time ({unit})", x_end=end / size, whole=False), lines_of_time)
+    times, by_time = [series.seconds for series in lines.values() if np.isfinite(series.seconds).any()], None
+    if times:
+        end = max(map(np.nanmax, times))
+        size, unit = (3600, "h") if end > 3 * 3600 else (60, "min") if end > 3 * 60 else (1, "s")
+        over_time = [Line(name, series.seconds / size, series.values) for name, series in lines.items()]
+        by_time = draw(replace(plot, x_label=f"wall-clock time ({unit})", whole=False), over_time)
+    return Chart(spec.title, " ".join(notes), in_words(by_step, spec.percent), draw(plot, by_step), by_time)
