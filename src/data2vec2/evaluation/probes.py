@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from data2vec2 import rng
 from data2vec2.data.reader import Reader
 from data2vec2.data.sampler import split_validation
-from data2vec2.evaluation.features import Features, LabelledFeatures, readable_batches
+from data2vec2.evaluation.features import Features, LabelledFeatures, Normalise, readable_batches
 from data2vec2.method.encoder import Encoder
 from data2vec2.training.device import free_memory
 from data2vec2.training.optim import learning_rate
@@ -218,7 +218,7 @@ class Patches:
         encoder: Encoder,
         reader: Reader,
         samples: NDArray[np.int64],
-        normalise: Callable[[Tensor], Tensor],
+        normalise: Normalise,
         device: torch.device,
         free: int | None = None,
     ) -> None:

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2.data.reader import Reader
-from data2vec2.evaluation.features import LabelledFeatures, Note, TokenProbe, encode
+from data2vec2.evaluation.features import LabelledFeatures, Normalise, Note, TokenProbe, encode
 from data2vec2.evaluation.probes import (
     Curve,
     Patches,
@@ -72,7 +72,7 @@ def score(
     untrained: Encoder | None,
     train: Samples,
     test: Samples,
-    normalise: Callable[[torch.Tensor], torch.Tensor],
+    normalise: Normalise,
     device: torch.device,
     part: str,
     *,
@@ -128,12 +128,8 @@ def _curves(
     name: str, known: LabelledFeatures, asked: LabelledFeatures, labels: Sequence[int], seeds: Sequence[int]
 ) -> list[Curve]:
     """The low-label curves of one kind of features."""
-
-    def knn(count: int, seed: int) -> float:
-        return knn_accuracy(draw_labels(known, count, seed), asked)
-
-    def linear(count: int, seed: int) -> float:
-        return linear_accuracy(draw_labels(known, count, seed), asked, seed)
-
     curve = partial(low_label_curve, name, labels=labels, seeds=seeds)
-    return [curve("knn", accuracy=knn), curve("linear", accuracy=linear)]
+    return [
+        curve("knn", accuracy=lambda count, seed: knn_accuracy(draw_labels(known, count, seed), asked)),
+        curve("linear", accuracy=lambda count, seed: linear_accuracy(draw_labels(known, count, seed), asked, seed)),
+    ]

@@ -19,6 +19,13 @@ _MEANING = {
     "regressor": "the number",
     "recogniser": "of each letter in vocab.json, at every 20 ms; padding is blank (0)",
 }
+_LOAD_ONNX = 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("PATH/model.onnx")'
+_LOAD_TORCH = 'import torch\n\nprogram = torch.export.load("PATH/model.pt2").module()'
+_PROGRAMS = {
+    "onnx": ("ONNX Runtime", "np", "numpy", _LOAD_ONNX, "session.run(None, dict(inputs))"),
+    "torch": ("torch.export", "pt", "torch", _LOAD_TORCH, "program(**inputs)"),
+}
+"""What runs a program, what arrays it takes, from which library; how it is loaded and run."""
 
 
 def model_card(config: RunConfig, data: str) -> str:
@@ -35,8 +42,7 @@ def finetuned_card(config: FinetuneConfig, info: ModelInfo, data: str, scores: M
     made = f"Fine-tuned from {start} by data2vec2 {__version__} (recipe `{config.recipe}`)."
     rows = {"data": data, **_outputs(info)}
     for key, name in _measures(info).items():
-        found = f"{scores[key]:.4f} on {scores['samples']:,} samples ({scores['part']} part)" if scores else "none"
-        rows[name] = found
+        rows[name] = f"{scores[key]:.4f} on {scores['samples']:,} samples ({scores['part']} part)" if scores else "none"
     rows["updates x batch"] = f"{config.train.updates:,} x {config.train.batch_size}"
     use = _with_verb(info)
     if usage := interop_of(info.kind).usage(info.model.modality):
@@ -63,11 +69,9 @@ def converted_card(info: ModelInfo, about: Mapping[str, Any]) -> str:
         "dropped": ", ".join(about["dropped"]) or "nothing",
     }
     use = _loading(info) if info.what == "encoder" else _with_verb(info)
-    back = (
-        "Decoder and teacher, if the source has them, and the original's configuration stand in "
-        "`original.safetensors` and `original.json`: `data2vec2 convert PATH OUT.pt --to fairseq` makes the checkpoint "
-        "of them again."
-    )
+    back = """Decoder and teacher, if the source has them, and the original's configuration stand in \
+`original.safetensors` and `original.json`: `data2vec2 convert PATH OUT.pt --to fairseq` makes the checkpoint \
+of them again."""
     return _card(info, made, rows, f"{back}\n\n{use}", license=licence[0])
 
 
@@ -76,19 +80,15 @@ def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None)
     interop = interop_of(info.kind)
     outputs = ["last_hidden_state", "pooler_output"] if info.what == "encoder" else ["logits"]
     names = ", ".join(f"`{name}`" for name in interop.named(example_of(info.model)))
-    arrays, library, run = ("pt", "torch", "program(**inputs)")
-    load = 'import torch\n\nprogram = torch.export.load("PATH/model.pt2").module()'
-    if to == "onnx":
-        arrays, library, run = ("np", "numpy", "session.run(None, dict(inputs))")
-        load = 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("PATH/model.onnx")'
-    before, make = "import numpy\n" if to == "onnx" else "", f"inputs = {_ones(info, library)}"
+    program, arrays, library, load, run = _PROGRAMS[to]
+    before, make = "import numpy\n" if library == "numpy" else "", f"inputs = {_ones(info, library)}"
     if usage := interop.usage(info.model.modality):
         before = f"import data2vec2  # for its processors\nfrom transformers import {usage.processor}\n"
         make = f'processor = {usage.processor}.from_pretrained("PATH")\n'
         make += f'inputs = processor({usage.several}, return_tensors="{arrays}")'
     any_length = "" if interop.fixed_size else ", of any length; shorter ones of a batch are filled up"
     quantised = f"\n\n`model_int8.onnx` is the same with matrices of 8 bits. {int8}." if int8 else ""
-    return f"""# data2vec 2.0 {info.kind} {info.what}, for {"ONNX Runtime" if to == "onnx" else "torch.export"}
+    return f"""# data2vec 2.0 {info.kind} {info.what}, for {program}
 
 Written by data2vec2 {__version__}; largest difference from PyTorch, on real inputs: {difference:.1e}.
 
@@ -151,19 +151,15 @@ features = model(**processor({usage.call}, return_tensors="pt")).pooler_output
 
 def _ones(info: ModelInfo, library: str) -> str:
     """Python for inputs of the right shapes, where no processor makes them."""
-    interop = interop_of(info.kind)
-    named = interop.named(example_of(info.model)).items()
-    made = [
-        f'"{n}": {library}.ones({tuple(t.shape)}, dtype={str(t.dtype).replace("torch", library)})' for n, t in named
-    ]
+    named = interop_of(info.kind).named(example_of(info.model))
+    types = {name: str(tensor.dtype).replace("torch", library) for name, tensor in named.items()}
+    made = [f'"{n}": {library}.ones({tuple(named[n].shape)}, dtype={dtype})' for n, dtype in types.items()]
     return "{" + ", ".join(made) + "}"
 
 
 def _with_verb(info: ModelInfo) -> str:
     """The command that uses a model with a head."""
-    asked = (
-        "transcribe PATH FILES" if info.letters is not None else f"predict PATH {spec_of(info.kind).words.many.upper()}"
-    )
+    asked = f"predict PATH {spec_of(info.kind).words.many.upper()}" if info.letters is None else "transcribe PATH FILES"
     return f"`data2vec2 {asked}` uses it."
 
 

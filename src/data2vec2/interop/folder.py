@@ -53,22 +53,34 @@ def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> N
     `info` says what stands on the encoder, and names its classes or letters; `card` is the README's text. An earlier
     export at `folder` is replaced; `UserError` if something else is there or the folder can't be written.
     """
-    what = info.what
     if isinstance(model, Encoder):
         weights = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
     else:
-        weights = _renamed(model.state_dict(), "head.", HEAD_NAMES[what])
+        weights = _renamed(model.state_dict(), "head.", HEAD_NAMES[info.what])
         outputs, names = model.head.out_features, len(info.letters if info.letters is not None else info.classes)
         if outputs != names:
             raise ValueError(f"{names} names of classes or letters for {outputs} outputs")
-    _write(weights, {"architectures": [architecture(info)], **_head_fields(info)}, info, folder, card)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the folder to export to")
+    own = {*FILES, PROCESSOR, VOCAB, TOKENIZER, *interop_of(info.kind).files}
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own)):
+        raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    fields = {"architectures": [architecture(info)], **_head_fields(info), "dtype": dtype, **to_fields(info.model)}
+    with whole_folder(folder, replace=True) as new:
+        (new / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        interop_of(info.kind).write(info, new)
+        if info.letters is not None:
+            info.letters.save(new)
+        (new / "README.md").write_text(card, encoding="utf-8")
 
 
 def architecture(info: ModelInfo) -> str:
     """Name of the class of Transformers that loads a model."""
-    endings = interop_of(info.kind).heads
-    what = "classifier" if info.what == "regressor" else info.what
-    return class_name(info.kind, "Model" if what == "encoder" else endings[what])
+    endings = {"encoder": "Model", **interop_of(info.kind).heads}
+    return class_name(info.kind, endings["classifier" if info.what == "regressor" else info.what])
 
 
 def _head_fields(info: ModelInfo) -> dict[str, Any]:
@@ -143,21 +155,6 @@ def _renamed(weights: Mapping[str, Tensor], old: str, new: str) -> dict[str, Ten
     return {new + n.removeprefix(old) if n.startswith(old) else n: tensor for n, tensor in weights.items()}
 
 
-def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ModelInfo, folder: Path, card: str) -> None:
-    """Write an export's files to a new folder, which then takes the place of `folder`."""
-    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    _check_replaceable(folder, info.kind)
-    with whole_folder(folder, replace=True) as new:
-        fields = {**head, "dtype": dtype, **to_fields(info.model)}
-        (new / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-        interop_of(info.kind).write(info, new)
-        if info.letters is not None:
-            info.letters.save(new)
-        (new / "README.md").write_text(card, encoding="utf-8")
-
-
 def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
     """What an exported folder says, and its weights as named in the file."""
     fields = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
@@ -205,12 +202,3 @@ def _load_weights(module: nn.Module, weights: dict[str, Tensor], folder: Path) -
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{folder / 'model.safetensors'} does not hold what config.json describes: {error}") from error
-
-
-def _check_replaceable(folder: Path, kind: str) -> None:
-    """Refuse a target that holds anything but an earlier export: replacing it would delete that."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give the folder to export to")
-    own = {*FILES, PROCESSOR, VOCAB, TOKENIZER, *interop_of(kind).files}
-    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own)):
-        raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
