@@ -112,24 +112,23 @@ def original_tensors(
     positions that the original has not.
     """
     modality, encoder = model.modality, model.encoder
-    student: dict[str, Tensor] = {}
-    teacher: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}}
     for name, tensor in ours.items():
         if name.endswith("alibi_scale_H"):
             tensor = tensor.view(1, 1, -1, 1, 1)
         elif name == "student.modality.stem.tokens.weight" and isinstance(modality, TextConfig):
             tensor = tensor * modality.token_scale  # the original has no factor beside the embeddings
-        part, into = ("teacher", teacher) if name.startswith("teacher.") else ("student", student)
-        into[original_name(name, modality.kind, part, encoder.prenet_depth)] = tensor
+        part = "teacher" if name.startswith("teacher.") else "student"
+        parts[part][original_name(name, modality.kind, part, encoder.prenet_depth)] = tensor
     if left is None and isinstance(modality, ImageConfig):
         if modality.position_grid != modality.grid:
             raise ValueError("it sees pictures of another size than it was pre-trained with")
         positions = sincos_2d(encoder.embed_dim, modality.grid)[None]
-        left = {f"{part}.{POSITIONS}": positions.clone() for part in ("student", *(["teacher"] if teacher else []))}
+        left = {f"{part}.{POSITIONS}": positions.clone() for part, found in parts.items() if found}
     for name, tensor in (left or {}).items():
         part, _, original = name.partition(".")
-        (teacher if part == "teacher" else student)[original] = tensor
-    return student, teacher
+        parts[part][original] = tensor
+    return parts["student"], parts["teacher"]
 
 
 def _check_positions(model: ArchitectureConfig, name: str, tensor: Tensor) -> None:

@@ -47,15 +47,13 @@ class StandIn:
 
     of: str
     """The object's class."""
+    state: dict[str, Any]
 
     def __new__(cls, *arguments: Any) -> StandIn:
         """Keep what the object would have been made of."""
         made = super().__new__(cls)
         made.state = {"arguments": list(arguments)} if arguments else {}
         return made
-
-    def __init__(self, *arguments: Any) -> None:
-        self.state: dict[str, Any]
 
     def __setstate__(self, state: Any) -> None:
         self.state |= state if isinstance(state, dict) else {"state": state}
@@ -161,6 +159,8 @@ def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
             head[name] = tensor
     if len(names) > 1:
         raise UserError(f"{path} has several heads ({', '.join(sorted(names))}); only files with one are converted")
+    letters = get(content, "task_state.target_dictionary")
+    symbols = letters.state.get("symbols") if isinstance(letters, StandIn) and letters.of == DICTIONARY else None
     strays = [name for name in (*tensors, *ema) if name.endswith(STRAY)]
     kept = {"cfg", "model"} | ({"task_state"} if stage == "recognizer" else set())
     return Original(
@@ -171,7 +171,7 @@ def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
         ema=ema,
         head=head,
         head_name="".join(names),
-        symbols=_symbols(get(content, "task_state.target_dictionary")),
+        symbols=tuple(map(str, symbols)) if isinstance(symbols, list) else None,
         dropped=(*sorted(name for name in content.keys() - kept if content[name]), *strays),
     )
 
@@ -202,13 +202,6 @@ def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Stage,
         name = f"{name or 'wav2vec'} (wav2vec 2.0, HuBERT or version 1 of data2vec)"
     says = f"its architecture is {name}" if name else f"its first tensor is {next(iter(tensors), 'missing')}"
     raise UserError(f"{path} is no model of data2vec 2.0, the only one that is converted: {says}")
-
-
-def _symbols(dictionary: Any) -> tuple[str, ...] | None:
-    """The symbols of the dictionary in a file that was fine-tuned for speech."""
-    known = isinstance(dictionary, StandIn) and dictionary.of == DICTIONARY
-    symbols = dictionary.state.get("symbols") if known else None
-    return tuple(map(str, symbols)) if isinstance(symbols, list) else None
 
 
 def write_original(path: Path, original: Original, step: int = 0) -> None:
