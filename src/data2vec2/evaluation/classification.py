@@ -102,10 +102,9 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
 
     truth_NC, decided_NC = predictions.truth_NC, predictions.decided_NC
     scores = precision_recall_fscore_support(truth_NC, decided_NC, average=None, zero_division=0.0)
-    names = ("precision", "recall", "f1", "count")
+    columns = zip(classes, *(score.tolist() for score in scores), strict=True)
     rows: list[dict[str, Any]] = [
-        {"name": name, **dict(zip(names, values, strict=True))}
-        for name, *values in zip(classes, *(score.tolist() for score in scores), strict=True)
+        dict(zip(("name", "precision", "recall", "f1", "count"), row, strict=True)) for row in columns
     ]
     if predictions.multi_label:
         for row, precision in zip(rows, _average_precisions(predictions), strict=True):

@@ -67,9 +67,12 @@ def transcribe(
 def greedy(log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
     """The most probable symbol of every frame, repeats collapsed, blanks dropped; the score is that alignment's."""
     best_T = np.asarray(log_probs_TV).argmax(axis=1)
-    starts_T = np.append(True, best_T[1:] != best_T[:-1])[: len(best_T)]
-    score = float(np.asarray(log_probs_TV, dtype=np.float64).max(axis=1).sum())
-    return best_T[starts_T & (best_T != BLANK_ID)], score
+    return _collapsed(best_T), float(np.asarray(log_probs_TV, dtype=np.float64).max(axis=1).sum())
+
+
+def _collapsed(path_T: NDArray[np.int64]) -> NDArray[np.int64]:
+    starts_T = np.append(True, path_T[1:] != path_T[:-1])[: len(path_T)]
+    return np.compress(starts_T & (path_T != BLANK_ID), path_T)
 
 
 def beam_search(log_probs_TV: LogProbs, beam: int = 25) -> tuple[NDArray[np.int64], float]:
@@ -167,53 +170,46 @@ class NgramDecoder:
             from flashlight.lib.text.decoder import kenlm
         except ImportError as error:
             raise UserError(f"a language model needs flashlight-text: pip install 'data2vec2[lm]' ({error})") from error
-        self._flashlight, self.letters, self.weight, self.word_score = decoder, letters, weight, word_score
-        self.beam, self.threshold = beam, threshold
+        space, unknown = letters.ids[SPACE], letters.ids[UNKNOWN]
         spelled = {word: letters.encode(word) for word in _unigrams(path)}
-        unknown = letters.ids[UNKNOWN], letters.ids[SPACE]
-        spelled = {word: ids for word, ids in spelled.items() if len(ids) and not np.isin(unknown, ids).any()}
+        spelled = {word: ids for word, ids in spelled.items() if len(ids) and not np.isin((unknown, space), ids).any()}
         if not spelled:
             raise UserError(f"{path} has no words of the model's letters")
         names = dictionary.Dictionary()
         for word in (*spelled, UNKNOWN):
             names.add_entry(word)
-        self._unknown = names.get_index(UNKNOWN)
-        names.set_default_index(self._unknown)
+        names.set_default_index(names.get_index(UNKNOWN))
         try:
-            self._model = kenlm.KenLM(str(path), names)
+            model = kenlm.KenLM(str(path), names)
         except RuntimeError as error:
             raise UserError(f"{path} is no n-gram model that KenLM can read: {str(error).splitlines()[-1]}") from error
-        start = self._model.start(False)
-        self._trie = decoder.Trie(len(letters), letters.ids[SPACE])
+        start, trie = model.start(False), decoder.Trie(len(letters), space)
         for word, ids in spelled.items():
             index = names.get_index(word)
-            self._trie.insert([*ids.tolist(), letters.ids[SPACE]], index, self._model.score(start, index)[1])
-        self._trie.smear(decoder.SmearingMode.MAX)
-        self.num_words = len(spelled)
-
-    def __call__(self, log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
-        """Ids `L` of the best text, and its score."""
-        flashlight, space = self._flashlight, self.letters.ids[SPACE]
-        ends_V = np.full((1, len(self.letters)), -np.inf)
-        ends_V[0, space] = 0.0  # the last word ends too
-        scores_TV = np.ascontiguousarray(np.concatenate([log_probs_TV, ends_V]), dtype=np.float32)
-        options = flashlight.LexiconDecoderOptions(
-            beam_size=self.beam,
-            beam_size_token=len(self.letters),
-            beam_threshold=self.threshold,
-            lm_weight=self.weight,
-            word_score=self.word_score,
+            trie.insert([*ids.tolist(), space], index, model.score(start, index)[1])
+        trie.smear(decoder.SmearingMode.MAX)
+        options = decoder.LexiconDecoderOptions(
+            beam_size=beam,
+            beam_size_token=len(letters),
+            beam_threshold=threshold,
+            lm_weight=weight,
+            word_score=word_score,
             unk_score=-np.inf,
             sil_score=0.0,
             log_add=True,
-            criterion_type=flashlight.CriterionType.CTC,
+            criterion_type=decoder.CriterionType.CTC,
         )
-        args: tuple[Any, ...] = (options, self._trie, self._model, space, BLANK_ID, self._unknown, [], False)
-        found = flashlight.LexiconDecoder(*args).decode(scores_TV.ctypes.data, *scores_TV.shape)[0]
-        path_T = np.array(found.tokens[1:-1])  # without what stands for start and end
-        starts_T = np.append(True, path_T[1:] != path_T[:-1])
-        ids_L = path_T[starts_T & (path_T != BLANK_ID)]
-        return ids_L[: np.flatnonzero(np.append(-1, ids_L) != space)[-1]], float(found.score)
+        args: tuple[Any, ...] = (options, trie, model, space, BLANK_ID, names.get_index(UNKNOWN), [], False)
+        self._decoder, self._space, self.num_words = decoder.LexiconDecoder(*args), space, len(spelled)
+
+    def __call__(self, log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
+        """Ids `L` of the best text, and its score."""
+        ends_V = np.full((1, np.shape(log_probs_TV)[1]), -np.inf)
+        ends_V[0, self._space] = 0.0  # the last word ends too
+        scores_TV = np.ascontiguousarray(np.concatenate([log_probs_TV, ends_V]), dtype=np.float32)
+        found = self._decoder.decode(scores_TV.ctypes.data, *scores_TV.shape)[0]
+        ids_L = _collapsed(np.array(found.tokens[1:-1]))  # without what stands for start and end
+        return ids_L[: np.flatnonzero(np.append(-1, ids_L) != self._space)[-1]], float(found.score)
 
 
 def _unigrams(path: Path) -> Iterator[str]:

@@ -129,10 +129,7 @@ def encode(
 def token_features(
     encoder: Encoder, inputs: Tensor, lengths_B: Tensor | None, *, stem: bool = False
 ) -> list[NDArray[np.float32]]:
-    """Features `TD` of the real tokens of each sample: the encoder's output, or what its `stem` makes.
-
-    The encoder should be in eval mode.
-    """
+    """Features `TD` of each sample's real tokens: the output of an encoder in eval mode, or what its `stem` makes."""
     encoded = encoder(inputs, lengths_B=lengths_B)
     rows = (encoded.tokens.tokens_BTD if stem else encoded.features_NTD).float().cpu().numpy()
     padding_BT = encoded.tokens.padding_BT
@@ -170,10 +167,7 @@ def mean_std(x: Tensor) -> float:
 def window_features(
     encoder: Encoder, windows: Windowed, device: torch.device, *, stem: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """As `token_features`, of a long sample: of its tokens in order, some at once.
-
-    Raises `UserError` if it can't be read a second time.
-    """
+    """As `token_features`, of a long sample, some tokens at once; `UserError` if it can't be read a second time."""
     try:
         for wave_S, kept in windows:
             (row_TD,) = token_features(encoder, torch.from_numpy(wave_S)[None].to(device), None, stem=stem)

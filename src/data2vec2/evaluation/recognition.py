@@ -130,9 +130,9 @@ def recognise_all(
     device: torch.device,
     note: Callable[[Tensor, Tensor, list[int]], None] = lambda *_: None,
 ) -> Recognition:
-    """Greedy texts of recordings that fit the memory, some at once; `note` sees logits, tokens and places.
+    """Greedy texts of recordings, by a model in eval mode; `note` sees logits, tokens and places of some at once.
 
-    The model should be in eval mode. What can't be read is left out; `UserError` if nothing can.
+    What can't be read is left out; `UserError` if nothing can.
     """
     texts: dict[int, str] = {}
     for batch in readable_batches(reader, samples):
