@@ -114,8 +114,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, ModelInfo]:
     """
     info, weights = read_export(folder)
     encoder = build_encoder(info.model)
-    own = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
-    _load_weights(encoder, own, folder)
+    _load_weights(encoder, within(weights, "encoder."), folder)
     return encoder.eval(), info
 
 
@@ -149,6 +148,11 @@ def load_model(folder: Path) -> tuple[AnyModel, ModelInfo]:
 def _loaded(model: Any, info: ModelInfo, weights: Mapping[str, Tensor], folder: Path) -> tuple[Any, ModelInfo]:
     _load_weights(model, _renamed(weights, HEAD_NAMES[info.what], "head."), folder)
     return model.eval(), info
+
+
+def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _renamed(weights: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
