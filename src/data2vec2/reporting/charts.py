@@ -63,14 +63,14 @@ class Line:
     high: Points | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Plot:
     """What a plot says beside its lines."""
 
     title: str
     y_label: str
-    x_label: str
-    whole: bool = False
+    x_label: str = "step (updates)"
+    whole: bool = True
     """x counts things."""
     x_ticks: Sequence[float] | None = None
     """Places with a number on a logarithmic x axis; none: a linear one from zero."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,74 +17,73 @@ from data2vec2.training.progress import floors
 Rows = list[dict[str, Any]]
 
 
-class Spec(NamedTuple):
+@dataclass(frozen=True)
+class Spec(Plot):
     """What one chart shows."""
 
-    title: str
-    unit: str
-    """Label of the y axis."""
-    series: dict[str, str]
+    series: Mapping[str, str] = field(default_factory=dict)
     """Key in `metrics.jsonl` -> name in the legend."""
     note: str = ""
-    percent: bool = False
-    """Values are shares from 0 to 1."""
-    from_zero: bool = False
-    """The y axis begins at 0, because it matters how far from 0 the values are."""
 
 
 SPECS = (
     Spec(
         "Loss",
         "loss",
-        {"loss": "training", "regression": "masked tokens", "cls": "CLS token", "val_loss": "validation"},
+        series={"loss": "training", "regression": "masked tokens", "cls": "CLS token", "val_loss": "validation"},
     ),
     Spec(
         "Validation scores",
         "score (%)",
-        {f"val_{key}": name for key, name in (PROBES | CLASSIFIER | NUMBERS).items()},
-        "On samples held out from training.",
+        series={f"val_{key}": name for key, name in (PROBES | CLASSIFIER | NUMBERS).items()},
+        note="On samples held out from training.",
         percent=True,
     ),
     Spec(
         "Squared error",
         "mean squared error",
-        {"val_mse": "validation"},
-        "Of the numbers as they stand in the data, on samples held out from training.",
+        series={"val_mse": "validation"},
+        note="Of the numbers as they stand in the data, on samples held out from training.",
         from_zero=True,
     ),
     Spec(
         "Error rates",
         "error rate (%)",
-        {"val_wer": "words", "val_cer": "characters"},
-        "Edits by the length of what was said, on recordings held out from training; lower is better.",
+        series={"val_wer": "words", "val_cer": "characters"},
+        note="Edits by the length of what was said, on recordings held out from training; lower is better.",
         percent=True,
         from_zero=True,
     ),
     Spec(
         "Standard deviations",
         "standard deviation",
-        {"target_std": "targets", "prediction_std": "predictions"},
-        "Near zero: the model says the same of every sample (collapse).",
+        series={"target_std": "targets", "prediction_std": "predictions"},
+        note="Near zero: the model says the same of every sample (collapse).",
         from_zero=True,
     ),
     Spec(
         "Unexplained targets",
         "share of the targets' variance",
-        {"unexplained": "not predicted"},
-        "Near zero: the targets have become trivial to predict (collapse).",
+        series={"unexplained": "not predicted"},
+        note="Near zero: the targets have become trivial to predict (collapse).",
         from_zero=True,
     ),
     Spec(
         "Effective ranks",
         "effective rank (dimensions)",
-        {"rank_stem": "stem", "rank_encoder": "encoder", "rank_target": "targets"},
-        "How many dimensions the features really use; a fall towards one is a collapse.",
+        series={"rank_stem": "stem", "rank_encoder": "encoder", "rank_target": "targets"},
+        note="How many dimensions the features really use; a fall towards one is a collapse.",
         from_zero=True,
     ),
-    Spec("Learning rate", "learning rate", {"lr": "learning rate"}),
-    Spec("EMA decay", "EMA decay", {"ema_decay": "EMA decay"}, "The share of the teacher that an update keeps."),
-    Spec("Gradient norm", "gradient norm", {"grad_norm": "gradient norm"}),
-    Spec("Throughput", "{unit} per second", {"samples_per_s": "{unit} per second"}, from_zero=True),
+    Spec("Learning rate", "learning rate", series={"lr": "learning rate"}),
+    Spec(
+        "EMA decay",
+        "EMA decay",
+        series={"ema_decay": "EMA decay"},
+        note="The share of the teacher that an update keeps.",
+    ),
+    Spec("Gradient norm", "gradient norm", series={"grad_norm": "gradient norm"}),
+    Spec("Throughput", "{unit} per second", series={"samples_per_s": "{unit} per second"}, from_zero=True),
 )
 
 
@@ -159,7 +158,7 @@ def compare_curves(runs: Mapping[str, Rows], unit: str) -> list[Chart]:
             lines = {run: _series(rows, key) for run, rows in runs.items()}
             title = spec.title if len(spec.series) == 1 else f"{spec.title}: {name}"
             lowest = {name: same[key]} if key in same else {}
-            charts.append(_chart(spec._replace(title=title), lines, lowest))
+            charts.append(_chart(replace(spec, title=title), lines, lowest))
     return charts
 
 
@@ -179,8 +178,8 @@ def specs_of(rows: Iterable[dict[str, Any]], unit: str) -> list[Spec]:
     for spec in SPECS:
         series = {key: name.format(unit=unit) for key, name in spec.series.items() if key in found}
         if series:
-            specs.append(spec._replace(unit=spec.unit.format(unit=unit), series=series))
-    return specs + [Spec(key, key, {key: key}) for key in found if key not in known]
+            specs.append(replace(spec, y_label=spec.y_label.format(unit=unit), series=series))
+    return specs + [Spec(key, key, series={key: key}) for key in found if key not in known]
 
 
 def _series(rows: Rows, key: str) -> Series:
@@ -206,15 +205,7 @@ def _chart(spec: Spec, lines: Mapping[str, Series], floors: Mapping[str, float])
         notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(found)}).")
     if left_out := sum(series.left_out for series in lines.values()):
         notes.append(f"Values left out because they are not finite or beyond 1e30: {left_out}.")
-    plot = Plot(
-        title=spec.title,
-        y_label=spec.unit,
-        x_label="step (updates)",
-        whole=True,
-        percent=spec.percent,
-        from_zero=spec.from_zero,
-        limits=tuple(floors.values()),
-    )
+    plot = replace(spec, limits=tuple(floors.values()))
     by_step = [Line(name, series.steps, series.values) for name, series in lines.items()]
     times, by_time = [series.seconds for series in lines.values() if np.isfinite(series.seconds).any()], None
     if times:

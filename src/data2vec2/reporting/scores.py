@@ -135,9 +135,7 @@ def _low_label_charts(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ]
         title = SHARES.get(probe, probe)
         ticks = sorted({count for line in lines for count in line.x.tolist()})
-        plot = Plot(
-            title=title, y_label=f"{title} (%)", x_label="labels a class", whole=True, x_ticks=ticks, percent=True
-        )
+        plot = Plot(title, f"{title} (%)", "labels a class", x_ticks=ticks, percent=True)
         values = [(line.name, dict(zip(line.x.tolist(), line.y.tolist(), strict=True))) for line in lines]
         charts.append(
             {
