@@ -48,10 +48,9 @@ HEAD_NAMES = {"classifier": "classifier.", "regressor": "classifier.", "recognis
 
 
 def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> None:
-    """Write a model as a folder for Transformers, in one step: the folder is the old one or the whole new one.
+    """Write a model as a folder for Transformers, in one step; `card` is the README's text.
 
-    `info` says what stands on the encoder, and names its classes or letters; `card` is the README's text. An earlier
-    export at `folder` is replaced; `UserError` if something else is there or the folder can't be written.
+    An earlier export is replaced; `UserError` if something else is there or the folder can't be written.
     """
     if isinstance(model, Encoder):
         weights = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
@@ -87,14 +86,9 @@ def _head_fields(info: ModelInfo) -> dict[str, Any]:
     """What config.json says of a head."""
     if info.letters is not None:
         return {"vocab_size": len(info.letters), "pad_token_id": 0}
-    if not info.classes:
-        return {}
-    return {
-        "id2label": dict(enumerate(info.classes)),
-        "label2id": {name: index for index, name in enumerate(info.classes)},
-        "problem_type": REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL,
-        "pooling": info.pooling,
-    }
+    kind, names = REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL, info.classes
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    return {**labels, "problem_type": kind, "pooling": info.pooling} if names else {}
 
 
 def export_of(model: Path) -> Path:
@@ -107,10 +101,9 @@ def export_of(model: Path) -> Path:
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, ModelInfo]:
-    """Load the encoder of an exported folder, in eval mode on the CPU in float32, and what belongs to it.
+    """Load an exported folder's encoder without its head, in eval mode on the CPU in float32, and what belongs to it.
 
-    The head of a classifier is left out. `UserError` if the folder is not an export, or is one of another model type
-    or with damaged files.
+    `UserError` if the folder is not an export, or is one of another model type or with damaged files.
     """
     info, weights = read_export(folder)
     encoder = build_encoder(info.model)

@@ -55,8 +55,7 @@ class Section:
 def write_report(run: Path, out: Path | None = None) -> Path:
     """Write `run`/report.html (or `out`), a page that needs no other file and no network, and return its path.
 
-    What is missing or broken in the folder is said on the page. Raises `UserError` only if there is no such folder or
-    the page can't be written; a report that stood there before is then untouched.
+    `UserError` only if there is no such folder or the page can't be written; an earlier report is then untouched.
     """
     if not run.is_dir():
         raise UserError(f"{run} is not a folder; give the folder of a run")
@@ -175,14 +174,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_environment(path: Path) -> dict[str, str]:
     """Every value as text; a list (a command) is joined by spaces."""
-    shown = {}
-    for key, value in read_mapping(path).items():
-        if isinstance(value, list):
-            shown[key] = " ".join(map(str, value))
-        elif isinstance(value, dict):
-            shown[key] = ", ".join(f"{name} {inner}" for name, inner in value.items())
-        else:
-            shown[key] = str(value)
+    shown = read_mapping(path)
+    for key, value in shown.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {inner}" for name, inner in value.items())
+        shown[key] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return shown
 
 
@@ -204,8 +200,7 @@ def read_skipped(path: Path) -> dict[str, Any]:
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     """Write a page on two or more runs: where their configurations differ, their scores, their curves over each other.
 
-    What is missing or broken in a folder is said on the page. Raises `UserError` for what is no folder, and if the page
-    can't be written.
+    `UserError` for what is no folder, and if the page can't be written.
     """
     for run in runs:
         if not run.is_dir():

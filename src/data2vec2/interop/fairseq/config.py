@@ -93,11 +93,10 @@ TASKS = {
 
 
 def read_config(kind: str, cfg: Any, vocabulary: tuple[int, ...] | None) -> RunConfig | ModelInfo:
-    """Our configuration of a pre-training run of the original; what it leaves open is as in our recipe.
+    """Our configuration of a pre-training run of the original; what its `cfg` leaves open is as in our recipe.
 
-    `cfg` is the original's whole, with `model`, in which a model without decoder has no objective: then only what is
-    known of the encoder is returned. `vocabulary`: entries and width of that of a model of text. `ValueError` for what
-    is missing or is not understood.
+    A model without decoder has no objective: then only what is known of the encoder is returned. `vocabulary`: entries
+    and width of that of a model of text. `ValueError` for what is missing or is not understood.
     """
     released = [recipes()[name]() for size in SIZES if (name := f"{kind}_{size}") in recipes()]
     # Fine-tuned models of text don't say their shape; that of a released one is known by its width.

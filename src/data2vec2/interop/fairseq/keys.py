@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 
@@ -52,17 +53,8 @@ KEYS = (
 )  # fmt: skip
 
 
-def our_name(original: str, kind: str, part: str, prenet_depth: int) -> str:
-    """Our name of an original one; `KeyError` if the table has no place for it. `part`: student, teacher or head."""
-    return _translate(original, kind, part, prenet_depth, source=0)
-
-
-def original_name(ours: str, kind: str, part: str, prenet_depth: int) -> str:
-    """Undo `our_name`."""
-    return _translate(ours, kind, part, prenet_depth, source=1)
-
-
 def _translate(name: str, kind: str, part: str, prenet_depth: int, *, source: int) -> str:
+    """The name in the other column; `part`: student, teacher or head. `KeyError` if the table has no place for it."""
     shifts = {"#": 0, "#<P": 0, "#+1": 1, "#+P": prenet_depth}
     groups = {"*": "(?P<rest>.+)", **dict.fromkeys(shifts, r"(?P<number>\d+)")}
     for whose, *columns in KEYS:
@@ -81,6 +73,9 @@ def _translate(name: str, kind: str, part: str, prenet_depth: int, *, source: in
         filled = {"*": found.get("rest", ""), **{sign: str(number + shift) for sign, shift in shifts.items()}}
         return "".join(filled.get(piece, piece) for piece in pieces[1 - source])
     raise KeyError(f"unknown key {name!r} in a data2vec 2.0 model")
+
+
+our_name, original_name = partial(_translate, source=0), partial(_translate, source=1)
 
 
 def our_tensors(
