@@ -21,18 +21,7 @@ from markupsafe import Markup
 from data2vec2.errors import UserError
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.tools import tools_of
-from data2vec2.reporting.charts import clip, data_uri, draw_map, is_number, read_mistakes, said
-from data2vec2.reporting.curves import compare_curves, reached, read_curves, read_rows
-from data2vec2.reporting.scores import (
-    RECOGNIZER,
-    SHARES,
-    TUNED,
-    read_lines,
-    read_mapping,
-    read_measures,
-    read_scores,
-    read_transcripts,
-)
+from data2vec2.reporting import charts, curves, scores
 from data2vec2.training.run import write_text
 from data2vec2.version import __version__
 
@@ -60,26 +49,26 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     if not run.is_dir():
         raise UserError(f"{run} is not a folder; give the folder of a run")
     config = read_part(read_config, run / "config.yaml", "the recipe and its settings are unknown")
-    scores = read_part(read_scores, run / "scores.json", "the model has not been scored")
+    scored = read_part(scores.read_scores, run / "scores.json", "the model has not been scored")
     kind = _kind(run, config.content)
-    tuned = scores.content and scores.content["kind"] in TUNED
+    tuned = scored.content and scored.content["kind"] in scores.TUNED
     finetuning = bool(tuned or (config.content and config.content["finetuning"]))
     unit = unit_of(kind, finetuning)
-    mistakes = partial(read_mistakes, classes=scores.content["classes"] if scores.content else [])
+    mistakes = partial(charts.read_mistakes, classes=scored.content["classes"] if scored.content else [])
     return write_page(
         "run.html.j2",
         out or run / "report.html",
         finetuning=finetuning,
         unit=unit,
         config=config,
-        scores=scores,
+        scores=scored,
         environment=read_part(read_environment, run / "environment.json", "machine and versions are unknown"),
         status=read_part(read_status, run / "status.json", "it is unknown how the run ended"),
         masks=read_part(partial(_drawn, "masks", kind), run / "masks.npz", "no sample was kept"),
         gallery=read_part(partial(_drawn, "gallery", kind), run / "gallery.npz", "evaluate writes it"),
         mistakes=read_part(mistakes, run / "mistakes.npz", "no mistake was kept"),
-        transcripts=read_part(read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
-        curves=read_part(partial(read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
+        transcripts=read_part(scores.read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
+        curves=read_part(partial(curves.read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
         skipped=read_part(read_skipped, run / "skipped.jsonl", "no skipped file was recorded"),
     )
 
@@ -143,8 +132,9 @@ def _environment(package: str = "data2vec2.modalities") -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(picture=data_uri, sound=clip, drawn_map=draw_map, duration=_duration)
-    environment.filters.update(count=lambda number: f"{number:,}", sentence=lambda text: text[:1].upper() + text[1:])
+    environment.filters.update(picture=charts.data_uri, sound=charts.clip, drawn_map=charts.draw_map)
+    environment.filters.update(duration=_duration, count=lambda number: f"{number:,}")
+    environment.filters.update(sentence=lambda text: text[:1].upper() + text[1:])
     return environment
 
 
@@ -160,7 +150,7 @@ def _duration(seconds: float) -> str:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Find the recipe, the modality and whether it is a fine-tuning run, and keep the file as it stands."""
-    values = read_mapping(path)
+    values = scores.read_mapping(path)
     model = values.get("model")
     groups = (model.get("modality") if isinstance(model, dict) else None, values.get("data"), values.get("task"))
     return {
@@ -174,7 +164,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_environment(path: Path) -> dict[str, str]:
     """Every value as text; a list (a command) is joined by spaces."""
-    shown = read_mapping(path)
+    shown = scores.read_mapping(path)
     for key, value in shown.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {inner}" for name, inner in value.items())
@@ -184,14 +174,14 @@ def read_environment(path: Path) -> dict[str, str]:
 
 def read_status(path: Path) -> dict[str, Any]:
     """State and message as text; step and updates as numbers or None."""
-    status = read_mapping(path)
-    numbers = {key: int(status[key]) if is_number(status.get(key)) else None for key in ("step", "updates")}
+    status = scores.read_mapping(path)
+    numbers = {key: int(status[key]) if charts.is_number(status.get(key)) else None for key in ("step", "updates")}
     return {"state": str(status.get("state", "unknown")), "message": str(status.get("message") or ""), **numbers}
 
 
 def read_skipped(path: Path) -> dict[str, Any]:
     """How many files were skipped for each reason, most frequent first, and the first of them."""
-    rows = read_lines(path)
+    rows = scores.read_lines(path)
     items = [(str(row.get("name", "?")), str(row.get("reason", "no reason given"))) for row in rows]
     reasons = Counter(reason for _, reason in items).most_common()
     return {"total": len(items), "reasons": reasons, "first": items[:LISTED]}
@@ -215,11 +205,12 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     configs = read_all(read_config, "config.yaml", "its settings are unknown")
     statuses = read_all(read_status, "status.json", "it is unknown how the run ended")
     environments = read_all(read_environment, "environment.json", "machine and versions are unknown")
-    measures = read_all(read_measures, "scores.json", "the model has not been scored")
-    rows = {name: found or [] for name, found in read_all(read_rows, "metrics.jsonl", "no figures recorded").items()}
+    measures = read_all(scores.read_measures, "scores.json", "the model has not been scored")
+    figures = read_all(curves.read_rows, "metrics.jsonl", "no figures recorded")
+    rows = {name: found or [] for name, found in figures.items()}
     facts = []
     for name, run in named.items():
-        step, seconds = reached(rows[name])
+        step, seconds = curves.reached(rows[name])
         facts.append(
             {
                 "name": name,
@@ -239,7 +230,7 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
         names=list(named),
         differences=_differences(configs),
         scores=_side_by_side(measures),
-        charts_shown=compare_curves(rows, units.pop() if len(units) == 1 else "samples"),
+        charts_shown=curves.compare_curves(rows, units.pop() if len(units) == 1 else "samples"),
         problems=problems,
     )
 
@@ -277,8 +268,9 @@ def _side_by_side(measures: Mapping[str, Any]) -> list[tuple[str, list[tuple[str
     rows = []
     for key in dict.fromkeys(key for found in measures.values() if found for key in found):
         values = [(found or {}).get(key) for found in measures.values()]
-        known = [value for value in values if is_number(value)]
-        best = (min if key in RECOGNIZER.values() else max)(known) if len(set(known)) > 1 else None  # of equals none
-        share = key.split(": ")[0] in SHARES.values()
-        rows.append((key, [(said(value, share), best is not None and value == best) for value in values]))
+        known = [value for value in values if charts.is_number(value)]
+        better = min if key in scores.RECOGNIZER.values() else max
+        best = better(known) if len(set(known)) > 1 else None  # where all are the same, none is the best
+        share = key.split(": ")[0] in scores.SHARES.values()
+        rows.append((key, [(charts.said(value, share), best is not None and value == best) for value in values]))
     return rows

@@ -40,14 +40,8 @@ from data2vec2.modalities import read_run_config
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.interop import AnyModel
+from data2vec2.modalities.text import tokenizer
 from data2vec2.modalities.text.config import TextDataConfig
-from data2vec2.modalities.text.tokenizer import (
-    SPECIAL,
-    TOKENIZER_FILES,
-    load_tokenizer,
-    original_tokenizer,
-    save_tokenizer,
-)
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.run import CONFIG
@@ -93,12 +87,12 @@ def write_folder(
     place = vocabulary or source.parent
     dictionary = place / LETTERS if place.is_dir() else place
     if original.stage == "recognizer" and (vocabulary or dictionary.is_file()):
-        original = replace(original, symbols=(*SPECIAL, *read_letters(dictionary)))
+        original = replace(original, symbols=(*tokenizer.SPECIAL, *read_letters(dictionary)))
     with tempfile.TemporaryDirectory() as temporary:
         info = ModelInfo(model=config.model, data=config.data)
         if original.vocabulary is not None:
-            tokenizer = _tokenizer(original.vocabulary[0], place, Path(temporary))
-            info = replace(info, data=TextDataConfig(tokenizer=str(tokenizer)))
+            its = _tokenizer(original.vocabulary[0], place, Path(temporary))
+            info = replace(info, data=TextDataConfig(tokenizer=str(its)))
         if original.stage != "pretraining":
             info = _with_outputs(info, original, head, source, classes)
         about = {
@@ -217,15 +211,15 @@ def our_letters(symbols: tuple[str, ...]) -> Letters:
 def _tokenizer(entries: int, place: Path, temporary: Path) -> Path:
     """Folder of the tokenizer, made in `temporary` where `place` has the original's files."""
     folder = place
-    if not (place / TOKENIZER_FILES[0]).is_file():
+    if not (place / tokenizer.TOKENIZER_FILES[0]).is_file():
         if missing := [name for name in GPT2 if not (place / name).is_file()]:
             raise UserError(
                 f"a model of text needs its tokenizer: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
                 f"in {place}; --vocabulary names the folder with {', '.join(GPT2)}"
             )
-        save_tokenizer(original_tokenizer(*(place / name for name in GPT2)), temporary)
+        tokenizer.save_tokenizer(tokenizer.original_tokenizer(*(place / name for name in GPT2)), temporary)
         folder = temporary
-    if (size := load_tokenizer(folder).size) != entries:
+    if (size := tokenizer.load_tokenizer(folder).size) != entries:
         raise UserError(f"the tokenizer in {place} has {size} entries, and the model {entries}; it is another's")
     return folder
 
@@ -302,7 +296,7 @@ def _of_export(folder: Path) -> Original:
 
 def _as_dictionary(letters: Letters, head: Mapping[str, Tensor]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Symbols in the original's order, which begins with four special ones, and the head's outputs likewise."""
-    symbols = (*SPECIAL, *(one for one in letters.symbols if one not in (BLANK, *SPECIAL)))
+    symbols = (*tokenizer.SPECIAL, *(one for one in letters.symbols if one not in (BLANK, *tokenizer.SPECIAL)))
     ids = {**letters.ids, "<s>": letters.ids[BLANK], "<pad>": None}
     weight, bias = (torch.zeros(len(symbols), *head[f"head.{n}"].shape[1:]) for n in ("weight", "bias"))
     bias.fill_(NEVER)
