@@ -91,8 +91,8 @@ def write_folder(
     with tempfile.TemporaryDirectory() as temporary:
         info = ModelInfo(model=config.model, data=config.data)
         if original.vocabulary is not None:
-            its = _tokenizer(original.vocabulary[0], place, Path(temporary))
-            info = replace(info, data=TextDataConfig(tokenizer=str(its)))
+            found = _tokenizer(original.vocabulary[0], place, Path(temporary))
+            info = replace(info, data=TextDataConfig(tokenizer=str(found)))
         if original.stage != "pretraining":
             info = _with_outputs(info, original, head, source, classes)
         about = {
