@@ -5,23 +5,22 @@ Shapes: `N` samples, `C` classes.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from data2vec2.data.reader import ReadBatch, Reader, Windowed
+from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import targets_of
-from data2vec2.evaluation.features import mean_features, window_features
+from data2vec2.evaluation.features import Normalise, mean_features, readable_batches, window_features
 from data2vec2.method.heads import Classifier, linear_softmax
 from data2vec2.method.losses import classification
 
-Predictor = Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
+Predictor = Callable[[Tensor, Tensor | None], Tensor]
 """A model: outputs `BC` of inputs and of their lengths, where these differ."""
 
 
@@ -52,10 +51,7 @@ class Predictions:
         return decided
 
 
-@torch.no_grad()
-def predict(
-    classifier: Predictor, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
-) -> Predictions:
+def predict(classifier: Predictor, reader: Reader, normalise: Normalise, device: torch.device) -> Predictions:
     """Classify all samples as evaluation sees them. The classifier should be in eval mode."""
     logits_NC, samples_N = outputs(classifier, reader, normalise, device)
     truth_NC = targets_of(reader.records, samples_N) > 0
@@ -64,26 +60,14 @@ def predict(
 
 @torch.no_grad()
 def outputs(
-    model: Predictor, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
+    model: Predictor, reader: Reader, normalise: Normalise, device: torch.device
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the model gives `NC` for all samples that can be read, and their places."""
     found, samples = [], []
-    for asked, batch in _batches(reader):
-        read = batch.indices_B == asked  # others stand in for samples that can't be read
-        inputs = normalise(torch.from_numpy(batch.inputs).to(device))
-        lengths_B = None if batch.lengths_B is None else torch.from_numpy(batch.lengths_B).to(device)
-        found.append(model(inputs, lengths_B).float().cpu().numpy()[read])
-        samples.append(asked[read])
+    for batch in readable_batches(reader, np.arange(len(reader.records))):
+        found.append(model(*batch.given(normalise, device)).float().cpu().numpy())
+        samples.append(batch.samples_B)
     return np.concatenate(found), np.concatenate(samples)
-
-
-def _batches(reader: Reader) -> Iterator[tuple[NDArray[np.int64], ReadBatch]]:
-    """All samples, with the places asked for; threads read some batches ahead."""
-    groups, threads = reader.eval_groups(np.arange(len(reader.records))), min(8, os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:
-        for first in range(0, len(groups), threads):
-            asked = groups[first : first + threads]
-            yield from zip(asked, pool.map(reader.eval_batch, asked), strict=True)
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
@@ -118,10 +102,9 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
 
     truth_NC, decided_NC = predictions.truth_NC, predictions.decided_NC
     scores = precision_recall_fscore_support(truth_NC, decided_NC, average=None, zero_division=0.0)
-    names = ("precision", "recall", "f1", "count")
+    columns = zip(classes, *(score.tolist() for score in scores), strict=True)
     rows: list[dict[str, Any]] = [
-        {"name": name, **dict(zip(names, values, strict=True))}
-        for name, *values in zip(classes, *(score.tolist() for score in scores), strict=True)
+        dict(zip(("name", "precision", "recall", "f1", "count"), row, strict=True)) for row in columns
     ]
     if predictions.multi_label:
         for row, precision in zip(rows, _average_precisions(predictions), strict=True):
@@ -145,13 +128,11 @@ def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[
     worst = np.argsort(np.where(mistaken_N, -wrong_N, 1.0), kind="stable")[: min(limit, int(mistaken_N.sum()))]
     truth_N = np.where(predictions.truth_NC, probabilities_NC, np.inf).argmin(axis=1)
     truth_N[~predictions.truth_NC.any(axis=1)] = -1
-    samples = predictions.samples_N[worst]
     return {
         "truth": truth_N[worst],
         "predicted": predicted_N[worst],
         "probability": wrong_N[worst].astype(np.float32),
-        "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
-        **reader.shown(samples),
+        **_shown(reader, predictions.samples_N[worst]),
     }
 
 
@@ -177,9 +158,7 @@ class Numbers:
         return Numbers(self.given_N * deviation + mean, self.truth_N, self.samples_N)
 
 
-def predict_numbers(
-    model: Predictor, reader: Reader, normalise: Callable[[torch.Tensor], torch.Tensor], device: torch.device
-) -> Numbers:
+def predict_numbers(model: Predictor, reader: Reader, normalise: Normalise, device: torch.device) -> Numbers:
     """Numbers for all samples as evaluation sees them. The model should be in eval mode."""
     given_N1, samples_N = outputs(model, reader, normalise, device)
     assert reader.records.numbers is not None
@@ -201,17 +180,17 @@ def correlations(numbers: Numbers) -> dict[str, float]:
 def worst_numbers(numbers: Numbers, reader: Reader, limit: int = 24) -> dict[str, NDArray[Any]]:
     """The samples whose number is furthest off, worst first: `truth`, `predicted`, `names`, and `texts` of text."""
     worst = np.argsort(-np.abs(numbers.given_N - numbers.truth_N), kind="stable")[:limit]
-    samples = numbers.samples_N[worst]
-    return {
-        "truth": numbers.truth_N[worst],
-        "predicted": numbers.given_N[worst],
-        "names": np.array([reader.records.names[sample] for sample in samples.tolist()], dtype=np.str_),
-        **reader.shown(samples),
-    }
+    shown = _shown(reader, numbers.samples_N[worst])
+    return {"truth": numbers.truth_N[worst], "predicted": numbers.given_N[worst], **shown}
+
+
+def _shown(reader: Reader, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    names = [reader.records.names[sample] for sample in samples.tolist()]
+    return {"names": np.array(names, dtype=np.str_), **reader.shown(samples)}
 
 
 @torch.no_grad()
-def long_logits(classifier: Classifier, windows: Windowed, device: torch.device) -> torch.Tensor:
+def long_logits(classifier: Classifier, windows: Windowed, device: torch.device) -> Tensor:
     """Logits `C` of a long sample, pooled over the tokens of all its windows."""
     rows = window_features(classifier.encoder, windows, device)
     if classifier.pooling == "mean":

@@ -1,7 +1,8 @@
 """From a recogniser's probabilities to text: greedy, or the most probable text by prefix beam search.
 
-All log-probabilities are natural logarithms of one clip, without padded frames; `evaluation.ngram` adds a language
-model. Shapes: `T` tokens (frames), `V` symbols of the vocabulary (0 is blank), `L` letters of a text.
+All log-probabilities are natural logarithms of one clip, without padded frames.
+
+Shapes: `T` tokens (frames), `V` symbols of the vocabulary (0 is blank), `L` letters of a text.
 """
 
 from __future__ import annotations
@@ -66,9 +67,12 @@ def transcribe(
 def greedy(log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
     """The most probable symbol of every frame, repeats collapsed, blanks dropped; the score is that alignment's."""
     best_T = np.asarray(log_probs_TV).argmax(axis=1)
-    starts_T = np.append(True, best_T[1:] != best_T[:-1])[: len(best_T)]
-    score = float(np.asarray(log_probs_TV, dtype=np.float64).max(axis=1).sum())
-    return best_T[starts_T & (best_T != BLANK_ID)], score
+    return _collapsed(best_T), float(np.asarray(log_probs_TV, dtype=np.float64).max(axis=1).sum())
+
+
+def _collapsed(path_T: NDArray[np.int64]) -> NDArray[np.int64]:
+    starts_T = np.append(True, path_T[1:] != path_T[:-1])[: len(path_T)]
+    return np.compress(starts_T & (path_T != BLANK_ID), path_T)
 
 
 def beam_search(log_probs_TV: LogProbs, beam: int = 25) -> tuple[NDArray[np.int64], float]:
@@ -76,58 +80,32 @@ def beam_search(log_probs_TV: LogProbs, beam: int = 25) -> tuple[NDArray[np.int6
 
     Keeps the `beam` most probable prefixes after every frame [P]; exact if that is all of them.
     """
-    num_symbols, prefixes = np.shape(log_probs_TV)[1], _Prefixes()
-    node_P = np.zeros(1, dtype=np.int64)
+    prefixes: list[tuple[int, ...]] = [()]
     blank_P, letter_P = np.zeros(1), np.full(1, -np.inf)  # of alignments that end in a blank, and in the last letter
     for frame_V in np.asarray(log_probs_TV, dtype=np.float64):
-        last_P = np.array([prefixes.lasts[node] for node in node_P])
-        rows_P, total_P = np.arange(len(node_P)), np.logaddexp(blank_P, letter_P)
+        last_P = np.array([prefix[-1] if prefix else BLANK_ID for prefix in prefixes])
+        total_P = np.logaddexp(blank_P, letter_P)
         longer_PV = total_P[:, None] + frame_V
-        longer_PV[rows_P, last_P] = blank_P + frame_V[last_P]  # a letter follows itself only after a blank
+        longer_PV[np.arange(len(prefixes)), last_P] = blank_P + frame_V[last_P]  # a letter repeats only after a blank
         longer_PV[:, BLANK_ID] = -np.inf
         blank_P, letter_P = total_P + frame_V[BLANK_ID], letter_P + frame_V[last_P]
-        row_of = {node: row for row, node in enumerate(node_P.tolist())}
-        for node, row in row_of.items():
-            before = row_of.get(prefixes.parents[node])
-            if before is not None:  # made longer, the prefix `before` becomes this one
+        row_of = {prefix: row for row, prefix in enumerate(prefixes)}
+        for prefix, row in row_of.items():
+            if prefix and (before := row_of.get(prefix[:-1])) is not None:  # which, made longer, is this one
                 letter_P[row] = np.logaddexp(letter_P[row], longer_PV[before, last_P[row]])
                 longer_PV[before, last_P[row]] = -np.inf
         scores = np.concatenate([np.logaddexp(blank_P, letter_P), longer_PV.ravel()])
         kept = np.argsort(-scores, kind="stable")[:beam]
         kept = kept[scores[kept] > -np.inf]
-        old, made = kept[kept < len(rows_P)], kept[kept >= len(rows_P)] - len(rows_P)
-        before_P, with_P = np.divmod(made, num_symbols)
-        new_P = [prefixes.longer(*pair) for pair in zip(node_P[before_P].tolist(), with_P.tolist(), strict=True)]
-        node_P = np.concatenate([node_P[old], np.array(new_P, dtype=np.int64)])
+        old, made = kept[kept < len(prefixes)], kept[kept >= len(prefixes)] - len(prefixes)
+        before_P, with_P = np.divmod(made, len(frame_V))
+        longer = [(*prefixes[row], letter) for row, letter in zip(before_P.tolist(), with_P.tolist(), strict=True)]
+        prefixes = [*(prefixes[row] for row in old.tolist()), *longer]
         blank_P = np.concatenate([blank_P[old], np.full(len(made), -np.inf)])
         letter_P = np.concatenate([letter_P[old], longer_PV[before_P, with_P]])
     total_P = np.logaddexp(blank_P, letter_P)
     best = int(total_P.argmax())
-    return prefixes.spell(int(node_P[best])), float(total_P[best])
-
-
-class _Prefixes:
-    """Texts as nodes of a tree: the text before, and the last letter. Node 0 is the empty text."""
-
-    def __init__(self) -> None:
-        self.parents, self.lasts = [-1], [BLANK_ID]
-        self._known: dict[tuple[int, int], int] = {}
-
-    def longer(self, node: int, letter: int) -> int:
-        """The node of a text with one more letter."""
-        if (node, letter) not in self._known:
-            self._known[node, letter] = len(self.parents)
-            self.parents.append(node)
-            self.lasts.append(letter)
-        return self._known[node, letter]
-
-    def spell(self, node: int) -> NDArray[np.int64]:
-        """The ids of a node's letters."""
-        ids = []
-        while node:
-            ids.append(self.lasts[node])
-            node = self.parents[node]
-        return np.array(ids[::-1], dtype=np.int64)
+    return np.array(prefixes[best], dtype=np.int64), float(total_P[best])
 
 
 def align(log_probs_TV: LogProbs, ids_L: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -176,76 +154,62 @@ class NgramDecoder:
         path: Path,
         letters: Letters,
         *,
-        words: Path | None = None,
         weight: float = 2.0,
         word_score: float = 0.0,
         beam: int = 500,
         threshold: float = 50.0,
     ) -> None:
-        """`path` is an ARPA file (also .gz), or a KenLM binary with `words`, a file with a word at each line's start.
+        """`path` is an ARPA file (also .gz).
 
-        Words are normalised as transcripts are, so the model may be in upper case; those with letters that the
+        Its words are normalised as transcripts are, so the model may be in upper case; those with letters that the
         vocabulary has not are left out. Prefixes that score `threshold` below the best are dropped. Raises `UserError`
         if flashlight-text is missing, or a file can't be used.
         """
-        self._flashlight, kenlm, dictionary = _flashlight()
-        self.letters, self.weight, self.word_score = letters, weight, word_score
-        self.beam, self.threshold = beam, threshold
-        spelled = {word: letters.encode(word) for word in (_listed(words) if words else _unigrams(path))}
-        unknown = letters.ids[UNKNOWN], letters.ids[SPACE]
-        spelled = {word: ids for word, ids in spelled.items() if len(ids) and not np.isin(unknown, ids).any()}
+        try:
+            from flashlight.lib.text import decoder, dictionary
+            from flashlight.lib.text.decoder import kenlm
+        except ImportError as error:
+            raise UserError(f"a language model needs flashlight-text: pip install 'data2vec2[lm]' ({error})") from error
+        space, unknown = letters.ids[SPACE], letters.ids[UNKNOWN]
+        spelled = {word: letters.encode(word) for word in _unigrams(path)}
+        spelled = {word: ids for word, ids in spelled.items() if len(ids) and not np.isin((unknown, space), ids).any()}
         if not spelled:
-            raise UserError(f"{words or path} has no words of the model's letters")
+            raise UserError(f"{path} has no words of the model's letters")
         names = dictionary.Dictionary()
         for word in (*spelled, UNKNOWN):
             names.add_entry(word)
-        self._unknown = names.get_index(UNKNOWN)
-        names.set_default_index(self._unknown)
+        names.set_default_index(names.get_index(UNKNOWN))
         try:
-            self._model = kenlm.KenLM(str(path), names)
+            model = kenlm.KenLM(str(path), names)
         except RuntimeError as error:
             raise UserError(f"{path} is no n-gram model that KenLM can read: {str(error).splitlines()[-1]}") from error
-        start = self._model.start(False)
-        self._trie = self._flashlight.Trie(len(letters), letters.ids[SPACE])
+        start, trie = model.start(False), decoder.Trie(len(letters), space)
         for word, ids in spelled.items():
             index = names.get_index(word)
-            self._trie.insert([*ids.tolist(), letters.ids[SPACE]], index, self._model.score(start, index)[1])
-        self._trie.smear(self._flashlight.SmearingMode.MAX)
-        self.num_words = len(spelled)
-
-    def __call__(self, log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
-        """Ids `L` of the best text, and its score."""
-        flashlight, space = self._flashlight, self.letters.ids[SPACE]
-        ends_V = np.full((1, len(self.letters)), -np.inf)
-        ends_V[0, space] = 0.0  # the last word ends too
-        scores_TV = np.ascontiguousarray(np.concatenate([log_probs_TV, ends_V]), dtype=np.float32)
-        options = flashlight.LexiconDecoderOptions(
-            beam_size=self.beam,
-            beam_size_token=len(self.letters),
-            beam_threshold=self.threshold,
-            lm_weight=self.weight,
-            word_score=self.word_score,
+            trie.insert([*ids.tolist(), space], index, model.score(start, index)[1])
+        trie.smear(decoder.SmearingMode.MAX)
+        options = decoder.LexiconDecoderOptions(
+            beam_size=beam,
+            beam_size_token=len(letters),
+            beam_threshold=threshold,
+            lm_weight=weight,
+            word_score=word_score,
             unk_score=-np.inf,
             sil_score=0.0,
             log_add=True,
-            criterion_type=flashlight.CriterionType.CTC,
+            criterion_type=decoder.CriterionType.CTC,
         )
-        args: tuple[Any, ...] = (options, self._trie, self._model, space, BLANK_ID, self._unknown, [], False)
-        found = flashlight.LexiconDecoder(*args).decode(scores_TV.ctypes.data, *scores_TV.shape)[0]
-        path_T = np.array(found.tokens[1:-1])  # without what stands for start and end
-        starts_T = np.append(True, path_T[1:] != path_T[:-1])
-        ids_L = path_T[starts_T & (path_T != BLANK_ID)]
-        return ids_L[: np.flatnonzero(np.append(-1, ids_L) != space)[-1]], float(found.score)
+        args: tuple[Any, ...] = (options, trie, model, space, BLANK_ID, names.get_index(UNKNOWN), [], False)
+        self._decoder, self._space, self.num_words = decoder.LexiconDecoder(*args), space, len(spelled)
 
-
-def _flashlight() -> tuple[Any, Any, Any]:
-    """Decoders, KenLM and dictionaries of flashlight-text; `UserError` if it is not installed."""
-    try:
-        from flashlight.lib.text import decoder, dictionary
-        from flashlight.lib.text.decoder import kenlm
-    except ImportError as error:
-        raise UserError(f"a language model needs flashlight-text: pip install 'data2vec2[lm]' ({error})") from error
-    return decoder, kenlm, dictionary
+    def __call__(self, log_probs_TV: LogProbs) -> tuple[NDArray[np.int64], float]:
+        """Ids `L` of the best text, and its score."""
+        ends_V = np.full((1, np.shape(log_probs_TV)[1]), -np.inf)
+        ends_V[0, self._space] = 0.0  # the last word ends too
+        scores_TV = np.ascontiguousarray(np.concatenate([log_probs_TV, ends_V]), dtype=np.float32)
+        found = self._decoder.decode(scores_TV.ctypes.data, *scores_TV.shape)[0]
+        ids_L = _collapsed(np.array(found.tokens[1:-1]))  # without what stands for start and end
+        return ids_L[: np.flatnonzero(np.append(-1, ids_L) != self._space)[-1]], float(found.score)
 
 
 def _unigrams(path: Path) -> Iterator[str]:
@@ -261,17 +225,8 @@ def _unigrams(path: Path) -> Iterator[str]:
                 elif inside and len(fields := line.split()) > 1 and fields[1] not in NO_WORDS:
                     yield fields[1]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not an ARPA file; of a KenLM binary, also name a list of its words") from error
+        raise UserError(f"{path} is not an ARPA file: it is no text") from error
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error}") from error
-
-
-def _listed(path: Path) -> Iterator[str]:
-    """The first word of every line, as in a list of words or a lexicon with spellings."""
-    try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            yield from line.split()[:1]
-    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
 
 

@@ -5,7 +5,9 @@ Shapes: `B` samples of a batch, `T` tokens, `D` width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +42,8 @@ class LabelledFeatures:
         return LabelledFeatures(self.x[places], self.y[places])
 
 
+Normalise = Callable[[Tensor], Tensor]
+"""Makes the model's input of what was read."""
 Note = Callable[[Iterable[Bad]], object]
 """Hears of samples that could not be read; they are left out."""
 
@@ -50,55 +54,43 @@ def labelled(labels: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return indices[np.arange(min(limit, len(indices))) * len(indices) // max(1, min(limit, len(indices)))]
 
 
-def encode(
-    encoder: Encoder,
-    reader: Reader,
-    samples: NDArray[np.int64],
-    normalise: Callable[[torch.Tensor], torch.Tensor],
-    device: torch.device,
-    note: Note = lambda _: None,
-) -> LabelledFeatures:
-    """Mean-pooled features of the samples as evaluation sees them, with the labels.
-
-    The encoder should be in eval mode.
-    """
-
-    @torch.no_grad()
-    def pooled(batch: Inputs) -> NDArray[np.float32]:
-        lengths_B = None if batch.lengths_B is None else batch.lengths_B.to(device)
-        encoded = encoder(normalise(batch.inputs.to(device)), lengths_B=lengths_B)
-        return encoded.pooled().float().cpu().numpy()  # type: ignore[no-any-return]
-
-    return features_of(pooled, reader, samples, note)
-
-
 @dataclass(frozen=True)
 class Inputs:
     """Samples that could be read."""
 
-    inputs: torch.Tensor
+    inputs: Tensor
     """As read, not yet normalised."""
     labels_B: NDArray[np.int64]
     samples_B: NDArray[np.int64]
     """Places in the records."""
-    lengths_B: torch.Tensor | None = None
+    lengths_B: Tensor | None = None
     """Samples of audio of each, where there are fewer than `inputs` have room for."""
+
+    def given(self, normalise: Normalise, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """What a model takes, on its device: normalised inputs and their lengths."""
+        return normalise(self.inputs.to(device)), None if self.lengths_B is None else self.lengths_B.to(device)
 
 
 def readable_batches(
     reader: Reader, samples: NDArray[np.int64], note: Note = lambda _: None, size: int | None = None
 ) -> Iterator[Inputs]:
-    """The samples as evaluation sees them, without those that can't be read: in order `size` at once, or as groups."""
+    """The samples as evaluation sees them, without those that can't be read: in order `size` at once, or as groups.
+
+    Threads read some batches ahead.
+    """
     groups = reader.eval_groups(samples)
     if size is not None:
         groups = [samples[start : start + size] for start in range(0, len(samples), size)]
-    for asked in groups:
-        batch = reader.eval_batch(asked)
-        note(batch.bad)
-        read = batch.indices_B == asked  # elsewhere another sample stands in
-        if read.any():
-            lengths = None if batch.lengths_B is None else torch.from_numpy(batch.lengths_B[read])
-            yield Inputs(torch.from_numpy(batch.inputs[read]), batch.labels_B[read], asked[read], lengths)
+    threads = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(threads) as pool:
+        for first in range(0, len(groups), threads):
+            some = groups[first : first + threads]
+            for asked, batch in zip(some, pool.map(reader.eval_batch, some), strict=True):
+                note(batch.bad)
+                read = batch.indices_B == asked  # elsewhere another sample stands in
+                if read.any():
+                    lengths = None if batch.lengths_B is None else torch.from_numpy(batch.lengths_B[read])
+                    yield Inputs(torch.from_numpy(batch.inputs[read]), batch.labels_B[read], asked[read], lengths)
 
 
 def features_of(
@@ -113,19 +105,33 @@ def features_of(
         raise UserError(f"none of {len(samples)} samples of the {reader.records.kind} can be read")
     place_of = {sample: place for place, sample in enumerate(samples.tolist())}
     order = np.argsort([place_of[sample] for _, batch in found for sample in batch.samples_B.tolist()])
-    features_NF: NDArray[np.float32] = np.concatenate([x for x, _ in found])
-    labels_N: NDArray[np.int64] = np.concatenate([batch.labels_B for _, batch in found])
-    return LabelledFeatures(features_NF[order], labels_N[order])
+    features_NF = np.concatenate([x for x, _ in found])
+    return LabelledFeatures(features_NF[order], np.concatenate([batch.labels_B for _, batch in found])[order])
+
+
+def encode(
+    encoder: Encoder,
+    reader: Reader,
+    samples: NDArray[np.int64],
+    normalise: Normalise,
+    device: torch.device,
+    note: Note = lambda _: None,
+) -> LabelledFeatures:
+    """Mean-pooled features of the samples as evaluation sees them, with the labels; by an encoder in eval mode."""
+
+    @torch.no_grad()
+    def pooled(batch: Inputs) -> NDArray[np.float32]:
+        inputs, lengths_B = batch.given(normalise, device)
+        return encoder(inputs, lengths_B=lengths_B).pooled().float().cpu().numpy()  # type: ignore[no-any-return]
+
+    return features_of(pooled, reader, samples, note)
 
 
 @torch.no_grad()
 def token_features(
-    encoder: Encoder, inputs: torch.Tensor, lengths_B: torch.Tensor | None, *, stem: bool = False
+    encoder: Encoder, inputs: Tensor, lengths_B: Tensor | None, *, stem: bool = False
 ) -> list[NDArray[np.float32]]:
-    """Features `TD` of the real tokens of each sample: the encoder's output, or what its `stem` makes.
-
-    The encoder should be in eval mode.
-    """
+    """Features `TD` of each sample's real tokens: the output of an encoder in eval mode, or what its `stem` makes."""
     encoded = encoder(inputs, lengths_B=lengths_B)
     rows = (encoded.tokens.tokens_BTD if stem else encoded.features_NTD).float().cpu().numpy()
     padding_BT = encoded.tokens.padding_BT
@@ -163,10 +169,7 @@ def mean_std(x: Tensor) -> float:
 def window_features(
     encoder: Encoder, windows: Windowed, device: torch.device, *, stem: bool = False
 ) -> Iterator[NDArray[np.float32]]:
-    """As `token_features`, of a long sample: of its tokens in order, some at once.
-
-    Raises `UserError` if it can't be read a second time.
-    """
+    """As `token_features`, of a long sample, some tokens at once; `UserError` if it can't be read a second time."""
     try:
         for wave_S, kept in windows:
             (row_TD,) = token_features(encoder, torch.from_numpy(wave_S)[None].to(device), None, stem=stem)

@@ -1,7 +1,6 @@
 """kNN, linear and attentive probes on frozen features, and their low-label curves.
 
-kNN and the linear probe are scikit-learn's, which takes seconds to import, so it is imported where it is needed: models
-load without it.
+Scikit-learn takes seconds to import, so it is imported where it is needed: models load without it.
 
 Shapes: `N` samples, `F` features; of the attentive probe `B` samples, `T` tokens, `D` width, `H` heads of width
 `E = D / H`, `C` classes.
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from data2vec2 import rng
 from data2vec2.data.reader import Reader
 from data2vec2.data.sampler import split_validation
-from data2vec2.evaluation.features import Features, LabelledFeatures, readable_batches
+from data2vec2.evaluation.features import Features, LabelledFeatures, Normalise, readable_batches
 from data2vec2.method.encoder import Encoder
 from data2vec2.training.device import free_memory
 from data2vec2.training.optim import learning_rate
@@ -121,12 +120,12 @@ def linear_accuracy(train: LabelledFeatures, test: LabelledFeatures, seed: int =
         if len(held):
             for strength, accuracy, probe in _path(both[which].select(kept), both[which].select(held)):
                 tried.setdefault((which, strength), []).append((accuracy, probe))
-    # Where a path stopped early in one split, what it left out is not chosen.
-    complete = {key: found for key, found in tried.items() if len(found) == max(map(len, tried.values()))}
-    which, strength = max(
-        complete, key=lambda key: np.mean([accuracy for accuracy, _ in complete[key]]), default=(0, 1.0)
-    )
-    probe = complete[which, strength][0][1] if complete else LogisticRegression(C=strength, max_iter=3 * ITERATIONS)
+    which, probe = 0, LogisticRegression(max_iter=3 * ITERATIONS)
+    if tried:
+        # Where a path stopped early in one split, what it left out is not chosen.
+        complete = {key: found for key, found in tried.items() if len(found) == max(map(len, tried.values()))}
+        best = max(complete, key=lambda key: np.mean([accuracy for accuracy, _ in complete[key]]))
+        which, probe = best[0], complete[best][0][1]
     return float(fit(probe, both[which]).score(scalings[which](test.x), test.y))
 
 
@@ -218,19 +217,19 @@ class Patches:
         encoder: Encoder,
         reader: Reader,
         samples: NDArray[np.int64],
-        normalise: Callable[[Tensor], Tensor],
+        normalise: Normalise,
         device: torch.device,
         free: int | None = None,
     ) -> None:
         """`samples` must have labels; the encoder should be in eval mode. `free` is the free memory in bytes."""
         self.encoder, self.reader, self.samples = encoder, reader, samples
         self.normalise, self.device = normalise, device
-        self.stored: tuple[Tensor, Tensor] | None = None
         tokens = math.prod(reader.grid(reader.eval_batch(samples[:1]).inputs))
         needed = 4 * len(samples) * tokens * encoder.config.embed_dim
+        self.stored: tuple[Tensor, Tensor] | None = None
         if needed <= (free_memory(device) if free is None else free) / 4:
-            found = list(self._encoded(samples))
-            self.stored = torch.cat([x for x, _ in found]), torch.cat([y for _, y in found])
+            x, y = zip(*self._encoded(samples), strict=True)
+            self.stored = torch.cat(x), torch.cat(y)
 
     def batches(self, order: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
         """Features `BTD` and labels `B` of the samples at the places `order`, on the device."""
@@ -245,15 +244,12 @@ class Patches:
     @torch.no_grad()
     def _encoded(self, samples: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in readable_batches(self.reader, samples, size=BATCH):
-            features = self.encoder(self.normalise(batch.inputs.to(self.device))).features_NTD
+            features = self.encoder(batch.given(self.normalise, self.device)[0]).features_NTD
             yield features.float(), torch.from_numpy(batch.labels_B).to(self.device)
 
 
 def attentive_accuracy(train: Patches, test: Patches, seed: int = 0) -> float:
-    """Accuracy of an attentive probe: AdamW, 20 epochs of batches of 100, cosine after one epoch of warm-up.
-
-    `seed` decides initialisation and order.
-    """
+    """Accuracy of an attentive probe, trained by AdamW; `seed` decides initialisation and order."""
     config = train.encoder.config
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -5,24 +5,24 @@ Shapes: `S` samples, `T` tokens, `V` symbols.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jiwer import process_characters, process_words
+from jiwer import CharacterOutput, WordOutput, process_characters, process_words
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.data.labels import UNKNOWN, Letters, normalise
+from data2vec2.data import labels
+from data2vec2.data.labels import UNKNOWN, Letters
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import greedy
-from data2vec2.evaluation.features import readable_batches
+from data2vec2.evaluation.features import Normalise, readable_batches
 from data2vec2.method.heads import Recognized
 
 Unit = Literal["word", "character"]
@@ -64,19 +64,14 @@ def error_rate(references: Iterable[str], hypotheses: Iterable[str], unit: Unit 
 
     Texts are compared as they are, so both should be normalised alike (`data.letters.normalise`).
     """
-    counts = Counter(
-        edit.op
-        for reference, hypothesis in zip(references, hypotheses, strict=True)
-        for edit in align_texts(reference, hypothesis, unit)
-    )
-    length = counts["equal"] + counts["substitute"] + counts["delete"]
-    return ErrorRate(counts["substitute"], counts["insert"], counts["delete"], length)
+    found = _compared(references, hypotheses, unit)
+    length = found.hits + found.substitutions + found.deletions
+    return ErrorRate(found.substitutions, found.insertions, found.deletions, length)
 
 
 def align_texts(reference: str, hypothesis: str, unit: Unit = "word") -> list[Edit]:
     """The fewest edits from reference to hypothesis, in order, kept words or characters among them."""
-    compare = process_words if unit == "word" else process_characters
-    found = compare(" ".join(reference.split()), " ".join(hypothesis.split()))
+    found = _compared([reference], [hypothesis], unit)
     a, b = found.references[0], found.hypotheses[0]
     return [
         Edit(part.type, *edit)
@@ -85,6 +80,12 @@ def align_texts(reference: str, hypothesis: str, unit: Unit = "word") -> list[Ed
             a[part.ref_start_idx : part.ref_end_idx], b[part.hyp_start_idx : part.hyp_end_idx], fillvalue=""
         )
     ]
+
+
+def _compared(references: Iterable[str], hypotheses: Iterable[str], unit: Unit) -> WordOutput | CharacterOutput:
+    pairs = [[" ".join(text.split()) for text in pair] for pair in zip(references, hypotheses, strict=True)]
+    compare = process_words if unit == "word" else process_characters
+    return compare([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
 
 
 Recognizer = Callable[..., Recognized]
@@ -100,20 +101,14 @@ class Recognition:
     references: tuple[str, ...]
     hypotheses: tuple[str, ...]
 
-    def rates(self) -> tuple[ErrorRate, ErrorRate]:
-        """Of words and of characters."""
-        words = error_rate(self.references, self.hypotheses)
-        return words, error_rate(self.references, self.hypotheses, "character")
-
     def scores(self) -> dict[str, Any]:
         """`wer` and `cer`, and the edits in `words` and `characters`."""
-        words, characters = self.rates()
+        words, characters = (error_rate(self.references, self.hypotheses, unit) for unit in get_args(Unit))
         return {"wer": words.rate, "cer": characters.rate, "words": asdict(words), "characters": asdict(characters)}
 
 
 def rows_of(heard: Recognition, records: Records) -> list[dict[str, Any]]:
     """Name, reference, hypothesis and character error rate of each recording."""
-    rows = zip(heard.samples, heard.references, heard.hypotheses, strict=True)
     return [
         {
             "name": records.names[sample],
@@ -121,7 +116,7 @@ def rows_of(heard: Recognition, records: Records) -> list[dict[str, Any]]:
             "hypothesis": hypothesis,
             "cer": error_rate([reference], [hypothesis], "character").rate,
         }
-        for sample, reference, hypothesis in rows
+        for sample, reference, hypothesis in zip(heard.samples, heard.references, heard.hypotheses, strict=True)
     ]
 
 
@@ -131,25 +126,23 @@ def recognise_all(
     letters: Letters,
     reader: Reader,
     samples: NDArray[np.int64],
-    normalise: Callable[[Tensor], Tensor],
+    normalise: Normalise,
     device: torch.device,
     note: Callable[[Tensor, Tensor, list[int]], None] = lambda *_: None,
 ) -> Recognition:
-    """Greedy texts of recordings that fit the memory, some at once; `note` sees logits, tokens and places.
+    """Greedy texts of recordings, by a model in eval mode; `note` sees logits, tokens and places of some at once.
 
-    The model should be in eval mode. What can't be read is left out; `UserError` if nothing can.
+    What can't be read is left out; `UserError` if nothing can.
     """
-    places: list[int] = []
-    texts = []
+    texts: dict[int, str] = {}
     for batch in readable_batches(reader, samples):
-        lengths_B = None if batch.lengths_B is None else batch.lengths_B.to(device)
-        logits_BTV, num_tokens_B = model(normalise(batch.inputs.to(device)), lengths_B)
-        note(logits_BTV, num_tokens_B, batch.samples_B.tolist())
-        places += batch.samples_B.tolist()
+        logits_BTV, num_tokens_B = model(*batch.given(normalise, device))
+        places = batch.samples_B.tolist()
+        note(logits_BTV, num_tokens_B, places)
         logits_BTV[..., letters.ids[UNKNOWN]] = -torch.inf  # a letter that nobody can read is never written
-        for row_TV, count in zip(logits_BTV.float().cpu().numpy(), num_tokens_B.tolist(), strict=True):
-            texts.append(letters.decode(greedy(row_TV[:count])[0].tolist()))
-    return recognition_of(reader.records, dict(zip(places, texts, strict=True)))
+        rows = zip(places, logits_BTV.float().cpu().numpy(), num_tokens_B.tolist(), strict=True)
+        texts |= {place: letters.decode(greedy(row_TV[:count])[0].tolist()) for place, row_TV, count in rows}
+    return recognition_of(reader.records, texts)
 
 
 def recognition_of(records: Records, texts: dict[int, str]) -> Recognition:
@@ -157,5 +150,5 @@ def recognition_of(records: Records, texts: dict[int, str]) -> Recognition:
     if not texts:
         raise UserError(f"none of {len(records)} recordings of the {records.kind} can be used")
     samples = tuple(sorted(texts))
-    references = tuple(normalise((records.texts or ())[sample] or "") for sample in samples)
-    return Recognition(samples, references, tuple(normalise(texts[sample]) for sample in samples))
+    references = tuple(labels.normalise((records.texts or ())[sample] or "") for sample in samples)
+    return Recognition(samples, references, tuple(labels.normalise(texts[sample]) for sample in samples))

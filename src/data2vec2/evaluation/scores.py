@@ -12,18 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from data2vec2.data.reader import Reader
-from data2vec2.evaluation.features import LabelledFeatures, Note, TokenProbe, encode
-from data2vec2.evaluation.probes import (
-    Curve,
-    Patches,
-    attentive_accuracy,
-    draw_labels,
-    draws,
-    knn_accuracy,
-    linear_accuracy,
-    low_label_curve,
-    majority_accuracy,
-)
+from data2vec2.evaluation import probes as probing
+from data2vec2.evaluation.features import LabelledFeatures, Normalise, Note, TokenProbe, encode
+from data2vec2.evaluation.probes import Curve, Patches, draws
 from data2vec2.method.encoder import Encoder
 
 PROBES = ("knn", "linear", "attentive", "phones")
@@ -72,7 +63,7 @@ def score(
     untrained: Encoder | None,
     train: Samples,
     test: Samples,
-    normalise: Callable[[torch.Tensor], torch.Tensor],
+    normalise: Normalise,
     device: torch.device,
     part: str,
     *,
@@ -104,19 +95,19 @@ def score(
                 known, asked = (encode(model, *samples, normalise, device, note) for samples in (train, test))
         row: dict[str, float] = {}
         if "knn" in probes:
-            row["knn"] = knn_accuracy(known, asked)
+            row["knn"] = probing.knn_accuracy(known, asked)
         if "linear" in probes:
-            row["linear"] = linear_accuracy(known, asked, seed)
+            row["linear"] = probing.linear_accuracy(known, asked, seed)
         if "attentive" in probes and model is not None:
             learned, scored = (Patches(model, *samples, normalise, device) for samples in (train, test))
-            row["attentive"] = attentive_accuracy(learned, scored, seed)
+            row["attentive"] = probing.attentive_accuracy(learned, scored, seed)
         if "phones" in probes and phones is not None:
             row["phones"] = phones.accuracy(model, device, note)
         rows.append(Row(name, **row))
         if labels:
             log(f"low-label curves of {name}")
             curves += _curves(name, known, asked, labels, draws(seeds, seed))
-    chance = dict.fromkeys(probes, majority_accuracy(known, asked)) if len(known.y) else {}
+    chance = dict.fromkeys(probes, probing.majority_accuracy(known, asked)) if len(known.y) else {}
     if "phones" in probes and phones is not None:
         chance["phones"] = phones.majority(device)
     rows.append(Row("majority class", **chance))
@@ -128,12 +119,9 @@ def _curves(
     name: str, known: LabelledFeatures, asked: LabelledFeatures, labels: Sequence[int], seeds: Sequence[int]
 ) -> list[Curve]:
     """The low-label curves of one kind of features."""
-
-    def knn(count: int, seed: int) -> float:
-        return knn_accuracy(draw_labels(known, count, seed), asked)
-
-    def linear(count: int, seed: int) -> float:
-        return linear_accuracy(draw_labels(known, count, seed), asked, seed)
-
-    curve = partial(low_label_curve, name, labels=labels, seeds=seeds)
-    return [curve("knn", accuracy=knn), curve("linear", accuracy=linear)]
+    curve = partial(probing.low_label_curve, name, labels=labels, seeds=seeds)
+    drawn = partial(probing.draw_labels, known)
+    return [
+        curve("knn", accuracy=lambda count, seed: probing.knn_accuracy(drawn(count, seed), asked)),
+        curve("linear", accuracy=lambda count, seed: probing.linear_accuracy(drawn(count, seed), asked, seed)),
+    ]

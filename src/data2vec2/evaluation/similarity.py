@@ -33,15 +33,6 @@ def spread(count: int, limit: int) -> NDArray[np.int64]:
     return np.linspace(0, count - 1, min(count, limit)).astype(np.int64)
 
 
-def shown_samples(labels_S: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
-    """Which samples are shown: one of each of `limit` classes, or evenly spread where there are fewer classes."""
-    values, firsts = np.unique(labels_S, return_index=True)
-    candidates = np.sort(firsts[values >= 0])
-    if len(candidates) < limit:
-        candidates = np.arange(len(labels_S))
-    return candidates[spread(len(candidates), limit)]
-
-
 def nearest(features_SD: Features, shown_Q: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], Features]:
     """Indices of the samples most similar to each shown one, itself left out, and their cosine similarities, `QK`."""
     unit_SD = features_SD / np.maximum(np.linalg.norm(features_SD, axis=1, keepdims=True), 1e-12)
@@ -72,7 +63,10 @@ def arranged(
     These are `labels` Q, `neighbour_labels` and `neighbour_cosines` QK, and of the map of at most `MAPPED` samples
     `map` S2, `map_labels` S and `map_method`. Labels are indices into `classes`, or -1.
     """
-    shown_Q, mapped = shown_samples(labels_S, shown), spread(len(features_SD), MAPPED)
+    values, firsts = np.unique(labels_S, return_index=True)
+    candidates = np.sort(firsts[values >= 0])  # one of each class, or all where there are fewer classes
+    candidates = candidates if len(candidates) >= shown else np.arange(len(labels_S))
+    shown_Q, mapped = candidates[spread(len(candidates), shown)], spread(len(features_SD), MAPPED)
     near_QK, cosines_QK = nearest(features_SD, shown_Q, neighbours)
     places_S2, method = _places(features_SD[mapped])
     arrays = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import jinja2
 from huggingface_hub import ModelCardData
 
 from data2vec2.config.run import FinetuneConfig, RunConfig
@@ -19,6 +21,13 @@ _MEANING = {
     "regressor": "the number",
     "recogniser": "of each letter in vocab.json, at every 20 ms; padding is blank (0)",
 }
+_TEMPLATES = jinja2.Environment(
+    loader=jinja2.PackageLoader("data2vec2.interop"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 def model_card(config: RunConfig, data: str) -> str:
@@ -26,7 +35,7 @@ def model_card(config: RunConfig, data: str) -> str:
     info = ModelInfo(model=config.model, data=config.data)
     made = f"Pre-trained without labels by data2vec2 {__version__} (recipe `{config.recipe}`)."
     rows = {"data": data, "updates x batch": f"{config.train.updates:,} x {config.train.batch_size}"}
-    return _card(info, made, rows, _loading(info))
+    return _card(info, made, rows)
 
 
 def finetuned_card(config: FinetuneConfig, info: ModelInfo, data: str, scores: Mapping[str, Any]) -> str:
@@ -35,20 +44,9 @@ def finetuned_card(config: FinetuneConfig, info: ModelInfo, data: str, scores: M
     made = f"Fine-tuned from {start} by data2vec2 {__version__} (recipe `{config.recipe}`)."
     rows = {"data": data, **_outputs(info)}
     for key, name in _measures(info).items():
-        found = f"{scores[key]:.4f} on {scores['samples']:,} samples ({scores['part']} part)" if scores else "none"
-        rows[name] = found
+        rows[name] = f"{scores[key]:.4f} on {scores['samples']:,} samples ({scores['part']} part)" if scores else "none"
     rows["updates x batch"] = f"{config.train.updates:,} x {config.train.batch_size}"
-    use = _with_verb(info)
-    if usage := interop_of(info.kind).usage(info.model.modality):
-        use = f"""```python
-import data2vec2
-from transformers import pipeline
-
-print(pipeline("{_task(info)}", model="PATH")({usage.pipeline}))
-```"""
-    if info.letters is not None:
-        use += "\n\n`data2vec2 transcribe PATH FILES` writes down what is said, in recordings of any length."
-    return _card(info, made, rows, use, pipeline_tag=_task(info))
+    return _card(info, made, rows, pipeline_tag=_task(info))
 
 
 def converted_card(info: ModelInfo, about: Mapping[str, Any]) -> str:
@@ -62,109 +60,47 @@ def converted_card(info: ModelInfo, about: Mapping[str, Any]) -> str:
         **({"output": "a number, on the scale that it was trained with"} if info.regression else {}),
         "dropped": ", ".join(about["dropped"]) or "nothing",
     }
-    use = _loading(info) if info.what == "encoder" else _with_verb(info)
-    back = (
-        "Decoder and teacher, if the source has them, and the original's configuration stand in "
-        "`original.safetensors` and `original.json`: `data2vec2 convert PATH OUT.pt --to fairseq` makes the checkpoint "
-        "of them again."
-    )
-    return _card(info, made, rows, f"{back}\n\n{use}", license=licence[0])
+    return _card(info, made, rows, converted=True, license=licence[0])
 
 
 def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None) -> str:
     """Of a model for ONNX Runtime (`to` "onnx") or torch.export ("torch")."""
-    interop = interop_of(info.kind)
     outputs = ["last_hidden_state", "pooler_output"] if info.what == "encoder" else ["logits"]
-    names = ", ".join(f"`{name}`" for name in interop.named(example_of(info.model)))
-    arrays, library, run = ("pt", "torch", "program(**inputs)")
-    load = 'import torch\n\nprogram = torch.export.load("PATH/model.pt2").module()'
-    if to == "onnx":
-        arrays, library, run = ("np", "numpy", "session.run(None, dict(inputs))")
-        load = 'import onnxruntime\n\nsession = onnxruntime.InferenceSession("PATH/model.onnx")'
-    before, make = "import numpy\n" if to == "onnx" else "", f"inputs = {_ones(info, library)}"
-    if usage := interop.usage(info.model.modality):
-        before = f"import data2vec2  # for its processors\nfrom transformers import {usage.processor}\n"
-        make = f'processor = {usage.processor}.from_pretrained("PATH")\n'
-        make += f'inputs = processor({usage.several}, return_tensors="{arrays}")'
-    any_length = "" if interop.fixed_size else ", of any length; shorter ones of a batch are filled up"
-    quantised = f"\n\n`model_int8.onnx` is the same with matrices of 8 bits. {int8}." if int8 else ""
-    return f"""# data2vec 2.0 {info.kind} {info.what}, for {"ONNX Runtime" if to == "onnx" else "torch.export"}
-
-Written by data2vec2 {__version__}; largest difference from PyTorch, on real inputs: {difference:.1e}.
-
-| | |
-|---|---|
-| inputs | {names}; any number of samples{any_length} |
-| outputs | {", ".join(f"`{name}`" for name in outputs)}: {_MEANING[info.what]} |
-| made for | {interop.describe(info.model.modality)} |
-
-```python
-{before}{load}
-{make}
-{", ".join(outputs)}{"," if len(outputs) == 1 else ""} = {run}
-```{quantised}
-"""
+    inputs, meaning = interop_of(info.kind).named(example_of(info.model)), _MEANING[info.what]
+    shown = {"onnx": to == "onnx", "difference": difference, "int8": int8}
+    return _filled("program.md.j2", info, inputs=inputs, outputs=outputs, meaning=meaning, **shown)
 
 
-def _card(info: ModelInfo, made: str, rows: Mapping[str, str], use: str, **header: Any) -> str:
+def _card(info: ModelInfo, made: str, rows: Mapping[str, str], *, converted: bool = False, **header: Any) -> str:
     """A header that hubs read, what the model is, a table, and how to use it."""
-    encoder = info.model.encoder
     tag = f"{info.kind}-feature-extraction" if info.what == "encoder" else _task(info)
     tags = ["data2vec2", *(["self-supervised"] if info.what == "encoder" else []), tag]
     data = ModelCardData(library_name="transformers", tags=tags, **header)
-    table = {
-        **rows,
-        "input": interop_of(info.kind).describe(info.model.modality),
-        "encoder": f"{encoder.prenet_depth + encoder.depth} blocks of width {encoder.embed_dim}",
-    }
-    lines = "\n".join(f"| {name} | {value} |" for name, value in table.items())
-    title = f"# data2vec 2.0 {info.kind} {info.what}"
-    return f"---\n{data.to_yaml()}\n---\n\n{title}\n\n{made}\n\n| | |\n|---|---|\n{lines}\n\n{use}\n"
+    return _filled("card.md.j2", info, header=data.to_yaml(), made=made, rows=rows, converted=converted)
 
 
-def _loading(info: ModelInfo) -> str:
-    """How to load an encoder with Transformers."""
-    usage = interop_of(info.kind).usage(info.model.modality)
-    if usage is None:
-        return f"""```python
-import data2vec2
-import torch
-from transformers import AutoModel
-
-model = AutoModel.from_pretrained("PATH")
-inputs = {_ones(info, "torch")}
-features = model(**inputs).pooler_output
-```
-
-`pooler_output` is the mean over the tokens; `attention_mask` is 0 where a batch is only filled up."""
-    return f"""```python
-import data2vec2
-from transformers import {usage.processor}, AutoModel
-
-processor = {usage.processor}.from_pretrained("PATH")
-model = AutoModel.from_pretrained("PATH")
-features = model(**processor({usage.call}, return_tensors="pt")).pooler_output
-```
-
-{usage.note}"""
+def _filled(template: str, info: ModelInfo, **shown: Any) -> str:
+    """A template with what is known of a model."""
+    interop, modality = interop_of(info.kind), info.model.modality
+    return _TEMPLATES.get_template(template).render(
+        info=info,
+        usage=interop.usage(modality),
+        takes=interop.describe(modality),
+        fixed_size=interop.fixed_size,
+        many=spec_of(info.kind).words.many,
+        task=_task(info),
+        ones=partial(_ones, info),
+        version=__version__,
+        **shown,
+    )
 
 
 def _ones(info: ModelInfo, library: str) -> str:
     """Python for inputs of the right shapes, where no processor makes them."""
-    interop = interop_of(info.kind)
-    named = interop.named(example_of(info.model)).items()
-    made = [
-        f'"{n}": {library}.ones({tuple(t.shape)}, dtype={str(t.dtype).replace("torch", library)})' for n, t in named
-    ]
+    named = interop_of(info.kind).named(example_of(info.model))
+    types = {name: str(tensor.dtype).replace("torch", library) for name, tensor in named.items()}
+    made = [f'"{n}": {library}.ones({tuple(named[n].shape)}, dtype={dtype})' for n, dtype in types.items()]
     return "{" + ", ".join(made) + "}"
-
-
-def _with_verb(info: ModelInfo) -> str:
-    """The command that uses a model with a head."""
-    asked = (
-        "transcribe PATH FILES" if info.letters is not None else f"predict PATH {spec_of(info.kind).words.many.upper()}"
-    )
-    return f"`data2vec2 {asked}` uses it."
 
 
 def _task(info: ModelInfo) -> str:

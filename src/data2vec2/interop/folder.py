@@ -48,41 +48,47 @@ HEAD_NAMES = {"classifier": "classifier.", "regressor": "classifier.", "recognis
 
 
 def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> None:
-    """Write a model as a folder for Transformers, in one step: the folder is the old one or the whole new one.
+    """Write a model as a folder for Transformers, in one step; `card` is the README's text.
 
-    `info` says what stands on the encoder, and names its classes or letters; `card` is the README's text. An earlier
-    export at `folder` is replaced; `UserError` if something else is there or the folder can't be written.
+    An earlier export is replaced; `UserError` if something else is there or the folder can't be written.
     """
-    what = info.what
     if isinstance(model, Encoder):
         weights = {f"encoder.{name}": tensor for name, tensor in model.state_dict().items()}
     else:
-        weights = _renamed(model.state_dict(), "head.", HEAD_NAMES[what])
+        weights = _renamed(model.state_dict(), "head.", HEAD_NAMES[info.what])
         outputs, names = model.head.out_features, len(info.letters if info.letters is not None else info.classes)
         if outputs != names:
             raise ValueError(f"{names} names of classes or letters for {outputs} outputs")
-    _write(weights, {"architectures": [architecture(info)], **_head_fields(info)}, info, folder, card)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; give the folder to export to")
+    own = {*FILES, PROCESSOR, VOCAB, TOKENIZER, *interop_of(info.kind).files}
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own)):
+        raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
+    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    fields = {"architectures": [architecture(info)], **_head_fields(info), "dtype": dtype, **to_fields(info.model)}
+    with whole_folder(folder, replace=True) as new:
+        (new / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
+        interop_of(info.kind).write(info, new)
+        if info.letters is not None:
+            info.letters.save(new)
+        (new / "README.md").write_text(card, encoding="utf-8")
 
 
 def architecture(info: ModelInfo) -> str:
     """Name of the class of Transformers that loads a model."""
-    endings = interop_of(info.kind).heads
-    what = "classifier" if info.what == "regressor" else info.what
-    return class_name(info.kind, "Model" if what == "encoder" else endings[what])
+    endings = {"encoder": "Model", **interop_of(info.kind).heads}
+    return class_name(info.kind, endings["classifier" if info.what == "regressor" else info.what])
 
 
 def _head_fields(info: ModelInfo) -> dict[str, Any]:
     """What config.json says of a head."""
     if info.letters is not None:
         return {"vocab_size": len(info.letters), "pad_token_id": 0}
-    if not info.classes:
-        return {}
-    return {
-        "id2label": dict(enumerate(info.classes)),
-        "label2id": {name: index for index, name in enumerate(info.classes)},
-        "problem_type": REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL,
-        "pooling": info.pooling,
-    }
+    kind, names = REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL, info.classes
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
+    return {**labels, "problem_type": kind, "pooling": info.pooling} if names else {}
 
 
 def export_of(model: Path) -> Path:
@@ -95,15 +101,13 @@ def export_of(model: Path) -> Path:
 
 
 def load_encoder(folder: Path) -> tuple[Encoder, ModelInfo]:
-    """Load the encoder of an exported folder, in eval mode on the CPU in float32, and what belongs to it.
+    """Load an exported folder's encoder without its head, in eval mode on the CPU in float32, and what belongs to it.
 
-    The head of a classifier is left out. `UserError` if the folder is not an export, or is one of another model type
-    or with damaged files.
+    `UserError` if the folder is not an export, or is one of another model type or with damaged files.
     """
     info, weights = read_export(folder)
     encoder = build_encoder(info.model)
-    own = {name.removeprefix("encoder."): w for name, w in weights.items() if name.startswith("encoder.")}
-    _load_weights(encoder, own, folder)
+    _load_weights(encoder, within(weights, "encoder."), folder)
     return encoder.eval(), info
 
 
@@ -139,23 +143,13 @@ def _loaded(model: Any, info: ModelInfo, weights: Mapping[str, Tensor], folder: 
     return model.eval(), info
 
 
+def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
 def _renamed(weights: Mapping[str, Tensor], old: str, new: str) -> dict[str, Tensor]:
     return {new + n.removeprefix(old) if n.startswith(old) else n: tensor for n, tensor in weights.items()}
-
-
-def _write(weights: Mapping[str, Tensor], head: Mapping[str, Any], info: ModelInfo, folder: Path, card: str) -> None:
-    """Write an export's files to a new folder, which then takes the place of `folder`."""
-    dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    _check_replaceable(folder, info.kind)
-    with whole_folder(folder, replace=True) as new:
-        fields = {**head, "dtype": dtype, **to_fields(info.model)}
-        (new / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-        save_file(tensors, new / "model.safetensors", metadata={"format": "pt"})
-        interop_of(info.kind).write(info, new)
-        if info.letters is not None:
-            info.letters.save(new)
-        (new / "README.md").write_text(card, encoding="utf-8")
 
 
 def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
@@ -205,12 +199,3 @@ def _load_weights(module: nn.Module, weights: dict[str, Tensor], folder: Path) -
         module.load_state_dict(weights)
     except RuntimeError as error:
         raise UserError(f"{folder / 'model.safetensors'} does not hold what config.json describes: {error}") from error
-
-
-def _check_replaceable(folder: Path, kind: str) -> None:
-    """Refuse a target that holds anything but an earlier export: replacing it would delete that."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file; give the folder to export to")
-    own = {*FILES, PROCESSOR, VOCAB, TOKENIZER, *interop_of(kind).files}
-    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own)):
-        raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")

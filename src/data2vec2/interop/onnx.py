@@ -30,7 +30,7 @@ LARGEST_FILE = 2 << 30
 
 
 def output_names(model: AnyModel) -> tuple[str, ...]:
-    """Of an encoder every token's vector and their mean, of a model with a head its logits (or number)."""
+    """What `Portable` gives, by Transformers' names."""
     return ("last_hidden_state", "pooler_output") if isinstance(model, Encoder) else ("logits",)
 
 
@@ -109,8 +109,8 @@ class OnnxRunner:
         found = self.run(given)[-1]
         if not self.recognizes:
             return found
-        lengths = given["attention_mask"].sum(1).tolist()
-        return Recognized(found, torch.tensor([self.info.model.modality.num_tokens(length) for length in lengths]))
+        num_tokens = map(self.info.model.modality.num_tokens, given["attention_mask"].sum(1).tolist())
+        return Recognized(found, torch.tensor(list(num_tokens)))
 
 
 def program_runner(path: Path) -> Callable[[Mapping[str, Tensor]], tuple[Tensor, ...]]:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -77,7 +76,8 @@ class FeatureTable:
         values = np.concatenate([row.ravel() for row in features]).astype(self._value.to_pandas_dtype(), copy=False)
         flat = pa.array(values, self._value)
         columns = [
-            pa.array([_text(name) for name in names], pa.string()),
+            # what is no text in a file's name becomes a question mark
+            pa.array([name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names]),
             pa.array([part] * len(names), pa.string()),
             pa.array(labels, self.schema.field("label").type),
         ]
@@ -95,9 +95,7 @@ class FeatureTable:
     def __enter__(self) -> FeatureTable:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None and self._pending:
             self._write()
         self._writer.close()
@@ -115,8 +113,3 @@ def check_out(path: Path, overwrite: bool, example: str = "features.parquet") ->
         raise UserError(f"--out {path} is a folder; give a file, such as {path / example}")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists; --overwrite replaces it")
-
-
-def _text(name: str) -> str:
-    """A file's name as UTF-8; what is no text in it becomes a question mark."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

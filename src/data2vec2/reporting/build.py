@@ -6,7 +6,6 @@ one file; what can't be read becomes a sentence on the page.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -22,9 +21,7 @@ from markupsafe import Markup
 from data2vec2.errors import UserError
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.tools import tools_of
-from data2vec2.reporting.charts import clip, data_uri, draw_map, read_mistakes
-from data2vec2.reporting.curves import compare_curves, is_number, last_second, last_step, read_curves, read_rows
-from data2vec2.reporting.scores import SHARES, read_mapping, read_measures, read_scores, read_transcripts, said
+from data2vec2.reporting import charts, curves, scores
 from data2vec2.training.run import write_text
 from data2vec2.version import __version__
 
@@ -47,32 +44,31 @@ class Section:
 def write_report(run: Path, out: Path | None = None) -> Path:
     """Write `run`/report.html (or `out`), a page that needs no other file and no network, and return its path.
 
-    What is missing or broken in the folder is said on the page. Raises `UserError` only if there is no such folder or
-    the page can't be written; a report that stood there before is then untouched.
+    `UserError` only if there is no such folder or the page can't be written; an earlier report is then untouched.
     """
     if not run.is_dir():
         raise UserError(f"{run} is not a folder; give the folder of a run")
     config = read_part(read_config, run / "config.yaml", "the recipe and its settings are unknown")
-    scores = read_part(read_scores, run / "scores.json", "the model has not been scored")
+    scored = read_part(scores.read_scores, run / "scores.json", "the model has not been scored")
     kind = _kind(run, config.content)
-    tuned = scores.content and scores.content["kind"] in ("classify", "regress", "ctc")
+    tuned = scored.content and scored.content["kind"] in scores.TUNED
     finetuning = bool(tuned or (config.content and config.content["finetuning"]))
     unit = unit_of(kind, finetuning)
-    mistakes = partial(read_mistakes, classes=scores.content["classes"] if scores.content else [])
+    mistakes = partial(charts.read_mistakes, classes=scored.content["classes"] if scored.content else [])
     return write_page(
         "run.html.j2",
         out or run / "report.html",
         finetuning=finetuning,
         unit=unit,
         config=config,
-        scores=scores,
+        scores=scored,
         environment=read_part(read_environment, run / "environment.json", "machine and versions are unknown"),
         status=read_part(read_status, run / "status.json", "it is unknown how the run ended"),
         masks=read_part(partial(_drawn, "masks", kind), run / "masks.npz", "no sample was kept"),
         gallery=read_part(partial(_drawn, "gallery", kind), run / "gallery.npz", "evaluate writes it"),
         mistakes=read_part(mistakes, run / "mistakes.npz", "no mistake was kept"),
-        transcripts=read_part(read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
-        curves=read_part(partial(read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
+        transcripts=read_part(scores.read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
+        curves=read_part(partial(curves.read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
         skipped=read_part(read_skipped, run / "skipped.jsonl", "no skipped file was recorded"),
     )
 
@@ -87,11 +83,10 @@ def _kind(run: Path, config: dict[str, Any] | None) -> str:
 
 def unit_of(kind: str, finetuning: bool) -> str:
     """What a run's batch sizes count; "samples" where its modality is unknown."""
-    try:
+    with suppress(ValueError):
         words = spec_of(kind).words
-    except ValueError:
-        return "samples"
-    return (finetuning and words.finetune_unit) or words.unit
+        return (finetuning and words.finetune_unit) or words.unit
+    return "samples"
 
 
 def _drawn(part: Literal["masks", "gallery"], kind: str, path: Path) -> Markup:
@@ -137,14 +132,10 @@ def _environment(package: str = "data2vec2.modalities") -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(count=lambda number: f"{number:,}", duration=_duration, sentence=_sentence)
-    environment.filters.update(picture=data_uri, sound=clip, drawn_map=draw_map)
+    environment.filters.update(picture=charts.data_uri, sound=charts.clip, drawn_map=charts.draw_map)
+    environment.filters.update(duration=_duration, count=lambda number: f"{number:,}")
+    environment.filters.update(sentence=lambda text: text[:1].upper() + text[1:])
     return environment
-
-
-def _sentence(text: str) -> str:
-    """The text with a capital first letter, the others as they are."""
-    return text[:1].upper() + text[1:]
 
 
 def _duration(seconds: float) -> str:
@@ -159,7 +150,7 @@ def _duration(seconds: float) -> str:
 
 def read_config(path: Path) -> dict[str, Any]:
     """Find the recipe, the modality and whether it is a fine-tuning run, and keep the file as it stands."""
-    values = read_mapping(path)
+    values = scores.read_mapping(path)
     model = values.get("model")
     groups = (model.get("modality") if isinstance(model, dict) else None, values.get("data"), values.get("task"))
     return {
@@ -173,88 +164,73 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def read_environment(path: Path) -> dict[str, str]:
     """Every value as text; a list (a command) is joined by spaces."""
-    shown = {}
-    for key, value in read_mapping(path).items():
-        if isinstance(value, list):
-            shown[key] = " ".join(map(str, value))
-        elif isinstance(value, dict):
-            shown[key] = ", ".join(f"{name} {inner}" for name, inner in value.items())
-        else:
-            shown[key] = str(value)
+    shown = scores.read_mapping(path)
+    for key, value in shown.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {inner}" for name, inner in value.items())
+        shown[key] = " ".join(map(str, value)) if isinstance(value, list) else str(value)
     return shown
 
 
 def read_status(path: Path) -> dict[str, Any]:
     """State and message as text; step and updates as numbers or None."""
-    status = read_mapping(path)
-    numbers = {key: int(status[key]) if is_number(status.get(key)) else None for key in ("step", "updates")}
+    status = scores.read_mapping(path)
+    numbers = {key: int(status[key]) if charts.is_number(status.get(key)) else None for key in ("step", "updates")}
     return {"state": str(status.get("state", "unknown")), "message": str(status.get("message") or ""), **numbers}
 
 
 def read_skipped(path: Path) -> dict[str, Any]:
     """How many files were skipped for each reason, most frequent first, and the first of them."""
-    items = []
-    for line in path.read_text("utf-8", errors="replace").split("\n"):
-        try:
-            item = json.loads(line)
-        except ValueError:  # the empty end, or a line that was cut short
-            continue
-        if isinstance(item, dict):
-            items.append((str(item.get("name", "?")), str(item.get("reason", "no reason given"))))
-    return {
-        "total": len(items),
-        "reasons": Counter(reason for _, reason in items).most_common(),
-        "first": items[:LISTED],
-    }
+    rows = scores.read_lines(path)
+    items = [(str(row.get("name", "?")), str(row.get("reason", "no reason given"))) for row in rows]
+    reasons = Counter(reason for _, reason in items).most_common()
+    return {"total": len(items), "reasons": reasons, "first": items[:LISTED]}
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     """Write a page on two or more runs: where their configurations differ, their scores, their curves over each other.
 
-    What is missing or broken in a folder is said on the page. Raises `UserError` for what is no folder, and if the page
-    can't be written.
+    `UserError` for what is no folder, and if the page can't be written.
     """
     for run in runs:
         if not run.is_dir():
             raise UserError(f"{run} is not a folder; give the folders of runs")
-    names = _names(runs)
-    problems: list[str] = []
+    named, problems = dict(zip(_names(runs), runs, strict=True)), list[str]()
 
     def read_all(read: Any, file: str, if_missing: str) -> dict[str, Any]:
-        found = {}
-        for name, run in zip(names, runs, strict=True):
-            part = read_part(read, run / file, if_missing)
-            found[name] = part.content
-            if part.problem:
-                problems.append(f"{name}: {part.problem}")
-        return found
+        parts = {name: read_part(read, run / file, if_missing) for name, run in named.items()}
+        problems.extend(f"{name}: {part.problem}" for name, part in parts.items() if part.problem)
+        return {name: part.content for name, part in parts.items()}
 
     configs = read_all(read_config, "config.yaml", "its settings are unknown")
     statuses = read_all(read_status, "status.json", "it is unknown how the run ended")
     environments = read_all(read_environment, "environment.json", "machine and versions are unknown")
-    measures = read_all(read_measures, "scores.json", "the model has not been scored")
-    rows = {name: found or [] for name, found in read_all(read_rows, "metrics.jsonl", "no figures recorded").items()}
-    facts = [
-        {
-            "name": name,
-            "path": str(run),
-            "recipe": (configs[name] or {}).get("recipe", "unknown"),
-            "data": (environments[name] or {}).get("data", "unknown"),
-            "state": statuses[name]["state"] if statuses[name] else "unknown",
-            "step": int(last_step(rows[name])),
-            "seconds": last_second(rows[name]),
-        }
-        for name, run in zip(names, runs, strict=True)
-    ]
+    measures = read_all(scores.read_measures, "scores.json", "the model has not been scored")
+    figures = read_all(curves.read_rows, "metrics.jsonl", "no figures recorded")
+    rows = {name: found or [] for name, found in figures.items()}
+    facts = []
+    for name, run in named.items():
+        step, seconds = curves.reached(rows[name])
+        facts.append(
+            {
+                "name": name,
+                "path": str(run),
+                "recipe": (configs[name] or {}).get("recipe", "unknown"),
+                "data": (environments[name] or {}).get("data", "unknown"),
+                "state": (statuses[name] or {}).get("state", "unknown"),
+                "step": step,
+                "seconds": seconds,
+            }
+        )
     units = {unit_of(found["kind"], found["finetuning"]) for found in configs.values() if found}
     return write_page(
         "compare.html.j2",
         out,
         runs=facts,
-        names=names,
+        names=list(named),
         differences=_differences(configs),
         scores=_side_by_side(measures),
-        charts_shown=compare_curves(rows, units.pop() if len(units) == 1 else "samples"),
+        charts_shown=curves.compare_curves(rows, units.pop() if len(units) == 1 else "samples"),
         problems=problems,
     )
 
@@ -292,8 +268,9 @@ def _side_by_side(measures: Mapping[str, Any]) -> list[tuple[str, list[tuple[str
     rows = []
     for key in dict.fromkeys(key for found in measures.values() if found for key in found):
         values = [(found or {}).get(key) for found in measures.values()]
-        known = [value for value in values if is_number(value)]
-        best = max(known) if len(set(known)) > 1 else None  # where all are the same, none is the best
-        share = key.split(": ")[0] in SHARES.values()
-        rows.append((key, [(said(value, share), best is not None and value == best) for value in values]))
+        known = [value for value in values if charts.is_number(value)]
+        better = min if key in scores.RECOGNIZER.values() else max
+        best = better(known) if len(set(known)) > 1 else None  # where all are the same, none is the best
+        share = key.split(": ")[0] in scores.SHARES.values()
+        rows.append((key, [(charts.said(value, share), best is not None and value == best) for value in values]))
     return rows

@@ -13,8 +13,9 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import matplotlib
 import numpy as np
@@ -38,6 +39,18 @@ ROUND_STEPS = (1, 2, 2.5, 5, 10)
 LEGEND_COLUMNS = 3
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value from a JSON file can be drawn: a finite number of sane size, and no boolean."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+
+
+def said(value: Any, share: bool) -> str:
+    """A value as people read it: 84.4 %, 0.1234, or n/a."""
+    if not is_number(value):
+        return "n/a"
+    return f"{100 * value:.1f} %" if share else f"{value:.4g}"
+
+
 @dataclass(frozen=True)
 class Line:
     """A line of a plot."""
@@ -50,16 +63,14 @@ class Line:
     high: Points | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Plot:
     """What a plot says beside its lines."""
 
     title: str
     y_label: str
-    x_label: str
-    x_end: float | None = None
-    """Last x shown; none: as the lines need."""
-    whole: bool = False
+    x_label: str = "step (updates)"
+    whole: bool = True
     """x counts things."""
     x_ticks: Sequence[float] | None = None
     """Places with a number on a logarithmic x axis; none: a linear one from zero."""
@@ -90,11 +101,14 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
         figure = Figure(figsize=(4.6, 2.35 + 0.19 * max(0, legend_rows - 1)), layout="constrained")
         axes = figure.subplots()
         few = max((len(line.x) for line in lines), default=0) <= 30
-        for number, line in enumerate(lines):
-            _draw_line(axes, number, line, few or len(line.x) == 1)
+        for line, colour, dashes in zip(lines, cycle(COLOURS), cycle(DASHES), strict=False):
+            marker = "o" if few or len(line.x) == 1 else ""
+            axes.plot(*_thin(line.x, line.y), color=colour, linestyle=dashes, marker=marker, markersize=3)
+            if line.low is not None and line.high is not None:
+                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
         for height in plot.limits:
             axes.axhline(height, color=TEXT, linestyle=(0, (1, 2)), linewidth=1)
-        _set_axes(axes, plot)
+        _set_axes(axes, plot, max((x for line in lines for x in line.x.tolist() if x > 0), default=1))
         if legend_rows:
             # cut, because long names of runs would push the plot aside
             names = [line.name if len(line.name) <= 24 else line.name[:23] + "…" for line in lines]
@@ -103,28 +117,19 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
         buffer = io.StringIO()
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
-    return _inline(buffer.getvalue())
+    # An element of a page: no prologue, no ids that other figures have too, no style, which would hold for all of it.
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", buffer.getvalue()[buffer.getvalue().index("<svg") :])
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)
+    return Markup(svg.replace(TEXT, "currentColor").replace(GRID, "var(--line)"))
 
 
 def in_words(lines: Sequence[Line], percent: bool = False) -> str:
     """What a plot shows, for those who can't see it: first and last value of each line."""
-
-    def number(value: float) -> str:
-        return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
-
-    said = [f"{line.name} from {number(line.y[0])} to {number(line.y[-1])}" for line in lines if len(line.y)]
-    return "; ".join(said)
+    ends = [(line.name, *(said(float(line.y[end]), percent) for end in (0, -1))) for line in lines if len(line.y)]
+    return "; ".join(f"{name} from {first} to {last}" for name, first, last in ends)
 
 
-def _draw_line(axes: Axes, number: int, line: Line, dotted: bool) -> None:
-    colour = COLOURS[number % len(COLOURS)]
-    dashes = DASHES[number % len(DASHES)]
-    axes.plot(*_thin(line.x, line.y), color=colour, linestyle=dashes, marker="o" if dotted else "", markersize=3)
-    if line.low is not None and line.high is not None:
-        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _set_axes(axes: Axes, plot: Plot) -> None:
+def _set_axes(axes: Axes, plot: Plot, x_end: float) -> None:
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
     axes.grid(linewidth=0.6)
@@ -135,7 +140,7 @@ def _set_axes(axes: Axes, plot: Plot) -> None:
         axes.xaxis.set_major_locator(FixedLocator(list(plot.x_ticks)))
         axes.xaxis.set_minor_locator(NullLocator())
     else:
-        axes.set_xlim(0, (plot.x_end or 1) * 1.02)
+        axes.set_xlim(0, x_end * 1.02)
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS, integer=plot.whole))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=ROUND_STEPS))
     if plot.from_zero:
@@ -151,13 +156,6 @@ def _thin(x: Points, y: Points, bins: int = 400) -> tuple[Points, Points]:
     parts = np.array_split(np.arange(len(y)), bins)
     keep = sorted({int(part[pick(y[part])]) for part in parts for pick in (np.argmin, np.argmax)})
     return x[keep], y[keep]
-
-
-def _inline(svg: str) -> Markup:
-    """Make an SVG file an element of a page: no prologue, no ids that other figures have too, the page's colours."""
-    svg = re.sub(r' id="[A-Za-z0-9.]+_\d+"', "", svg[svg.index("<svg") :])
-    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)  # it would hold for the whole page
-    return Markup(svg.replace(TEXT, "currentColor").replace(GRID, "var(--line)"))
 
 
 Pixels = NDArray[np.uint8]
@@ -183,9 +181,9 @@ def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
-    keys, optional = ("truth", "predicted", "names"), ("pictures", "texts", "probability")
     nothing = [None] * len(arrays["names"])  # recordings have no picture, numbers no probability
-    columns = [*(arrays[key] for key in keys), *(arrays.get(key, nothing) for key in optional)]
+    columns = [arrays[key] for key in ("truth", "predicted", "names")]
+    columns += [arrays.get(key, nothing) for key in ("pictures", "texts", "probability")]
     rows = zip(*(column[:MISTAKES_SHOWN] for column in columns), strict=True)
     return [
         {
@@ -208,10 +206,8 @@ def data_uri(picture: Pixels, seen: NDArray[np.bool_] | None = None, *, hidden: 
     """
     if picture.dtype != np.uint8:
         raise ValueError(f"a picture of {picture.dtype}")
-    if picture.ndim == 3 and picture.shape[2] not in (1, 3):
-        picture = picture[:, :, :1]  # what can't be shown in colour is shown by its first channel
-    if picture.ndim == 3 and picture.shape[2] == 1:
-        picture = picture[:, :, 0]
+    if picture.ndim == 3 and picture.shape[2] != 3:
+        picture = picture[:, :, 0]  # what can't be shown in colour is shown by its first channel
     image = Image.fromarray(picture)
     if seen is not None:
         alpha = np.full(picture.shape[:2], 255, dtype=np.uint8)
@@ -230,12 +226,8 @@ def clip(wave_S: NDArray[np.floating[Any]], sample_rate: int) -> str:
         raise ValueError(f"a clip of shape {wave.shape}, or not finite")
     wave *= LOUDEST / max(float(np.abs(wave).max()), 1e-9)
     buffer = io.BytesIO()
-    if sample_rate in MP3_RATES:
-        kind, level = "mpeg", 0.9  # of compression: some 4 kB a second
-        soundfile.write(buffer, wave, sample_rate, format="MP3", subtype="MPEG_LAYER_III", compression_level=level)
-    else:
-        kind = "wav"
-        soundfile.write(buffer, wave, sample_rate, format="WAV", subtype="PCM_16")
+    kind, level = ("mpeg", 0.9) if sample_rate in MP3_RATES else ("wav", None)  # of compression: some 4 kB a second
+    soundfile.write(buffer, wave, sample_rate, format="MP3" if level else "WAV", compression_level=level)
     return f"data:audio/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 

@@ -2,98 +2,88 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
+from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number
+from data2vec2.reporting.scores import CLASSIFIER, NUMBERS, PROBES, read_lines
 from data2vec2.training.progress import floors
 
 Rows = list[dict[str, Any]]
 
 
-class Spec(NamedTuple):
+@dataclass(frozen=True)
+class Spec(Plot):
     """What one chart shows."""
 
-    title: str
-    unit: str
-    """Label of the y axis."""
-    series: dict[str, str]
+    series: Mapping[str, str] = field(default_factory=dict)
     """Key in `metrics.jsonl` -> name in the legend."""
     note: str = ""
-    percent: bool = False
-    """Values are shares from 0 to 1."""
-    from_zero: bool = False
-    """The y axis begins at 0, because it matters how far from 0 the values are."""
 
 
 SPECS = (
     Spec(
         "Loss",
         "loss",
-        {"loss": "training", "regression": "masked tokens", "cls": "CLS token", "val_loss": "validation"},
+        series={"loss": "training", "regression": "masked tokens", "cls": "CLS token", "val_loss": "validation"},
     ),
     Spec(
         "Validation scores",
         "score (%)",
-        {
-            "val_knn": "k-NN accuracy",
-            "val_linear": "linear probe accuracy",
-            "val_accuracy": "accuracy",
-            "val_map": "mean average precision",
-            "val_f1": "F1",
-            "val_matthews": "Matthews' correlation",
-            "val_pearson": "Pearson's correlation",
-            "val_spearman": "Spearman's correlation",
-        },
-        "On samples held out from training.",
+        series={f"val_{key}": name for key, name in (PROBES | CLASSIFIER | NUMBERS).items()},
+        note="On samples held out from training.",
         percent=True,
     ),
     Spec(
         "Squared error",
         "mean squared error",
-        {"val_mse": "validation"},
-        "Of the numbers as they stand in the data, on samples held out from training.",
+        series={"val_mse": "validation"},
+        note="Of the numbers as they stand in the data, on samples held out from training.",
         from_zero=True,
     ),
     Spec(
         "Error rates",
         "error rate (%)",
-        {"val_wer": "words", "val_cer": "characters"},
-        "Edits by the length of what was said, on recordings held out from training; lower is better.",
+        series={"val_wer": "words", "val_cer": "characters"},
+        note="Edits by the length of what was said, on recordings held out from training; lower is better.",
         percent=True,
         from_zero=True,
     ),
     Spec(
         "Standard deviations",
         "standard deviation",
-        {"target_std": "targets", "prediction_std": "predictions"},
-        "Near zero: the model says the same of every sample (collapse).",
+        series={"target_std": "targets", "prediction_std": "predictions"},
+        note="Near zero: the model says the same of every sample (collapse).",
         from_zero=True,
     ),
     Spec(
         "Unexplained targets",
         "share of the targets' variance",
-        {"unexplained": "not predicted"},
-        "Near zero: the targets have become trivial to predict (collapse).",
+        series={"unexplained": "not predicted"},
+        note="Near zero: the targets have become trivial to predict (collapse).",
         from_zero=True,
     ),
     Spec(
         "Effective ranks",
         "effective rank (dimensions)",
-        {"rank_stem": "stem", "rank_encoder": "encoder", "rank_target": "targets"},
-        "How many dimensions the features really use; a fall towards one is a collapse.",
+        series={"rank_stem": "stem", "rank_encoder": "encoder", "rank_target": "targets"},
+        note="How many dimensions the features really use; a fall towards one is a collapse.",
         from_zero=True,
     ),
-    Spec("Learning rate", "learning rate", {"lr": "learning rate"}),
-    Spec("EMA decay", "EMA decay", {"ema_decay": "EMA decay"}, "The share of the teacher that an update keeps."),
-    Spec("Gradient norm", "gradient norm", {"grad_norm": "gradient norm"}),
-    Spec("Throughput", "{unit} per second", {"samples_per_s": "{unit} per second"}, from_zero=True),
+    Spec("Learning rate", "learning rate", series={"lr": "learning rate"}),
+    Spec(
+        "EMA decay",
+        "EMA decay",
+        series={"ema_decay": "EMA decay"},
+        note="The share of the teacher that an update keeps.",
+    ),
+    Spec("Gradient norm", "gradient norm", series={"grad_norm": "gradient norm"}),
+    Spec("Throughput", "{unit} per second", series={"samples_per_s": "{unit} per second"}, from_zero=True),
 )
 
 
@@ -113,10 +103,10 @@ class Chart:
 class Curves:
     """All curves of a run, and how far it came."""
 
-    step: int = 0
-    seconds: float | None = None
-    samples: int | None = None
-    charts: list[Chart] = field(default_factory=list)
+    step: int
+    seconds: float | None
+    samples: int | None
+    charts: list[Chart]
 
 
 class Series(NamedTuple):
@@ -128,23 +118,14 @@ class Series(NamedTuple):
     left_out: int
 
 
-def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value from a JSON file can be drawn: a finite number of sane size, and no boolean."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
-
-
 def read_rows(path: Path) -> Rows:
-    """Return the lines of a `metrics.jsonl` that have a step. OSError if it can't be read.
+    """Return the lines of a `metrics.jsonl` that have a step; steps that a resumed run wrote again replace the old.
 
-    A line that was cut short is left out. Steps that a resumed run wrote again replace the old ones.
+    OSError if it can't be read.
     """
     rows: Rows = []
-    for line in path.read_text("utf-8", errors="replace").split("\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and is_number(row.get("step")):
+    for row in read_lines(path):
+        if is_number(row.get("step")):
             while rows and rows[-1]["step"] > row["step"]:
                 rows.pop()
             rows.append(row)
@@ -157,19 +138,16 @@ def read_curves(path: Path, unit: str = "samples") -> Curves:
     `unit` is what batch sizes count.
     """
     rows = read_rows(path)
-    if not rows:
-        return Curves()
-    samples = [row["samples"] for row in rows if is_number(row.get("samples"))]
+    samples = next((int(row["samples"]) for row in reversed(rows) if is_number(row.get("samples"))), None)
     first: dict[str, float] = {}
     for row in reversed(rows):
         first.update((key, value) for key, value in row.items() if is_number(value))
-    known = floors(first)
-    charts = []
+    known, charts = floors(first), []
     for spec in specs_of(rows, unit):
         lines = {name: _series(rows, key) for key, name in spec.series.items()}
         lowest = {name: known[key] for key, name in spec.series.items() if key in known}
         charts.append(_chart(spec, lines, lowest))
-    return Curves(int(last_step(rows)), last_second(rows), int(samples[-1]) if samples else None, charts)
+    return Curves(*reached(rows), samples, charts)
 
 
 def compare_curves(runs: Mapping[str, Rows], unit: str) -> list[Chart]:
@@ -180,18 +158,14 @@ def compare_curves(runs: Mapping[str, Rows], unit: str) -> list[Chart]:
             lines = {run: _series(rows, key) for run, rows in runs.items()}
             title = spec.title if len(spec.series) == 1 else f"{spec.title}: {name}"
             lowest = {name: same[key]} if key in same else {}
-            charts.append(_chart(spec._replace(title=title), lines, lowest))
+            charts.append(_chart(replace(spec, title=title), lines, lowest))
     return charts
 
 
-def last_step(rows: Rows) -> float:
-    """The last update that a run wrote down; 0 for none."""
-    return max((row["step"] for row in rows), default=0)
-
-
-def last_second(rows: Rows) -> float | None:
-    """Seconds of training at the end, if they are known."""
-    return max((row["elapsed_s"] for row in rows if is_number(row.get("elapsed_s"))), default=None)
+def reached(rows: Rows) -> tuple[int, float | None]:
+    """The last update that a run wrote down (0 for none), and its seconds of training until then, if known."""
+    seconds = [row["elapsed_s"] for row in rows if is_number(row.get("elapsed_s"))]
+    return int(max((row["step"] for row in rows), default=0)), max(seconds, default=None)
 
 
 def specs_of(rows: Iterable[dict[str, Any]], unit: str) -> list[Spec]:
@@ -204,8 +178,8 @@ def specs_of(rows: Iterable[dict[str, Any]], unit: str) -> list[Spec]:
     for spec in SPECS:
         series = {key: name.format(unit=unit) for key, name in spec.series.items() if key in found}
         if series:
-            specs.append(spec._replace(unit=spec.unit.format(unit=unit), series=series))
-    return specs + [Spec(key, key, {key: key}) for key in found if key not in known]
+            specs.append(replace(spec, y_label=spec.y_label.format(unit=unit), series=series))
+    return specs + [Spec(key, key, series={key: key}) for key in found if key not in known]
 
 
 def _series(rows: Rows, key: str) -> Series:
@@ -225,35 +199,18 @@ def _chart(spec: Spec, lines: Mapping[str, Series], floors: Mapping[str, float])
     notes = [spec.note] if spec.note else []
     if floors:
         heights = {name: f"{100 * floor:.1f} %" if spec.percent else f"{floor:g}" for name, floor in floors.items()}
-        said = list(dict.fromkeys(heights.values()))
-        if len(said) > 1:
-            said = [f"{name} {height}" for name, height in heights.items()]
-        notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(said)}).")
-    left_out = sum(series.left_out for series in lines.values())
-    if left_out:
+        found = list(dict.fromkeys(heights.values()))
+        if len(found) > 1:
+            found = [f"{name} {height}" for name, height in heights.items()]
+        notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(found)}).")
+    if left_out := sum(series.left_out for series in lines.values()):
         notes.append(f"Values left out because they are not finite or beyond 1e30: {left_out}.")
-    ends = [series.steps[-1] for series in lines.values() if len(series.steps)]
-    plot = Plot(
-        title=spec.title,
-        y_label=spec.unit,
-        x_label="step (updates)",
-        x_end=max(ends, default=1),
-        whole=True,
-        percent=spec.percent,
-        from_zero=spec.from_zero,
-        limits=tuple(floors.values()),
-    )
+    plot = replace(spec, limits=tuple(floors.values()))
     by_step = [Line(name, series.steps, series.values) for name, series in lines.items()]
-    text = in_words(by_step, spec.percent)
-    return Chart(spec.title, " ".join(notes), text, draw(plot, by_step), _by_time(plot, lines))
-
-
-def _by_time(plot: Plot, lines: Mapping[str, Series]) -> Markup | None:
-    """The same over wall-clock time; none if no time is known."""
-    timed = {name: series for name, series in lines.items() if np.isfinite(series.seconds).any()}
-    if not timed:
-        return None
-    end = max(np.nanmax(series.seconds) for series in timed.values())
-    size, unit = (3600, "h") if end > 3 * 3600 else (60, "min") if end > 3 * 60 else (1, "s")
-    lines_of_time = [Line(name, series.seconds / size, series.values) for name, series in lines.items()]
-    return draw(replace(plot, x_label=f"wall-clock time ({unit})", x_end=end / size, whole=False), lines_of_time)
+    times, by_time = [series.seconds for series in lines.values() if np.isfinite(series.seconds).any()], None
+    if times:
+        end = max(map(np.nanmax, times))
+        size, unit = (3600, "h") if end > 3 * 3600 else (60, "min") if end > 3 * 60 else (1, "s")
+        over_time = [Line(name, series.seconds / size, series.values) for name, series in lines.items()]
+        by_time = draw(replace(plot, x_label=f"wall-clock time ({unit})", whole=False), over_time)
+    return Chart(spec.title, " ".join(notes), in_words(by_step, spec.percent), draw(plot, by_step), by_time)

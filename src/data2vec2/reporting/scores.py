@@ -1,4 +1,4 @@
-"""A run's `scores.json` as what the page's template shows: of frozen features, or of a classifier.
+"""A run's `scores.json` as what the page's template shows: of frozen features, or of a fine-tuned model.
 
 Shapes: `T` true classes, `P` predicted classes.
 """
@@ -6,6 +6,7 @@ Shapes: `T` true classes, `P` predicted classes.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ import yaml
 from numpy.typing import NDArray
 
 from data2vec2.evaluation.recognition import align_texts
-from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words
-from data2vec2.reporting.curves import is_number
+from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number, said
 
 PROBES = {
     "knn": "k-NN accuracy",
@@ -24,19 +24,27 @@ PROBES = {
     "phones": "phone probe accuracy",
     "finetune": "fine-tuned accuracy",
 }
-CLASSIFIER = {"accuracy": "accuracy", "map": "mean average precision"}
-MORE = {"f1": "F1", "matthews": "Matthews' correlation"}
-"""Further scores of a classifier with one label a sample; the second from -1 to 1."""
+CLASSIFIER = {
+    "accuracy": "accuracy",
+    "map": "mean average precision",
+    "f1": "F1",
+    "matthews": "Matthews' correlation",
+}
 NUMBERS = {"pearson": "Pearson's correlation", "spearman": "Spearman's correlation"}
 RECOGNIZER = {"cer": "character error rate", "wer": "word error rate"}
+"""The lower the better."""
+TUNED = {"classify": CLASSIFIER, "regress": NUMBERS, "ctc": RECOGNIZER}
+"""Main scores of fine-tuned models, by the kind that the file names: key in the file, and what it is called."""
+SHARES = PROBES | {key: CLASSIFIER[key] for key in ("accuracy", "map")}
+"""Those that are said in percent."""
 EDITS = {"substitutions": "substituted", "insertions": "inserted", "deletions": "left out", "length": "of"}
 EACH_CLASS = {"ap": "average precision", "precision": "precision", "recall": "recall", "f1": "F1"}
-SHARES = PROBES | CLASSIFIER
-"""Scores from 0 to 1: key in the file, and what it is called."""
 MATRIX = 30
 """Up to so many classes the whole confusion matrix is shown, else only its worst pairs."""
 CONFUSED = 10
 """Pairs of classes that are named as confused most often."""
+MAX_TRANSCRIPTS = 30
+"""Transcripts on the page, at most: the first ones of the file."""
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -48,28 +56,44 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return value
 
 
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; other lines, and those that were cut short, are left out."""
+    found = []
+    for line in path.read_text("utf-8", errors="replace").split("\n"):
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return [value for value in found if isinstance(value, dict)]
+
+
 def read_scores(path: Path) -> dict[str, Any]:
-    """Scores of frozen features (a table, and low-label curves if there are any), or of a classifier.
+    """Scores of frozen features (a table, and low-label curves if there are any), or of a fine-tuned model.
 
     What doesn't fit together raises ValueError, KeyError, TypeError or AttributeError.
     """
     scores = read_mapping(path)
-    classes = [str(name) for name in scores.get("classes") or []]
+    kind, classes = str(scores.get("kind", "probes")), [str(name) for name in scores.get("classes") or []]
+    known = {key: name for key, name in TUNED.get(kind, {}).items() if is_number(scores.get(key))}
+    counted = {key: is_number(scores.get(key)) for key in ("samples", "labels", "update")}
     shown = {
-        "kind": str(scores.get("kind", "probes")),
+        "kind": kind,
         "part": scores.get("part"),
         "train_samples": _count(scores.get("train_samples")),
         "test_samples": _count(scores.get("test_samples")),
         "classes": classes,
         "note": scores.get("note"),
         "skipped": [(str(reason), _count(count)) for reason, count in (scores.get("skipped") or {}).items()],
+        "counts": {key: _count(scores[key]) if there else "" for key, there in counted.items()},
+        "from_scratch": scores.get("from_scratch") is True,
+        "headline": [(name, said(scores[key], key in SHARES | RECOGNIZER)) for key, name in known.items()],
     }
-    if shown["kind"] == "classify":
-        return shown | _classifier(scores, classes)
-    if shown["kind"] == "regress":
-        return shown | _numbers(scores)
-    if shown["kind"] == "ctc":
-        return shown | _recognizer(scores)
+    if kind == "classify":
+        counts_TP = np.array(scores.get("confusion") or np.zeros((0, 0)), dtype=np.int64)
+        return shown | _each_class(scores.get("per_class") or []) | _confusion(counts_TP, classes)
+    if kind == "regress":
+        return shown | {"errors": [said(scores.get(key), False) for key in ("mse", "mse_of_mean")]}
+    if kind == "ctc":
+        rows = [(unit, [_count(scores[unit].get(key)) for key in EDITS]) for unit in ("characters", "words")]
+        return shown | {"minutes": said(scores.get("minutes"), False), "columns": list(EDITS.values()), "rows": rows}
     curves = scores.get("curves") or []
     bands = any(curve.get("draws") != 1 for curve in curves)
     return shown | _table(scores["rows"]) | {"curves": _low_label_charts(curves), "bands": bands}
@@ -78,10 +102,7 @@ def read_scores(path: Path) -> dict[str, Any]:
 def read_measures(path: Path) -> dict[str, float]:
     """Every score of a run by what it is ("linear probe accuracy: data2vec2"), for comparisons."""
     scores = read_mapping(path)
-    if scores.get("kind") == "ctc":
-        return {name: scores[key] for key, name in RECOGNIZER.items() if is_number(scores.get(key))}
-    if scores.get("kind") in ("classify", "regress"):
-        names = CLASSIFIER | MORE if scores["kind"] == "classify" else NUMBERS
+    if names := TUNED.get(str(scores.get("kind"))):
         return {name: scores[key] for key, name in names.items() if is_number(scores.get(key))}
     return {
         f"{SHARES.get(key, key)}: {row.get('features', '?')}": value
@@ -91,26 +112,16 @@ def read_measures(path: Path) -> dict[str, float]:
     }
 
 
-def said(value: Any, share: bool) -> str:
-    """A score as people read it: 84.4 %, 0.1234, or n/a."""
-    if not is_number(value):
-        return "n/a"
-    return f"{100 * value:.1f} %" if share else f"{value:.4g}"
-
-
 def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Columns, and rows of (features, [(value as text, whether it is the best of its column)])."""
     keys = list(dict.fromkeys(key for row in rows for key in row if key != "features"))
     best = {key: max((row[key] for row in rows if is_number(row.get(key))), default=None) for key in keys}
-
-    def cell(row: dict[str, Any], key: str) -> tuple[str, bool]:
-        value = row.get(key)
-        return said(value, key in SHARES), is_number(value) and value == best[key]
-
-    return {
-        "columns": [SHARES.get(key, key) for key in keys],
-        "rows": [(str(row.get("features", "?")), [cell(row, key) for key in keys]) for row in rows],
-    }
+    cells = [
+        [(said(row.get(key), key in SHARES), is_number(row.get(key)) and row[key] == best[key]) for key in keys]
+        for row in rows
+    ]
+    names = [str(row.get("features", "?")) for row in rows]
+    return {"columns": [SHARES.get(key, key) for key in keys], "rows": list(zip(names, cells, strict=True))}
 
 
 def _low_label_charts(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -124,20 +135,15 @@ def _low_label_charts(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ]
         title = SHARES.get(probe, probe)
         ticks = sorted({count for line in lines for count in line.x.tolist()})
-        plot = Plot(
-            title=title, y_label=f"{title} (%)", x_label="labels a class", whole=True, x_ticks=ticks, percent=True
-        )
-        values = [dict(zip(line.x.tolist(), line.y.tolist(), strict=True)) for line in lines]
+        plot = Plot(title, f"{title} (%)", "labels a class", x_ticks=ticks, percent=True)
+        values = [(line.name, dict(zip(line.x.tolist(), line.y.tolist(), strict=True))) for line in lines]
         charts.append(
             {
                 "title": title,
                 "svg": draw(plot, lines),
                 "summary": in_words(lines, percent=True),
                 "columns": [_count(count) for count in ticks],
-                "rows": [
-                    (line.name, [said(known.get(count), True) for count in ticks])
-                    for line, known in zip(lines, values, strict=True)
-                ],
+                "rows": [(name, [said(known.get(count), True) for count in ticks]) for name, known in values],
             }
         )
     return charts
@@ -147,47 +153,17 @@ def _points(values: list[float | None]) -> Points:
     return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
 
 
-def _classifier(scores: dict[str, Any], classes: list[str]) -> dict[str, Any]:
-    """What is shown of a classifier: the score, scores of each class (worst first), and what it confuses."""
-    rows = scores.get("per_class") or []
-    columns = {key: name for key, name in EACH_CLASS.items() if any(key in row for row in rows)}
-    main = "ap" if "ap" in columns else "f1"
-    measures = CLASSIFIER | MORE
+def _each_class(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Scores of each class, worst first."""
+    keys = [key for key in EACH_CLASS if any(key in row for row in rows)]
+    main = "ap" if "ap" in keys else "f1"
     worst_first = sorted(rows, key=lambda row: row[main] if is_number(row.get(main)) else 2)
     return {
-        "counts": _counts(scores),
-        "from_scratch": scores.get("from_scratch") is True,
-        "headline": [
-            (name, said(scores[key], key in CLASSIFIER)) for key, name in measures.items() if is_number(scores.get(key))
-        ],
-        "columns": [*columns.values(), "samples"],
+        "columns": [*(EACH_CLASS[key] for key in keys), "samples"],
         "rows": [
-            (str(row.get("name", "?")), [*(said(row.get(key), True) for key in columns), _count(row.get("count"))])
+            (str(row.get("name", "?")), [*(said(row.get(key), True) for key in keys), _count(row.get("count"))])
             for row in worst_first
         ],
-        **_confusion(np.array(scores.get("confusion") or np.zeros((0, 0)), dtype=np.int64), classes),
-    }
-
-
-def _numbers(scores: dict[str, Any]) -> dict[str, Any]:
-    """What is shown of a model that gives numbers: correlations, and its error beside that of the mean."""
-    return {
-        "counts": _counts(scores),
-        "from_scratch": scores.get("from_scratch") is True,
-        "headline": [(name, said(scores[key], False)) for key, name in NUMBERS.items() if is_number(scores.get(key))],
-        "errors": [said(scores.get(key), False) for key in ("mse", "mse_of_mean")],
-    }
-
-
-def _recognizer(scores: dict[str, Any]) -> dict[str, Any]:
-    """What is shown of a model that writes down speech: error rates, and the edits that they count."""
-    return {
-        "counts": _counts(scores),
-        "from_scratch": scores.get("from_scratch") is True,
-        "headline": [(name, said(scores[key], True)) for key, name in RECOGNIZER.items() if is_number(scores.get(key))],
-        "minutes": said(scores.get("minutes"), False),
-        "columns": list(EDITS.values()),
-        "rows": [(unit, [_count(scores[unit].get(key)) for key in EDITS]) for unit in ("characters", "words")],
     }
 
 
@@ -200,13 +176,12 @@ def _confusion(counts_TP: NDArray[np.int64], classes: list[str]) -> dict[str, An
     shares_TP = counts_TP / np.maximum(counts_TP.sum(axis=1, keepdims=True), 1)
     wrong_TP = np.where(np.eye(len(classes), dtype=bool), 0, counts_TP)
     worst = np.argsort(-wrong_TP, axis=None, kind="stable")[:CONFUSED]
-    pairs = [divmod(place, len(classes)) for place in worst.tolist()]
     rows = zip(classes, counts_TP.tolist(), shares_TP.tolist(), strict=True)
     return {
         "matrix": [(name, list(zip(*row, strict=True))) for name, *row in rows] if len(classes) <= MATRIX else None,
         "confused": [
             (classes[truth], classes[taken], int(wrong_TP[truth, taken]), said(float(shares_TP[truth, taken]), True))
-            for truth, taken in pairs
+            for truth, taken in (divmod(place, len(classes)) for place in worst.tolist())
             if wrong_TP[truth, taken]
         ],
     }
@@ -216,40 +191,21 @@ def _count(value: Any) -> str:
     return f"{value:,.0f}" if is_number(value) else "an unknown number of"
 
 
-def _counts(scores: dict[str, Any]) -> dict[str, str]:
-    """How many samples, labels and updates; empty where it is not known."""
-    keys = ("samples", "labels", "update")
-    return {key: _count(scores[key]) if is_number(scores.get(key)) else "" for key in keys}
-
-
-MAX_TRANSCRIPTS = 30
-"""Transcripts on the page, at most: the first ones of the file."""
-
-
 def read_transcripts(path: Path) -> dict[str, Any]:
     """The last transcripts of a `transcripts.jsonl`: for each its name and the edits of its words.
 
-    Its lines are objects of `name`, `reference`, `hypothesis` and `update`; others, and lines that were cut short, are
-    left out. ValueError if none is left.
+    Its lines are objects of `name`, `reference`, `hypothesis` and `update`; others are left out. ValueError if none is
+    left.
     """
-    rows = [row for row in map(_row, path.read_text("utf-8", errors="replace").split("\n")) if row]
+    said_in, rows = ("name", "reference", "hypothesis"), read_lines(path)
+    rows = [row for row in rows if is_number(row.get("update")) and all(isinstance(row.get(k), str) for k in said_in)]
     if not rows:
         raise ValueError("it holds no transcripts")
     update = rows[-1]["update"]
     last = {row["name"]: row for row in rows if row["update"] == update}
     texts = []
     for row in list(last.values())[:MAX_TRANSCRIPTS]:
-        edits = align_texts(row["reference"], row["hypothesis"], "word")
+        edits = align_texts(row["reference"], row["hypothesis"])
         wrong = sum(edit.op != "equal" for edit in edits)
         texts.append({"name": row["name"], "edits": edits, "wrong": wrong, "words": len(row["reference"].split())})
     return {"update": int(update), "count": len(last), "texts": texts}
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(row, dict) or not is_number(row.get("update")):
-        return None
-    return row if all(isinstance(row.get(key), str) for key in ("name", "reference", "hypothesis")) else None

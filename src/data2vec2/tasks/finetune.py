@@ -151,8 +151,9 @@ class CtcTask(_FinetuneTask):
         for row in kept[:_LOGGED]:
             self.context.log(f'update {step}  "{row["reference"]}" heard as "{row["hypothesis"]}"')
         write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
-        wer, cer = (rate.rate for rate in found.rates())
-        return {"val_loss": sum(sums) / len(rows), "val_cer": cer, "val_wer": wer, self.monitor: 1 - cer}
+        rates = found.scores()
+        scores = {"val_loss": sum(sums) / len(rows), "val_cer": rates["cer"], "val_wer": rates["wer"]}
+        return {**scores, self.monitor: 1 - rates["cer"]}
 
 
 def write_transcripts(run: RunFolder, rows: list[dict[str, Any]]) -> None:

@@ -124,7 +124,7 @@ def test_a_sample_that_can_not_be_read_is_not_scored(tmp_path: Path) -> None:
     found = predict(Known(logits), pictures, Normalise((0.3,), (0.3,), CPU), CPU)  # type: ignore[arg-type]
     place = list(pictures.records.names).index(broken.relative_to(folder).as_posix())
     assert found.samples_N.tolist() == [index for index in range(30) if index != place]
-    assert np.array_equal(found.logits_NC, np.delete(logits.numpy(), place, axis=0))
+    assert np.array_equal(found.logits_NC, logits[:29].numpy())
 
 
 def test_mistakes_are_the_wrong_ones_surest_first() -> None:

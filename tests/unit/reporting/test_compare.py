@@ -48,6 +48,12 @@ def test_curves_lie_over_each_other(runs: list[Path], tmp_path: Path) -> None:
     assert any("first from 1.5 to 1.5; second from 3 to 3" in label for label in labels)
 
 
+def test_of_error_rates_the_lowest_is_best(runs: list[Path], tmp_path: Path) -> None:
+    for run, rate in zip(runs, (0.25, 0.5), strict=True):
+        (run / "scores.json").write_text(json.dumps({"kind": "ctc", "wer": rate, "cer": 0.125}))
+    assert read_page(write_comparison(runs, tmp_path / "page.html")).bold == ["0.25"]
+
+
 def test_runs_of_every_kind_and_state(runs: list[Path], tmp_path: Path) -> None:
     empty, tuned, broken = (tmp_path / name for name in ("empty", "tuned", HOSTILE.replace("/", "")))
     for folder in (empty, tuned, broken):

@@ -93,11 +93,10 @@ TASKS = {
 
 
 def read_config(kind: str, cfg: Any, vocabulary: tuple[int, ...] | None) -> RunConfig | ModelInfo:
-    """Our configuration of a pre-training run of the original; what it leaves open is as in our recipe.
+    """Our configuration of a pre-training run of the original; what its `cfg` leaves open is as in our recipe.
 
-    `cfg` is the original's whole, with `model`, in which a model without decoder has no objective: then only what is
-    known of the encoder is returned. `vocabulary`: entries and width of that of a model of text. `ValueError` for what
-    is missing or is not understood.
+    A model without decoder has no objective: then only what is known of the encoder is returned. `vocabulary`: entries
+    and width of that of a model of text. `ValueError` for what is missing or is not understood.
     """
     released = [recipes()[name]() for size in SIZES if (name := f"{kind}_{size}") in recipes()]
     # Fine-tuned models of text don't say their shape; that of a released one is known by its width.
@@ -112,13 +111,14 @@ def read_config(kind: str, cfg: Any, vocabulary: tuple[int, ...] | None) -> RunC
             raise ValueError(f"{path} is {found!r}, and only {value!r} can be converted")
     values = to_dict(run or released[0])
     for path, ours, default in _rows(TABLE, kind):
-        if (found := get(cfg, path, default)) is NEEDED:
-            raise ValueError(f"cfg has no {path}")
-        if found is not OURS:
+        if (found := _needed(cfg, path) if default is NEEDED else get(cfg, path, default)) is not OURS:
             _set(values, ours, found)
     modality = values["model"]["modality"]
     if kind == "audio":
-        modality |= _waveform_stem(cfg)
+        channels, layers = parse_spec(str(_needed(cfg, _path(kind, "M.feature_encoder_spec"))))
+        width, depth = (int(_needed(cfg, _path(kind, f"M.conv_pos_{name}"))) for name in ("width", "depth"))
+        modality |= {"stem": "waveform", "conv_dim": channels, "position_kernel": max(3, width // max(1, depth))}
+        modality |= {"conv_kernels": [kernel for kernel, _ in layers], "conv_strides": [stride for _, stride in layers]}
     values["data"] |= get(cfg, OWN, {})  # of a run of ours; the original knows ImageNet's statistics only
     if vocabulary is not None:
         modality["vocab_size"] = vocabulary[0]
@@ -230,19 +230,10 @@ def format_spec(channels: int, layers: tuple[tuple[int, int], ...]) -> str:
     return " + ".join(f"[({channels}, {kernel}, {stride})]" for kernel, stride in layers)
 
 
-def _waveform_stem(cfg: Any) -> dict[str, Any]:
-    found = {name: get(cfg, f"model.modalities.audio.{name}") for name in ("feature_encoder_spec", "conv_pos_width")}
-    if missing := [name for name, value in found.items() if value is None]:
-        raise ValueError(f"cfg has no model.modalities.audio.{missing[0]}")
-    channels, layers = parse_spec(str(found["feature_encoder_spec"]))
-    depth = int(get(cfg, "model.modalities.audio.conv_pos_depth"))
-    return {
-        "stem": "waveform",
-        "conv_dim": channels,
-        "conv_kernels": [kernel for kernel, _ in layers],
-        "conv_strides": [stride for _, stride in layers],
-        "position_kernel": max(3, int(found["conv_pos_width"]) // max(1, depth)),
-    }
+def _needed(cfg: Any, path: str) -> Any:
+    if (found := get(cfg, path)) is None:
+        raise ValueError(f"cfg has no {path}")
+    return found
 
 
 def _rows(table: Sequence[tuple[Any, ...]], kind: str) -> list[tuple[Any, ...]]:

@@ -32,7 +32,7 @@ from data2vec2.interop.card import converted_card
 from data2vec2.interop.fairseq.config import finetuned_config, original_config
 from data2vec2.interop.fairseq.keys import original_name, original_tensors, our_name, our_tensors
 from data2vec2.interop.fairseq.original import LETTERS, Original, from_json, read_letters, read_lines, to_json
-from data2vec2.interop.folder import export_model, export_of, read_export
+from data2vec2.interop.folder import export_model, export_of, read_export, within
 from data2vec2.method.encoder import make_teacher
 from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
 from data2vec2.method.pretraining import Data2Vec2
@@ -40,14 +40,8 @@ from data2vec2.modalities import read_run_config
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.interop import AnyModel
+from data2vec2.modalities.text import tokenizer
 from data2vec2.modalities.text.config import TextDataConfig
-from data2vec2.modalities.text.tokenizer import (
-    SPECIAL,
-    TOKENIZER_FILES,
-    load_tokenizer,
-    original_tokenizer,
-    save_tokenizer,
-)
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.run import CONFIG
@@ -70,23 +64,22 @@ def write_folder(
     weights: Literal["student", "teacher"],
     vocabulary: Path | None,
     classes: Path | None,
-) -> ModelInfo:
-    """Write `folder`, a new one, in one step; returns what the export says of itself.
+) -> None:
+    """Write `folder`, a new one, in one step.
 
     `config` is the configuration, of which a fine-tuned file only uses the encoder's shape; `vocabulary` a file or
     folder with the letters or the tokenizer, else they are looked for beside `source`; `classes` a file with the names
     of a classifier's, else numbers. `UserError` where the file is not what the configuration says, lacks something or
     has too much.
     """
-    parts, left = _parts(original, config.model, source)
-    beside = {f"{part}.{name}": t for part in ("teacher", "decoder") for name, t in parts[part].items()}
-    beside |= {f"{LEFT}{name}": tensor for name, tensor in left.items()}
-    encoder = parts["student"]
+    tensors, left = _checked(original, config.model, source)
+    encoder, teacher = within(tensors, "student."), within(tensors, "teacher.")
+    beside = {name: tensor for name, tensor in tensors.items() if not name.startswith("student.")}
     if weights == "teacher":
-        if not parts["teacher"]:
+        if not teacher:
             raise UserError(f"{source} has no teacher; leave --weights teacher out")
-        beside |= {f"student.{name}": tensor for name, tensor in encoder.items()}
-        encoder = encoder | parts["teacher"]
+        beside, encoder = tensors, encoder | teacher
+    beside = beside | {f"{LEFT}{name}": tensor for name, tensor in left.items()}
     try:
         head = {our_name(name, original.kind, "head", 0): tensor.float() for name, tensor in original.head.items()}
     except KeyError as error:
@@ -94,12 +87,12 @@ def write_folder(
     place = vocabulary or source.parent
     dictionary = place / LETTERS if place.is_dir() else place
     if original.stage == "recognizer" and (vocabulary or dictionary.is_file()):
-        original = replace(original, symbols=(*SPECIAL, *read_letters(dictionary)))
+        original = replace(original, symbols=(*tokenizer.SPECIAL, *read_letters(dictionary)))
     with tempfile.TemporaryDirectory() as temporary:
         info = ModelInfo(model=config.model, data=config.data)
         if original.vocabulary is not None:
-            tokenizer = _tokenizer(original.vocabulary[0], place, Path(temporary))
-            info = replace(info, data=TextDataConfig(tokenizer=str(tokenizer)))
+            found = _tokenizer(original.vocabulary[0], place, Path(temporary))
+            info = replace(info, data=TextDataConfig(tokenizer=str(found)))
         if original.stage != "pretraining":
             info = _with_outputs(info, original, head, source, classes)
         about = {
@@ -119,13 +112,12 @@ def write_folder(
             save_file({name: tensor.contiguous() for name, tensor in beside.items()}, new / TENSORS)
             if original.stage == "pretraining" and isinstance(config, RunConfig):
                 (new / PRETRAINING).write_text(yaml.safe_dump(to_dict(config), sort_keys=False), encoding="utf-8")
-    return info
 
 
-def _parts(
+def _checked(
     original: Original, config: ArchitectureConfig, source: Path
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Tensors of student, teacher and decoder by our names without these words, all that must be there; and leftovers.
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All tensors that must be there, by the names of `Data2Vec2`, and leftovers.
 
     `UserError` for missing and unexpected tensors and for other shapes, in the original's names.
     """
@@ -152,14 +144,11 @@ def _parts(
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{source} {what} {theirs(names[0])}{more}; it must be as its configuration says")
-    parts: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}, "decoder": {}}
     for name, tensor in found.items():
         if tensor.shape != (needs := expected[name].shape):
             shapes = f"has shape {list(tensor.shape)}, and by its configuration {list(needs)} is needed"
             raise UserError(f"{source}: {theirs(name)} {shapes}")
-        part, _, rest = name.partition(".")
-        parts[part][rest] = tensor.float()
-    return parts, left
+    return {name: tensor.float() for name, tensor in found.items()}, left
 
 
 def _with_outputs(
@@ -222,15 +211,15 @@ def our_letters(symbols: tuple[str, ...]) -> Letters:
 def _tokenizer(entries: int, place: Path, temporary: Path) -> Path:
     """Folder of the tokenizer, made in `temporary` where `place` has the original's files."""
     folder = place
-    if not (place / TOKENIZER_FILES[0]).is_file():
+    if not (place / tokenizer.TOKENIZER_FILES[0]).is_file():
         if missing := [name for name in GPT2 if not (place / name).is_file()]:
             raise UserError(
                 f"a model of text needs its tokenizer: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
                 f"in {place}; --vocabulary names the folder with {', '.join(GPT2)}"
             )
-        save_tokenizer(original_tokenizer(*(place / name for name in GPT2)), temporary)
+        tokenizer.save_tokenizer(tokenizer.original_tokenizer(*(place / name for name in GPT2)), temporary)
         folder = temporary
-    if (size := load_tokenizer(folder).size) != entries:
+    if (size := tokenizer.load_tokenizer(folder).size) != entries:
         raise UserError(f"the tokenizer in {place} has {size} entries, and the model {entries}; it is another's")
     return folder
 
@@ -248,7 +237,7 @@ def read_beside(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]
 
 def pretrained_tensors(weights: Mapping[str, Tensor], beside: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors by the names of `Data2Vec2` of an export: the student's, or what a converted one has beside it."""
-    found = {f"student.{n.removeprefix('encoder.')}": t for n, t in weights.items() if n.startswith("encoder.")}
+    found = {f"student.{name}": tensor for name, tensor in within(weights, "encoder.").items()}
     return found | {name: tensor for name, tensor in beside.items() if not name.startswith(LEFT)}
 
 
@@ -287,7 +276,7 @@ def _of_export(folder: Path) -> Original:
     symbols, left, head_name = None, None, "sentence_classification_head"
     if about is not None:
         cfg, head_name, symbols = from_json(about["cfg"]), about["head_name"], about["symbols"]
-        left = {name.removeprefix(LEFT): tensor for name, tensor in beside.items() if name.startswith(LEFT)}
+        left = within(beside, LEFT)
     else:
         cfg = original_config(info) if info.what == "encoder" else finetuned_config(info)
         if info.letters is not None:
@@ -307,7 +296,7 @@ def _of_export(folder: Path) -> Original:
 
 def _as_dictionary(letters: Letters, head: Mapping[str, Tensor]) -> tuple[tuple[str, ...], dict[str, Tensor]]:
     """Symbols in the original's order, which begins with four special ones, and the head's outputs likewise."""
-    symbols = (*SPECIAL, *(one for one in letters.symbols if one not in (BLANK, *SPECIAL)))
+    symbols = (*tokenizer.SPECIAL, *(one for one in letters.symbols if one not in (BLANK, *tokenizer.SPECIAL)))
     ids = {**letters.ids, "<s>": letters.ids[BLANK], "<pad>": None}
     weight, bias = (torch.zeros(len(symbols), *head[f"head.{n}"].shape[1:]) for n in ("weight", "bias"))
     bias.fill_(NEVER)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 
@@ -52,17 +53,8 @@ KEYS = (
 )  # fmt: skip
 
 
-def our_name(original: str, kind: str, part: str, prenet_depth: int) -> str:
-    """Our name of an original one; `KeyError` if the table has no place for it. `part`: student, teacher or head."""
-    return _translate(original, kind, part, prenet_depth, source=0)
-
-
-def original_name(ours: str, kind: str, part: str, prenet_depth: int) -> str:
-    """Undo `our_name`."""
-    return _translate(ours, kind, part, prenet_depth, source=1)
-
-
 def _translate(name: str, kind: str, part: str, prenet_depth: int, *, source: int) -> str:
+    """The name in the other column; `part`: student, teacher or head. `KeyError` if the table has no place for it."""
     shifts = {"#": 0, "#<P": 0, "#+1": 1, "#+P": prenet_depth}
     groups = {"*": "(?P<rest>.+)", **dict.fromkeys(shifts, r"(?P<number>\d+)")}
     for whose, *columns in KEYS:
@@ -81,6 +73,9 @@ def _translate(name: str, kind: str, part: str, prenet_depth: int, *, source: in
         filled = {"*": found.get("rest", ""), **{sign: str(number + shift) for sign, shift in shifts.items()}}
         return "".join(filled.get(piece, piece) for piece in pieces[1 - source])
     raise KeyError(f"unknown key {name!r} in a data2vec 2.0 model")
+
+
+our_name, original_name = partial(_translate, source=0), partial(_translate, source=1)
 
 
 def our_tensors(
@@ -112,24 +107,23 @@ def original_tensors(
     positions that the original has not.
     """
     modality, encoder = model.modality, model.encoder
-    student: dict[str, Tensor] = {}
-    teacher: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = {"student": {}, "teacher": {}}
     for name, tensor in ours.items():
         if name.endswith("alibi_scale_H"):
             tensor = tensor.view(1, 1, -1, 1, 1)
         elif name == "student.modality.stem.tokens.weight" and isinstance(modality, TextConfig):
             tensor = tensor * modality.token_scale  # the original has no factor beside the embeddings
-        part, into = ("teacher", teacher) if name.startswith("teacher.") else ("student", student)
-        into[original_name(name, modality.kind, part, encoder.prenet_depth)] = tensor
+        part = "teacher" if name.startswith("teacher.") else "student"
+        parts[part][original_name(name, modality.kind, part, encoder.prenet_depth)] = tensor
     if left is None and isinstance(modality, ImageConfig):
         if modality.position_grid != modality.grid:
             raise ValueError("it sees pictures of another size than it was pre-trained with")
         positions = sincos_2d(encoder.embed_dim, modality.grid)[None]
-        left = {f"{part}.{POSITIONS}": positions.clone() for part in ("student", *(["teacher"] if teacher else []))}
+        left = {f"{part}.{POSITIONS}": positions.clone() for part, found in parts.items() if found}
     for name, tensor in (left or {}).items():
         part, _, original = name.partition(".")
-        (teacher if part == "teacher" else student)[original] = tensor
-    return student, teacher
+        parts[part][original] = tensor
+    return parts["student"], parts["teacher"]
 
 
 def _check_positions(model: ArchitectureConfig, name: str, tensor: Tensor) -> None:

@@ -47,15 +47,13 @@ class StandIn:
 
     of: str
     """The object's class."""
+    state: dict[str, Any]
 
     def __new__(cls, *arguments: Any) -> StandIn:
         """Keep what the object would have been made of."""
         made = super().__new__(cls)
         made.state = {"arguments": list(arguments)} if arguments else {}
         return made
-
-    def __init__(self, *arguments: Any) -> None:
-        self.state: dict[str, Any]
 
     def __setstate__(self, state: Any) -> None:
         self.state |= state if isinstance(state, dict) else {"state": state}
@@ -150,17 +148,14 @@ def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
     tensors = _tensors(content.get("model"), path)
     ema = _tensors(tensors.pop("_ema", {}), path)
     stage, kind = _recognise(tensors, content.get("cfg"), path)
-    student, head, names = {}, {}, set()
-    for name, tensor in tensors.items():
-        if name.startswith(PREFIXES[stage]):
-            student[name.removeprefix(PREFIXES[stage])] = tensor
-        elif named := re.fullmatch(rf"{re.escape(HEADS)}([^.]+)\.(.+)", name):
-            names.add(named[1])
-            head[f"{HEADS}{named[2]}"] = tensor
-        else:
-            head[name] = tensor
+    prefix = PREFIXES[stage]
+    student = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    head = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
+    names = {name.split(".")[1] for name in head if name.startswith(HEADS)}
     if len(names) > 1:
         raise UserError(f"{path} has several heads ({', '.join(sorted(names))}); only files with one are converted")
+    letters = get(content, "task_state.target_dictionary")
+    symbols = letters.state.get("symbols") if isinstance(letters, StandIn) and letters.of == DICTIONARY else None
     strays = [name for name in (*tensors, *ema) if name.endswith(STRAY)]
     kept = {"cfg", "model"} | ({"task_state"} if stage == "recognizer" else set())
     return Original(
@@ -169,9 +164,9 @@ def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
         cfg=content.get("cfg"),
         student=student,
         ema=ema,
-        head=head,
+        head={re.sub(rf"^{re.escape(HEADS)}[^.]+\.", HEADS, name): tensor for name, tensor in head.items()},
         head_name="".join(names),
-        symbols=_symbols(get(content, "task_state.target_dictionary")),
+        symbols=tuple(map(str, symbols)) if isinstance(symbols, list) else None,
         dropped=(*sorted(name for name in content.keys() - kept if content[name]), *strays),
     )
 
@@ -180,8 +175,7 @@ def _tensors(value: Any, path: Path) -> dict[str, Any]:
     """A copy of a flat state dict; `UserError` for another thing."""
     if not isinstance(value, Mapping):
         raise UserError(f"{path} holds no `model` with named tensors, so it is not a checkpoint of data2vec 2.0")
-    others = [name for name, tensor in value.items() if name != "_ema" and not isinstance(tensor, Tensor)]
-    if others:
+    if others := [name for name, tensor in value.items() if name != "_ema" and not isinstance(tensor, Tensor)]:
         raise UserError(f"{path} holds no tensor under {others[0]}, so it is not a checkpoint of data2vec 2.0")
     return dict(value)
 
@@ -204,13 +198,6 @@ def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Stage,
     raise UserError(f"{path} is no model of data2vec 2.0, the only one that is converted: {says}")
 
 
-def _symbols(dictionary: Any) -> tuple[str, ...] | None:
-    """The symbols of the dictionary in a file that was fine-tuned for speech."""
-    known = isinstance(dictionary, StandIn) and dictionary.of == DICTIONARY
-    symbols = dictionary.state.get("symbols") if known else None
-    return tuple(map(str, symbols)) if isinstance(symbols, list) else None
-
-
 def write_original(path: Path, original: Original, step: int = 0) -> None:
     """Write a file as the original's tools read it, whole or not at all, and a recogniser's letters beside it.
 
@@ -219,16 +206,15 @@ def write_original(path: Path, original: Original, step: int = 0) -> None:
     dictionary, letters = path.with_name(LETTERS), list((original.symbols or ())[len(SPECIAL) :])
     if letters and dictionary.exists() and read_letters(dictionary) != letters:  # found before anything is written
         raise UserError(f"{dictionary} exists, with other letters; give OUT in another folder")
+    heads, history = f"{HEADS}{original.head_name}.", {"criterion_name": "ModelCriterion", "num_updates": step}
     model: dict[str, Any] = {PREFIXES[original.stage] + name: tensor for name, tensor in original.student.items()}
-    for name, tensor in original.head.items():
-        model[name.replace(HEADS, f"{HEADS}{original.head_name}.", 1)] = tensor
-    history = {"criterion_name": "ModelCriterion", "optimizer_name": "FairseqOptimizer", "num_updates": step}
+    model |= {name.replace(HEADS, heads, 1): tensor for name, tensor in original.head.items()}
     content = {
         "args": None,
         "cfg": original.cfg,
-        "model": {**model, **({"_ema": original.ema} if original.ema else {})},
+        "model": model | ({"_ema": original.ema} if original.ema else {}),
         "criterion": None,
-        "optimizer_history": [{**history, "lr_scheduler_state": {}}],
+        "optimizer_history": [{**history, "optimizer_name": "FairseqOptimizer", "lr_scheduler_state": {}}],
         "task_state": {},
         "extra_state": {"train_iterator": {"epoch": 1, "iterations_in_epoch": 0}, "previous_training_time": 0},
         "last_optimizer_state": None,
