@@ -66,10 +66,8 @@ def evaluate(given: Evaluate) -> Scores:
     train, held, part = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
-    learned, asked = (
-        (tools.reader(records, info.model, info.data, seed), labelled(records.labels, given.max_samples))
-        for records in (train, held)
-    )
+    most = given.max_samples
+    learned, asked = ((tools.reader(r, info.model, info.data, seed), labelled(r.labels, most)) for r in (train, held))
     phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
     if run:
         tools.check_beside(test or data)

@@ -158,10 +158,7 @@ class Finetuning(Training[FinetuneConfig]):
         say(f"first batch: targets of {len(batch)} samples, {data.more[1].outputs} {self.job.outputs}")
 
     def finish(self, run: RunFolder, model: Any, data: Opened[FinetuneConfig], log: Log) -> None:
-        """Export the best model on the validation part (without one the last), and score it once.
-
-        On the test part, or where there is none on the validation part: scores.json, mistakes.npz, transcripts.jsonl.
-        """
+        """Export the best model on the validation part (else the last); score it once, on the test part (else that)."""
         config, (info, found) = data.config, data.more
         if best := Best(run.path).load():
             model.load_state_dict(best.groups["model"])

@@ -58,9 +58,10 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
             raise UsageError(f"--{flag.replace('_', '-')} is for single runs, not with --sweep or --seeds")
     model, data, out, seeds, task = Path(given.model), Path(given.data), Path(given.out), given.seeds, given.task
     val, training = Path(given.val) if given.val else None, Finetuning(str(model), task, given.from_scratch)
-    kept = out / SWEEP
-    goes_on = given.resume and given.config is None and kept.is_file()
-    asked = read_yaml(kept, training.read) if goes_on else training.named(given.config or training.default_recipe)
+    goes_on = given.resume and given.config is None and (out / SWEEP).is_file()
+    asked = (
+        read_yaml(out / SWEEP, training.read) if goes_on else training.named(given.config or training.default_recipe)
+    )
     config = applied(asked, given.flags)
     rates = list(given.sweep) or [config.optim.lr]
     named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
