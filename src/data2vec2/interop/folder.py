@@ -19,7 +19,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from data2vec2.data.labels import TOKENIZER, VOCAB, Letters
 from data2vec2.errors import UserError
@@ -34,6 +34,7 @@ from data2vec2.modalities.fields import (
     REGRESSION,
     SINGLE_LABEL,
     build_encoder,
+    build_model,
     class_name,
     from_fields,
     interop_of,
@@ -106,9 +107,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, ModelInfo]:
     `UserError` if the folder is not an export, or is one of another model type or with damaged files.
     """
     info, weights = read_export(folder)
-    encoder = build_encoder(info.model)
-    _load_weights(encoder, within(weights, "encoder."), folder)
-    return encoder.eval(), info
+    return _loaded(build_encoder(info.model), info, weights, folder)
 
 
 def load_classifier(folder: Path) -> tuple[Classifier, ModelInfo]:
@@ -117,9 +116,7 @@ def load_classifier(folder: Path) -> tuple[Classifier, ModelInfo]:
     if not info.classes:
         found = "a recogniser of speech, whose head has letters" if info.letters else "an encoder without a head"
         raise UserError(f"{folder} holds {found}; make a classifier of it with data2vec2 finetune classify")
-    return _loaded(
-        Classifier(build_encoder(info.model), len(info.classes), pooling=info.pooling), info, weights, folder
-    )
+    return _loaded(build_model(info), info, weights, folder)
 
 
 def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ModelInfo]:
@@ -127,19 +124,22 @@ def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ModelInfo]:
     info, weights = read_export(folder)
     if info.letters is None:
         raise UserError(f"{folder} holds no recogniser of speech; make one of it with data2vec2 finetune ctc")
-    return _loaded(SpeechRecognizer(build_encoder(info.model), len(info.letters)), info, weights, folder)
+    return _loaded(build_model(info), info, weights, folder)
 
 
 def load_model(folder: Path) -> tuple[AnyModel, ModelInfo]:
     """Load what an exported folder holds, with its head if it has one."""
-    info, _ = read_export(folder)
-    if info.letters is not None:
-        return load_recognizer(folder)
-    return load_classifier(folder) if info.classes else load_encoder(folder)
+    info, weights = read_export(folder)
+    return _loaded(build_model(info), info, weights, folder)
 
 
 def _loaded(model: Any, info: ModelInfo, weights: Mapping[str, Tensor], folder: Path) -> tuple[Any, ModelInfo]:
-    _load_weights(model, _renamed(weights, HEAD_NAMES[info.what], "head."), folder)
+    encoder = isinstance(model, Encoder)
+    own = within(weights, "encoder.") if encoder else _renamed(weights, HEAD_NAMES[info.what], "head.")
+    try:
+        model.load_state_dict(own)
+    except RuntimeError as error:
+        raise UserError(f"{folder / 'model.safetensors'} does not hold what config.json describes: {error}") from error
     return model.eval(), info
 
 
@@ -191,11 +191,3 @@ def _classes(fields: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
         raise ValueError("id2label must name the classes from 0 on")
     return tuple(str(names[str(index)]) for index in range(len(names)))
-
-
-def _load_weights(module: nn.Module, weights: dict[str, Tensor], folder: Path) -> None:
-    """Put weights into a module, all of them; `UserError` if they don't fit."""
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(f"{folder / 'model.safetensors'} does not hold what config.json describes: {error}") from error

@@ -25,8 +25,6 @@ from data2vec2.modalities.spec import Spec, Words
 
 Log = Callable[[str], None]
 Labels = Literal["classes", "numbers", "none"]
-
-
 T = TypeVar("T")
 
 

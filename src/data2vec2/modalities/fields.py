@@ -12,8 +12,10 @@ from torch import Tensor
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method.encoder import Encoder
+from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.modalities import spec_of, specs
-from data2vec2.modalities.interop import Interop
+from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.interop import AnyModel, Interop
 from data2vec2.modalities.tools import tools_of
 
 PREFIX = "data2vec2-"
@@ -41,6 +43,14 @@ REGRESSION: Final = "regression"
 def build_encoder(model: ArchitectureConfig) -> Encoder:
     """An encoder with random weights."""
     return Encoder(model.encoder, tools_of(model.modality.kind).build(model))
+
+
+def build_model(info: ModelInfo) -> AnyModel:
+    """An encoder, with its head if it has one, with random weights."""
+    encoder = build_encoder(info.model)
+    if info.letters is not None:
+        return SpeechRecognizer(encoder, len(info.letters))
+    return Classifier(encoder, len(info.classes), pooling=info.pooling) if info.classes else encoder
 
 
 def interop_of(kind: str) -> Interop:

@@ -33,12 +33,12 @@ from data2vec2.interop.fairseq.config import finetuned_config, original_config
 from data2vec2.interop.fairseq.keys import original_name, original_tensors, our_name, our_tensors
 from data2vec2.interop.fairseq.original import LETTERS, Original, from_json, read_letters, read_lines, to_json
 from data2vec2.interop.folder import export_model, export_of, read_export, within
-from data2vec2.method.encoder import make_teacher
-from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
+from data2vec2.method.encoder import Encoder, make_teacher
+from data2vec2.method.heads import Pooling
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import read_run_config
 from data2vec2.modalities.data import ModelInfo
-from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.fields import build_encoder, build_model
 from data2vec2.modalities.interop import AnyModel
 from data2vec2.modalities.text import tokenizer
 from data2vec2.modalities.text.config import TextDataConfig
@@ -177,15 +177,10 @@ def _with_outputs(
 
 def _model(original: Original, info: ModelInfo, encoder: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> AnyModel:
     """The model itself; `UserError` for another head."""
-    weights = dict(encoder)
     with torch.device("meta"):  # only shapes are needed
-        model: AnyModel = (module := build_encoder(info.model))
-        if original.stage != "pretraining":
-            weights = {**{f"encoder.{name}": tensor for name, tensor in encoder.items()}, **head}
-            if info.letters is not None:
-                model = SpeechRecognizer(module, len(info.letters))
-            else:
-                model = Classifier(module, len(info.classes), pooling=info.pooling)
+        model = build_model(info)
+    place = "" if isinstance(model, Encoder) else "encoder."
+    weights = {**{f"{place}{name}": tensor for name, tensor in encoder.items()}, **head}
     try:
         model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
