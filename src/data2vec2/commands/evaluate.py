@@ -66,13 +66,12 @@ def evaluate(given: Evaluate) -> Scores:
     train, held, part = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
-    most = given.max_samples
+    most, many = given.max_samples, tools.words.many
     learned, asked = ((tools.reader(r, info.model, info.data, seed), labelled(r.labels, most)) for r in (train, held))
     phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
     if run:
         tools.check_beside(test or data)
     _check_labels(given, learned, asked, tools)
-    many = tools.words.many
     say(f"evaluating on {len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}")
     torch.manual_seed(seed)
     untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
