@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -155,8 +156,10 @@ def helping(store: Store, device: torch.device) -> Iterator[World]:
     try:
         yield _connect(store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
     except RuntimeError:
-        if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
-            raise SystemExit(1) from None  # process 0 was killed; a helper has nothing to add
+        for _ in range(40):  # process 0's connections close a moment before it is no longer the parent
+            if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+                raise SystemExit(1) from None  # process 0 was killed; a helper has nothing to add
+            time.sleep(0.05)
         raise
     finally:
         dist.destroy_process_group()
