@@ -14,7 +14,8 @@ from rich.progress import track
 from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Embed, paths_of
 from data2vec2.config.tree import require
-from data2vec2.data.reader import Chunk, Skipped, stream
+from data2vec2.data.account import PartAccount
+from data2vec2.data.reader import Chunk, stream
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
@@ -56,7 +57,7 @@ def embed(given: Embed) -> Embedded:
     feed = tools.feed(tools, info, EmbedOptions(layer=layer, pool=pool, size=given.size, keep_aspect=given.keep_aspect))
     batch, many = batch or feed.batch, tools.words.many
     parts = _parts(given.data, given.part, tools, columns, say)
-    dim, skipped = info.model.encoder.embed_dim, Skipped(sum(map(len, parts.values())), max_bad=1)
+    dim, skipped = info.model.encoder.embed_dim, PartAccount(sum(map(len, parts.values())), max_bad=1)
     tagged = any(records.tags is not None for records in parts.values())
     versions = {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
     about = {"model": str(given.model), "layer": layer, "pool": pool, **feed.about, "dim": dim, "versions": versions}
@@ -76,10 +77,10 @@ def embed(given: Embed) -> Embedded:
                     _add(table, name, records, chunk, feed, rows)
         if not table.num_rows:
             why = skipped.summary() + skipped.listed()
-            raise UserError(f"none of {skipped.total} {many} can be used: {why or 'there are none'}")
-    if skipped.reasons:
-        say(f"{len(skipped.reasons)} of {skipped.total} {many} are left out: {skipped.summary()}{skipped.listed()}")
-    return Embedded(out, table.num_rows, dim, skipped.reasons, info.kind)
+            raise UserError(f"none of {skipped.found} {many} can be used: {why or 'there are none'}")
+    if skipped.bad:
+        say(f"{len(skipped.bad)} of {skipped.found} {many} are left out: {skipped.summary()}{skipped.listed()}")
+    return Embedded(out, table.num_rows, dim, skipped.bad, info.kind)
 
 
 def _checked(info: ModelInfo, layer: int | None, pool: Pool, batch: int | None) -> int:

@@ -18,7 +18,7 @@ from data2vec2.commands.options import Evaluate, Finetune
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
-from data2vec2.data.reader import Skipped
+from data2vec2.data.account import PartAccount
 from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
@@ -75,15 +75,15 @@ def evaluate(given: Evaluate) -> Scores:
     say(f"evaluating on {len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}")
     torch.manual_seed(seed)
     untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
-    encoder, skipped = encoder.to(torch_device), Skipped(len(learned[1]) + len(asked[1]), max_bad=1.0)
+    encoder, skipped = encoder.to(torch_device), PartAccount(len(learned[1]) + len(asked[1]), max_bad=1.0)
     how: dict[str, Any] = {"phones": phones, "probes": probes, "labels": labels, "seeds": given.seeds, "seed": seed}
     raw, normalise = (tools.words.raw, tools.raw_features), tools.normalise(info.data, torch_device)
     how |= {"raw": raw, "log": say, "note": skipped.add}
     scores = score(encoder, untrained, learned, asked, normalise, torch_device, part, **how)
-    if skipped.reasons:
+    if skipped.bad:
         unread = skipped.summary() + skipped.listed(NAMED)
-        say(f"{len(skipped.reasons)} {many} could not be read and are left out: {unread}")
-    scores = replace(scores, skipped=dict(Counter(skipped.reasons.values()).most_common()))
+        say(f"{len(skipped.bad)} {many} could not be read and are left out: {unread}")
+    scores = replace(scores, skipped=dict(Counter(skipped.bad.values()).most_common()))
     if tuning is not None:
         for name in (MODEL, RANDOM):
             train_config = replace(tuning.train, device=given.device)

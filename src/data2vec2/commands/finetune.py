@@ -14,10 +14,9 @@ from torch import nn
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
+from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training, say_account
 from data2vec2.config.run import FinetuneConfig, fit_schedule
 from data2vec2.data.batch import Batches
-from data2vec2.data.reader import Skipped
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
@@ -124,8 +123,10 @@ class Finetuning(Training[FinetuneConfig]):
         unit, in_memory = words.finetune_unit or words.unit, self.job.in_memory(found, config)
         if say:
             say(f"data: {data}: {found.description}")
-        skipped = self.job.look(found, config, say) if say else Skipped(len(found.train.records), 1.0)
-        return Opened(config, found.train, found.val, skipped, found.description, unit, in_memory, (info, found))
+            say_account(found.account, say)
+            found.account.part("train").max_bad = config.data.max_bad
+            self.job.look(found, config, say)
+        return Opened(config, found.train, found.val, found.account, found.description, unit, in_memory, (info, found))
 
     def built(self, data: Opened[FinetuneConfig], device: torch.device) -> nn.Module:
         """The encoder with a head, with the source's weights or random ones."""

@@ -15,10 +15,9 @@ from torch import Tensor
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Pretrain
-from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training
+from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training, say_account
 from data2vec2.config.run import RunConfig, fit_schedule
 from data2vec2.data.batch import Batches
-from data2vec2.data.reader import Skipped
 from data2vec2.data.records import held_out
 from data2vec2.errors import UserError
 from data2vec2.files import whole_file
@@ -96,16 +95,20 @@ class Pretraining(Training[RunConfig]):
         parts, fraction = tools.open(data, config, quiet), 0.0 if val else config.data.val_fraction
         train, held = held_out(parts, tools.open(val, config, quiet) if val else None, fraction, seed)
         readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
-        reader, skipped = readers[0], Skipped(len(train), config.data.max_bad)
+        reader, account = readers[0], parts.account
+        account.hold_out(len(parts.train) - len(train))
+        skipped = account.part("train")
+        skipped.max_bad = config.data.max_bad
         assert reader is not None
         if say:
             say(f"data: {data}: {parts.description}")
+            say_account(account, say)
             config, found = tools.look(reader, config, say)
             skipped.leave_out(found.left_out)
             if skipped.add(found.bad, found.checked):
                 say(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
             say(f"data: {len(train):,} to train on, {len(held) if held else 0:,} held out for validation")
-        return Opened(config, reader, readers[1], skipped, parts.description, tools.words.unit, reader.in_memory)
+        return Opened(config, reader, readers[1], account, parts.description, tools.words.unit, reader.in_memory)
 
     def built(self, data: Opened[RunConfig], device: torch.device) -> Data2Vec2:
         """Student, teacher and decoder."""

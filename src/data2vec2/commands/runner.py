@@ -17,8 +17,9 @@ from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune, Pretrain
 from data2vec2.config.run import FinetuneConfig, FinetuneOptimConfig, RunConfig, TrainConfig
 from data2vec2.config.tree import to_dict
+from data2vec2.data.account import Account
 from data2vec2.data.batch import default_workers
-from data2vec2.data.reader import Reader, Skipped
+from data2vec2.data.reader import Reader
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Log
 from data2vec2.modalities.jobs import Sized
@@ -30,7 +31,7 @@ from data2vec2.training.loop import Outcome, Task, train
 from data2vec2.training.optim import peak_lr
 from data2vec2.training.parallel import World, enlist, helping, is_helper, local_device, num_processes, recruit
 from data2vec2.training.progress import TrainingBar, console, stop_requested
-from data2vec2.training.run import CONFIG, SPLIT, RunFolder, write_text
+from data2vec2.training.run import ACCOUNT, CONFIG, SPLIT, RunFolder, write_text
 
 C = TypeVar("C", RunConfig, FinetuneConfig)
 
@@ -49,7 +50,8 @@ class Opened(Generic[C]):
     config: C
     train: Reader
     val: Reader | None
-    skipped: Skipped
+    account: Account
+    """What became of all samples."""
     description: str
     unit: str
     """What a batch size counts."""
@@ -209,8 +211,10 @@ def _write_start(training: Training[C], run: RunFolder, data: Opened[C]) -> None
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(data.config), sort_keys=False))
     run.write_json("environment.json", {"data": data.description, **training.arguments(), **environment()})
     run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
-    if data.skipped.reasons or data.skipped.left_out:
-        data.skipped.write(run.path / "skipped.jsonl")
+    run.write_json(ACCOUNT, data.account.to_dict())
+    skipped = data.account.part("train")
+    if skipped.bad or skipped.left_out:
+        skipped.write(run.path / "skipped.jsonl")
     training.write_start(run, data)
 
 
@@ -243,8 +247,9 @@ def _train(
             lines = run.read_metrics()
             _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
             raise
-        if data.skipped.reasons:
-            log(f"{len(data.skipped.reasons)} samples could not be used: {data.skipped.summary()} (skipped.jsonl)")
+        if skipped := data.account.part("train").bad:
+            log(f"{len(skipped)} samples could not be used: {data.account.part('train').summary()} (skipped.jsonl)")
+        run.write_json(ACCOUNT, data.account.to_dict())
         log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
         if outcome.state == "finished":
             training.finish(run, model, data, log)
@@ -281,7 +286,7 @@ def _loop(
     **how: Any,
 ) -> Outcome:
     """What `train` does in one of the run's processes, which tells it `how`."""
-    skipped, unit, workers = data.skipped, data.unit, data.config.data.workers or 0
+    skipped, unit, workers = data.account.part("train"), data.unit, data.config.data.workers or 0
     context = RunContext(run=run, device=device, skipped=skipped, unit=unit, workers=workers, world=world, log=log)
     task, seen = training.task(model, data, context), data.train.records.fingerprint
     return train(task, data.config, run, log, device=device, fingerprint=seen, world=world, **how)
@@ -304,6 +309,12 @@ def _checkpoint(run: RunFolder, updates: int, log: Log) -> Checkpoint | None:
 def _write_end(run: RunFolder, config: RunConfig | FinetuneConfig, outcome: Outcome) -> None:
     run.write_json("status.json", {**asdict(outcome), "updates": config.train.updates})
     write_report(run.path)
+
+
+def say_account(account: Account, say: Log) -> None:
+    """Print what the user should know of the data before anything begins."""
+    for line in account.lines():
+        say(f"data: {line}")
 
 
 def read_yaml(path: Path, read: Callable[[Any], C]) -> C:

@@ -6,21 +6,20 @@ that the user asked to leave out, which are counted.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from data2vec2.errors import UserError
 
-MAX_LISTED = 100
-"""So many samples are named in a message."""
 MAX_EXAMPLES = 3
 """So many samples are named in a remark."""
 
 
-@dataclass(frozen=True)
-class Bad:
+class Bad(NamedTuple):
     """A sample that could not be used, and why."""
 
     name: str
@@ -31,7 +30,9 @@ class Bad:
 class PartAccount:
     """What became of the samples of one part, by name."""
 
-    found: int
+    found: int = 0
+    max_bad: float = 1.0
+    """The share of those looked at that may be bad."""
     bad: dict[str, str] = field(default_factory=dict)
     """Those that can't be used, and why."""
     left_out: dict[str, str] = field(default_factory=dict)
@@ -48,33 +49,40 @@ class PartAccount:
 
     def leave_out(self, items: Iterable[Bad]) -> None:
         """Note samples that are not used though nothing is wrong with them; they count towards no limit."""
-        self.left_out.update((item.name, item.reason) for item in items if item.name not in self.bad)
+        self.left_out.update(item for item in items if item.name not in self.bad)
 
     def mend(self, items: Iterable[Bad]) -> None:
         """Note what was done to samples that are used."""
         for item in items:
             self.mended[item.name] = "; ".join(filter(None, (self.mended.get(item.name), item.reason)))
 
-    def add(self, bad: Iterable[Bad], max_bad: float = 1.0, checked: int | None = None) -> list[Bad]:
-        """Note samples that were found bad among `checked` (none: all); returns those not seen before.
-
-        Raises `UserError` with the list if more than a share `max_bad` is bad.
-        """
+    def add(self, bad: Iterable[Bad], checked: int | None = None) -> list[Bad]:
+        """Note bad samples among `checked` (none: all); returns new ones. `UserError` if there are too many of all."""
         new = [item for item in bad if item.name not in self.bad]
         for item in new:
             self.left_out.pop(item.name, None)
-            self.bad[item.name] = item.reason
+        self.bad.update(new)
         looked_at = self.found if checked is None else checked
-        if new and len(self.bad) > max_bad * looked_at:
+        if new and len(self.bad) > self.max_bad * looked_at:
             raise UserError(
                 f"{len(self.bad)} of {looked_at} samples can't be used ({self.summary()}), which is more than "
-                f"--data.max-bad {max_bad:g} allows; mend or remove them, or raise the limit:{listed(self.bad)}"
+                f"--data.max-bad {self.max_bad:g} allows; mend or remove them, or raise the limit:{self.listed()}"
             )
         return new
 
     def summary(self) -> str:
         """Counts of what can't be used by reason, as in "12 truncated, 3 empty file"."""
         return counted(self.bad.values())
+
+    def listed(self, limit: int = 100) -> str:
+        """A line for each of the first samples that can't be used, behind a line end."""
+        lines = [f"\n  {name}: {reason}" for name, reason in self.bad.items()]
+        return "".join(lines[:limit]) + (f"\n  and {len(lines) - limit} more" if len(lines) > limit else "")
+
+    def write(self, path: Path) -> None:
+        """One JSON object for each sample that is bad or left out."""
+        found = self.bad | self.left_out
+        path.write_text("".join(json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in found.items()))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -103,17 +111,26 @@ class Account:
     remarks: list[str] = field(default_factory=list)
     """What the user should know before training."""
 
+    def part(self, name: str) -> PartAccount:
+        """That of one part, begun where there is none."""
+        return self.parts.setdefault(name, PartAccount())
+
+    def hold_out(self, count: int) -> None:
+        """Note that so many samples of the training part are kept for validation."""
+        if count:
+            self.part("train").found -= count
+            self.part("val").found += count
+
     def lines(self) -> list[str]:
-        """Remarks, and what is mended or left out of each part, for the user; empty where nothing is odd."""
+        """Remarks, and what of each part is mended or not used, for the user; empty where nothing is odd."""
         found = list(self.remarks)
         for name, part in self.parts.items():
             for what, items in (("can't be used", part.bad), ("left out", part.left_out), ("mended", part.mended)):
                 if items:
-                    examples = ", ".join(list(items)[:MAX_EXAMPLES]) + (", ..." if len(items) > MAX_EXAMPLES else "")
-                    found.append(f"{len(items):,} of {part.found:,} {name} samples {what}: {counted(items.values())} ({examples})")
-            found += [f"{count:,} of {part.found:,} {name} samples left out by {option}" for option, count in part.asked.items()]
-        if self.beside:
-            found.append(f"files that are no samples: {counted(self.beside.values())}")
+                    some = ", ".join(list(items)[:MAX_EXAMPLES]) + (", ..." if len(items) > MAX_EXAMPLES else "")
+                    share = f"{len(items):,} of {part.found:,} {name} samples"
+                    found.append(f"{share} {what}: {counted(items.values())} ({some})")
+            found += [f"{count:,} {name} samples left out by {option}" for option, count in part.asked.items()]
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -130,9 +147,3 @@ class Account:
 def counted(reasons: Iterable[str]) -> str:
     """Counts by reason, most frequent first, as in "12 truncated, 3 empty file"."""
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common())
-
-
-def listed(samples: Mapping[str, str]) -> str:
-    """The first samples with their reasons, each on a line of its own."""
-    lines = [f"\n  {name}: {reason}" for name, reason in list(samples.items())[:MAX_LISTED]]
-    return "".join(lines) + (f"\n  and {len(samples) - MAX_LISTED:,} more" if len(samples) > MAX_LISTED else "")

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from data2vec2.data.reader import Bad, ReadBatch, Reader
+from data2vec2.data.account import Bad
+from data2vec2.data.reader import ReadBatch, Reader
 from data2vec2.data.sampler import Order, Plan
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2.data.account import Account
 from data2vec2.data.labels import COLUMNS
 from data2vec2.data.source import PART_NAMES, BadSample, Content, Listing, Source, Split, readable
 from data2vec2.data.tables import listed, read_table
@@ -78,9 +79,14 @@ def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
     return sorted(name for name in names if not _is_metadata(name))
 
 
-def counts(files: Mapping[str, list[str]], without: Collection[str] = ()) -> dict[str, int]:
-    """How many files there are of each extension that is not among `without`."""
-    return {extension: len(names) for extension, names in files.items() if extension not in without and names}
+def counts(files: Mapping[str, list[str]]) -> dict[str, int]:
+    """How many files there are of each extension."""
+    return {extension: len(names) for extension, names in files.items() if names}
+
+
+def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str, str]:
+    """Files of extensions that are not among `without`, each with its extension, for `Account.beside`."""
+    return {name: extension for extension, names in files.items() if extension not in without for name in names}
 
 
 def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
@@ -94,16 +100,17 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     by_part = _by_part(root, samples)
     depth = 1 if by_part else 0
     parts = {part: _part(root, names, table, depth) for part, names in (by_part or {"train": samples}).items()}
-    beside = len(samples) - sum(len(part.names) for part in parts.values())
+    in_parts = {name for part in parts.values() for name in part.names}
     folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
-    left = {extension: [name for name in names if not _is_metadata(name)] for extension, names in files.items()}
-    notes = (
-        f"left out beside the parts: {beside:,} {content.files}" if beside else "",
-        f"labels from {', '.join(described)}" if table.labels else "",
-        f"{listed(table.remarks)} in {', '.join(described)}" if any(table.remarks.values()) else "",
-    )
+    account = Account(beside=others(files, content.extensions))
+    account.beside |= {name: "in no part" for name in samples if name not in in_parts}
+    account.beside = {name: why for name, why in account.beside.items() if name not in described}
+    if table.labels:
+        account.choices.append(f"labels from {', '.join(described)}")
+    if any(table.remarks.values()):
+        account.remarks.append(f"{listed(table.remarks)} in {', '.join(described)}")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
-    return Listing(f"folder of {content.files}", parts, classes, notes, counts(left, content.extensions))
+    return Listing(f"folder of {content.files}", parts, classes, account)
 
 
 def _by_part(root: Path, names: list[str]) -> dict[str, list[str]]:

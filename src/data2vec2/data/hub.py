@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2.data.account import Account
 from data2vec2.data.parquet import choose_columns
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, readable
 from data2vec2.errors import UserError
@@ -64,8 +65,8 @@ def read(text: str, content: Content) -> Listing:
             dataset = dataset.cast_column(columns.sample, type(feature)(decode=False))
         rows = HubRows(dataset.select_columns([columns.sample]), columns.sample, np.arange(count))
         parts[part] = Split(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
-    note = f"left out: splits {', '.join(left_out)}" if left_out else ""
-    return Listing("Hugging Face data set", parts, classes, (note,))
+    account = Account(beside=dict.fromkeys(left_out, "a split of another name"))
+    return Listing("Hugging Face data set", parts, classes, account)
 
 
 def load_splits(text: str) -> Mapping[str, Any]:

@@ -5,20 +5,19 @@ Shapes: `B` samples, `T` the first axis of a sample, filled up where lengths dif
 
 from __future__ import annotations
 
-import json
 import os
 from abc import ABC, abstractmethod
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
+from data2vec2.data.account import Bad
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import GlobalBatches, Order, Plan
 from data2vec2.data.source import BadSample
@@ -28,13 +27,6 @@ REPLACEMENTS = 100
 """So many others are tried in place of a sample that can't be read."""
 _EVAL_GROUP = 250  # samples of one size that are evaluated at once
 _AHEAD = 3  # chunks
-
-
-class Bad(NamedTuple):
-    """A sample that could not be used, and why."""
-
-    name: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -220,43 +212,3 @@ def stream(records: Records, read: Callable[[int], Any], size: int) -> Iterator[
                 yield Chunk({index: result for index, result in found.items() if index not in bad}, bad)
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-class Skipped:
-    """Every sample that was replaced, once."""
-
-    def __init__(self, total: int, max_bad: float) -> None:
-        """`total` samples are there; more than a share `max_bad` of them must not be bad."""
-        self.total, self.max_bad = total, max_bad
-        self.reasons: dict[str, str] = {}
-        self.left_out: dict[str, str] = {}
-
-    def leave_out(self, items: Iterable[Bad]) -> None:
-        """Note samples that are not used though nothing is wrong with them; they count towards no limit."""
-        self.left_out.update(items)
-
-    def add(self, bad: Iterable[Bad], checked: int | None = None) -> list[Bad]:
-        """Note bad samples among `checked` (none: all); returns new ones. `UserError` if there are too many of all."""
-        new = [item for item in bad if item.name not in self.reasons]
-        self.reasons.update(new)
-        looked_at = self.total if checked is None else checked
-        if new and len(self.reasons) > self.max_bad * looked_at:
-            raise UserError(
-                f"{len(self.reasons)} of {looked_at} samples can't be used ({self.summary()}), which is more than "
-                f"--data.max-bad {self.max_bad:g} allows; mend or remove them, or raise the limit:{self.listed()}"
-            )
-        return new
-
-    def summary(self) -> str:
-        """Counts by reason, as in "12 truncated, 3 empty file"."""
-        return ", ".join(f"{count} {reason}" for reason, count in Counter(self.reasons.values()).most_common())
-
-    def listed(self, limit: int = 100) -> str:
-        """A line for each of the first samples, behind a line end."""
-        lines = [f"\n  {name}: {reason}" for name, reason in self.reasons.items()]
-        return "".join(lines[:limit]) + (f"\n  and {len(lines) - limit} more" if len(lines) > limit else "")
-
-    def write(self, path: Path) -> None:
-        """One JSON object a sample."""
-        found = self.reasons | self.left_out
-        path.write_text("".join(json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in found.items()))

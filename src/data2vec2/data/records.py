@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -14,10 +15,13 @@ from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.data import folder, hub, parquet, tars
+from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.labels import encode
 from data2vec2.data.sampler import split_validation
 from data2vec2.data.source import BadSample, Content, Listing, Source
 from data2vec2.errors import UserError
+
+NO_LABEL = "no label"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,6 +99,8 @@ class Parts:
     test: Records | None
     description: str
     """For the user: what was recognised and how much of it there is."""
+    account: Account = field(default_factory=Account)
+    """What became of all of it."""
 
 
 class OwnFormat(Protocol):
@@ -156,7 +162,9 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None) -> Listing
     if num_samples > len(files.get(packed, [])):
         return folder.read(path, files, content)
     if packed in files:
-        return replace(_READERS[packed](path, files[packed], content), ignored=folder.counts(files, {packed}))
+        listing = _READERS[packed](path, files[packed], content)
+        listing.account.beside |= folder.others(files, {packed})
+        return listing
     found_here = f"it holds files of type {_counts(folder.counts(files))}" if files else "it is empty"
     hint = next((f"; {text}" for extension, text in (own.hints if own else {}).items() if extension in files), "")
     if ".arrow" in files:
@@ -204,9 +212,14 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
         labelling = f"{np.isfinite(train.numbers).sum():,} numbers to learn from"
     if train.texts is not None:
         labelling += f", {sum(text is not None for text in train.texts):,} transcripts"
-    left_out = f"left out: {_counts(found.ignored)}" if found.ignored else ""
-    description = "; ".join(filter(None, (f"{found.kind}: {sizes}, {labelling}", left_out, *found.notes)))
-    return Parts(train, records.get("val"), records.get("test"), description)
+    account = found.account
+    account.kind = found.kind
+    for key, one in records.items():
+        of_part = account.part(key)
+        of_part.found = len(one) + len(of_part.bad) + len(of_part.left_out)
+    left_out = f"left out: {_counts(Counter(account.beside.values()))}" if account.beside else ""
+    description = "; ".join(filter(None, (f"{found.kind}: {sizes}, {labelling}", left_out, *account.choices)))
+    return Parts(train, records.get("val"), records.get("test"), description, account)
 
 
 def _texts(values: Sequence[Any] | None, where: str) -> tuple[str | None, ...] | None:
@@ -232,14 +245,20 @@ def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: 
     return ((1 - label_smoothing) * hard_BC + label_smoothing * even).astype(np.float32)
 
 
-def labelled_records(records: Records, labels_per_class: int | None = None, seed: int = 0) -> Records:
+def labelled_records(
+    records: Records, labels_per_class: int | None = None, seed: int = 0, account: PartAccount | None = None
+) -> Records:
     """The samples that have a label or a number, or may have tags; so many of each class, drawn by `seed`."""
+    account = account or PartAccount()
     has_label = records.labels >= 0 if records.numbers is None else np.isfinite(records.numbers)
     places = np.flatnonzero(has_label) if records.tags is None else np.arange(len(records))
+    account.leave_out(Bad(records.names[place], NO_LABEL) for place in np.setdiff1d(np.arange(len(records)), places))
+    known = len(places)
     classes = range(len(records.classes))
     if labels_per_class is not None and classes:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
         has_of = [records.labels == index if records.tags is None else records.tags[:, index] for index in classes]
         # Where samples have several labels, some classes get more.
         places = np.unique(np.concatenate([shuffled[has_N[shuffled]][:labels_per_class] for has_N in has_of]))
+        account.asked["--data.labels-per-class"] += known - len(places)
     return records if len(places) == len(records) else records.select(places)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2.data.account import Account
 from data2vec2.errors import UserError
 
 
@@ -101,14 +102,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Listing:
-    """What was recognised: parts ("train", "val", "test"), class names that the data give, and notes for the user."""
+    """What was recognised: parts ("train", "val", "test"), class names that the data give, and the account so far."""
 
     kind: str
     parts: Mapping[str, Split]
     classes: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    """Files that were left out, by extension."""
+    account: Account = field(default_factory=Account)
 
 
 def part_of(name: str) -> str | None:

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.data.reader import Bad, Reader, Windowed
+from data2vec2.data.account import Bad
+from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.method.encoder import Encoder

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, RunConfig
+from data2vec2.data.account import Bad
 from data2vec2.data.labels import Letters
-from data2vec2.data.reader import Bad, Reader
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import OwnFormat, Parts, Records, listed_files, open_data
 from data2vec2.data.source import Content
 from data2vec2.method.encoder import Modality

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.data.account import Account, Bad
 from data2vec2.data.batch import Addition, Batches
-from data2vec2.data.reader import Bad, Reader, Skipped
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation import classification
@@ -38,6 +39,8 @@ class FinetuneData:
     train: Reader
     val: Reader | None
     test: Reader | Records | None
+    account: Account
+    """What became of all samples."""
     description: str
     """One line for the user."""
     outputs: int
@@ -96,20 +99,27 @@ class Job:
         seed, parts = config.train.seed, self.parts(config, path)
         train, held = held_out(parts, self.parts(config, val) if val else None, config.data.val_fraction, seed)
         few = train.numbers is None and len(train.classes) < (2 if train.tags is None else 1)
-        train = labelled_records(train, config.data.labels_per_class, seed)
+        account = parts.account
+        account.hold_out(len(parts.train) - len(train))
+        train = labelled_records(train, config.data.labels_per_class, seed, account.part("train"))
         if few or not len(train):
             what = "labels" if train.numbers is None else "numbers"
             hint = self.tools.label_hint("--data.label-column")
             raise UserError(f"{path} has no {what} to learn from ({parts.description}); {hint}")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
             raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
-        of_parts = [records and labelled_records(records) for records in (train, held, parts.test)]
-        ready, other, test = (self.tools.reader(one, info.model, info.data, seed) if one else None for one in of_parts)
-        assert ready is not None
+        more = [
+            one and labelled_records(one, account=account.part(key))
+            for key, one in (("val", held), ("test", parts.test))
+        ]
+        ready = self.tools.reader(train, info.model, info.data, seed)
+        other, test = (self.tools.reader(one, info.model, info.data, seed) if one else None for one in more)
         outputs = len(train.classes) if train.numbers is None else 1
-        return FinetuneData(train=ready, val=other, test=test, description=parts.description, outputs=outputs)
+        return FinetuneData(
+            train=ready, val=other, test=test, account=account, description=parts.description, outputs=outputs
+        )
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
         """Say what there is; read some of it and note what can't be (`UserError` if too much of it)."""
         train, names = data.train.records, (("for validation", data.val), ("to test on", data.test))
         held = [f"{len(part.records if isinstance(part, Reader) else part):,} {name}" for name, part in names if part]
@@ -117,11 +127,10 @@ class Job:
         if train.numbers is not None:
             kind = f"numbers from {train.numbers.min():g} to {train.numbers.max():g}"
         log(f"data: {len(train):,} to train on, {', '.join(held) or 'none held out'}; {kind}")
-        skipped = Skipped(len(train), config.data.max_bad)
+        skipped = data.account.part("train")
         bad, checked = self.check(data)
         if skipped.add(bad, checked):
             log(f"data: {len(bad)} of {checked} looked at can't be used: {skipped.summary()}")
-        return skipped
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Samples that can't be used, among how many that were looked at."""

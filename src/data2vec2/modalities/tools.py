@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec2.config.run import RunConfig
-from data2vec2.data.reader import Reader, Skipped, Windowed
+from data2vec2.data.account import PartAccount
+from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation import features
@@ -193,9 +194,9 @@ class Tools(DataTools):
         reader, chosen = samples
         chosen = chosen if len(chosen) else np.arange(len(reader.records))
         chosen = chosen[spread(len(chosen), SEARCHED)]
-        bad, normalise = Skipped(len(chosen), max_bad=1), self.normalise(info.data, device)
+        bad, normalise = PartAccount(len(chosen), max_bad=1), self.normalise(info.data, device)
         known = features.encode(encoder, reader, chosen, normalise, device, bad.add)
-        return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad.reasons]
+        return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad.bad]
 
 
 @cache

@@ -28,7 +28,7 @@ from data2vec2.version import __version__
 OWN = "own"
 """Where templates of one modality's package are found."""
 LISTED = 50
-"""Skipped files that are named on the page."""
+"""PartAccount files that are named on the page."""
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.batch import Batch, iterate
-from data2vec2.data.reader import Bad, Reader, Skipped
+from data2vec2.data.reader import Reader
 from data2vec2.training.loop import Task
 from data2vec2.training.parallel import ALONE, World
 from data2vec2.training.run import RunFolder
@@ -24,7 +25,7 @@ class RunContext:
 
     run: RunFolder
     device: torch.device
-    skipped: Skipped
+    skipped: PartAccount
     """Counts what could not be read; listed in RUN/skipped.jsonl."""
     unit: str = "samples"
     """What `train.batch_size` counts."""

@@ -21,6 +21,7 @@ else:
     import fcntl
 
 LOCK = "lock"
+ACCOUNT = "data.json"
 CONFIG = "config.yaml"
 SPLIT = "split.json"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data2vec2.data.account import Bad
 from data2vec2.data.folder import Files
-from data2vec2.data.reader import Bad
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError

@@ -75,7 +75,7 @@ def test_parts_share_their_classes(tmp_path: Path, val_name: str) -> None:
     assert parts.val.labels.tolist() == [0]
     assert list(parts.test.names) == ["test/5.png", "test/c/4.png"]
     assert parts.test.labels.tolist() == [-1, 2]
-    assert "2 train, 1 val, 2 test, 3 classes; left out beside the parts: 1 images" in parts.description
+    assert "2 train, 1 val, 2 test, 3 classes; left out: in no part (1)" in parts.description
 
 
 def test_a_class_called_train(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from data2vec2.config.model import MaskConfig
+from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.batch import Batch, Batches, iterate
-from data2vec2.data.reader import Bad, Skipped
 from data2vec2.data.sampler import GlobalBatches
 from data2vec2.errors import UserError
 from data2vec2.modalities.image import fashion_mnist
@@ -94,7 +94,7 @@ def test_a_sample_brings_its_masks_to_any_batch(dataset: Batches) -> None:
 
 
 def test_skipped_samples_are_counted_once() -> None:
-    skipped = Skipped(100, max_bad=0.05)
+    skipped = PartAccount(100, max_bad=0.05)
     assert skipped.add([Bad("a", "truncated"), Bad("b", "empty file")]) == [
         Bad("a", "truncated"),
         Bad("b", "empty file"),
@@ -105,7 +105,7 @@ def test_skipped_samples_are_counted_once() -> None:
 
 
 def test_too_many_skipped_samples_are_an_error_that_lists_them() -> None:
-    skipped = Skipped(100, max_bad=0.05)
+    skipped = PartAccount(100, max_bad=0.05)
     skipped.add([Bad(f"file{i}", "truncated") for i in range(5)])
     with pytest.raises(UserError) as caught:
         skipped.add([Bad("last", "not an image")])
@@ -113,10 +113,10 @@ def test_too_many_skipped_samples_are_an_error_that_lists_them() -> None:
     for part in ("6 of 100", "--data.max-bad 0.05", "5 truncated, 1 not an image", "file0: truncated", "last: not an"):
         assert part in message
     with pytest.raises(UserError, match="and 20 more"):
-        Skipped(1_000, 0.0).add([Bad(str(i), "damaged") for i in range(120)])
+        PartAccount(1_000, 0.0).add([Bad(str(i), "damaged") for i in range(120)])
 
 
 def test_a_share_is_of_what_was_looked_at() -> None:
     with pytest.raises(UserError, match="2 of 20"):
-        Skipped(1_000, 0.05).add([Bad("a", "x"), Bad("b", "x")], checked=20)
-    assert Skipped(1_000, 0.05).add([Bad("a", "x")], checked=20)
+        PartAccount(1_000, 0.05).add([Bad("a", "x"), Bad("b", "x")], checked=20)
+    assert PartAccount(1_000, 0.05).add([Bad("a", "x")], checked=20)

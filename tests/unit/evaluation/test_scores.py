@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data2vec2.data.reader import Bad
+from data2vec2.data.account import Bad
 from data2vec2.errors import UserError
 from data2vec2.evaluation import probes as attentive
 from data2vec2.evaluation.features import encode, labelled

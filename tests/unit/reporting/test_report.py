@@ -38,7 +38,7 @@ def test_every_part_is_there(full: str) -> None:
         "Curves",
         *("Loss", "Validation scores", "Standard deviations", "Effective ranks", "Learning rate", "EMA decay"),
         *("Gradient norm", "temperature"),
-        *("Skipped files", "Configuration", "Environment"),
+        *("PartAccount files", "Configuration", "Environment"),
     ]
     for text in ("bundled pictures", "run again with --resume", "60 of 3,000", "1,920", "k = 20", "lr: 0.005", "cpu"):
         assert text in page.text

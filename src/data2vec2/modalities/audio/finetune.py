@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.labels import Letters
-from data2vec2.data.reader import Bad, Reader, Skipped
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
@@ -83,15 +84,16 @@ class AudioClassifyJob(Job):
             task = replace(task, model=replace(task.model, freeze_updates=0, freeze_stem=False))
         return super().completed(replace(config, task=task), info)
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
         """Labels, lengths, and some of the recordings."""
-        return self.survey(data.train, super().look(data, config, log), log)
+        super().look(data, config, log)
+        self.survey(data.train, data.account.part("train"), log)
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Nothing yet: `look` asks for lengths, too."""
         return (), len(data.train.records)
 
-    def survey(self, reader: Reader, skipped: Skipped, log: Log) -> Skipped:
+    def survey(self, reader: Reader, skipped: PartAccount, log: Log) -> None:
         """Say how much there is, and note what can't be used."""
         assert isinstance(reader, AudioReader)
         found = survey_audio(reader, log)
@@ -99,7 +101,6 @@ class AudioClassifyJob(Job):
         skipped.leave_out(found.left_out)
         if skipped.add(found.bad, found.checked):
             log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
-        return skipped
 
     def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
         """Never: decoding takes time."""
@@ -139,6 +140,7 @@ class CtcJob(AudioClassifyJob):
                 f"{path} has no transcripts ({parts.description}); put them into a metadata.csv with columns file_name "
                 "and transcription, or give a table or a manifest that has them"
             )
+        parts.account.hold_out(len(parts.train) - len(train))
         used, left_out, bad = trainable(train, modality, data, seed)
         if not len(used):
             why = reasons_of((*left_out, *bad))
@@ -152,25 +154,25 @@ class CtcJob(AudioClassifyJob):
             train=SpokenReader(used, modality, data, seed),
             val=SpokenReader(held, modality, data, seed) if held else None,
             test=test or None,
+            account=parts.account,
             description=parts.description,
             outputs=len(letters),
-            more=_Spoken(letters, left_out, bad, len(train)),
+            more=_Spoken(letters, left_out, bad),
         )
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
         """How much there is, and what is left out."""
-        letters, left_out, bad, total = data.more
+        letters, left_out, bad = data.more
         held = f"{len(data.val.records) if data.val else 0:,} for validation"
         test = len(data.test) if isinstance(data.test, Records) else 0
         log(f"data: {len(data.train.records):,} to train on, {held}, {test:,} to test on")
-        skipped = Skipped(total, config.data.max_bad)
+        skipped = data.account.part("train")
         skipped.leave_out(left_out)
         if left_out:
             log(f"data: {len(left_out):,} recordings are left out: {reasons_of(left_out)} (skipped.jsonl)")
         skipped.add(bad)
         self.survey(data.train, skipped, log)
         log(f"data: letters: {' '.join(letters.symbols[3:])}")
-        return skipped
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> SpeechRecognizer:
         """A letter at every token."""
@@ -210,12 +212,11 @@ class CtcJob(AudioClassifyJob):
 
 
 class _Spoken(NamedTuple):
-    """What is known of recordings with transcripts; `total` counts those to train on that are left out, too."""
+    """What is known of recordings with transcripts."""
 
     letters: Letters
     left_out: tuple[Bad, ...]
     bad: tuple[Bad, ...]
-    total: int
 
 
 def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:

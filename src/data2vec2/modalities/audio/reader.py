@@ -23,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
+from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.folder import Files
-from data2vec2.data.reader import Bad, ReadBatch, Reader, Skipped, by_length
+from data2vec2.data.reader import ReadBatch, Reader, by_length
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
 from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
@@ -224,7 +225,7 @@ def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurv
     bad = [Bad(reader.name(piece), reason) for piece, reason in zip(chosen, faults, strict=True) if reason]
     if len(bad) == count:
         raise UserError(f"none of {count} recordings of the {reader.records.kind} can be used: {_with_first(bad)}")
-    Skipped(count, reader.data.max_bad).add(bad)
+    PartAccount(count, reader.data.max_bad).add(bad)
     seconds = pieces.lengths_N[np.unique(pieces.records_P)] / rate
     return AudioSurvey(
         checked=len(reader.records),

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2.data.account import Account
 from data2vec2.data.source import Listing, Source, Split, part_of
 from data2vec2.errors import UserError
 
@@ -119,7 +120,7 @@ def read_npz(path: Path) -> Listing:
                 raise UserError(f"{path}: {x} has {len(images[x])} pictures, but {y} has shape {list(labels.shape)}")
         parts[part] = _part(x, _as_nhwc(images[x], f"{path}: {x}"), labels)
     classes = tuple(str(name) for name in arrays["classes"].reshape(-1)) if "classes" in arrays else None
-    return Listing("npz arrays", parts, classes, (note,))
+    return Listing("npz arrays", parts, classes, Account(choices=[note] if note else []))
 
 
 def _part(origin: str, images: NDArray[np.uint8], labels: NDArray[Any] | None) -> Split:

@@ -27,8 +27,8 @@ from data2vec2 import rng
 from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
+from data2vec2.data.account import Bad
 from data2vec2.data.batch import Addition, Batch, Step
-from data2vec2.data.reader import Bad
 from data2vec2.errors import UsageError, UserError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier

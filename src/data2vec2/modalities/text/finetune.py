@@ -13,7 +13,7 @@ from torch import nn
 
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
-from data2vec2.data.reader import Bad, Skipped
+from data2vec2.data.account import Bad
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import ModelInfo, narrow
@@ -46,14 +46,14 @@ class TextClassifyJob(Job):
         names, empty = data.train.records.names, np.flatnonzero(narrow(data.train, SentenceReader).lengths_N == 0)
         return [Bad(names[place], NO_TEXT) for place in empty.tolist()], len(names)
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> Skipped:
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> None:
         """Labels, rows without text, and how often a run goes through the data."""
-        skipped, lengths_N = super().look(data, config, log), narrow(data.train, SentenceReader).lengths_N
+        super().look(data, config, log)
+        lengths_N = narrow(data.train, SentenceReader).lengths_N
         per_epoch = len(data.train.order(config.train.batch_size).batches)  # type: ignore[attr-defined]
         once, updates = f"{per_epoch:,} batches are once through the data", config.train.updates
         tokens = f"{lengths_N.sum():,} tokens, at most {lengths_N.max()} in a sample"
         log(f"data: {tokens}; {once}, so {updates:,} updates are {updates / per_epoch:.1f} times")
-        return skipped
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
         """The first token, or the mean."""

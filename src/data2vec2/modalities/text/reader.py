@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from data2vec2.data.account import Account
 from data2vec2.data.labels import COLUMNS, NUMBERS, numbers
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
@@ -89,7 +90,8 @@ def open_sentences(
     parts = {part: _part(found, texts, label, remarks, labels == "numbers") for part, found in of_part.items()}
     classes = of_part["train"][0].classes.get(label) if label else None
     read_as = f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else "")
-    return parts_of(Listing("table of texts", parts, classes, (read_as, listed(remarks))), str(data), SENTENCES)
+    account = Account(choices=[read_as], remarks=[listed(remarks)] if any(remarks.values()) else [])
+    return parts_of(Listing("table of texts", parts, classes, account), str(data), SENTENCES)
 
 
 def _columns(

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from data2vec2.config.model import MaskConfig
+from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.batch import Batches, iterate
-from data2vec2.data.reader import Bad, Skipped
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LengthBatches, Plan
 from data2vec2.errors import UserError
@@ -355,8 +355,8 @@ def test_survey_of_bad_ones(half_bad: Records) -> None:
     with pytest.raises(UserError, match=r"3 of 8 samples can't be used .*--data.max-bad 0.1"):
         survey_audio(reader_of(half_bad, max_bad=0.1), print)
     with pytest.raises(UserError, match="5 of 10 samples can't be used"):
-        Skipped(found.checked, 0.45).add(found.bad)
-    assert len(Skipped(found.checked, 0.5).add(found.bad)) == 5
+        PartAccount(found.checked, 0.45).add(found.bad)
+    assert len(PartAccount(found.checked, 0.5).add(found.bad)) == 5
 
 
 def test_nothing_to_train_on(half_bad: Records) -> None:

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data2vec2.data.reader import Bad
+from data2vec2.data.account import Bad
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
@@ -238,7 +238,7 @@ def test_parts_and_classes_of_sub_folders(tmp_path: Path) -> None:
     assert parts.test is not None
     assert [list(part.names) for part in (parts.val, parts.test)] == [["dev/a/3.wav"], ["test/b/4.wav"]]
     assert parts.train.classes == ("a", "b")
-    assert "left out beside the parts: 1 recordings" in parts.description
+    assert "left out: in no part (1)" in parts.description
 
 
 def test_transcripts_that_some_have(tmp_path: Path) -> None:
