@@ -61,8 +61,8 @@ def test_a_run_leaves_what_it_should(whole: Path) -> None:
         1
     ].keys()  # the first is of update 0
     assert any("val_knn" in line for line in lines)
-    skipped = [json.loads(line) for line in (whole / "skipped.jsonl").read_text().splitlines()]
-    assert {"prompts/empty.wav", "prompts/silent.flac"} <= {entry["name"] for entry in skipped}
+    account = json.loads((whole / "data.json").read_text())["parts"]["train"]
+    assert {"prompts/empty.wav", "prompts/silent.flac"} <= account["bad"].keys()
     assert (whole / "report.html").exists()
     output = whole.with_suffix(".out").read_text()
     assert "left out, being shorter than 0.8 s" in output

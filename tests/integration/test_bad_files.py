@@ -86,16 +86,16 @@ def test_allowed_bad_files_are_left_out_counted_and_named(
     assert run_here([*command, "--data.max-bad", "0.2"]) == 0
     _, err = capsys.readouterr()
     run = Path("run")
-    skipped = [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
-    names = [item["name"] for item in skipped]
-    assert len(names) == len(set(names))
+    account = json.loads((run / "data.json").read_text())["parts"]["train"]
+    names = list(account["bad"])
+    assert account["found"] == account["used"] + len(names)
     assert all((data / name).is_file() and "/bad" in name for name in names)
     validation = json.loads((run / "split.json").read_text())["validation"]
     training_bad = {path.relative_to(data).as_posix() for path in data.rglob("bad*")} - set(validation)
     assert set(names) == training_bad
     last = err[err.rindex("samples could not be used") - 10 :]
     assert f"{len(names)} samples could not be used" in last
-    for reason, count in Counter(item["reason"] for item in skipped).items():
+    for reason, count in Counter(account["bad"].values()).items():
         assert f"{count} {reason}" in last
     assert all(np.isfinite(line["loss"]) for line in metrics(run) if "loss" in line)
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
@@ -107,7 +107,7 @@ def test_allowed_bad_files_are_left_out_counted_and_named(
 
     assert run_here([*command, "--resume"]) == 0
     assert "finished at update 12" in capsys.readouterr().err
-    for name in ("metrics.jsonl", "exported/model.safetensors", "skipped.jsonl", "config.yaml"):
+    for name in ("metrics.jsonl", "exported/model.safetensors", "data.json", "config.yaml"):
         assert (run / name).read_bytes() == before[name], name
 
 

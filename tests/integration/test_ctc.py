@@ -128,8 +128,8 @@ def test_without_transcript_and_too_long_are_left_out(tmp_path: Path, model: Pat
     run = tmp_path / "run"
     flags = ("--train.updates", 1, "--data.max-seconds", 1, "--data.val-fraction", 0)
     assert here("ctc", model, folder, run, *flags) == 0
-    reasons = {row["reason"] for row in map(json.loads, (run / "skipped.jsonl").read_text().splitlines())}
-    assert "too long" in reasons
+    account = json.loads((run / "data.json").read_text())["parts"]["train"]
+    assert "too long" in account["left_out"].values()
     assert not (run / "best").exists()
 
 

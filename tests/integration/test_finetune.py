@@ -374,10 +374,10 @@ def test_files_that_can_not_be_read_are_counted_and_too_many_stop_it(tmp_path: P
     quick = ("--train.updates", 4, "--data.workers", 0)
     assert here(model, folder, tmp_path / "strict", *quick, "--data.max-bad", 0.01) == 1
     assert here(model, folder, tmp_path / "run", *quick, "--data.max-bad", 0.2) == 0
-    listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    bad = json.loads((tmp_path / "run" / "data.json").read_text())["parts"]["train"]["bad"]
     named = {path.relative_to(folder).as_posix() for path in broken}
-    assert {item["name"] for item in listed} <= named
-    assert {item["reason"] for item in listed} == {"damaged"}
+    assert bad.keys() <= named
+    assert {*bad.values()} == {"damaged"}
 
 
 @pytest.mark.parametrize("name", FINETUNE)

@@ -159,8 +159,7 @@ def test_readme_commands(place: Path) -> None:
     )
     run = place / "runs" / "first"
     for name in re.findall(r"^\| `([a-z.]+)`", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE):
-        if name not in ("skipped.jsonl",):  # only where something was skipped
-            assert (run / name).exists(), f"the README's table of the run folder names {name}"
+        assert (run / name).exists(), f"the README's table of the run folder names {name}"
     printed = (place / "printed.txt").read_text()
     assert "random initialisation" in printed
     assert "torch.Size([1, 96])" in printed

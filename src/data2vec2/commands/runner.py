@@ -212,9 +212,6 @@ def _write_start(training: Training[C], run: RunFolder, data: Opened[C]) -> None
     run.write_json("environment.json", {"data": data.description, **training.arguments(), **environment()})
     run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
     run.write_json(ACCOUNT, data.account.to_dict())
-    skipped = data.account.part("train")
-    if skipped.bad or skipped.left_out:
-        skipped.write(run.path / "skipped.jsonl")
     training.write_start(run, data)
 
 
@@ -248,7 +245,7 @@ def _train(
             _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
             raise
         if skipped := data.account.part("train").bad:
-            log(f"{len(skipped)} samples could not be used: {data.account.part('train').summary()} (skipped.jsonl)")
+            log(f"{len(skipped)} samples could not be used: {data.account.part('train').summary()} ({ACCOUNT})")
         run.write_json(ACCOUNT, data.account.to_dict())
         log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
         if outcome.state == "finished":
@@ -286,8 +283,8 @@ def _loop(
     **how: Any,
 ) -> Outcome:
     """What `train` does in one of the run's processes, which tells it `how`."""
-    skipped, unit, workers = data.account.part("train"), data.unit, data.config.data.workers or 0
-    context = RunContext(run=run, device=device, skipped=skipped, unit=unit, workers=workers, world=world, log=log)
+    account, unit, workers = data.account, data.unit, data.config.data.workers or 0
+    context = RunContext(run=run, device=device, account=account, unit=unit, workers=workers, world=world, log=log)
     task, seen = training.task(model, data, context), data.train.records.fingerprint
     return train(task, data.config, run, log, device=device, fingerprint=seen, world=world, **how)
 

@@ -6,11 +6,9 @@ that the user asked to leave out, which are counted.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from data2vec2.errors import UserError
@@ -78,11 +76,6 @@ class PartAccount:
         """A line for each of the first samples that can't be used, behind a line end."""
         lines = [f"\n  {name}: {reason}" for name, reason in self.bad.items()]
         return "".join(lines[:limit]) + (f"\n  and {len(lines) - limit} more" if len(lines) > limit else "")
-
-    def write(self, path: Path) -> None:
-        """One JSON object for each sample that is bad or left out."""
-        found = self.bad | self.left_out
-        path.write_text("".join(json.dumps({"name": name, "reason": reason}) + "\n" for name, reason in found.items()))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -39,7 +39,7 @@ class FinetuneData:
     train: Reader
     val: Reader | None
     test: Reader | Records | None
-    account: Account
+    account: Account = field(default_factory=Account)
     """What became of all samples."""
     description: str
     """One line for the user."""

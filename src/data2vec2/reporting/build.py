@@ -28,7 +28,9 @@ from data2vec2.version import __version__
 OWN = "own"
 """Where templates of one modality's package are found."""
 LISTED = 50
-"""PartAccount files that are named on the page."""
+"""Samples of the account that are named on the page."""
+ACCOUNTED = {"can't be used": "bad", "left out": "left_out", "mended": "mended"}
+"""What can become of a sample, and its key in data.json."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         mistakes=read_part(mistakes, run / "mistakes.npz", "no mistake was kept"),
         transcripts=read_part(scores.read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
         curves=read_part(partial(curves.read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
-        skipped=read_part(read_skipped, run / "skipped.jsonl", "no skipped file was recorded"),
+        account=read_part(read_account, run / "data.json", "it is unknown what became of the data"),
     )
 
 
@@ -179,12 +181,25 @@ def read_status(path: Path) -> dict[str, Any]:
     return {"state": str(status.get("state", "unknown")), "message": str(status.get("message") or ""), **numbers}
 
 
-def read_skipped(path: Path) -> dict[str, Any]:
-    """How many files were skipped for each reason, most frequent first, and the first of them."""
-    rows = scores.read_lines(path)
-    items = [(str(row.get("name", "?")), str(row.get("reason", "no reason given"))) for row in rows]
-    reasons = Counter(reason for _, reason in items).most_common()
-    return {"total": len(items), "reasons": reasons, "first": items[:LISTED]}
+def read_account(path: Path) -> dict[str, Any]:
+    """What became of the samples: numbers and reasons by part, remarks, and the first samples with their reasons."""
+    account = scores.read_mapping(path)
+    parts, reasons, samples = [], [], list[tuple[str, str]]()
+    for name, part in account["parts"].items():
+        asked = Counter(part["left_out_as_asked"])
+        numbers = [part["found"], part["used"], *(len(part[key]) for key in ACCOUNTED.values())]
+        numbers[3] += asked.total()
+        parts.append((name, [f"{number:,}" for number in numbers]))
+        counted = {what: Counter(part[key].values()) for what, key in ACCOUNTED.items()}
+        counted["left out"] += asked
+        reasons += [
+            (f"{name}: {what}", f"{why} ({n:,})") for what, of in counted.items() for why, n in of.most_common()
+        ]
+        samples += [(str(one), str(why)) for key in ACCOUNTED.values() for one, why in part[key].items()]
+    reasons += [("no samples", f"{why} ({n:,})") for why, n in Counter(account["no_samples"].values()).most_common()]
+    remarks = [str(one) for one in (*account["choices"], *account["remarks"])]
+    columns = ["found", "used", *ACCOUNTED]
+    return {"columns": columns, "parts": parts, "reasons": reasons, "remarks": remarks, "samples": samples[:LISTED]}
 
 
 def write_comparison(runs: Sequence[Path], out: Path) -> Path:

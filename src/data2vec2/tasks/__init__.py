@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from data2vec2.data.account import Bad, PartAccount
+from data2vec2.data.account import Account, Bad
 from data2vec2.data.batch import Batch, iterate
 from data2vec2.data.reader import Reader
 from data2vec2.training.loop import Task
 from data2vec2.training.parallel import ALONE, World
-from data2vec2.training.run import RunFolder
+from data2vec2.training.run import ACCOUNT, RunFolder
 
 Normalise = Callable[[Tensor], Tensor]
 
@@ -25,8 +25,8 @@ class RunContext:
 
     run: RunFolder
     device: torch.device
-    skipped: PartAccount
-    """Counts what could not be read; listed in RUN/skipped.jsonl."""
+    account: Account = field(default_factory=Account)
+    """What becomes of the samples; stands in RUN/data.json."""
     unit: str = "samples"
     """What `train.batch_size` counts."""
     workers: int = 0
@@ -58,6 +58,6 @@ class ReadingTask(Task):
         context = self.context
         bad = context.world.collect(f"bad-{step}", [(item.name, item.reason) for item in self._bad])
         self._bad.clear()
-        if context.skipped.add(Bad(name, reason) for part in bad for name, reason in part):
-            context.skipped.write(context.run.path / "skipped.jsonl")
+        if context.account.part("train").add(Bad(name, reason) for part in bad for name, reason in part):
+            context.run.write_json(ACCOUNT, context.account.to_dict())
         return {}

@@ -488,7 +488,7 @@ def test_splits_of_no_part_are_left_out(tmp_path: Path) -> None:
     assert parts.test is not None
     assert (len(parts.train), len(parts.test)) == (9, 5)
     assert parts.train.read(8) == FILES[8]
-    assert "left out: splits unlabelled" in parts.description
+    assert parts.account.beside == {"unlabelled": "a split of another name"}
     datasets.DatasetDict(a=whole, b=whole).save_to_disk(tmp_path / "two")
     refuse(f"hf:{tmp_path / 'two'}", "has several splits for train: a, b")
 
@@ -563,7 +563,7 @@ def test_rows_of_metadata_with_another_number_of_fields_are_counted(tmp_path: Pa
     (tmp_path / "metadata.csv").write_text("file_name,label\na.jpg,x,y\nb.jpg\nc.jpg,z\n")
     parts = open_pictures(tmp_path)
     assert [parts.train.classes[label] if label >= 0 else None for label in parts.train.labels] == ["x", None, "z"]
-    assert "2 rows with another number of fields in metadata.csv" in parts.description
+    assert parts.account.remarks == ["2 rows with another number of fields in metadata.csv"]
 
 
 def test_bundled_pictures_as_a_table(tmp_path: Path) -> None:

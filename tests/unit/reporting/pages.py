@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from sklearn.neighbors import KNeighborsClassifier
 
+from data2vec2.data.account import Account, PartAccount
 from data2vec2.modalities.image import fashion_mnist
 
 HOSTILE = "<script>alert(1)</script>.jpg"
@@ -22,7 +23,7 @@ FILES = [
     "masks.npz",
     "gallery.npz",
     "metrics.jsonl",
-    "skipped.jsonl",
+    "data.json",
 ]
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
@@ -129,8 +130,9 @@ def fill(run: Path) -> Path:
         {"step": 60, "elapsed_s": 5.9, "samples": 1920, "loss": 1.0, "target_std": 0.4, "temperature": 36.6},
     ]
     write_lines(run / "metrics.jsonl", lines)
-    skipped = [{"name": HOSTILE, "reason": "truncated"}] + [{"name": f"{i}.png", "reason": "empty"} for i in range(60)]
-    write_lines(run / "skipped.jsonl", skipped)
+    bad = {HOSTILE: "truncated"} | {f"{place}.png": "empty" for place in range(60)}
+    account = Account(parts={"train": PartAccount(3_000, bad=bad)}, remarks=["2 rows without text"])
+    (run / "data.json").write_text(json.dumps(account.to_dict()))
     return run
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data2vec2.data.account import Account, PartAccount
 from data2vec2.errors import UserError
 from data2vec2.reporting.build import write_report
 from tests.unit.reporting.pages import FILES, HOSTILE, Page, fill, fill_finetuned, gallery, read_page
@@ -38,7 +39,7 @@ def test_every_part_is_there(full: str) -> None:
         "Curves",
         *("Loss", "Validation scores", "Standard deviations", "Effective ranks", "Learning rate", "EMA decay"),
         *("Gradient norm", "temperature"),
-        *("PartAccount files", "Configuration", "Environment"),
+        *("Data", "Configuration", "Environment"),
     ]
     for text in ("bundled pictures", "run again with --resume", "60 of 3,000", "1,920", "k = 20", "lr: 0.005", "cpu"):
         assert text in page.text
@@ -57,7 +58,7 @@ def test_a_fine_tuning_run_has_its_own_parts(finetuned: str) -> None:
     for text in ("Accuracy ", "200 samples", "400 labels", "the model of update 50", "taken for class "):
         assert text in page.text
     assert page.tags.count("img") == 24
-    for name in ("status.json", "environment.json", "skipped.jsonl"):
+    for name in ("status.json", "environment.json", "data.json"):
         assert f"{name} is missing" in page.text
 
 
@@ -128,10 +129,11 @@ def test_names_of_classes_and_mistakes_are_shown_as_text(tmp_path: Path) -> None
     assert page.text.count(HOSTILE) >= 4
 
 
-def test_skipped_files_are_counted_by_reason_and_the_first_are_listed(full: str) -> None:
+def test_what_became_of_the_data_is_counted_and_the_first_samples_are_listed(full: str) -> None:
     text = Page(full).text
-    assert "Files that could not be used: 61." in text
-    assert re.search(r"empty\s*60\s*truncated\s*1\b", text)
+    assert re.search(r"train\s*3,000\s*2,939\s*61\s*0\s*0\b", text)
+    assert re.search(r"empty \(60\)\s*train: can't be used\s*truncated \(1\)", text)
+    assert "2 rows without text." in text
     assert "48.png" in text
     assert "49.png" not in text
 
@@ -174,7 +176,8 @@ def test_arrays_that_do_not_fit_together_are_said(tmp_path: Path) -> None:
 
 
 def test_a_file_name_that_is_not_text_is_shown(tmp_path: Path) -> None:
-    (tmp_path / "skipped.jsonl").write_text(json.dumps({"name": "caf\udce9.jpg", "reason": "empty"}))
+    account = Account(parts={"train": PartAccount(1, bad={"caf\udce9.jpg": "empty"})})
+    (tmp_path / "data.json").write_text(json.dumps(account.to_dict()))
     assert r"caf\udce9.jpg" in write_report(tmp_path).read_text("utf-8")
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.config.model import EncoderConfig
-from data2vec2.data.account import PartAccount
 from data2vec2.data.batch import Batch, Batches
 from data2vec2.data.labels import Letters, normalise
 from data2vec2.method.encoder import Encoder
@@ -53,7 +52,7 @@ def task_of(reader: SpokenReader, run: Path, val: SpokenReader | None, lines: li
     nn.init.normal_(model.head.weight)  # so that more than one letter is heard
     model.head.bias.data[letters.ids["<unk>"]] = 5.0  # which is never written
     batches = Batches(reader, reader.order(ctc_tiny().train.batch_size), [LetterTargets(letters, texts)])
-    context = RunContext(run=RunFolder(run), device=CPU, skipped=PartAccount(TEXTS, 0.0), log=said.append)
+    context = RunContext(run=RunFolder(run), device=CPU, log=said.append)
     return CtcTask(model, batches, val, nn.Identity(), context, letters=letters)
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from data2vec2.config.model import EncoderConfig
-from data2vec2.data.account import PartAccount
 from data2vec2.data.batch import Batches
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records, labelled_records
@@ -90,7 +89,7 @@ def trainer_of(kind: str, tokenizer: Path, folder: Path, parts: int = 1) -> _Tra
         normalise = torch.nn.Identity()
     train = replace(config.train, batch_size=size, micro_batch=size // parts, processes=1, updates=4)
     config = replace(config, optim=replace(config.optim, clip_norm=None, warmup_updates=1), train=train)
-    context = RunContext(run=RunFolder(folder), device=CPU, skipped=PartAccount(100, 0.0))
+    context = RunContext(run=RunFolder(folder), device=CPU)
     numbers = kind == "numbers of texts"
     targets = NumberTargets(reader.records) if numbers else ClassTargets(reader.records, 0.1)
     common = (model, Batches(reader, reader.order(size), [targets]), reader, normalise, context)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from data2vec2.config.run import EmaConfig, RunConfig
-from data2vec2.data.account import PartAccount
 from data2vec2.errors import UserError
 from data2vec2.method.masking import complement, take
 from data2vec2.method.pretraining import Data2Vec2
@@ -56,7 +55,7 @@ def task_of(config: RunConfig, folder: Path) -> PretrainTask:
     reader = ImageReader(records, config.model.modality, config.data, config.train.seed)
     torch.manual_seed(0)
     model = Data2Vec2(config.model, ImageTools().build(config.model))
-    context = RunContext(run=RunFolder(folder), device=CPU, skipped=PartAccount(200, 0.0))
+    context = RunContext(run=RunFolder(folder), device=CPU)
     return PretrainTask(model, config, reader, None, Normalise((0.3,), (0.3,), CPU), context)
 
 

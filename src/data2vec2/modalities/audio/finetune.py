@@ -169,7 +169,7 @@ class CtcJob(AudioClassifyJob):
         skipped = data.account.part("train")
         skipped.leave_out(left_out)
         if left_out:
-            log(f"data: {len(left_out):,} recordings are left out: {reasons_of(left_out)} (skipped.jsonl)")
+            log(f"data: {len(left_out):,} recordings are left out: {reasons_of(left_out)}")
         skipped.add(bad)
         self.survey(data.train, skipped, log)
         log(f"data: letters: {' '.join(letters.symbols[3:])}")

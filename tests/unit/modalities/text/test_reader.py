@@ -68,9 +68,8 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert records.labels.tolist() == [0, 1, 0, -1]
     assert records.classes == ("x", "y")
     assert list(records.names) == [f"{name}[{place}]" for place in range(4)]
-    assert parts.description == (
-        "table of texts: 4 train, 2 classes; texts from text, labels from label; 1 rows without text"
-    )
+    assert parts.description == "table of texts: 4 train, 2 classes; texts from text, labels from label"
+    assert parts.account.remarks == ["1 rows without text"]
 
 
 def test_numbers(tmp_path: Path) -> None:
@@ -126,7 +125,8 @@ def test_lines_of_a_text_file(tmp_path: Path) -> None:
     parts = open_sentences(path)
     assert rows(parts.train) == [("one",), ("",), ("t\ufffdwo",), ("three",)]
     assert parts.train.classes == ()
-    assert "1 undecodable bytes replaced, 1 NUL characters removed, 1 rows without text" in parts.description
+    odd = ["1 undecodable bytes replaced, 1 NUL characters removed, 1 rows without text"]
+    assert parts.account.remarks == odd
 
 
 def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
@@ -183,11 +183,11 @@ def test_odd_rows_are_counted(tmp_path: Path) -> None:
     parts = open_sentences(tmp_path / "a.csv")
     assert rows(parts.train) == [("a",), ("b",), ("c",)]
     assert parts.train.labels.tolist() == [-1, 0, 1]
-    assert "2 rows with another number of fields" in parts.description
+    assert parts.account.remarks == ["2 rows with another number of fields"]
     (tmp_path / "b.jsonl").write_text('{"text": "a"}\n[]\n{"text": 5}\n{"text": null}\n{')
     parts = open_sentences(tmp_path / "b.jsonl")
     assert rows(parts.train) == [("a",), ("5",), ("",)]
-    assert "2 lines that are no JSON object left out" in parts.description
+    assert "2 lines that are no JSON object left out" in parts.account.remarks[0]
 
 
 def test_the_fingerprint_is_of_the_texts(tmp_path: Path) -> None:
