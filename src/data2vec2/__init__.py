@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from data2vec2.modalities.transformers.pretraining import TeacherUpdate
 
 __all__ = ["TeacherUpdate", "__version__"]
-__all__ += ["convert", "demo", "doctor", "embed", "evaluate", "evaluate_recognizer", "export", "finetune", "predict"]
-__all__ += ["pretrain", "report", "tokenizer", "transcribe"]
+__all__ += ["convert", "demo", "doctor", "embed", "evaluate", "evaluate_recognizer", "export", "finetune", "inspect"]
+__all__ += ["predict", "pretrain", "report", "tokenizer", "transcribe"]
 __all__ += ["Data2Vec2AudioConfig", "Data2Vec2AudioForAudioClassification", "Data2Vec2AudioForCTC"]
 __all__ += ["Data2Vec2AudioForPreTraining", "Data2Vec2AudioModel", "Data2Vec2CTCTokenizer"]
 __all__ += ["Data2Vec2ImageConfig", "Data2Vec2ImageForImageClassification", "Data2Vec2ImageForPreTraining"]

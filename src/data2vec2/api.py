@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import functools
-import inspect
+import inspect as python_inspect
 import pkgutil
 import textwrap
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from data2vec2.commands.demo import DemoResult
     from data2vec2.commands.embed import Embedded
     from data2vec2.commands.export import Exported
+    from data2vec2.commands.inspect import Inspection
     from data2vec2.commands.predict import Prediction
     from data2vec2.commands.transcribe import Transcription
     from data2vec2.evaluation.scores import Scores
@@ -42,7 +43,7 @@ def verb(kind: Callable[P, Any], home: str = "") -> Callable[[Callable[[], R]], 
             found: R = pkgutil.resolve_name(f"data2vec2.commands.{home or name}:{name}")(kind(*values, **named))
             return found
 
-        call.__signature__ = inspect.signature(kind)  # type: ignore[attr-defined]
+        call.__signature__ = python_inspect.signature(kind)  # type: ignore[attr-defined]
         named = "\n".join(f"    {name}: {text}" for name, text in descriptions(kind).items())
         call.__doc__ = f"{textwrap.dedent(f'    {described.__doc__}').strip()}\n\nArgs:\n{named}\n"
         return call
@@ -54,12 +55,12 @@ def descriptions(kind: Any) -> dict[str, str]:
     """What each option of a verb is, by name, in the order of the signature."""
     found: dict[str, str] = {}
     for cls in reversed(kind.__mro__[:-1]):
-        (tree,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+        (tree,) = ast.parse(textwrap.dedent(python_inspect.getsource(cls))).body
         assert isinstance(tree, ast.ClassDef)
         for field, text in zip(tree.body, tree.body[1:], strict=False):
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(field.target, ast.Name):
                 found[field.target.id] = " ".join(ast.literal_eval(text.value).split())
-    return {name: found[name] for name in inspect.signature(kind).parameters if name in found}
+    return {name: found[name] for name in python_inspect.signature(kind).parameters if name in found}
 
 
 @verb(options.Pretrain)
@@ -109,6 +110,15 @@ def evaluate_recognizer() -> dict[str, Any]:
     """Word and character error rates of a recogniser, with the edits that make them, on recordings with transcripts.
 
     They are those of `test`, or of DATA's own test or validation part, or all of DATA. Both texts are normalised alike.
+    """
+
+
+@verb(options.Inspect)
+def inspect() -> Inspection:
+    """What DATA holds: its account, classes, sizes, duplicates across parts, and what recipes would make of it.
+
+    All samples are read once. `out` is a page with what the first samples look like to the model, or a JSON file.
+    Raises `UserError` for data in which no modality finds samples.
     """
 
 

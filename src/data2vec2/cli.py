@@ -267,6 +267,12 @@ def _said_of_embed(found: Any, given: options.Embed) -> str:
     return f"features: {found.out} ({found.rows:,} {said.many}, {found.dim} numbers {each})"
 
 
+def _said_of_inspect(found: Any, _: Any) -> str:
+    from data2vec2.commands.inspect import format_inspection
+
+    return format_inspection(found)
+
+
 def _said_of_prediction(found: Any) -> str:
     lines = [] if found.value is None else [f"{found.value:.6g}"]
     lines += [f"{name}\t{probability:.4f}" for name, probability in found.classes.items()]
@@ -293,6 +299,7 @@ VERBS: dict[str, tuple[type[Any], Callable[[list[str]], int]]] = {
     "pretrain": (options.Pretrain, _pretrain),
     "finetune": (options.Finetune, _finetune),
     "evaluate": (options.Evaluate, _evaluate),
+    "inspect": (options.Inspect, partial(_run, "inspect", _said_of_inspect)),
     "embed": (options.Embed, partial(_run, "embed", _said_of_embed)),
     "predict": (options.Predict, _predict),
     "transcribe": (options.Transcribe, _transcribe),

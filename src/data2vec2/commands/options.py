@@ -204,6 +204,21 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
 
 
 @dataclass
+class Inspect:
+    """Say what a data set holds and what a model would make of it: what is used, mended and left out, and why."""
+
+    data: Data
+    """A data set, as `pretrain` and `finetune` take it."""
+    _: KW_ONLY
+    kind: Annotated[str | None, arg(name="as", metavar="image|audio|text")] = None
+    """What to read it as; none: the first that finds samples."""
+    out: AnyPath | None = None
+    """Page (.html) or file (.json) to write."""
+    overwrite: bool = False
+    """Replace an existing file."""
+
+
+@dataclass
 class Embed(OnDevice, OfColumns):
     """Write the features of pictures, recordings or texts to a Parquet file."""
 

@@ -91,6 +91,10 @@ class Reader(ABC):
         """What each sample of a training batch counts in a batch size."""
         return 1.0
 
+    def amount(self) -> float:
+        """What all samples count in a batch size."""
+        return float(len(self.records))
+
     def order(self, batch_size: int) -> Order:
         """Global batches of so many samples, or of what else `size` counts."""
         return GlobalBatches(len(self.records), batch_size, self.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
@@ -101,6 +101,14 @@ class DataTools(ABC):
     def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
         """The samples of a data set to pre-train on; `UserError` if it holds none."""
         return self.open_labelled(path, Columns(), "classes")
+
+    def inspected(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """The samples of a data set with all that is known of them, to be looked at."""
+        return self.open_labelled(path, Columns(), "classes")
+
+    def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
+        """What a file says of itself: sizes as numbers, other things as words; raises `BadSample`."""
+        return {}
 
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
         """Files, and those below folders, as records without labels, in order; `UserError` where there is none."""

@@ -91,10 +91,20 @@ def unit_of(kind: str, finetuning: bool) -> str:
     return "samples"
 
 
+def write_inspection(found: Any, preview: Mapping[str, Any], out: Path) -> Path:
+    """Write the page of an inspection, with what the first samples look like to the model."""
+    content = found.to_dict()
+    account, shown = account_of(content["account"]), _draw("masks", found.kind, preview)
+    return write_page("inspection.html.j2", out, found=content, account=account, shown=shown)
+
+
 def _drawn(part: Literal["masks", "gallery"], kind: str, path: Path) -> Markup:
     """A part of the page as the modality's template draws it; `ValueError` for an unknown modality."""
     with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+        return _draw(part, kind, dict(file))
+
+
+def _draw(part: Literal["masks", "gallery"], kind: str, arrays: Mapping[str, Any]) -> Markup:
     if not kind:
         raise ValueError("neither it nor config.yaml says which modality it is of")
     spec = spec_of(kind)
@@ -183,7 +193,11 @@ def read_status(path: Path) -> dict[str, Any]:
 
 def read_account(path: Path) -> dict[str, Any]:
     """What became of the samples: numbers and reasons by part, remarks, and the first samples with their reasons."""
-    account = scores.read_mapping(path)
+    return account_of(scores.read_mapping(path))
+
+
+def account_of(account: Mapping[str, Any]) -> dict[str, Any]:
+    """An account as `Account.to_dict` gives it, for the page."""
     parts, reasons, samples = [], [], list[tuple[str, str]]()
     for name, part in account["parts"].items():
         asked = Counter(part["left_out_as_asked"])

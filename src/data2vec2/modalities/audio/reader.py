@@ -112,6 +112,10 @@ class AudioReader(Reader):
         """By length, so that little of a batch is padding; at most a minute at once, padding included."""
         return by_length(samples_B, np.clip(self.pieces.lengths_N, 1, self._longest_eval), self._longest_eval)
 
+    def amount(self) -> float:
+        """Seconds of all pieces."""
+        return float(self.pieces.lengths_P.sum() / self.rate)
+
     def order(self, batch_size: int) -> LengthBatches:
         """Global batches of so many seconds of pieces; `UserError` if there is no piece."""
         if not len(self.pieces):

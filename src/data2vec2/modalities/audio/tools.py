@@ -30,6 +30,7 @@ from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mels_of, phones_beside
 from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS, AudioReader, survey_audio
 from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
+from data2vec2.modalities.audio.waveform import sound_facts
 from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey
 from data2vec2.modalities.interop import PROCESSOR, Interop, Usage
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
@@ -178,6 +179,11 @@ class AudioTools(Tools):
             if alignments.keys().isdisjoint(names):
                 raise UserError(f"{path} has no row for any of {len(names):,} recordings, such as {names[0]}")
         return PhoneProbe(train, test, alignments)
+
+    def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
+        """Length, rate, channels and coding."""
+        with records.open(index) as file:
+            return sound_facts(file)
 
     def preview(self, reader: Any, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
         """Log-mel frames `NT2E` of the beginning of recordings, kept tokens `NMK`, waveforms `NS` to listen to.

@@ -79,6 +79,14 @@ def length_of(file: BinaryIO, sample_rate: int) -> int:
         return int(sound.frames * sample_rate // sound.samplerate)
 
 
+def sound_facts(file: BinaryIO) -> dict[str, float | str]:
+    """Seconds, rate, channels and coding, as the header says; raises `BadSample`."""
+    with _opened(file) as sound:
+        seconds, coding = sound.frames / sound.samplerate, f"{sound.format} {sound.subtype}"
+        rate, channels = f"{sound.samplerate:,} Hz", f"{sound.channels}"
+        return {"seconds": seconds, "rate": rate, "channels": channels, "coding": coding}
+
+
 def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """Zero mean and unit variance."""
     mean, variance = wave.mean(dtype=np.float64), wave.var(dtype=np.float64)

@@ -184,6 +184,12 @@ def _open(raw: Raw) -> Image.Image:
     return image
 
 
+def picture_facts(raw: Raw) -> dict[str, float | str]:
+    """Width, height and Pillow's mode, as the header says; raises `BadSample`."""
+    with _bad_samples(), _open(raw) as image:
+        return {"width": image.width, "height": image.height, "mode": image.mode}
+
+
 def _draft(image: Image.Image, box: Box, size: int, mode: str) -> Box:
     """Have a JPEG decoded smaller, as long as the box keeps `size` pixels; returns the box at that scale."""
     side = min(box[2] - box[0], box[3] - box[1])

@@ -32,7 +32,16 @@ from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.finetune import ImageClassifyJob
 from data2vec2.modalities.image.model import ImageModality
-from data2vec2.modalities.image.reader import PICTURES, ImageReader, Normalise, decode, pixels, survey, whole_picture
+from data2vec2.modalities.image.reader import (
+    PICTURES,
+    ImageReader,
+    Normalise,
+    decode,
+    picture_facts,
+    pixels,
+    survey,
+    whole_picture,
+)
 from data2vec2.modalities.image.show import ImageShow, raw_pixels, write_gallery
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
@@ -175,6 +184,10 @@ class ImageTools(Tools):
         if channels == 3:
             say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
         return replace(config, model=replace(config.model, modality=replace(modality, num_channels=channels)))
+
+    def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
+        """Size and mode."""
+        return picture_facts(records.read(index))
 
     def look(self, reader: Any, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
         """Mean and deviation of the pictures, unless they were given."""

@@ -209,6 +209,19 @@ class TextTools(Tools):
         known, asked = ((_texts(reader, some.tolist()), reader.records.labels[some]) for reader, some in (train, test))
         return tfidf(*known, *asked)
 
+    def inspected(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """Tables of texts with their labels, or what pre-training makes of other text."""
+        try:
+            return self.open_labelled(path, Columns(), "classes")
+        except UserError:
+            return self.open(path, config, say)
+
+    def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
+        """Characters of a text; nothing of blocks, which are all of one length."""
+        if isinstance(records.source, Texts):
+            return {"characters": sum(map(len, records.source.rows[index]))}
+        return {}
+
     def preview(self, reader: Reader, samples: NDArray[np.int64], config: RunConfig) -> dict[str, Any]:
         """Tokens as strings `NT`, kept tokens `NMK`."""
         ids_NT, backend = reader.eval_batch(samples).inputs, load_tokenizer(_tokenizer(config.data)).backend

@@ -1,0 +1,214 @@
+"""inspect DATA."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from data2vec2.commands.options import Inspect
+from data2vec2.config.run import RunConfig
+from data2vec2.data.account import Account
+from data2vec2.data.reader import Reader, stream
+from data2vec2.data.records import Parts, Records
+from data2vec2.errors import UsageError, UserError
+from data2vec2.files import whole_file
+from data2vec2.interop.table import check_out
+from data2vec2.modalities import get_recipe, specs
+from data2vec2.modalities.tools import Tools, tools_of
+from data2vec2.reporting.build import write_inspection
+from data2vec2.training.progress import console
+
+SHOWN = 10
+"""Samples that are shown as the model sees them."""
+PASSES = 300
+"""A run that goes through the data more often than this is advised to be shorter."""
+_AT_ONCE = 64
+_PARTS = ("train", "val", "test")
+_TITLES = ("found", "used", "can't be used", "left out", "mended")
+
+
+@dataclass
+class Inspection:
+    """What a data set holds, by part where it differs."""
+
+    data: str
+    kind: str
+    """The modality."""
+    description: str
+    account: Account
+    classes: dict[str, dict[str, int]] = field(default_factory=dict)
+    """How many samples each class has."""
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of each fact of samples the least, median and largest number, or how often each value is there."""
+    duplicates: list[list[str]] = field(default_factory=list)
+    """Samples of the same content, each with its part before it, where they are in different parts."""
+    repeated: int = 0
+    """Samples whose content another sample of their part has, too."""
+    advice: list[str] = field(default_factory=list)
+    """How often each recipe goes through the data."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "account": self.account.to_dict()}
+
+
+def inspect(given: Inspect) -> Inspection:
+    """Read all samples of DATA once and say what is there; with `out`, write it as a page or as JSON."""
+    out = Path(given.out) if given.out else None
+    if out:
+        check_out(out, given.overwrite, "data.html or data.json")
+        if out.suffix.lower() not in (".html", ".json"):
+            raise UsageError(f"--out is {out}; its name must end in .html or .json")
+    say, path = console().print, Path(given.data)
+    tools, config, parts = _opened(path, given.kind)
+    parts.account.parts = {part: parts.account.parts[part] for part in _PARTS if part in parts.account.parts}
+    readers = _readers(tools, config, parts)
+    found = Inspection(str(given.data), tools.spec.name, parts.description, parts.account)
+    contents: dict[bytes, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for part, reader in readers.items():
+        _look(found, part, reader, tools, contents)
+    for same in contents.values():
+        repeated = {part: len(names) - 1 for part, names in same.items()}
+        found.repeated += sum(repeated.values())
+        if len(same) > 1:
+            found.duplicates.append([f"{part}: {name}" for part in same for name in same[part]])
+    if found.duplicates:
+        found.account.remarks.append(f"{len(found.duplicates):,} samples stand in more than one part")
+    _remark_classes(found)
+    learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
+    config, survey = tools.look(learned, config, quiet)
+    found.account.part("train").leave_out(survey.left_out)
+    found.advice = _advice(tools, learned)
+    if out and out.suffix.lower() == ".html":
+        shown = np.arange(min(SHOWN, len(learned.records)))
+        write_inspection(found, tools.preview(learned, shown, config), out)
+    elif out:
+        with whole_file(out, exclusive=not given.overwrite) as file:
+            file.write(json.dumps(found.to_dict(), indent=1).encode("utf-8", "surrogateescape"))
+    if out:
+        say(f"inspection: {out}")
+    return found
+
+
+def quiet(_: str) -> None:
+    """Say nothing: an inspection says it in its own words."""
+
+
+def _opened(path: Path, kind: str | None) -> tuple[Tools, RunConfig, Parts]:
+    """The modality that was named, or the first that finds samples; `UserError` if none does."""
+    if kind is not None and kind not in specs():
+        raise UsageError(f"--as {kind} is no modality; there are {', '.join(specs())}")
+    reasons = []
+    for name in [kind] if kind else specs():
+        tools = tools_of(name)
+        recipe = get_recipe(tools.spec.demo.recipe if tools.spec.demo else next(iter(tools.spec.recipes)))
+        try:
+            config = tools.fitted(recipe, recipe, path, quiet)
+            return tools, config, tools.inspected(path, config, quiet)
+        except UserError as error:
+            reasons.append(str(error) if kind else f"  as {name}: {error}")
+    raise UserError(reasons[0] if kind else f"{path} is no data that can be read:\n" + "\n".join(reasons))
+
+
+def _readers(tools: Tools, config: RunConfig, parts: Parts) -> dict[str, Reader]:
+    """Readers of the parts."""
+    records: Mapping[str, Records | None] = {"train": parts.train, "val": parts.val, "test": parts.test}
+    return {
+        part: tools.reader(one, config.model, config.data, config.train.seed) for part, one in records.items() if one
+    }
+
+
+def _look(found: Inspection, part: str, reader: Reader, tools: Tools, contents: Any) -> None:
+    """Read a part's samples: their facts and content, and which can't be used."""
+    records, account, facts = reader.records, found.account.part(part), defaultdict(list)
+
+    def read(place: int) -> tuple[bytes, Mapping[str, float | str]]:
+        raw = records.read(place)
+        of_sample = tools.facts(records, place)
+        reader.whole(place)
+        return hashlib.sha256(raw if isinstance(raw, bytes) else np.ascontiguousarray(raw).data).digest(), of_sample
+
+    chunks, to = stream(records, read, _AT_ONCE), console()
+    total = -(-len(records) // _AT_ONCE)
+    good: list[int] = []
+    for chunk in track(chunks, f"reading {part}", total, console=to, transient=True, disable=not to.is_terminal):
+        account.add(chunk.bad.values())
+        good += chunk.good
+        for place, (content, of_sample) in chunk.good.items():
+            contents[content][part].append(records.names[place])
+            for name, value in of_sample.items():
+                facts[name].append(value)
+    found.facts[part] = {name: _spread(values) for name, values in facts.items()}
+    if records.classes:
+        found.classes[part] = _counts(records.select(good))
+
+
+def _spread(values: list[Any]) -> dict[str, float | int]:
+    """Least, median and largest of numbers; how often there is each of other values."""
+    if isinstance(values[0], str):
+        return dict(Counter(values).most_common())
+    return {"least": min(values), "median": float(np.median(values)), "largest": max(values)}
+
+
+def _counts(records: Records) -> dict[str, int]:
+    """Samples of each class."""
+    if records.tags is not None:
+        counts_C = records.tags.sum(axis=0)
+    else:
+        counts_C = np.bincount(records.labels[records.labels >= 0], minlength=len(records.classes))
+    return dict(zip(records.classes, counts_C.tolist(), strict=True))
+
+
+def _remark_classes(found: Inspection) -> None:
+    """Note that some samples have no label."""
+    for part, counts in found.classes.items():
+        without = found.account.part(part).used - sum(counts.values())
+        if without > 0:
+            found.account.remarks.append(f"{without:,} {part} samples have no label")
+
+
+def _advice(tools: Tools, reader: Reader) -> list[str]:
+    """How often each recipe goes through the training part, and a length for those that would too often."""
+    lines, amount = [], reader.amount()
+    for name in tools.spec.recipes:
+        train = get_recipe(name).train
+        passes = train.updates * train.batch_size / max(amount, 1e-9)
+        line = f"{name}: {train.updates:,} updates of {train.batch_size:,} {tools.words.unit} go {passes:,.1f} times "
+        line += "through the data"
+        if passes > PASSES:
+            line += f"; at most {PASSES} times are --train.updates {max(1, int(PASSES * amount / train.batch_size))}"
+        if passes > 10 * PASSES:
+            line += ", far fewer than it was made for: take a smaller recipe, or --init-from a model that has seen more"
+        lines.append(line)
+    return lines
+
+
+def format_inspection(found: Inspection) -> str:
+    """An inspection as plain text."""
+    lines = [f"{found.data}: {found.description}", "", f"{'part':<6}" + "".join(f"{title:>15}" for title in _TITLES)]
+    for name, part in found.account.parts.items():
+        out = len(part.left_out) + part.asked.total()
+        numbers = (part.found, part.used, len(part.bad), out, len(part.mended))
+        lines.append(f"{name:<6}" + "".join(f"{number:>15,}" for number in numbers))
+    for name, facts in found.facts.items():
+        lines += ["", *(f"{name} {fact}: {_told(values)}" for fact, values in facts.items())]
+    for name, counts in found.classes.items():
+        lines += ["", f"{name} classes: {_told(counts)}"]
+    for title, remarks in (("remarks", found.account.lines()), ("recipes", found.advice)):
+        lines += ["", f"{title}:", *(f"  {line}" for line in remarks or ["none"])]
+    return "\n".join(lines)
+
+
+def _told(values: Mapping[str, float]) -> str:
+    """Numbers by name, in a line."""
+    if "least" in values:
+        return ", ".join(f"{name} {value:,.4g}" for name, value in values.items())
+    return ", ".join(f"{name} ({count:,})" for name, count in values.items())
