@@ -84,9 +84,12 @@ def inspect(given: Inspect) -> Inspection:
         found.account.remarks.append(f"{len(found.duplicates):,} samples stand in more than one part")
     _remark_classes(found)
     learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
-    config, survey = tools.look(learned, config, quiet)
-    found.account.part("train").leave_out(survey.left_out)
-    found.advice = _advice(tools, learned)
+    try:
+        config, survey = tools.look(learned, config, quiet)
+        found.account.part("train").leave_out(survey.left_out)
+        found.advice = _advice(tools, learned)
+    except UserError as error:
+        found.account.remarks.append(f"{config.recipe} can't be pre-trained on it: {error}")
     if out and out.suffix.lower() == ".html":
         shown = np.arange(min(SHOWN, len(learned.records)))
         write_inspection(found, tools.preview(learned, shown, config), out)
@@ -131,9 +134,8 @@ def _look(found: Inspection, part: str, reader: Reader, tools: Tools, contents: 
     records, account, facts = reader.records, found.account.part(part), defaultdict(list)
 
     def read(place: int) -> tuple[bytes, Mapping[str, float | str]]:
-        raw = records.read(place)
-        of_sample = tools.facts(records, place)
         reader.whole(place)
+        raw, of_sample = records.read(place), tools.facts(records, place)
         return hashlib.sha256(raw if isinstance(raw, bytes) else np.ascontiguousarray(raw).data).digest(), of_sample
 
     chunks, to = stream(records, read, _AT_ONCE), console()

@@ -28,6 +28,7 @@ LINES = {
     "pretrain": "image_tiny DATA --out RUN",
     "finetune": "classify MODEL DATA --out RUN",
     "evaluate": "MODEL DATA",
+    "inspect": "DATA",
     "embed": "MODEL DATA --out FILE",
     "predict": "MODEL FILE",
     "transcribe": "MODEL FILE",
