@@ -206,6 +206,13 @@ def test_blocks_are_in_the_files() -> None:
     ).read_text("utf-8")
 
 
+def test_inspect(worked: Worked) -> None:
+    said = worked.out("data2vec2 inspect series")
+    assert "folder of series: 48 train, 48 test, 4 classes" in said and "sensors_tiny: " in said
+    page = read_page(worked.place / "series.html")
+    assert page.errors == [] and "What the model sees" in page.headings
+
+
 def test_pretrain(worked: Worked) -> None:
     said = worked.all("data2vec2 pretrain sensors_tiny series --out runs/sensors")
     assert "folder of series: 48 train, 48 test, 4 classes" in said

@@ -210,7 +210,7 @@ class Inspect:
     data: Data
     """A data set, as `pretrain` and `finetune` take it."""
     _: KW_ONLY
-    kind: Annotated[str | None, arg(name="as", metavar="image|audio|text")] = None
+    kind: Annotated[str | None, arg(name="as", metavar="KIND")] = None
     """What to read it as; none: the first that finds samples."""
     out: AnyPath | None = None
     """Page (.html) or file (.json) to write."""
