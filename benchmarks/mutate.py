@@ -1,10 +1,10 @@
 """Damage real files at random and see that nothing breaks: `python benchmarks/mutate.py [--count N] [KIND ...]`.
 
 Kinds are pictures, recordings, tables and tars. Every file is a bundled sample in one of its formats, with flipped bits
-and with bytes cut off, put in or zeroed. Fifty at once are one data set of pictures or recordings; a table or a tar is
-one alone. They are inspected in a process of their own. A traceback, a crash, more than five minutes for fifty files and
-an account that does not add up are faults. Beside the number of samples that are used stands that of another
-decoder: Pillow alone, soundfile reading to the end, pandas and tarfile. Prints a Markdown table; ends with 1 for a fault.
+and with bytes cut off, put in or zeroed. Fifty pictures or recordings at once are one data set; a table or a tar is one
+alone. They are inspected in a process of their own. A traceback, a crash, more than five minutes for fifty files and an
+account that does not add up are faults. Beside the number of samples used stands that of another decoder: Pillow alone,
+soundfile reading to the end, pandas and tarfile. Prints a Markdown table; ends with 1 for a fault.
 """
 
 from __future__ import annotations
