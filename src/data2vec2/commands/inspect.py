@@ -81,7 +81,9 @@ def inspect(given: Inspect) -> Inspection:
         if len(same) > 1:
             found.duplicates.append([f"{part}: {name}" for part in same for name in same[part]])
     if found.duplicates:
-        found.account.remarks.append(f"{len(found.duplicates):,} samples stand in more than one part")
+        found.account.remarks.append(f"content that stands in more than one part: {len(found.duplicates):,}")
+    if found.repeated:
+        found.account.remarks.append(f"samples whose content their part has already: {found.repeated:,}")
     _remark_classes(found)
     learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
     try:
