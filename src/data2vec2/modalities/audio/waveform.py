@@ -29,7 +29,7 @@ from data2vec2.data.source import BadSample, Spans
 from data2vec2.errors import UserError
 from data2vec2.files import cache_folder, whole_file
 from data2vec2.modalities.audio.config import AudioConfig
-from data2vec2.modalities.audio.decoding import opened
+from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG, opened
 
 TOO_SHORT = "too short"
 """Why a recording is left out that is below `AudioDataConfig.min_seconds`, or has no token."""
@@ -207,7 +207,7 @@ def measured(records: Records, rate: int, note: Note = lambda _: None) -> Length
             said = time.monotonic()
             note(f"measured {done:,} of {len(records):,} recordings")
     slow = time.monotonic() - start >= KEPT_FROM_S
-    if kept and slow and "unreadable" not in bad.values():  # which may be so for now only
+    if kept and slow and not {"unreadable", NEEDS_FFMPEG} & {*bad.values()}:  # which may be so for now only
         places, reasons = np.array([*bad], dtype=np.int64), np.array([*bad.values()], dtype=np.str_)
         with suppress(UserError), whole_file(kept, shared=True) as file:
             np.savez(file, allow_pickle=False, lengths=lengths_N, places=places, reasons=reasons)

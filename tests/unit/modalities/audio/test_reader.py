@@ -303,6 +303,40 @@ def test_a_header_that_promises_more_than_there_is(tmp_path: Path, extension: st
     assert survey_audio(reader, print).bad == reader.pieces.unreadable
 
 
+def test_a_header_that_claims_a_thousand_pieces(tmp_path: Path) -> None:
+    for place in range(3):
+        content = bytearray(encoded(sound(4.0, seed=place), extension=".flac"))
+        content[21] |= place  # one bit: 4 s become 3 days, or 6
+        (tmp_path / f"{place}.flac").write_bytes(content)
+    reader = reader_of(open_recordings(tmp_path).train)
+    assert reader.pieces.lengths_P.tolist() == [4 * RATE] * 3
+    assert survey_audio(reader, print).bad == ()
+
+
+@pytest.mark.parametrize("claimed", ["0", "1000", "100000000000000000000", "9" * 5_000])
+def test_a_manifest_that_is_wrong(tmp_path: Path, claimed: str) -> None:
+    for place in range(3):
+        put(tmp_path / f"{place}.flac", 2.0)
+    rows = "".join(f"{place}.flac\t{claimed if place == 1 else 2 * RATE}\n" for place in range(3))
+    (tmp_path / "train.tsv").write_text(f".\n{rows}")
+    reader = reader_of(open_recordings(tmp_path / "train.tsv").train, max_bad=0.5)
+    assert reader.pieces.unreadable == (Bad("1.flac", "not as long as the manifest says"),)
+    assert reader.pieces.records_P.tolist() == [0, 2]
+    assert survey_audio(reader, print).bad == reader.pieces.unreadable
+
+
+def test_held_out_recordings_that_can_not_be_used_are_noted(half_bad: Records, tmp_path: Path) -> None:
+    (tmp_path / "even" / "6.wav").write_bytes(encoded(sound(1.0)[4_000:4_399]))
+    reader = reader_of(half_bad)
+    part, said = PartAccount(found=10), list[str]()
+    reader.note_unreadable(part, 0.4, said.append)
+    assert part.bad == REASONS | {"even/6.wav": TOO_SHORT}
+    assert part.used == 6
+    assert said == ["data: 4 of 10 held out can't be used: 1 empty file, 1 not audio, 1 damaged, 1 too short"]
+    with pytest.raises(UserError, match="4 of 10 samples can't be used .*--data.max-bad 0.3"):
+        reader.note_unreadable(PartAccount(found=10), 0.3, print)
+
+
 def test_files_that_vanish(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data2vec2.modalities.audio.reader.KEPT_BYTES", 0)  # else what was read once needs no file
     for place in range(3):
