@@ -77,9 +77,11 @@ def opened(file: BinaryIO) -> Iterator[Sound]:
 
 
 def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
-    size = file.seek(0, io.SEEK_END)
-    if not size:
+    if not at(file, 0, 1):
         raise BadSample("empty file")
+    size = file.seek(0, io.SEEK_END)
+    if not at(file, size - 1, 1):  # a member of an archive that is cut
+        raise BadSample("truncated")
     start = after_tags(file, 0)
     magic = at(file, start, 36)
     try:

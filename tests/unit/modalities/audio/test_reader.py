@@ -333,7 +333,7 @@ def test_held_out_recordings_that_can_not_be_used_are_noted(half_bad: Records, t
     assert part.bad == REASONS | {"even/6.wav": TOO_SHORT}
     assert part.used == 6
     assert said == ["data: 4 of 10 held out can't be used: 1 empty file, 1 not audio, 1 damaged, 1 too short"]
-    with pytest.raises(UserError, match="4 of 10 samples can't be used .*--data.max-bad 0.3"):
+    with pytest.raises(UserError, match=r"4 of 10 samples can't be used .*--data.max-bad 0.3"):
         reader.note_unreadable(PartAccount(found=10), 0.3, print)
 
 
