@@ -93,10 +93,13 @@ class Pretraining(Training[RunConfig]):
         """Samples to train on and some that are held out, looked at."""
         tools, seed, quiet = _tools(config), config.train.seed, say or (lambda _: None)
         parts, fraction = tools.open(data, config, quiet), 0.0 if val else config.data.val_fraction
-        train, held = held_out(parts, tools.open(val, config, quiet) if val else None, fraction, seed)
+        others = tools.open(val, config, quiet) if val else None
+        train, held = held_out(parts, others, fraction, seed)
         readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
         reader, account = readers[0], parts.account
         account.hold_out(len(parts.train) - len(train))
+        if others:
+            account.parts["val"] = others.account.part("train")
         skipped = account.part("train")
         skipped.max_bad = config.data.max_bad
         assert reader is not None
@@ -107,6 +110,8 @@ class Pretraining(Training[RunConfig]):
             skipped.leave_out(found.left_out)
             if skipped.add(found.bad, found.checked):
                 say(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+            if readers[1]:
+                readers[1].note_unreadable(account.part("val"), config.data.max_bad, say)
             say(f"data: {len(train):,} to train on, {len(held) if held else 0:,} held out for validation")
         return Opened(config, reader, readers[1], account, parts.description, tools.words.unit, reader.in_memory)
 

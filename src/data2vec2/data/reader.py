@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
-from data2vec2.data.account import Bad
+from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import GlobalBatches, Order, Plan
 from data2vec2.data.source import BadSample
@@ -147,6 +147,16 @@ class Reader(ABC):
             f"{bad.name} can't be used ({bad.reason}), and none of {REPLACEMENTS} others drawn in its place can "
             f"(the last: {last}); check the files of the {self.records.kind}"
         )
+
+    def unreadable(self, note: Callable[[str], None]) -> Sequence[Bad]:
+        """Samples that evaluation can't use, as far as that is known of all before they are needed."""
+        return ()
+
+    def note_unreadable(self, part: PartAccount, max_bad: float, say: Callable[[str], None]) -> None:
+        """Note in the account what `unreadable` finds of held-out samples; `UserError` if it is more than `max_bad`."""
+        part.max_bad = max_bad
+        if part.add(self.unreadable(say), len(self.records)):
+            say(f"data: {len(part.bad)} of {len(self.records)} held out can't be used: {part.summary()}")
 
     def looked_at(
         self, limit: int = 1_000, of: Callable[[Any], Any] = lambda sample: sample

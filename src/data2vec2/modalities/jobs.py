@@ -97,10 +97,13 @@ class Job:
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
         """Open a data set with labels and split it; `UserError` for too few of them, or for other classes in `val`."""
         seed, parts = config.train.seed, self.parts(config, path)
-        train, held = held_out(parts, self.parts(config, val) if val else None, config.data.val_fraction, seed)
+        others = self.parts(config, val) if val else None
+        train, held = held_out(parts, others, config.data.val_fraction, seed)
         few = train.numbers is None and len(train.classes) < (2 if train.tags is None else 1)
         account = parts.account
         account.hold_out(len(parts.train) - len(train))
+        if others:
+            account.parts["val"] = others.account.part("train")
         train = labelled_records(train, config.data.labels_per_class, seed, account.part("train"))
         if few or not len(train):
             what = "labels" if train.numbers is None else "numbers"
@@ -131,6 +134,9 @@ class Job:
         bad, checked = self.check(data)
         if skipped.add(bad, checked):
             log(f"data: {len(bad)} of {checked} looked at can't be used: {skipped.summary()}")
+        for key, part in (("val", data.val), ("test", data.test)):
+            if isinstance(part, Reader):
+                part.note_unreadable(data.account.part(key), config.data.max_bad, log)
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Samples that can't be used, among how many that were looked at."""

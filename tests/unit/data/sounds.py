@@ -28,6 +28,7 @@ FORMATS = {
     ".au": ("AU", "PCM_16"),
     ".w64": ("W64", "PCM_16"),
     ".caf": ("CAF", "PCM_16"),
+    ".sph": ("NIST", "PCM_16"),
 }
 """Container and coding of each extension."""
 

@@ -5,7 +5,7 @@ Shapes: `B` samples, `T` tokens, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,27 +134,34 @@ class CtcJob(AudioClassifyJob):
         """Recordings with transcripts; letters are those of what is trained on."""
         data, modality, seed, parts = config.data, info.model.modality, config.train.seed, self.parts(config, path)
         assert isinstance(data, AudioFinetuneDataConfig) and isinstance(modality, AudioConfig)
-        train, held = held_out(parts, self.parts(config, val) if val else None, data.val_fraction, seed)
+        others = self.parts(config, val) if val else None
+        train, held = held_out(parts, others, data.val_fraction, seed)
         if train.texts is None:
             raise UserError(
                 f"{path} has no transcripts ({parts.description}); put them into a metadata.csv with columns file_name "
                 "and transcription, or give a table or a manifest that has them"
             )
-        parts.account.hold_out(len(parts.train) - len(train))
+        account = parts.account
+        account.hold_out(len(parts.train) - len(train))
+        if others:
+            account.parts["val"] = others.account.part("train")
         used, left_out, bad = trainable(train, modality, data, seed)
         if not len(used):
             why = reasons_of((*left_out, *bad))
             raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
         if held:
-            held, missing, _ = trainable(held, modality, replace(data, max_minutes=None), seed)
-            left_out = (*left_out, *missing)
+            held, missing, unread = trainable(held, modality, replace(data, max_minutes=None), seed)
+            _note(account.part("val"), missing, unread, len(held) + len(unread), data.max_bad)
         letters = Letters.of(text or "" for text in used.texts or ())
-        test = with_transcript(parts.test)[0] if parts.test else None
+        test, missing = with_transcript(parts.test) if parts.test else (None, ())
+        if test:
+            unreadable = AudioReader(test, modality, data, seed).unreadable(lambda _: None)
+            _note(account.part("test"), missing, unreadable, len(test), data.max_bad)
         return FinetuneData(
             train=SpokenReader(used, modality, data, seed),
             val=SpokenReader(held, modality, data, seed) if held else None,
             test=test or None,
-            account=parts.account,
+            account=account,
             description=parts.description,
             outputs=len(letters),
             more=_Spoken(letters, left_out, bad),
@@ -209,6 +216,12 @@ class CtcJob(AudioClassifyJob):
             f"({count:,} recordings)",
             transcripts=[rows[place] for place in spread(len(rows), KEPT)],
         )
+
+
+def _note(part: PartAccount, left_out: Iterable[Bad], bad: Iterable[Bad], checked: int, max_bad: float) -> None:
+    part.max_bad = max_bad
+    part.leave_out(left_out)
+    part.add(bad, checked)
 
 
 class _Spoken(NamedTuple):

@@ -32,7 +32,8 @@ from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
 from data2vec2.errors import UserError
 from data2vec2.modalities.audio import waveform
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
-from data2vec2.modalities.audio.waveform import TOO_SHORT, Note, Windows, length_of, measured
+from data2vec2.modalities.audio.decoding import EXTENSIONS, FFMPEG_EXTENSIONS
+from data2vec2.modalities.audio.waveform import TOO_SHORT, Note, Windows, measured
 from data2vec2.modalities.data import Survey
 
 RECORDINGS = Content(
@@ -40,7 +41,7 @@ RECORDINGS = Content(
     "recordings",
     "recordings",
     "Audio",
-    frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".w64", ".caf")),
+    EXTENSIONS | FFMPEG_EXTENSIONS,
     ("audio", "speech", "sound", "recording", "audio_bytes", "wav", "flac", "mp3", "ogg", "opus", "content", "bytes"),
     ("transcription", "text", "sentence", "transcript"),
 )
@@ -92,9 +93,13 @@ class AudioReader(Reader):
         return self.measure()
 
     def measure(self, note: Note = lambda _: None) -> Pieces:
-        """The pieces, from the lengths that the data or the headers of the files say; `note` hears of long waits."""
+        """The pieces, from what can be decoded of each recording; `note` hears of long waits."""
         if self._pieces is None:
             lengths_N, reasons = measured(self.records, self.rate, note)
+            if (claimed_N := self.records.seconds) is not None:
+                for place in np.flatnonzero(np.abs(lengths_N / self.rate - claimed_N) > LENGTH_STEP).tolist():
+                    reasons.setdefault(place, "not as long as the manifest says")
+                    lengths_N[place] = 0
             shortest = max(round(self.data.min_seconds * self.rate), self.config.receptive_field)
             places, names = np.flatnonzero(lengths_N < shortest).tolist(), self.records.names
             short = tuple(Bad(names[place], TOO_SHORT) for place in places if place not in reasons)
@@ -107,6 +112,12 @@ class AudioReader(Reader):
             starts_P, ends_P = (lengths_N[records_P] * place_P // counts_P for place_P in (within_P, within_P + 1))
             self._pieces = Pieces(lengths_N, unreadable, short, records_P, starts_P, ends_P - starts_P)
         return self._pieces
+
+    def unreadable(self, note: Note) -> Sequence[Bad]:
+        """Those that can't be decoded, and those without a token."""
+        pieces, names, shortest = self.measure(note), self.records.names, self.config.receptive_field
+        short = np.flatnonzero((pieces.lengths_N > 0) & (pieces.lengths_N < shortest)).tolist()
+        return (*pieces.unreadable, *(Bad(names[place], TOO_SHORT) for place in short))
 
     def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """By length, so that little of a batch is padding; at most a minute at once, padding included."""
@@ -160,10 +171,8 @@ class AudioReader(Reader):
 
     def entire(self, sample: int) -> NDArray[np.float32] | Windows:
         """As `whole`, but of a recording above a minute all of it, in windows of a minute; raises `BadSample`."""
-        with self.records.open(sample) as file:
-            if length_of(file, self.rate) <= self._longest_eval:
-                return self.whole(sample)
-        return Windows(self.config, partial(self.records.open, sample), EVAL_SECONDS)
+        windows = Windows(self.config, partial(self.records.open, sample), EVAL_SECONDS)
+        return windows if windows.only is None else windows.only
 
     def piece(self, piece: int) -> NDArray[np.float32]:
         """One piece, normalised; raises `BadSample`."""
@@ -187,7 +196,7 @@ class AudioReader(Reader):
         wave = self.piece(piece)
         if self.pieces.lengths_P[piece] < plan.length:
             return np.resize(wave, plan.length)
-        if len(wave) < plan.length:  # headers may promise more than there is
+        if len(wave) < plan.length:  # the file has changed
             raise BadSample("truncated")
         draw = rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epoch, piece), 1)[0, 0]
         offset = int(draw * (len(wave) - plan.length + 1))
@@ -196,7 +205,7 @@ class AudioReader(Reader):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioSurvey(Survey):
-    """What a look at all headers and at part of the sound found; `hours` are what can be trained on."""
+    """What a look at all lengths and at part of the sound found; `hours` are what can be trained on."""
 
     hours: float
     shortest_s: float
@@ -212,12 +221,7 @@ def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurv
     reader.order(1)  # refuses data without a piece
 
     def fault(piece: int) -> str | None:
-        record = int(pieces.records_P[piece])
         try:
-            if reader.records.seconds is not None:
-                with reader.records.open(record) as file:
-                    if abs(length_of(file, rate) - int(pieces.lengths_N[record])) > slack:
-                        return "not as long as the manifest says"
             return "truncated" if len(reader.piece(piece)) < int(pieces.lengths_P[piece]) - slack else None
         except BadSample as error:
             return error.reason
@@ -288,12 +292,12 @@ def _listing(root: Path, names: Sequence[str]) -> Listing:
         if not rows:
             raise UserError(f"{', '.join(files)} in {root} has no recordings; remove it")
         listed, paths, frames, texts = zip(*rows, strict=True)
-        seconds = np.array(frames, dtype=np.int64) / _RATE
+        seconds = np.array(frames, dtype=np.float64) / _RATE
         parts[part] = Split(listed, [None] * len(rows), Files(Path(), paths), texts, seconds)
     return Listing("manifest of recordings", parts)
 
 
-def _rows(path: Path) -> list[tuple[str, str, int, str | None]]:
+def _rows(path: Path) -> list[tuple[str, str, float, str | None]]:
     """What a manifest lists: path below the folder, whole path, frames, and the transcript beside it."""
     first, *lines = _lines(path)
     folder = path.parent.absolute() / first.strip()
@@ -304,7 +308,7 @@ def _rows(path: Path) -> list[tuple[str, str, int, str | None]]:
         below, _, frames = line.rpartition("\t")
         if not below or not frames.isdecimal():
             raise UserError(f"{path}: line {place} is {line[:80]!r}; it must be a path, a tab and a number of frames")
-        rows.append((below, str(folder / below), int(frames)))
+        rows.append((below, str(folder / below), float(frames)))
     return [(*row, text) for row, text in zip(rows, _transcripts(path, len(rows)), strict=True)]
 
 

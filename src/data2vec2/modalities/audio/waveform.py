@@ -1,6 +1,6 @@
 """Files of sound become waveforms of one channel at the model's rate, whole or a window at a time.
 
-Lengths come from the data or the headers of the files; what takes long is measured once and kept.
+Lengths are those of what can be decoded; what takes long is measured once and kept.
 
 Shapes: `N` records, `S` samples.
 """
@@ -8,18 +8,16 @@ Shapes: `N` records, `S` samples.
 from __future__ import annotations
 
 import hashlib
-import io
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
-import soundfile
 import soxr
 from numpy.typing import NDArray
 
@@ -31,34 +29,32 @@ from data2vec2.data.source import BadSample, Spans
 from data2vec2.errors import UserError
 from data2vec2.files import cache_folder, whole_file
 from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG, opened
 
 TOO_SHORT = "too short"
 """Why a recording is left out that is below `AudioDataConfig.min_seconds`, or has no token."""
 _LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decoder don't know what was before
 _SILENT = 1e-5
 _EPS = 1e-5
-_NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
+_CANCELLED = 0.01  # of the channels' energy is left in their mean
 
 
 def read_audio(
     file: BinaryIO, sample_rate: int, start_s: float = 0.0, seconds: float | None = None
 ) -> NDArray[np.float32]:
-    """A waveform of what soundfile can decode, or of `seconds` from `start_s` on: the mean of the channels, resampled.
+    """A waveform of what can be decoded, or of `seconds` from `start_s` on: the mean of the channels, resampled.
 
-    Only the part is decoded, and it is as in the whole. It is shorter than `seconds` where the file ends before. Raises
-    `BadSample`: "empty file", "not audio", "damaged", "truncated" (nothing from `start_s` on), "empty" (no frames),
-    "too large", "not finite", "silent".
+    Only the part is decoded where the format allows, and it is as in the whole. It is shorter than `seconds` where the
+    file ends before. Raises `BadSample`: "empty file", "not audio", "damaged", "truncated" (less than is claimed, or
+    nothing from `start_s` on), "longer than its header says", "empty" (no frames), "too large", "not finite", "silent".
     """
-    with _opened(file) as sound:
+    with opened(file) as sound:
         first_s = max(0, math.floor(start_s - _LEAD_S))  # a whole second is a whole number of samples at any two rates
-        if first_s:
-            sound.seek(min(first_s * sound.samplerate, sound.frames))
-        # One read: soundfile seeks after each, and an MP3 is not what it was just after that.
-        count = -1 if seconds is None else math.ceil((start_s + seconds + _LEAD_S - first_s) * sound.samplerate)
-        with np.errstate(all="ignore"):  # infinities are refused below
-            wave: NDArray[np.float32] = sound.read(count, dtype="float32", always_2d=True).mean(axis=1)
-        if sound.samplerate != sample_rate and len(wave):
-            wave = soxr.resample(wave, sound.samplerate, sample_rate)
+        count = math.inf if seconds is None else math.ceil((start_s + seconds + _LEAD_S - first_s) * sound.rate)
+        blocks = [np.zeros((0, 1), dtype=np.float32), *sound.blocks(first_s * sound.rate, count)]
+        wave = _mixed(np.concatenate(blocks[1:] or blocks)[: None if seconds is None else int(count)])
+        if sound.rate != sample_rate and len(wave):
+            wave = soxr.resample(wave, sound.rate, sample_rate)
     wave = wave[round(start_s * sample_rate) - first_s * sample_rate :]
     if seconds is not None:
         wave = wave[: round(seconds * sample_rate)]
@@ -71,12 +67,34 @@ def read_audio(
     return wave
 
 
+def _mixed(wave_SC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the channels; where they cancel each other, as both lines of a balanced one do, a loud channel."""
+    with np.errstate(all="ignore"):  # infinities are refused later
+        wave: NDArray[np.float32] = wave_SC.mean(axis=1)
+        if wave_SC.shape[1] > 1 and len(wave):
+            energy_C = wave_SC.var(axis=0)
+            if wave.var() < _CANCELLED * energy_C.mean():
+                return wave_SC[:, np.argmax(energy_C > energy_C.max() / 2)]
+    return wave
+
+
+def _stream(file: BinaryIO, sample_rate: int) -> Iterator[NDArray[np.float32]]:
+    """A whole waveform as `read_audio` gives it, a block at a time; raises `BadSample` as far as decoding does."""
+    with opened(file) as sound:
+        resampled = soxr.ResampleStream(sound.rate, sample_rate, 1) if sound.rate != sample_rate else None
+        for block_SC in sound.blocks(0, math.inf):
+            yield resampled.resample_chunk(_mixed(block_SC)) if resampled else _mixed(block_SC)
+        if resampled:
+            yield resampled.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
+
+
 def length_of(file: BinaryIO, sample_rate: int) -> int:
-    """Samples of the waveform, as far as the file's header says; raises `BadSample`."""
-    with _opened(file) as sound:
-        if not sound.frames:
+    """Samples of the waveform: decoded and counted where a header can be wrong; raises `BadSample`."""
+    with opened(file) as sound:
+        frames = sum(map(len, sound.blocks(0, math.inf))) if sound.frames is None else sound.frames
+        if not frames:
             raise BadSample("empty")
-        return int(sound.frames * sample_rate // sound.samplerate)
+        return frames * sample_rate // sound.rate
 
 
 def sound_facts(file: BinaryIO) -> dict[str, float | str]:
@@ -102,41 +120,6 @@ def normal_audio(file: BinaryIO, config: AudioConfig, seconds: float | None = No
     return normalise(wave)
 
 
-@contextmanager
-def _opened(file: BinaryIO) -> Iterator[soundfile.SoundFile]:
-    """A decoder; whatever goes wrong with it is a `BadSample`."""
-    try:
-        if not file.read(1):
-            raise BadSample("empty file")
-        file.seek(0)
-        with soundfile.SoundFile(_Quiet(file)) as sound:
-            if not 1_000 <= sound.samplerate <= 1_000_000:
-                raise BadSample("damaged")
-            yield sound
-    except BadSample:
-        raise
-    except Exception as error:
-        if isinstance(error, soundfile.LibsndfileError) and error.code == _NOT_RECOGNISED:
-            raise BadSample("not audio") from error
-        raise BadSample("too large" if isinstance(error, MemoryError) else "damaged") from error
-
-
-class _Quiet:
-    """A file as libsndfile calls it; these calls must not raise, for the error would be printed and lost."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file, self.tell = file, file.tell
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> None:
-        with suppress(OSError, ValueError):  # damaged headers ask for places before the start
-            self.file.seek(offset, whence)
-
-    def read(self, count: int) -> bytes:
-        with suppress(OSError):
-            return self.file.read(count)
-        return b""
-
-
 OpenFile = Callable[[], BinaryIO]
 OVERLAP_S = 2.5
 """Seconds of a window's tokens that are dropped on either side of it, where they lack context."""
@@ -145,7 +128,7 @@ OVERLAP_S = 2.5
 class Windows(Windowed):
     """Waveforms `S`, normalised as the whole, each with the tokens that are kept of it: one after another, all of them.
 
-    A longer file is read twice: at once, to find mean and deviation, and in windows.
+    A longer file is decoded twice from end to end: at once, to find length, mean and deviation, and window by window.
     """
 
     def __init__(self, config: AudioConfig, open_file: OpenFile, window_s: float, overlap_s: float = OVERLAP_S) -> None:
@@ -153,19 +136,26 @@ class Windows(Windowed):
         self.config, self.open_file = config, open_file
         rate, hop = config.sample_rate, config.hop
         self.window, self.overlap = round(window_s * rate / hop), round(overlap_s * rate / hop)
+        self.only: NDArray[np.float32] | None = None
+        """All of a file that is not longer than a window, as in training."""
         size = self.window * hop
-        self._only: NDArray[np.float32] | None = None
-        with open_file() as file:
-            self.total = length_of(file, rate)
-            if self.total <= size:  # as in training, whatever the header says of the end
-                file.seek(0)
-                self._only = normal_audio(file, config)
+        try:
+            with open_file() as file:
+                wave_S = normal_audio(file, config, (size + 1) / rate)
+            if len(wave_S) <= size:
+                self.only = wave_S
                 return
-        total = squares = 0.0
-        for start in range(0, self.total, size):
-            part_S = self._part(start, min(size, self.total - start))
-            total += float(part_S.sum(dtype=np.float64))
-            squares += float(np.square(part_S, dtype=np.float64).sum())
+        except BadSample as error:
+            if error.reason != "silent":  # it may begin so
+                raise
+        self.total, total, squares = 0, 0.0, 0.0
+        with np.errstate(all="ignore"):
+            for part_S in self._blocks():
+                self.total += len(part_S)
+                total += float(part_S.sum(dtype=np.float64))
+                squares += float(np.square(part_S, dtype=np.float64).sum())
+        if not math.isfinite(squares):
+            raise BadSample("not finite")
         self.mean = total / self.total
         variance = max(0.0, squares / self.total - self.mean**2)
         if variance < _SILENT**2:
@@ -173,27 +163,27 @@ class Windows(Windowed):
         self.deviation = math.sqrt(variance + _EPS)
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], slice]]:
-        if self._only is not None:
-            yield self._only, slice(None)
+        if self.only is not None:
+            yield self.only, slice(None)
             return
         tokens, step, hop = self.config.num_tokens(self.total), self.window - 2 * self.overlap, self.config.hop
+        blocks, read_S, start = self._blocks(), np.zeros(0, dtype=np.float32), 0
         for first in range(0, tokens, step):
             begin, end = max(0, first - self.overlap), min(tokens, first + step + self.overlap)
-            wave_S = self._part(begin * hop, (end - begin - 1) * hop + self.config.receptive_field)
-            normal_S = ((wave_S.astype(np.float64) - self.mean) / self.deviation).astype(np.float32)
+            stop = (end - 1) * hop + self.config.receptive_field
+            parts = [read_S[begin * hop - start :]]
+            start = begin * hop
+            while sum(map(len, parts)) < stop - start:
+                if (part_S := next(blocks, None)) is None:
+                    raise BadSample("truncated")
+                parts.append(part_S)
+            read_S = np.concatenate(parts)
+            normal_S = ((read_S[: stop - start].astype(np.float64) - self.mean) / self.deviation).astype(np.float32)
             yield normal_S, slice(first - begin, first - begin + step)
 
-    def _part(self, start: int, samples: int) -> NDArray[np.float32]:
-        """A part of the recording, with zeros where it ends too early; that a part is silent is no fault."""
-        rate = self.config.sample_rate
-        try:
-            with self.open_file() as file:
-                part_S = read_audio(file, rate, start / rate, samples / rate)
-        except BadSample as error:
-            if error.reason not in ("silent", "truncated"):
-                raise
-            part_S = np.zeros(0, dtype=np.float32)
-        return np.pad(part_S, (0, samples - len(part_S)))
+    def _blocks(self) -> Iterator[NDArray[np.float32]]:
+        with self.open_file() as file:
+            yield from _stream(file, self.config.sample_rate)
 
 
 Note = Callable[[str], None]
@@ -205,8 +195,6 @@ _NOTE_EVERY_S = 5.0
 
 def measured(records: Records, rate: int, note: Note = lambda _: None) -> Lengths:
     """Lengths at `rate`; `note` hears of long waits. Kept in the cache folder, as far as it can be written."""
-    if records.seconds is not None:
-        return (records.seconds * rate).astype(np.int64), {}
     kept = _place(records, rate)
     if kept and kept.is_file():
         with suppress(OSError, EOFError, ValueError, KeyError, BadZipFile), np.load(kept, allow_pickle=False) as file:
@@ -227,7 +215,7 @@ def measured(records: Records, rate: int, note: Note = lambda _: None) -> Length
             said = time.monotonic()
             note(f"measured {done:,} of {len(records):,} recordings")
     slow = time.monotonic() - start >= KEPT_FROM_S
-    if kept and slow and "unreadable" not in bad.values():  # which may be so for now only
+    if kept and slow and not {"unreadable", NEEDS_FFMPEG} & {*bad.values()}:  # which may be so for now only
         places, reasons = np.array([*bad], dtype=np.int64), np.array([*bad.values()], dtype=np.str_)
         with suppress(UserError), whole_file(kept, shared=True) as file:
             np.savez(file, allow_pickle=False, lengths=lengths_N, places=places, reasons=reasons)
@@ -236,7 +224,7 @@ def measured(records: Records, rate: int, note: Note = lambda _: None) -> Length
 
 def _place(records: Records, rate: int) -> Path | None:
     """Where lengths are kept: elsewhere if any file or its size or time is another; none if they can't be told."""
-    source, digest = records.source, hashlib.sha256(f"{rate} {len(records)}\0".encode())
+    source, digest = records.source, hashlib.sha256(f"decoded {rate} {len(records)}\0".encode())
     if isinstance(source, Files):
         paths = [os.path.join(source.root.absolute(), name) for name in source.names]  # noqa: PTH118  (many)
     elif isinstance(source, Spans):

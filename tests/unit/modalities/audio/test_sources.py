@@ -222,7 +222,7 @@ def test_a_folder_with_every_extension(tmp_path: Path) -> None:
     assert len(parts.train) == len(FORMATS)
     assert parts.train.kind == "folder of recordings"
     assert parts.train.texts is None
-    assert parts.description.endswith("12 train, no labels; left out: .png (1), .txt (1)")
+    assert parts.description.endswith("13 train, no labels; left out: .png (1), .txt (1)")
     for place in range(len(FORMATS)):
         with parts.train.open(place) as file:
             assert abs(len(read_audio(file, RATE)) - RATE) < 5
@@ -346,10 +346,9 @@ def test_names_in_odd_encodings_and_missing_files(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_bytes(os.fsencode(f".{rows}"))
     records = open_recordings(tmp_path / "a.tsv").train
     assert records.names[0] == odd
-    batch = AudioReader(records, AudioConfig(), AudioDataConfig(), 0).train_batch(
-        Plan(np.zeros(3, int), np.arange(3), RATE)
-    )
-    assert batch.bad == (Bad("gone.wav", "unreadable"), Bad("/etc/passwd", "not audio"))
+    reader = AudioReader(records, AudioConfig(), AudioDataConfig(), 0)
+    assert reader.pieces.unreadable == (Bad("gone.wav", "unreadable"), Bad("/etc/passwd", "not audio"))
+    assert reader.train_batch(Plan(np.zeros(1, int), np.zeros(1, int), RATE)).bad == ()
 
 
 def test_a_manifest_that_counts_frames_at_another_rate(tmp_path: Path) -> None:
@@ -403,17 +402,16 @@ def test_hostile_and_other_members(tmp_path: Path) -> None:
     refuse(as_tar(tmp_path / "a.tar", [("0.wav", FILES[0]), ("0.json", b"{")]), "can't read the label in 0.json")
     huge = [("0.wav", FILES[0]), ("0.txt", bytes(2 << 20))]
     refuse(as_tar(tmp_path / "a.tar", huge), r"0\.txt has 2,097,152 bytes, too many")
-    refuse(as_tar(tmp_path / "a.tar", [("0.png", b"1")]), r"no recordings \(\.aif, .* in a\.tar")
+    refuse(as_tar(tmp_path / "a.tar", [("0.png", b"1")]), r"no recordings \(\.3gp, .* in a\.tar")
     whole = as_tar(tmp_path / "a.tar", [("0.wav", FILES[0]), ("1.wav", FILES[3]), ("2.mp3", b""), ("3.wav", FILES[6])])
     records = open_recordings(whole).train
     whole.write_bytes(whole.read_bytes()[: len(FILES[0]) + 5_000])  # cut while it is in use
     reader = AudioReader(records, AudioConfig(), AudioDataConfig(min_seconds=1.0), 0)
     assert {bad.name: bad.reason for bad in reader.pieces.unreadable} == {
+        "a.tar/1.wav": "truncated",
         "a.tar/2.mp3": "empty file",
         "a.tar/3.wav": "empty file",
     }
-    plan = Plan(np.zeros(2, int), np.arange(2), RATE)
-    assert reader.train_batch(plan).bad == (Bad("a.tar/1.wav", "truncated"),)
     whole.unlink()
     with pytest.raises(BadSample, match="unreadable"):
         records.open(0)

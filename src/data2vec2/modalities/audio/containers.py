@@ -1,0 +1,149 @@
+"""What files of sound say of their lengths, and where in a file the sound begins.
+
+Nothing here is decoded: chunks of WAV and AIFF, pages of Ogg, frames of MP3.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from data2vec2.data.source import BadSample
+
+_UNKNOWN = 0x7F000000  # sizes from here on are what programs write that can't know them
+_FULL = b"\xff" * 4  # such a size
+_SEARCHED = 1 << 20  # bytes that are searched at once, and in which the first frame of an MP3 is looked for
+
+
+def at(file: BinaryIO, place: int, count: int) -> bytes:
+    """So many bytes from a place on, or what there is of them."""
+    file.seek(place)
+    return file.read(count)
+
+
+def after_tags(file: BinaryIO, start: int) -> int:
+    """Where the first thing begins that is no ID3v2 tag."""
+    while (tag := at(file, start, 10))[:3] == b"ID3" and len(tag) == 10:
+        length = sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:], (21, 14, 7, 0), strict=True))
+        start += 10 + length + (10 if tag[5] & 0x10 else 0)
+    return start
+
+
+def without_length(head: bytes) -> bytes:
+    """The beginning of a FLAC without its number of samples, which are the last 36 bits of these 26 bytes."""
+    return head[:21] + bytes([head[21] & 0xF0, 0, 0, 0, 0]) if len(head) >= 26 else b""
+
+
+_CHUNKS = {b"RIFF": ("<4sI", b"data"), b"RIFX": (">4sI", b"data"), b"FORM": (">4sI", b"SSND")}
+
+
+def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
+    """What to show of the beginning of a WAV, AIFF or AU, and how many bytes there are beyond what it claims.
+
+    The size of the sound may be none, as where a recorder lost power: it then has what there is.
+    """
+    magic = at(file, start, 12)
+    if magic[:4] == b".snd" and len(magic) == 12:
+        offset, length = struct.unpack(">II", magic[4:])
+        return (magic[:8] + _FULL, 0) if not 0 < length < _UNKNOWN else (b"", size - start - offset - length)
+    form, sound = _CHUNKS.get(magic[:4], ("", b""))
+    place, found = start + 12, -1
+    while form and len(chunk := at(file, place, 8)) == 8:
+        name, length = struct.unpack(form, chunk)
+        if name == sound:
+            found = place + 8
+            if length >= _UNKNOWN:
+                return b"", 0
+        elif chunk.startswith((b"ID3", b"TAG", b"APETAGEX")):
+            return b"", 0
+        elif not (name.isascii() and name.decode().isprintable()):
+            break
+        place += 8 + length + length % 2
+        if place >= size and name != sound:  # only what follows the sound is cut off
+            return b"", 0
+    if found < 0:
+        return b"", 0
+    if place == found < size:
+        return at(file, start, found - start - 4) + _FULL, 0
+    return b"", size - place
+
+
+def links(file: BinaryIO, start: int, size: int) -> list[tuple[int, int]]:
+    """Where the links of a chain begin and end: Ogg files one behind the other."""
+    first_pages = [
+        place + match.start()
+        for place in range(start, size, _SEARCHED)
+        for match in re.finditer(rb"OggS\0[\2\3\6\7]", at(file, place, _SEARCHED + 5))
+    ]
+    starts, end = [], -1
+    for place in first_pages:
+        if place != end:  # else it begins together with the one before
+            starts.append(place)
+        table = at(file, place + 26, 256)
+        end = place + 27 + table[0] + sum(table[1 : 1 + table[0]])
+    return list(zip(starts or [start], [*starts[1:], size], strict=True))
+
+
+def payload(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    """What the pages of the first stream of a link hold."""
+    serial = b""
+    while start < stop:
+        head = at(file, start, 27)
+        if head[:4] != b"OggS" or len(head) < 27:
+            raise BadSample("damaged")
+        serial = serial or head[14:18]
+        length = sum(table := file.read(head[26]))
+        if head[14:18] == serial:
+            yield file.read(length)
+        start += 27 + len(table) + length
+
+
+_KBITS = {
+    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+def frame_bytes(head: bytes) -> int:
+    """Size of the frame of MPEG audio, layer III, that begins so; 0: it is none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2 or head[1] & 0x18 == 0x08:
+        return 0
+    kbits, rate, version = head[2] >> 4, head[2] >> 2 & 3, {0x18: 1, 0x10: 2, 0x00: 4}[head[1] & 0x18]
+    if kbits in (0, 15) or rate == 3:
+        return 0
+    hertz = (44_100, 48_000, 32_000)[rate] // version
+    return (144_000 if version == 1 else 72_000) * _KBITS[min(version, 2)][kbits - 1] // hertz + (head[2] >> 1 & 1)
+
+
+def first_frame(file: BinaryIO, start: int, size: int) -> int | None:
+    """Where frames follow each other, from `start` on."""
+    for match in re.finditer(rb"\xff[\xe2-\xff]", at(file, start, _SEARCHED)):
+        place = first = start + match.start()
+        for _ in range(4):
+            length = frame_bytes(at(file, place, 4))
+            place += length
+            if not length or place > size:
+                break
+        else:
+            return first
+    return None
+
+
+def mp3_start(file: BinaryIO, start: int, size: int) -> tuple[int, bool]:
+    """Where an MP3 begins, and whether its tag says how long it is.
+
+    A tag that claims less than there is, as the first of several files that were put together does, is left out.
+    """
+    if not (length := frame_bytes(at(file, start, 4))):
+        start = first_frame(file, start, size) or start
+        length = frame_bytes(at(file, start, 4))
+    tag = re.search(rb"(?:Xing|Info)...(.)(.{8})", at(file, start, min(length, 200)), re.DOTALL)
+    if tag is None:
+        return start, False
+    flags, counts = tag[1][0], tag[2]
+    claimed = int.from_bytes(counts[4:] if flags & 1 else counts[:4], "big") if flags & 2 else 0
+    if not claimed or first_frame(file, after_tags(file, start + claimed) + length, size) is not None:
+        return start + length, False
+    return start, True
