@@ -33,7 +33,7 @@ EMPTY_END = "empty fields at the end dropped"
 PLAIN_QUOTES = "quotes inside the text taken as text"
 MAX_BAD = 0.05
 """The share of a table's rows that may be left out because they can't be read as they are meant."""
-ENCODING_HINT = "save the file as UTF-8, or name its encoding with --data.encoding (of Excel's, cp1252)"
+ENCODING_HINT = "save the file as UTF-8, or name its encoding: --data.encoding cp1252 (without training, --encoding)"
 _REFUSED = {NO_TEXT: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON object; write one object a line"}
 _ADVICE = {
     NO_TEXT: ENCODING_HINT,
