@@ -154,7 +154,7 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
     if len(scored) < 2:
         only = test[0].records.classes[scored[0]]
         raise UserError(
-            f"all {len(test[1]):,} {tools.words.many} to score on are of one class, {only!r}; their score says nothing. "
+            f"all {len(test[1]):,} {tools.words.many} to score on are of one class, {only!r}; a score says nothing. "
             "Name others with --test"
         )
     if labels and max(labels) > counts.max():

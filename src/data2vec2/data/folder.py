@@ -122,7 +122,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
         missing = [name for name in names if name in table.missing]
         parts[part] = _part(root, [name for name in names if name not in table.missing], table, depth)
         of_part = account.part(part)
-        of_part.add(Bad(name, MISSING) for name in missing)
+        of_part.bad.update(dict.fromkeys(missing, MISSING))
         of_part.mend(Bad(name, table.mended[name]) for name in names if name in table.mended)
     in_parts = {name for names, _ in by_part.values() for name in names} or set(samples)
     folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
@@ -243,7 +243,7 @@ def _read_metadata(
             sample = str(PurePosixPath(name).parent / below)
             if sample not in there:
                 sample = spelled.get(_nfc(sample), sample)
-            if sample not in there:
+            if sample not in there and not (root / sample).exists():
                 found.missing.add(sample)
             found.names.add(sample)
             says = [value, row.get(text or "")]

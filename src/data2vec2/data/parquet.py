@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data2vec2.data.account import Account, Bad
+from data2vec2.data.account import Account
 from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
 from data2vec2.data.tables import class_names, column_of, described
@@ -129,7 +129,7 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
                 if written and not of_file[row, 2]:
                     found = _beside(path.parent, written)
                     if found is None:
-                        account.part(part).add([Bad(f"{name}[{row}]", f"no bytes, and {MISSING}")])
+                        account.part(part).bad[f"{name}[{row}]"] = MISSING
                     else:
                         of_file[row] = len(copies), 0, found.stat().st_size
                         copies.append(found)
@@ -148,7 +148,7 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     return Listing("Parquet tables", parts, first.classes if first else None, account)
 
 
-MISSING = "no such file beside the table"
+MISSING = "no bytes, and no such file beside the table"
 
 
 def _beside(folder: Path, written: str) -> Path | None:

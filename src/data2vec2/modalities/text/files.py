@@ -116,7 +116,7 @@ def pieces_of(
     empty = counts["characters"] == before
     counts["empty files"] += empty
     if account:
-        account.add(Bad(f"{source.name}[{row.place}] ({row.where})", row.reason) for row in reading.bad)
+        account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in reading.bad})
         account.leave_out([Bad(source.name, "empty file")] if empty else [])
 
 

@@ -168,7 +168,7 @@ def _part(found: Sequence[_Of], account: PartAccount, remarks: Counter[str], lab
             of_table += [(row.place, ("",) * len(texts), None, row.reason) for row in table.bad]
             of_table.sort(key=lambda row: row[0])
         else:
-            account.add(Bad(f"{table.name}[{row.place}] ({row.where})", row.reason) for row in table.bad)
+            account.bad.update({f"{table.name}[{row.place}] ({row.where})": row.reason for row in table.bad})
         account.mend(Bad(f"{table.name}[{place}]", what) for place, what in table.mended.items())
         names += [f"{table.name}[{place}]" for place, *_ in of_table]
         rows += [tuple(map(_text, row)) for _, row, _, _ in of_table]
