@@ -52,7 +52,7 @@ def embed(given: Embed) -> Embedded:
     encoder, info = load_encoder(export_of(Path(given.model)))
     tools, torch_device = tools_of(info.kind), choose_device(given.device)
     layer = _checked(info, given.layer, pool, batch)
-    columns = named_columns(tools, given.text_columns, given.label_column)
+    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
     encoder.blocks = encoder.blocks[:layer]
     feed = tools.feed(tools, info, EmbedOptions(layer=layer, pool=pool, size=given.size, keep_aspect=given.keep_aspect))
     batch, many = batch or feed.batch, tools.words.many

@@ -62,7 +62,7 @@ def evaluate(given: Evaluate) -> Scores:
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model))
     torch_device, tools = choose_device(given.device), tools_of(info.kind)
-    columns = named_columns(tools, given.text_columns, given.label_column)
+    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
     train, held, part = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
@@ -150,6 +150,13 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
     counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
     if np.count_nonzero(counts) < 2 or not len(test[1]):
         raise UserError(f"{data} has no labels to evaluate with; {tools.label_hint('--label-column')}")
+    scored = np.unique(test[0].records.labels[test[1]])
+    if len(scored) < 2:
+        only = test[0].records.classes[scored[0]]
+        raise UserError(
+            f"all {len(test[1]):,} {tools.words.many} to score on are of one class, {only!r}; a score says nothing. "
+            "Name others with --test"
+        )
     if labels and max(labels) > counts.max():
         raise UserError(
             f"--labels asks for {max(labels):,} labels a class, but no class has more than {counts.max():,} in the "
@@ -157,11 +164,12 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
         )
 
 
-def named_columns(tools: Tools, text: Sequence[str], label: str | None) -> Columns:
-    """Columns of tables that a user named; `UsageError` for data that are no tables."""
-    columns, kind = Columns(text=tuple(text), label=label), tools.spec.name
+def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding: str | None) -> Columns:
+    """Columns and encoding of tables that a user named; `UsageError` for data that are no tables."""
+    columns, kind = Columns(text=tuple(text), label=label, encoding=encoding), tools.spec.name
     if columns and not tools.words.columns:
-        raise UsageError(f"--text-columns and --label-column are for models of text, and this is one of {kind}")
+        flags = "--text-columns and --label-column are" if text or label else "--encoding is"
+        raise UsageError(f"{flags} for models of text, and this is one of {kind}")
     return columns
 
 

@@ -103,7 +103,7 @@ def export(given: Export) -> Exported:
         onnx.check_onnx()
     loaded, info = load_model(source)
     tools = tools_of(info.kind)
-    columns, demo = named_columns(tools, given.text_columns, given.label_column), tools.spec.demo
+    columns, demo = named_columns(tools, given.text_columns, given.label_column, given.encoding), tools.spec.demo
     if data is None and demo is None:
         raise UsageError(f"--data names {tools.words.many} to check with; none come with the package")
     samples = (demo.check or demo.data)() if data is None and demo else Path(str(data))

@@ -125,6 +125,7 @@ class Finetuning(Training[FinetuneConfig]):
             say(f"data: {data}: {found.description}")
             say_account(found.account, say)
             found.account.part("train").max_bad = config.data.max_bad
+            found.account.part("train").add(())
             self.job.look(found, config, say)
         return Opened(config, found.train, found.val, found.account, found.description, unit, in_memory, (info, found))
 

@@ -73,6 +73,8 @@ class OfColumns:
     """Of tables of text: the column of texts, or the two that the model reads as one; none: by their usual names."""
     label_column: str | None = None
     """Of tables of text: the column of labels; none: by its usual names."""
+    encoding: str | None = None
+    """Of text: encoding of its files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
 
 
 @dataclass
@@ -265,6 +267,8 @@ class Predict(OnDevice):
     """Samples that go through the model at once."""
     text_columns: tuple[str, ...] = ()
     """Of tables of text: the column of texts, or the two that the model reads as a pair; none: by their usual names."""
+    encoding: str | None = None
+    """Of text: encoding of its files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
 
     def __post_init__(self) -> None:
         require(self.top is None or self.top >= 1, "--top", self.top, "at least 1")
@@ -328,8 +332,8 @@ class Export(OfColumns):
             raise UsageError("--int8 is for --to onnx")
         if self.int8 and self.data is None:
             raise UsageError("--int8 needs --data DATA with labels, on which its drop in score is measured")
-        if self.data is None and (self.text_columns or self.label_column):
-            raise UsageError("--text-columns and --label-column are those of --data, which is not given")
+        if self.data is None and (self.text_columns or self.label_column or self.encoding):
+            raise UsageError("--text-columns, --label-column and --encoding are those of --data, which is not given")
 
 
 @dataclass
@@ -361,6 +365,8 @@ class Tokenizer:
     """Entries of the vocabulary, special tokens and single bytes (261) among them."""
     text_column: str = "text"
     """Column of tables, or key of .jsonl files, that holds the text."""
+    encoding: str | None = None
+    """train: encoding of the files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
 
 
 @dataclass

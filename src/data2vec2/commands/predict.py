@@ -40,7 +40,7 @@ def predict(given: Predict) -> Iterator[Prediction]:
     paths, top = paths_of(given.files, "are no FILES; name files or folders of them"), given.top
     classifier, info = load_classifier(export_of(Path(given.model)))
     tools, torch_device = tools_of(info.kind), choose_device(given.device)
-    sources = tools.listed(paths, named_columns(tools, given.text_columns, None))
+    sources = tools.listed(paths, named_columns(tools, given.text_columns, None, given.encoding))
     classifier.to(torch_device)
 
     def outputs(logits_BC: Tensor) -> NDArray[np.float32]:

@@ -106,6 +106,7 @@ class Pretraining(Training[RunConfig]):
         if say:
             say(f"data: {data}: {parts.description}")
             say_account(account, say)
+            skipped.add(())
             config, found = tools.look(reader, config, say)
             skipped.leave_out(found.left_out)
             if skipped.add(found.bad, found.checked):

@@ -19,7 +19,7 @@ def tokenizer(given: Tokenizer) -> int:
     if given.action == "original":
         made = original_tokenizer(*(Path(given.data) / name for name in ("encoder.json", "vocab.bpe", "dict.txt")))
     else:
-        sources = find_text(given.data)["train"]
+        sources = find_text(given.data, given.encoding)["train"]
         with shown_progress(f"reading {given.data}", sources) as read:
             made = train_tokenizer(sampled_texts(sources, given.text_column, "line", read), given.vocab_size)
     save_tokenizer(made, folder)

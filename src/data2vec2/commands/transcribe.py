@@ -83,9 +83,9 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
 
 
 def scored_part(parts: Parts, whole: str = "whole") -> tuple[str, Records]:
-    """The part of data to score on, by its name: for testing, for validation, or else the `whole`."""
-    known = (("test", parts.test), ("validation", parts.val), (whole, parts.train))
-    return next((name, found) for name, found in known if found is not None)
+    """The part to score on, by its name: for testing or for validation, if it is labelled; or else the `whole`."""
+    known = (("test", parts.test), ("validation", parts.val))
+    return next(((name, found) for name, found in known if found is not None and found.taught), (whole, parts.train))
 
 
 def at_most(limit: int, records: Records) -> Records:

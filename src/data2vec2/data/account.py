@@ -60,10 +60,10 @@ class PartAccount:
         for item in new:
             self.left_out.pop(item.name, None)
         self.bad.update(new)
-        looked_at = self.found if checked is None else checked
-        if new and len(self.bad) > self.max_bad * looked_at:
+        count, looked_at = (len(self.bad), self.found) if checked is None else (len(new), checked)
+        if count > self.max_bad * looked_at:
             raise UserError(
-                f"{len(self.bad)} of {looked_at} samples can't be used ({self.summary()}), which is more than "
+                f"{count} of {looked_at} samples can't be used ({self.summary()}), which is more than "
                 f"--data.max-bad {self.max_bad:g} allows; mend or remove them, or raise the limit:{self.listed()}"
             )
         return new

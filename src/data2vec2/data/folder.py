@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+import unicodedata
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -13,10 +14,20 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.account import Account
+from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import COLUMNS
-from data2vec2.data.source import PART_NAMES, BadSample, Content, Listing, Source, Split, readable
-from data2vec2.data.tables import listed, read_table
+from data2vec2.data.source import (
+    BadSample,
+    Content,
+    Listing,
+    Source,
+    Split,
+    check_parts,
+    part_of,
+    parts_by_name,
+    readable,
+)
+from data2vec2.data.tables import column_of, read_table
 from data2vec2.errors import UserError
 
 
@@ -51,8 +62,8 @@ class Files(Source):
 def scan(root: Path) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
-    Hidden ones are skipped. Links are followed, except to a folder that holds them; a link to nothing is a file, which
-    is reported when it is read. `UserError` for a folder that can't be listed.
+    Hidden ones are skipped. Links are followed, except to a folder that holds them; a link to nothing or to itself is a
+    file, which is reported when it is read. `UserError` for a folder that can't be listed.
     """
     files: dict[str, list[str]] = defaultdict(list)
     todo = [(root, "", frozenset((os.path.realpath(root),)))]
@@ -64,11 +75,15 @@ def scan(root: Path) -> dict[str, list[str]]:
             raise UserError(f"can't list the folder {folder}: {error.strerror}") from error
         for entry in entries:
             name = prefix + entry.name
-            if entry.is_dir():
+            try:
+                is_folder, is_file = entry.is_dir(), entry.is_file()
+            except OSError:  # a link to itself
+                is_folder = is_file = False
+            if is_folder:
                 real = os.path.realpath(entry.path)
                 if real not in ancestors:
                     todo.append((Path(entry.path), name + "/", ancestors | {real}))
-            elif entry.is_file() or not Path(entry.path).exists():
+            elif is_file or not Path(entry.path).exists():
                 files[Path(entry.name).suffix.lower() or "no extension"].append(name)
     return {extension: sorted(names) for extension, names in sorted(files.items())}
 
@@ -90,40 +105,71 @@ def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str
 
 
 def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
-    """The samples among the scanned `files`, and those that a metadata file names, in their parts.
+    """The samples among the scanned `files`, with what metadata files say of them, in their parts.
 
-    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part.
+    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part. Files
+    that a metadata file names and that are not there are bad samples.
     """
     described = [name for names in files.values() for name in filter(_is_metadata, names)]
-    table = _read_metadata(root, described, content.texts)
-    samples = sorted({*samples_in(files, content), *table.names})
+    samples = samples_in(files, content)
+    everything = {name for names in files.values() for name in names}
+    table = _read_metadata(root, described, content.texts, everything)
+    samples = sorted({*samples, *table.names})
     by_part = _by_part(root, samples)
-    depth = 1 if by_part else 0
-    parts = {part: _part(root, names, table, depth) for part, names in (by_part or {"train": samples}).items()}
-    in_parts = {name for part in parts.values() for name in part.names}
+    account = Account(beside=others(files, content.extensions), remarks=table.remarks)
+    parts = {}
+    for part, (names, depth) in (by_part or {"train": (samples, 0)}).items():
+        missing = [name for name in names if name in table.missing]
+        parts[part] = _part(root, [name for name in names if name not in table.missing], table, depth)
+        of_part = account.part(part)
+        of_part.bad.update(dict.fromkeys(missing, MISSING))
+        of_part.mend(Bad(name, table.mended[name]) for name in names if name in table.mended)
+    in_parts = {name for names, _ in by_part.values() for name in names} or set(samples)
     folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
-    account = Account(beside=others(files, content.extensions))
     account.beside |= {name: "in no part" for name in samples if name not in in_parts}
     account.beside = {name: why for name, why in account.beside.items() if name not in described}
+    tops = {part: _tops(names, depth - 1) for part, (names, depth) in by_part.items()}
+    account.choices += parts_by_name(tops)
+    classed = {top for top in _tops(samples, 0) if part_of(top)} if not by_part and folders else set()
+    if classed:
+        account.remarks.append(f"taken as classes, not as parts: the folders {', '.join(sorted(classed))}")
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
-    if any(table.remarks.values()):
-        account.remarks.append(f"{listed(table.remarks)} in {', '.join(described)}")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
     return Listing(f"folder of {content.files}", parts, classes, account)
 
 
-def _by_part(root: Path, names: list[str]) -> dict[str, list[str]]:
-    """Names in each part, where all folders are called after parts, with a train part; `UserError` for two of one."""
-    tops = sorted({name.split("/")[0] for name in names if "/" in name})
-    part_of = {top: PART_NAMES.get(top.lower(), "") for top in tops}
-    if "" in part_of.values() or "train" not in part_of.values():
+def _tops(names: Sequence[str], level: int) -> list[str]:
+    """Folders so many below the first that names stand in."""
+    return sorted({"/".join(path[: level + 1]) for name in names if len(path := name.split("/")[:-1]) > level})
+
+
+def _by_part(root: Path, names: list[str]) -> dict[str, tuple[list[str], int]]:
+    """Names in each part, where folders are called after parts, and the level of the folders that are labels.
+
+    Either all folders are called so, or at least one for training and one of another part; all may lie in one. A part's
+    folder may hold another of its name ("seg_train/seg_train"). `UserError` if there is nothing to train on.
+    """
+    level, tops = 0, _tops(names, 0)
+    while len(tops) == 1 and not part_of(tops[0]) and all(name.startswith(tops[0] + "/") for name in names):
+        level, tops = level + 1, _tops(names, level + 1)
+    of = {top: part_of(top.rpartition("/")[2]) for top in tops}
+    found: dict[str, list[str]] = {}
+    for top, part in of.items():
+        if part:
+            found.setdefault(part, []).append(top)
+    if not found or (None in of.values() and not ("train" in found and len(found) > 1)):
         return {}
-    for part, folders in Counter(part_of.values()).items():
-        if folders > 1:
-            same = " and ".join(top for top in tops if part_of[top] == part)
-            raise UserError(f"{root} has more than one {part} part: {same}; keep one, or name a folder inside")
-    return {part: [name for name in names if name.startswith(top + "/")] for top, part in part_of.items()}
+    if len(found) == 1:
+        found = {"train": tops}
+    check_parts(found, str(root))
+    parts = {}
+    for part, tops in found.items():
+        inside, depth = [name for name in names if name.startswith(tuple(top + "/" for top in tops))], level + 1
+        while len(inner := _tops(inside, depth)) == 1 and part_of(inner[0].rpartition("/")[2]) == of[tops[0]]:
+            depth += 1
+        parts[part] = inside, depth
+    return parts
 
 
 def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
@@ -132,7 +178,7 @@ def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
         labels = [table.labels.get(name) for name in names]
     else:
         folders = [name.split("/")[:-1] for name in names]
-        labels = [path[depth] if len(path) > depth else "" for path in folders]
+        labels = [_nfc(path[depth]) if len(path) > depth else "" for path in folders]
     texts = [table.texts.get(name) for name in names] if table.texts else None
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
@@ -141,41 +187,72 @@ def _is_metadata(name: str) -> bool:
     return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl")
 
 
+def _nfc(name: str) -> str:
+    """A name as it is compared: a Mac writes its letters in parts."""
+    return unicodedata.normalize("NFC", name)
+
+
+MISSING = "not there, though metadata names it"
+
+
 @dataclass(frozen=True)
 class _Described:
     """What metadata files say, by name of the sample (posix, below the folder); nothing where no file has a column."""
 
     names: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=set)
+    """Those of `names` that are no file."""
     labels: dict[str, Any] = field(default_factory=dict)
     texts: dict[str, Any] = field(default_factory=dict)
-    remarks: Counter[str] = field(default_factory=Counter)
+    mended: dict[str, str] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
 
-def _read_metadata(root: Path, described: Sequence[str], text_columns: Sequence[str]) -> _Described:
+def _read_metadata(
+    root: Path, described: Sequence[str], text_columns: Sequence[str], there: Collection[str]
+) -> _Described:
     """Labels and transcripts of the samples that rows name in `file_name`, relative to the metadata file's own folder.
 
-    In a CSV file, several labels are separated by "|". `UserError` for no table, and for a name that leads elsewhere.
+    In a CSV file, several labels are separated by "|". A file of which two rows say different things has none of them.
+    `UserError` for no table, and for a name that leads elsewhere.
     """
-    found = _Described()
+    found, spelled = _Described(), {_nfc(name): name for name in there} if described else {}
     for name in described:
         path = root / name
-        table = read_table(path, name, strict=True)
-        found.remarks.update(table.remarks)
-        label, text = (next(filter(table.columns.__contains__, among), None) for among in (COLUMNS, text_columns))
+        table = read_table(path, name, strict=True, free=text_columns)
+        if table.bad:
+            bad = "; ".join(f"{row.where}: {row.reason}" for row in table.bad)
+            found.remarks.append(
+                f"{len(table.bad):,} of {len(table) + len(table.bad):,} rows of {name} left out: {bad}"
+            )
+        file_column, label, text = (column_of(table.columns, among) for among in (["file_name"], COLUMNS, text_columns))
         given = [row.get(label or "") for row in table.rows()]
-        if path.suffix.lower() == ".csv" and (label in ("labels", "tags") or any("|" in (one or "") for one in given)):
+        several = label and label.lower() in ("labels", "tags")
+        if path.suffix.lower() == ".csv" and (several or any("|" in (one or "") for one in given)):
             given = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in given]
-        for place, (row, value) in enumerate(zip(table.rows(), given, strict=True), 1):
-            file_name = row.get("file_name")
+        said: dict[str, list[Any]] = {}
+        for place, row, value in zip(table.places, table.rows(), given, strict=True):
+            file_name = row.get(file_column or "")
             if not isinstance(file_name, str) or not file_name:
-                raise UserError(f"{path}: row {place} has no file_name; it has {', '.join(row) or 'nothing'}")
+                raise UserError(f"{path}: row {place + 1} has no file_name; it has {', '.join(row) or 'nothing'}")
             below = PurePosixPath(file_name.replace("\\", "/"))
             if below.is_absolute() or ".." in below.parts:
-                raise UserError(f"{path}: row {place} names {file_name}, which is not below the folder of the table")
+                raise UserError(
+                    f"{path}: row {place + 1} names {file_name}, which is not below the folder of the table"
+                )
             sample = str(PurePosixPath(name).parent / below)
+            if sample not in there:
+                sample = spelled.get(_nfc(sample), sample)
+            if sample not in there and not (root / sample).exists():
+                found.missing.add(sample)
             found.names.add(sample)
-            if label:
-                found.labels[sample] = value
-            if text:
-                found.texts[sample] = row[text]
+            says = [value, row.get(text or "")]
+            earlier = said.setdefault(sample, says)
+            said[sample] = [one if one == other else None for one, other in zip(earlier, says, strict=True)]
+            if said[sample] != earlier:
+                found.mended[sample] = f"rows of {name} that say different things taken as none"
+            elif place in table.mended:
+                found.mended[sample] = table.mended[place]
+        found.labels.update({sample: says[0] for sample, says in said.items() if label})
+        found.texts.update({sample: says[1] for sample, says in said.items() if text})
     return found

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from data2vec2.data.account import Account
 from data2vec2.data.parquet import choose_columns
-from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, readable
+from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name, readable
 from data2vec2.errors import UserError
 
 PREFIX = "hf:"
@@ -52,7 +52,8 @@ def read(text: str, content: Content) -> Listing:
     """The splits of `hf:NAME` or `hf:NAME:CONFIG`; `UserError` if `datasets` is missing or can't load them."""
     splits = load_splits(text)
     parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
-    for part, names in by_part([name for name in splits if name not in left_out], text).items():
+    of_part = by_part([name for name in splits if name not in left_out], text)
+    for part, names in of_part.items():
         if len(names) > 1:
             many = ", ".join(names)
             raise UserError(f"{text} has several splits for {part}: {many}; save the one you want by itself")
@@ -65,7 +66,7 @@ def read(text: str, content: Content) -> Listing:
             dataset = dataset.cast_column(columns.sample, type(feature)(decode=False))
         rows = HubRows(dataset.select_columns([columns.sample]), columns.sample, np.arange(count))
         parts[part] = Split(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
-    account = Account(beside=dict.fromkeys(left_out, "a split of another name"))
+    account = Account(beside=dict.fromkeys(left_out, "a split of another name"), choices=parts_by_name(of_part))
     return Listing("Hugging Face data set", parts, classes, account)
 
 
@@ -75,14 +76,16 @@ def load_splits(text: str) -> Mapping[str, Any]:
         import datasets
     except ImportError as error:
         raise UserError(f"{text} needs the library datasets: pip install 'data2vec2[data]'") from error
-    folder = Path(text.removeprefix(PREFIX))
+    folder = Path(name := text.removeprefix(PREFIX).strip())
+    if not name:
+        raise UserError(f"{text!r} names no data set; give {PREFIX}NAME, or {PREFIX}FOLDER")
     try:
         if any((folder / state).is_file() for state in ("state.json", "dataset_dict.json")):
             loaded = datasets.load_from_disk(str(folder))
         elif folder.is_dir():
             loaded = datasets.load_dataset(str(folder.resolve()))
         else:
-            name, _, config = text.removeprefix(PREFIX).partition(":")
+            name, _, config = name.partition(":")
             loaded = datasets.load_dataset(name, config or None)
     except Exception as error:  # the list of what it raises is open-ended
         reason = str(error.__cause__ or error).split("\n", 1)[0]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +27,27 @@ Encoded = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 
 def encode(
     values: Mapping[str, Sequence[Any]], named: tuple[str, ...] | None, where: str
-) -> tuple[dict[str, Encoded], tuple[str, ...]]:
-    """Labels or tags of each part, and the names of the classes, which all parts share.
+) -> tuple[dict[str, Encoded], tuple[str, ...], list[str]]:
+    """Labels or tags of each part, the names of the classes, which all parts share, and what is odd about them.
 
-    A value is a whole number, a string, or a list of these (then there are tags); None, "" and negative numbers are no
-    label. `named` are the classes, which numbers count from 0; without them, the classes are all values there are,
-    numbers first, in order. Fewer than two are none; one tag is enough. `UserError` for any other value.
+    A value is a whole number, a string, or a list of these (then there are tags); None and "" are no label. Strings are
+    compared in Unicode's NFC, without space around them, and whole numbers as numbers: "1.0" is 1. `named` are the
+    classes, which numbers count from 0; without them, the classes are all values there are, numbers first, in order. A
+    number below zero is no label where classes are named, or where no training sample has it; else it is a class. Fewer
+    than two classes are none; one tag is enough. `UserError` for any other value.
     """
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
-    known: dict[Any, str] | None = None if named is None else dict(enumerate(named)) | {name: name for name in named}
-    rows = {part: [_names(value, known, where) for value in given] for part, given in values.items()}
-    classes = named
-    if classes is None:
-        classes = tuple(sorted({name for part in rows.values() for row in part for name in row}, key=_order))
+    known: dict[Any, str] | None = None
+    if named is not None:
+        known = dict(enumerate(named)) | {_normal(name): name for name in named} | {name: name for name in named}
+    spelled: dict[str, set[str]] = defaultdict(set)
+    rows = {part: [_names(value, known, where, spelled) for value in given] for part, given in values.items()}
+    if named is None:
+        learned = {name for row in rows.get("train", ()) for name in row}
+        for key in rows.keys() - {"train"}:
+            rows[key] = [[one for one in row if one in learned or not _NEGATIVE.fullmatch(one)] for row in rows[key]]
+    found = Counter(name for part in rows.values() for row in part for name in row)
+    classes = named if named is not None else tuple(sorted(found, key=_order))
     classes = classes if len(classes) >= (1 if several else 2) else ()
     index = {name: place for place, name in enumerate(classes)}
     encoded: dict[str, Encoded] = {}
@@ -51,7 +60,76 @@ def encode(
             elif row:
                 labels[place] = index.get(row[0], -1)
         encoded[key] = labels, tags
-    return encoded, classes
+    return encoded, classes, [*_spelling(spelled, found), *_spread(rows, several)]
+
+
+_NEGATIVE = re.compile(r"-[1-9]\d*")
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0*)?")
+_NOTHING = {"nan", "none", "null", "na", "n/a", "<na>"}
+
+
+@lru_cache(4096)
+def _normal(text: str) -> str:
+    """A label as it is compared: NFC, without space around it; a whole number as such."""
+    text = unicodedata.normalize("NFC", text).strip()
+    return str(int(text.partition(".")[0])) if _WHOLE.fullmatch(text) else text
+
+
+def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) -> list[str]:
+    """What the user should know of how labels are written."""
+    remarks = [
+        f"labels written {' and '.join(sorted(map(ascii, forms)))} are one class, {name!r}"
+        for name, forms in spelled.items()
+        if len(forms) > 1
+    ]
+    folded: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(found):
+        folded[name.casefold()].append(name)
+    alike = [names for names in folded.values() if len(names) > 1]
+    remarks += [f"classes that differ in case only: {_counted(found, names)}" for names in alike]
+    if nothing := [name for name in found if name.casefold() in _NOTHING]:
+        remarks.append(
+            f"classes that are called like nothing: {_counted(found, nothing)}; leave the label of these empty"
+        )
+    if below := [name for name in found if _NEGATIVE.fullmatch(name)]:
+        remarks.append(
+            f"numbers below zero are classes: {_counted(found, below)}; leave the label empty where there is none"
+        )
+    return remarks
+
+
+def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[str]:
+    """What the user should know of how often the classes stand in each part."""
+    counts = {part: Counter(name for row in given for name in row) for part, given in rows.items()}
+    train, remarks = counts.get("train", Counter()), list[str]()
+    for part, given in rows.items():
+        labelled = sum(map(bool, given))
+        if not counts[part]:
+            if part != "train" and train:
+                remarks.append(f"none of the {len(given):,} {part} samples has a label; they can't be scored on")
+            continue
+        if labelled < len(given) and not several:
+            remarks.append(f"{len(given) - labelled:,} of {len(given):,} {part} samples have no label")
+        if len(counts[part]) == 1 and not several:
+            remarks.append(f"all {labelled:,} labels of the {part} part are {next(iter(counts[part]))!r}")
+        if part != "train" and train:
+            if other := counts[part].keys() - train.keys():
+                remarks.append(
+                    f"classes that no training sample has, in the {part} part: {_counted(counts[part], other)}"
+                )
+            if other := train.keys() - counts[part].keys():
+                remarks.append(f"classes that the {part} part has not: {_counted(train, other)}")
+    if single := [name for name, count in train.items() if count == 1]:
+        remarks.append(f"classes with one training sample: {_some(sorted(single))}")
+    return remarks
+
+
+def _counted(counts: Mapping[str, int], names: Iterable[str]) -> str:
+    return _some([f"{name} ({counts[name]:,})" for name in sorted(names)])
+
+
+def _some(names: Sequence[str], limit: int = 10) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
 def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray[np.float64]:
@@ -67,30 +145,35 @@ def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray
     return found
 
 
-def _names(value: Any, known: Mapping[Any, str] | None, where: str) -> list[str]:
-    """Names of the classes that a value stands for, as `known` has them, or as they are spelled."""
+def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Mapping[str, set[str]]) -> list[str]:
+    """Names of classes that a value stands for, as `known` has them or in normal form; notes how it is `spelled`."""
     if isinstance(value, list | tuple):
-        return [name for one in value for name in _names(one, known, where)]
-    if value is None or value == "" or value != value:
+        return [name for one in value for name in _names(one, known, where, spelled)]
+    if value is None or value != value:
         return []
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int | str):
         raise UserError(f"{where}: a label is {value!r}; labels are whole numbers, strings, or lists of these")
-    if known is not None and value in known:
-        return [known[value]]
-    text = value if isinstance(value, str) else str(int(value))
-    if re.fullmatch(r"-[1-9]\d*", text):
+    text = _normal(value) if isinstance(value, str) else str(int(value))
+    if (
+        known is not None
+        and (name := known.get(value if isinstance(value, int) or value in known else text)) is not None
+    ):
+        text = name
+    elif not text or (known is not None and _NEGATIVE.fullmatch(text)):
         return []
-    if known is not None:
-        names = ", ".join(dict.fromkeys(known.values()))
+    elif known is not None:
+        names = _some(list(dict.fromkeys(known.values())))
         raise UserError(f"{where}: a label is {value!r}, which is none of the classes that are given ({names})")
+    spelled[text].add(str(value) if isinstance(value, str) else text)
     return [text]
 
 
 def _order(name: str) -> tuple[bool, int, str]:
     """Whole numbers by size, then everything else by spelling."""
-    return not name.isdecimal(), int(name) if name.isdecimal() else 0, name
+    whole = name.removeprefix("-").isdecimal()
+    return not whole, int(name) if whole else 0, name
 
 
 BLANK, SPACE, UNKNOWN = "<pad>", "|", "<unk>"

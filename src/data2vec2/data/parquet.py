@@ -6,8 +6,9 @@ import hashlib
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data2vec2.data.account import Account
 from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
-from data2vec2.data.source import Content, Listing, Spans, Split, by_part
-from data2vec2.data.tables import class_names, described
+from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
+from data2vec2.data.tables import class_names, column_of, described
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_file
 
@@ -43,7 +45,7 @@ def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
     features, named = described(schema), class_names(schema)
     able = {field.name: leaf for field in schema if (leaf := _leaf(field))}
     typed = [name for name in able if features.get(name, {}).get("_type") == content.feature]
-    known = [name for name in content.columns if name in able]
+    known = [name for one in content.columns if (name := column_of(able, [one]))]
     sample = next(iter(typed or known or (able if len(able) == 1 else [])), None)
     if sample is None:
         listing = ", ".join(f"{field.name} ({field.type})" for field in schema) or "no columns"
@@ -52,8 +54,8 @@ def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
             f"bytes, or structs with a field bytes, in a column called {', '.join(content.columns)}"
         )
     types = {field.name: field.type for field in schema}
-    label = next((name for name in (*LABEL_COLUMNS, *named) if name in types and _is_label(types[name])), None)
-    text = next((name for name in content.texts if name in types and _is_string(types[name])), None)
+    label = column_of([name for name in types if _is_label(types[name])], (*LABEL_COLUMNS, *named))
+    text = column_of([name for name in types if _is_string(types[name])], content.texts)
     return Columns(sample, able[sample], label, named.get(label) if label else None, text)
 
 
@@ -71,12 +73,14 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_label(kind: pa.DataType) -> bool:
-    """Whether values are whole numbers, strings, or lists of these."""
+    """Whether values are numbers, strings, or lists of these; floats are whole numbers where one row has none."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         return _is_label(kind.value_type) and not pa.types.is_list(kind.value_type)
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    return _is_string(kind) or bool(pa.types.is_integer(kind) or pa.types.is_boolean(kind))
+    return _is_string(kind) or any(
+        is_kind(kind) for is_kind in (pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating)
+    )
 
 
 def _is_string(kind: pa.DataType) -> bool:
@@ -89,8 +93,9 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     `UserError` for a file that is damaged or has other columns or classes than the rest, and if there is no room.
     """
     first: Columns | None = None
-    parts = {}
-    for part, files in by_part(names, str(root)).items():
+    of_part = by_part(names, str(root))
+    parts, account = {}, Account(choices=parts_by_name(of_part))
+    for part, files in of_part.items():
         rows: list[str] = []
         labels: list[Any] = []
         texts: list[Any] = []
@@ -105,26 +110,79 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
                         raise UserError(f"{path} has other columns than the files before it: {columns}, not {first}")
                     first, count = columns, file.metadata.num_rows
                     rows += [f"{name}[{row}]" for row in range(count)]
-                    labels += _values(file, columns.label)
+                    given = _values(file, columns.label)
+                    if any(isinstance(one, float) and one == one and not one.is_integer() for one in given):
+                        account.remarks.append(f"{name}: {columns.label} holds numbers, not classes; it is not read")
+                        given = [None] * count
+                    labels += given
                     texts += _values(file, columns.text)
                     copy, ends = _copied(path, file, columns.leaf, content)
+                    beside = _paths(file, columns.leaf)
             except pa.ArrowException as error:
                 reason = str(error).split("\n", 1)[0]
                 raise UserError(f"can't read {path} as Parquet; was a download cut off? {reason}") from error
             except OSError as error:
                 raise UserError(f"can't read {path}: {error}") from error
-            places.append(np.stack([np.full(count, len(copies)), ends[:-1], np.diff(ends)], axis=1))
+            of_file = np.stack([np.full(count, len(copies)), ends[:-1], np.diff(ends)], axis=1)
             copies.append(copy)
+            for row, written in enumerate(beside):
+                if written and not of_file[row, 2]:
+                    found = _beside(path.parent, written)
+                    if found is None:
+                        account.part(part).bad[f"{name}[{row}]"] = MISSING
+                    else:
+                        of_file[row] = len(copies), 0, found.stat().st_size
+                        copies.append(found)
+            places.append(of_file)
         if not rows:
             raise UserError(f"{', '.join(files)} in {root} has no rows; remove it")
-        source = Spans(tuple(copies), np.concatenate(places))
-        parts[part] = Split(tuple(rows), labels, source, texts if first and first.text else None)
-    return Listing("Parquet tables", parts, first.classes if first else None)
+        bad = account.part(part).bad
+        kept = np.array([place for place, row in enumerate(rows) if row not in bad], dtype=np.int64)
+        if not len(kept):
+            raise UserError(
+                f"no row of {', '.join(files)} in {root} has {content.many}: {account.part(part).listed(3)}"
+            )
+        source = Spans(tuple(copies), np.concatenate(places)[kept])
+        names_of, labels_of, texts_of = ([values[place] for place in kept] for values in (rows, labels, texts))
+        parts[part] = Split(tuple(names_of), labels_of, source, texts_of if first and first.text else None)
+    return Listing("Parquet tables", parts, first.classes if first else None, account)
+
+
+MISSING = "no bytes, and no such file beside the table"
+
+
+def _beside(folder: Path, written: str) -> Path | None:
+    """The file that a row names, in the folder of the table: by its path, or by its name alone; None: not there."""
+    below = PurePosixPath(written.replace("\\", "/"))
+    inside = [] if below.is_absolute() or ".." in below.parts else [folder / below]
+    with suppress(OSError, ValueError):
+        return next((path for path in (*inside, folder / below.name) if path.is_file()), None)
+    return None
 
 
 def _values(file: pq.ParquetFile, column: str | None) -> list[Any]:
-    """What a column holds, or so many times None."""
-    return file.read([column]).column(0).to_pylist() if column else [None] * file.metadata.num_rows
+    """What a column holds, or so many times None; None also for what is not UTF-8."""
+    values = file.read([column]).column(0) if column else None
+    if values is None:
+        return [None] * file.metadata.num_rows
+    try:
+        return list(values.to_pylist())
+    except UnicodeDecodeError:
+        return [_utf8(value) for value in values.cast(pa.binary()).to_pylist()]
+
+
+def _utf8(value: bytes | None) -> str | None:
+    with suppress(UnicodeDecodeError):
+        return None if value is None else value.decode()
+    return None
+
+
+def _paths(file: pq.ParquetFile, leaf: str) -> list[str | None]:
+    """The files that rows of structs name; nothing where samples have no such field."""
+    column = leaf.removesuffix("bytes") + "path"
+    if not leaf.endswith(".bytes") or column not in {one.path for one in file.schema}:
+        return []
+    return [row and row["path"] for row in file.read([column]).column(0).to_pylist()]
 
 
 def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tuple[Path, NDArray[np.int64]]:

@@ -73,6 +73,12 @@ class Records:
         values = {name: chosen(getattr(self, name)) for name in of_each}
         return replace(self, source=self.source.select(places), **values)
 
+    @property
+    def taught(self) -> bool:
+        """Whether there is anything to learn from or to score on: labels, tags, numbers or transcripts."""
+        tags = self.tags is not None and bool(self.tags.any())
+        return tags or bool((self.labels >= 0).any()) or not (self.texts is None and self.numbers is None)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over what is known of the samples, and the sizes of the files or the bytes of the arrays."""
@@ -197,7 +203,7 @@ def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tup
 
 def parts_of(found: Listing, where: str, content: Content) -> Parts:
     """Records of each part of what was found, and their description; `UserError` for labels that can't be."""
-    encoded, classes = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
+    encoded, classes, remarks = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
     records = {}
     for key, part in found.parts.items():
         (labels, tags), texts = encoded[key], _texts(part.texts, where)
@@ -214,6 +220,7 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
         labelling += f", {sum(text is not None for text in train.texts):,} transcripts"
     account = found.account
     account.kind = found.kind
+    account.remarks += remarks
     for key, one in records.items():
         of_part = account.part(key)
         of_part.found = len(one) + len(of_part.bad) + len(of_part.left_out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import posixpath
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,10 +38,13 @@ class Content:
     """Names of columns of transcripts, likewise; empty: samples have none."""
 
 
-PART_NAMES = {"train": "train", "test": "test", "t10k": "test"} | dict.fromkeys(
-    ("val", "valid", "validation", "dev"), "val"
-)
+PART_NAMES = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+}
 """What parts are called in the names of folders, files and splits, and what they are called here."""
+_WORD = re.compile(r"t10k|[^\W\d_]+|\d+")
 
 
 class BadSample(Exception):
@@ -110,22 +115,65 @@ class Listing:
     account: Account = field(default_factory=Account)
 
 
+def _words(name: str) -> list[str]:
+    """Words and numbers of a name, those of `PART_NAMES` as parts are called here: "ValSet-01.csv" is val, 01, csv."""
+    return [PART_NAMES.get(word.removesuffix("set"), word) for word in _WORD.findall(name.lower())]
+
+
 def part_of(name: str) -> str | None:
-    """The part that a folder, file or split is called after ("test-00001.parquet" is "test"); None: none."""
-    words = re.split(r"[^a-z0-9]+", name.lower())
-    return next((PART_NAMES[word] for word in words if word in PART_NAMES), None)
+    """The part that a folder, file or split is called after, by any of its words ("wiki.test.txt"); None: none.
+
+    Of a path, the outermost folder that is called so decides. A name of more than two words with spaces between them
+    is a title ("test of time"), and says nothing.
+    """
+    for one in name.split("/"):
+        title = sum(any(map(str.isalpha, word)) for word in one.split()) > 2
+        if found := next((word for word in _words(one) if word in PART_NAMES and not title), None):
+            return found
+    return None
 
 
 def by_part(names: Sequence[str], where: str) -> dict[str, list[str]]:
-    """Names of files or splits by part, "train" where they name none or only one; `UserError` if none has that name."""
+    """Names of files or splits by part, "train" where they name none or only one.
+
+    Folders that all have in common say nothing. `UserError` if none has the name of the training part, and for two
+    that are called the same but for the spelling of the part ("val.csv", "valid.csv").
+    """
     parts: dict[str, list[str]] = {}
+    common = len(os.path.commonpath([posixpath.dirname(name) for name in names])) if names else 0
     for name in names:
-        parts.setdefault(part_of(name) or "train", []).append(name)
+        parts.setdefault(part_of(name[common:]) or "train", []).append(name)
     if len(parts) == 1:
         return {"train": list(names)}
+    check_parts(parts, where)
+    return parts
+
+
+def check_parts(parts: Mapping[str, Sequence[str]], where: str) -> None:
+    """Raise `UserError` if there is nothing to train on, or if two of a part are called the same but for its spelling.
+
+    Names are those of files, folders or splits.
+    """
     if "train" not in parts:
         raise UserError(f"{where} has {' and '.join(sorted(parts))} parts, none to train on; name one of them itself")
-    return parts
+    for part, names in parts.items():
+        spelled: dict[tuple[str, ...], str] = {}
+        for name in names:
+            if (other := spelled.setdefault(tuple(_words(name)), name)) != name and part_of(name):
+                raise UserError(
+                    f"{where} has more than one {part} part: {other} and {name}; keep one, or name it itself"
+                )
+
+
+def parts_by_name(parts: Mapping[str, Sequence[str]]) -> list[str]:
+    """For `Account.choices`: which files, folders or splits make which part; nothing if there is one part only."""
+    shown = {
+        part: ", ".join(names[:2]) + (f" and {len(names) - 2:,} more" * (len(names) > 2))
+        for part, names in parts.items()
+    }
+    return (
+        [f"parts by name: {'; '.join(f'{part} is {names}' for part, names in shown.items())}"] if len(parts) > 1 else []
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,12 @@ import codecs
 import csv
 import io
 import json
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,31 +23,89 @@ PLAIN = ".txt"
 """A text a line, in a column `text`."""
 BAD_BYTES = "undecodable bytes replaced"
 NULS = "NUL characters removed"
-NO_OBJECT = "lines that are no JSON object left out"
-OTHER_FIELDS = "rows with another number of fields"
-_REFUSED = {BAD_BYTES: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON object; write one object a line"}
+NO_TEXT = "no UTF-8 text"
+NO_OBJECT = "no JSON object"
+FEWER, MORE = "fewer fields than columns", "more fields than columns"
+QUOTES = "quotes that are not closed, or text behind them"
+SWALLOWED = "quotes over several lines, each of which could be a row"
+REST = "commas of the last column taken as text"
+EMPTY_END = "empty fields at the end dropped"
+PLAIN_QUOTES = "quotes inside the text taken as text"
+MAX_BAD = 0.05
+"""The share of a table's rows that may be left out because they can't be read as they are meant."""
+ENCODING_HINT = "save the file as UTF-8, or name its encoding: --data.encoding cp1252 (without training, --encoding)"
+_REFUSED = {NO_TEXT: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON object; write one object a line"}
+_ADVICE = {
+    NO_TEXT: ENCODING_HINT,
+    NO_OBJECT: "write one object a line",
+    **dict.fromkeys(
+        (MORE, FEWER, QUOTES, SWALLOWED),
+        "put texts with commas, quotes or line ends into double quotes, and double the quotes in them",
+    ),
+}
 _ROWS = 256  # of a Parquet file or a data set, decoded at a time
+_FIELD = 1 << 26  # characters of a CSV row, at most
+_SEEN = 1_000  # values
+
+
+class BadRow(NamedTuple):
+    """A row that is left out, because it can't be read as it is meant."""
+
+    place: int
+    """Among all rows of the table."""
+    where: str
+    """Line, and how it begins."""
+    reason: str
 
 
 @dataclass
 class Reading:
-    """One pass over a table. It decides what becomes of what is odd: that is counted, or in a strict pass refused."""
+    """One pass over a table. It decides what becomes of what is odd: mended, left out, or refused."""
 
     where: str
     counts: Counter[str]
-    """What was mended or left out, and how often."""
+    """What was mended, and how often."""
     strict: bool = False
+    """Strings stay as they are; `UserError` for the first row that is not UTF-8 or no JSON object."""
     read: Callable[[int], object] = lambda _: None
     """Hears of bytes, of a data set of rows, that were read."""
-    number: int = 0
+    free: Collection[str] = ()
+    """Columns of free text: where the last one is among them, it takes what is behind commas that are not quoted."""
+    encoding: str | None = None
+    """Of the file; none: UTF-8, or UTF-16 if it begins so."""
+    line: int = 0
     """The line that was read last."""
-    line: str = ""
+    spoiled: int = 0
+    """How many of its characters stand for undecodable bytes."""
+    place: int = 0
+    """Of the row that comes next."""
+    bad: list[BadRow] = field(default_factory=list)
+    mended: dict[int, str] = field(default_factory=dict)
+    """By place, what was done to a row."""
 
     def odd(self, what: str, times: int = 1) -> None:
-        """Count what is mended or left out; `UserError` that names the line if it must not be."""
-        if times and self.strict and what in _REFUSED:
-            raise UserError(f"{self.where}: line {self.number} {_REFUSED[what]} (it begins {self.line[:40]!r})")
+        """Count what is mended."""
         self.counts[what] += times
+
+    def mend(self, what: str) -> None:
+        """Note what is done to the row that comes next."""
+        self.mended[self.place] = what
+        self.counts[what] += 1
+
+    def leave_out(self, reason: str, where: str, text: str) -> None:
+        """Note that the row that comes next is left out; `UserError` that says where it is if it must not be."""
+        if self.strict and reason in _REFUSED:
+            raise UserError(f"{self.where}: {where} {_REFUSED[reason]} (it begins {text[:40]!r})")
+        self.bad.append(BadRow(self.place, f"{where}: {text.rstrip()[:40]!r}", reason))
+        self.place += 1
+
+    def check(self) -> None:
+        """`UserError` if more rows are left out than can be."""
+        if len(self.bad) > MAX_BAD * self.place:
+            shown = "".join(f"\n  {row.where}: {row.reason}" for row in self.bad[:10])
+            more = f"\n  and {len(self.bad) - 10:,} more" * (len(self.bad) > 10)
+            what = f"{len(self.bad):,} of {self.place:,} rows of {self.where} can't be read as they are meant"
+            raise UserError(f"{what}; {_ADVICE[self.bad[0].reason]}:{shown}{more}")
 
 
 @dataclass(frozen=True)
@@ -64,15 +122,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Table:
-    """All of a table, by column; what a row lacks is None. Classes as in `Rows`, remarks as `Reading` counts them."""
+    """All of a table, by column; what a row lacks is None. Classes as in `Rows`, the rest as in `Reading`."""
 
     name: str
     columns: Mapping[str, Sequence[Any]]
+    places: Sequence[int]
+    """Of the rows, among all that the table has."""
     classes: Mapping[str, tuple[str, ...]]
     remarks: Mapping[str, int]
+    bad: Sequence[BadRow]
+    mended: Mapping[int, str]
 
     def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
+        return len(self.places)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Values by column."""
@@ -84,56 +146,92 @@ def open_rows(source: Any, reading: Reading, column: str | None = None) -> Itera
     """Read a file, or a `datasets.Dataset`, row by row; only a few rows are in memory at once.
 
     The first line of a CSV or TSV file names the columns. Quotes mean nothing in a TSV file (as in GLUE's). Empty lines
-    are left out, but not of a .txt file. Undecodable bytes become U+FFFD, and NUL characters vanish from strings unless
-    the pass is strict. Other columns than `column` need not be decoded. `UserError` for what is no such table.
+    are left out, but not of a .txt file. A value with names of its own makes columns `outer.inner`. Rows that can't be
+    read as they are meant are left out and noted, NUL characters vanish from strings unless the pass is strict. Other
+    columns than `column` need not be decoded. `UserError` for what is no such table, or has too many bad rows.
     """
     try:
         if not isinstance(source, Path):
-            chosen = source.select_columns([column]) if column in source.column_names else source
+            found = column_of(source.column_names, [column] if column else [])
+            chosen = source.select_columns([found]) if found else source
             yield _arrow(source.features.arrow_schema, chosen.with_format("arrow").iter(_ROWS), 1.0, reading)
         elif source.suffix.lower() == ".parquet":
             with pq.ParquetFile(source, memory_map=True, pre_buffer=False) as file:
-                wanted = [column] if column in file.schema_arrow.names else None
-                batches = file.iter_batches(_ROWS, columns=wanted, use_threads=False)
+                found = column_of(file.schema_arrow.names, [column] if column else [])
+                batches = file.iter_batches(_ROWS, columns=[found] if found else None, use_threads=False)
                 share = source.stat().st_size / max(1, file.metadata.num_rows)
                 yield _arrow(file.schema_arrow, batches, share, reading)
         else:
             with source.open("rb") as file:
                 yield _text(source.suffix.lower(), _lines(file, reading), reading)
-    except (OSError, csv.Error, pa.ArrowException, UnicodeDecodeError) as error:
+    except (OSError, csv.Error, pa.ArrowException) as error:
         raise UserError(f"can't read {reading.where}: {str(error).splitlines()[0]}") from error
 
 
-def read_table(source: Any, name: str, *, strict: bool = False) -> Table:
-    """All that `open_rows` gives. `strict`: nothing is mended, and `UserError` for what is not UTF-8 or no object."""
-    reading = Reading(str(source) if isinstance(source, Path) else name, Counter(), strict)
+def read_table(
+    source: Any, name: str, *, strict: bool = False, free: Collection[str] = (), encoding: str | None = None
+) -> Table:
+    """All that `open_rows` gives. `strict`, `free` and `encoding` as in `Reading`."""
+    where = str(source) if isinstance(source, Path) else name
+    reading, places = Reading(where, Counter(), strict, free=free, encoding=encoding), list[int]()
     with open_rows(source, reading) as table:
         columns: dict[str, list[Any]] = {column: [] for column in table.names or ()}
-        for place, row in enumerate(table.rows):
-            columns |= {column: [None] * place for column in row if column not in columns}
+        for number, row in enumerate(table.rows):
+            places.append(reading.place - 1)
+            columns |= {column: [None] * number for column in row if column not in columns}
             for column, values in columns.items():
                 values.append(row.get(column))
-    return Table(name, columns, table.classes, reading.counts)
+    return Table(name, columns, places, table.classes, reading.counts, reading.bad, reading.mended)
+
+
+def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
+    """The first wanted column that a table has; as it is written, else in any case, with spaces for underscores."""
+    there = list(names)
+    folded = {_folded(name): name for name in reversed(there)}
+    found = (one if one in there else folded.get(_folded(one)) for one in wanted)
+    return next(filter(None, found), None)
+
+
+def _folded(name: str) -> str:
+    return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
 def listed(counts: Mapping[str, int]) -> str:
-    """What was mended or left out, for the user."""
+    """What was mended, for the user."""
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
 
 
 def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
-    """Lines of a file with their ends, of longer ones at most `limit` bytes at a time."""
+    """Lines of a file with their ends, of longer ones at most `limit` bytes at a time; of bad bytes U+FFFD."""
+    encoding = reading.encoding or _encoding_of(file)
+    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
+        text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
+        while line := text.readline(limit):
+            reading.read(len(line) * (2 if "16" in encoding else 1))
+            reading.line, reading.spoiled = reading.line + 1, line.count("\ufffd")
+            yield line.removeprefix("\ufeff")
+        return
     decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
     while raw := file.readline(limit):
         reading.read(len(raw))
-        reading.number += 1
-        reading.line = decoder.decode(raw, final=len(raw) != limit)
-        if "\ufffd" in reading.line:
-            reading.odd(BAD_BYTES, reading.line.count("\ufffd") - raw.count(b"\xef\xbf\xbd"))
-        yield reading.line
-    if rest := decoder.decode(b"", final=True):
-        reading.odd(BAD_BYTES)
-        yield rest
+        line = decoder.decode(raw, final=len(raw) != limit)
+        reading.line += 1
+        reading.spoiled = line.count("\ufffd") - raw.count(b"\xef\xbf\xbd") if "\ufffd" in line else 0
+        yield line
+    reading.spoiled = 1
+    yield from filter(None, [decoder.decode(b"", final=True)])
+
+
+def _encoding_of(file: BinaryIO) -> str:
+    """UTF-16 where a file begins with its mark, or with Latin letters in it; else UTF-8."""
+    start = file.read(4096)
+    file.seek(0)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    odd, even = start[1::2].count(0), start[::2].count(0)
+    if max(odd, even) > 0.8 * (len(start) // 2) and min(odd, even) < 0.1 * len(start):
+        return "utf-16-le" if odd > even else "utf-16-be"
+    return "utf-8"
 
 
 def mended(text: str, reading: Reading) -> str:
@@ -171,61 +269,182 @@ def _arrow(schema: pa.Schema, batches: Iterable[Any], share: float, reading: Rea
     def rows() -> Iterator[dict[str, Any]]:
         for batch in batches:
             reading.read(int(share * batch.num_rows))
-            yield from batch.to_pylist()
+            try:
+                yield from batch.to_pylist()
+                continue
+            except UnicodeDecodeError:
+                pass
+            for place in range(batch.num_rows):
+                try:
+                    (row,) = batch.slice(place, 1).to_pylist()
+                except UnicodeDecodeError as error:
+                    reading.leave_out(NO_TEXT, f"row {reading.place + 1}", error.object.decode("utf-8", "replace"))
+                else:
+                    yield row
 
-    return Rows(tuple(schema.names), class_names(schema), _mended(rows(), reading))
+    return Rows(tuple(schema.names), class_names(schema), _checked(rows(), reading))
 
 
-def _lines(file: BinaryIO, reading: Reading) -> Iterator[str]:
-    """Lines with their ends, which may be carriage returns alone."""
-    for line in decoded(file, reading):
-        yield from io.StringIO(line, newline="") if "\r" in line[:-2] else (line,)
+class _Line(NamedTuple):
+    """A line of a file with its end."""
+
+    number: int
+    text: str
+    whole: bool
+    """Whether all of it could be decoded."""
 
 
-def _text(extension: str, lines: Iterator[str], reading: Reading) -> Rows:
+_RETURN = "\ufdd0"
+"""No character; stands for a carriage return that ends no line while the line goes through `csv`."""
+
+
+def _lines(file: BinaryIO, reading: Reading) -> Iterator[_Line]:
+    """Lines, which end in carriage returns alone where the first does; elsewhere such a return is part of a text."""
+    alone = None
+    for text in decoded(file, reading):
+        alone = "\r" in text[:-2] if alone is None else alone
+        for number, line in enumerate(io.StringIO(text, newline="") if alone else (text,), reading.line):
+            yield _Line(number, line, not reading.spoiled)
+
+
+def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
     """The table in the lines of a file."""
     names: tuple[str, ...] | None = None
     if extension == ".jsonl":
         rows = _objects(lines, reading)
     elif extension == PLAIN:
         names = ("text",)
-        rows = (dict.fromkeys(names, line.rstrip("\r\n")) for line in lines)
+        rows = ({"text": line.text.rstrip("\r\n")} for line in _whole(lines, reading))
     else:
-        csv.field_size_limit(1 << 30)  # characters
-        tabbed = (line.rstrip("\r\n").split("\t") for line in lines)
-        fields: Iterator[list[str]] = csv.reader(lines) if extension == ".csv" else tabbed
-        names = tuple(name.strip() for name in next(fields, []))
+        comma = extension == ".csv"
+        csv.field_size_limit(2 * _FIELD)
+        tabbed = (([line], line.text.rstrip("\r\n").split("\t"), "") for line in lines)
+        records: Iterator[_Record] = _quoted(lines) if comma else tabbed
+        names = tuple(name.strip() for name in next(records, ([], [], ""))[1])
         if not any(names) or len(set(names)) < len(names):
             raise UserError(f"{reading.where}: the first line must name the columns, each once; it is {list(names)}")
-        rows = _delimited(fields, names, reading)
-    return Rows(names, {}, _mended(rows, reading))
+        others = [mark for mark in (";", "|", "\t", ",") if len(names) == 1 and mark in names[0]]
+        if others:
+            want = "commas between the fields" if comma else "tabs between the fields"
+            raise UserError(
+                f"{reading.where}: the first line is {names[0]!r}; save the file with {want}, not {others[0]!r}"
+            )
+        rows = _delimited(records, names, "," if comma else "\t", reading)
+    return Rows(names, {}, _checked(rows, reading))
 
 
-def _delimited(fields: Iterator[list[str]], names: tuple[str, ...], reading: Reading) -> Iterator[dict[str, Any]]:
-    """Rows of fields; of a row with too many the last are left out, and one with too few has None there."""
-    for row in fields:
-        if row not in ([], [""]):
-            if len(row) != len(names):
-                reading.odd(OTHER_FIELDS)
-            yield dict.fromkeys(names) | dict(zip(names, row, strict=False))
+def _whole(lines: Iterator[_Line], reading: Reading) -> Iterator[_Line]:
+    """Lines that could be decoded."""
+    for line in lines:
+        if line.whole:
+            yield line
+        else:
+            reading.leave_out(NO_TEXT, f"line {line.number}", line.text)
 
 
-def _objects(lines: Iterator[str], reading: Reading) -> Iterator[dict[str, Any]]:
-    """One JSON object a line."""
-    for line in filter(str.strip, lines):
+_Record = tuple[list[_Line], list[str], str]
+"""Lines of a row, its fields, and what is odd about its quotes, if anything: then these are the fields without any."""
+
+
+def _quoted(lines: Iterator[_Line]) -> Iterator[_Record]:
+    """Rows of a CSV file. Where a quote is not closed, its line is a row, and those behind it are read again."""
+    again: deque[_Line] = deque()
+    block: list[_Line] = []
+
+    def feed() -> Iterator[str]:
+        block.clear()
+        size = 0
+        while size < _FIELD and (line := again.popleft() if again else next(lines, None)):
+            block.append(line)
+            body = line.text.rstrip("\r\n")
+            yield body.replace("\r", _RETURN) + line.text[len(body) :]
+            size += len(line.text)
+
+    while True:
         try:
-            row = json.loads(line)
+            fields = next(csv.reader(feed(), strict=True))
+            yield list(block), [one.replace(_RETURN, "\r") for one in fields], ""
+        except StopIteration:
+            return
+        except csv.Error as error:
+            first, *rest = block
+            again.extendleft(reversed(rest))
+            what = QUOTES if rest or "end of data" in str(error) else PLAIN_QUOTES
+            yield [first], first.text.rstrip("\r\n").split(","), what
+
+
+def _delimited(
+    records: Iterator[_Record], names: tuple[str, ...], separator: str, reading: Reading
+) -> Iterator[dict[str, Any]]:
+    """Rows with as many fields as columns, or mended where that is certain; all others are left out."""
+    count, takes_rest = len(names), column_of(names[-1:], reading.free) is not None
+    seen: set[tuple[int, str]] = set()  # values of the first and the last column
+    for block, fields, what in records:
+        fault = ""
+        if fields in ([], [""]):
+            continue
+        if not all(line.whole for line in block):
+            fault = NO_TEXT
+        elif what == QUOTES or (what and len(fields) != count):
+            fault = QUOTES
+        elif len(block) > 1 and _swallowed(block, count, separator, seen):
+            fault = SWALLOWED
+        elif len(fields) > count and not any(fields[count:]):
+            fields, what = fields[:count], EMPTY_END
+        elif len(fields) > count and takes_rest and fields == block[0].text.rstrip("\r\n").split(separator):
+            fields, what = [*fields[: count - 1], separator.join(fields[count - 1 :])], REST
+        elif len(fields) != count:
+            fault = MORE if len(fields) > count else FEWER
+        if fault:
+            for line in block:
+                reading.leave_out(fault, f"line {line.number}", line.text)
+            continue
+        if what:
+            reading.mend(what)
+        if len(seen) < _SEEN:
+            seen |= {(0, fields[0]), (-1, fields[-1])}
+        yield dict(zip(names, fields, strict=True))
+
+
+def _swallowed(block: Sequence[_Line], count: int, separator: str, seen: Collection[tuple[int, str]]) -> bool:
+    """Whether the lines of a row could be rows of their own: of two only if they repeat a value of other rows."""
+    rows = [line.text.rstrip("\r\n").split(separator) for line in block]
+    known = (-1, rows[0][-1]) in seen or (0, rows[1][0]) in seen
+    return count > 1 and all(len(row) == count for row in rows) and (len(rows) > 2 or known)
+
+
+def _objects(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:
+    """One JSON object a line."""
+    for line in _whole((line for line in lines if line.text.strip()), reading):
+        try:
+            row = json.loads(line.text)
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict):
             yield row
         else:
-            reading.odd(NO_OBJECT)
+            reading.leave_out(NO_OBJECT, f"line {line.number}", line.text)
 
 
-def _mended(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[str, Any]]:
-    """Rows whose strings are mended, unless the pass is strict."""
+def _flat(row: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
+    """Names and values, of objects in objects one behind the other: `outer.inner`."""
+    for name, value in row.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{outer}{name}.")
+        else:
+            yield f"{outer}{name}", value
+
+
+def _checked(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[str, Any]]:
+    """Rows whose strings are mended, unless the pass is strict; `UserError` behind the last if too many are bad."""
     for row in rows:
+        before = reading.counts[NULS]
+        if any(isinstance(value, dict) for value in row.values()):
+            row = dict(_flat(row))
         if not reading.strict:
             row = {name: mended(value, reading) if isinstance(value, str) else value for name, value in row.items()}
+        if reading.counts[NULS] > before:
+            reading.mended[reading.place] = NULS
+        reading.place += 1
         yield row
+    reading.check()

@@ -85,11 +85,12 @@ def headline(predictions: Predictions) -> dict[str, float]:
         return {"loss": loss, "map": float(np.mean(precisions)) if precisions else 0.0}
     truth_N, decided_N = predictions.truth_NC.argmax(axis=1), predictions.decided_NC.argmax(axis=1)
     average = "binary" if truth.shape[1] == 2 else "macro"
+    several = len(np.union1d(truth_N, decided_N)) > 1  # of one class scikit-learn warns
     return {
         "loss": loss,
         "accuracy": float((truth_N == decided_N).mean()),
         "f1": float(f1_score(truth_N, decided_N, average=average, zero_division=0.0)),
-        "matthews": float(matthews_corrcoef(truth_N, decided_N)),
+        "matthews": float(matthews_corrcoef(truth_N, decided_N)) if several else 0.0,
     }
 
 

@@ -42,9 +42,11 @@ class Columns:
     text: tuple[str, ...] = ()
     """The column of texts, or the two that make a pair."""
     label: str | None = None
+    encoding: str | None = None
+    """Of the files; none: UTF-8, or UTF-16 where one begins so."""
 
     def __bool__(self) -> bool:
-        return bool(self.text or self.label)
+        return bool(self.text or self.label or self.encoding)
 
 
 @dataclass(frozen=True)

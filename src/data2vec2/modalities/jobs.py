@@ -195,7 +195,11 @@ class Job:
         scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(info.classes)}
         scores |= {**classification.headline(found), **classification.details(found, info.classes)}
         main = "map" if data.multi_label else "accuracy"
-        return self.scored(scores, main, classification.mistakes(found, part), data)
+        told = self.scored(scores, main, classification.mistakes(found, part), data)
+        if not data.multi_label and len(truth := np.unique(found.truth_NC.argmax(axis=1))) == 1:
+            only = f"all {len(found.samples_N):,} {self.tools.words.many} are of one class, {info.classes[truth[0]]!r}"
+            told = replace(told, sentence=f"accuracy says nothing: {only}")
+        return told
 
     def scored(self, scores: dict[str, Any], main: str, wrong: dict[str, NDArray[Any]], data: FinetuneData) -> Scored:
         """The scores with the main one in words."""

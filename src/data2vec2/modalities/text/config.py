@@ -9,6 +9,16 @@ from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, TaskConfig
 from data2vec2.config.tree import require
 
+ENCODING = "an encoding that Python knows (cp1252, latin-1, utf-16), or none"
+
+
+def known_encoding(name: str | None) -> bool:
+    """Whether text can be in this encoding; none is UTF-8."""
+    try:
+        return name is None or "".encode(name) is not None
+    except LookupError:
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextConfig(ModalityConfig):
@@ -53,10 +63,13 @@ class TextDataConfig(DataConfig):
     unit: Literal["line", "document", "file"] = "line"
     """What the end-of-text token stands behind: each line of text; each document, which an empty line (in tables a row)
     ends; or each file (in tables a row)."""
+    encoding: str | None = None
+    """Encoding of .txt, .csv, .tsv and .jsonl files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(bool(self.text_column), "data.text_column", self.text_column, "a name")
+        require(known_encoding(self.encoding), "data.encoding", self.encoding, ENCODING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +98,13 @@ class TextFinetuneDataConfig(FinetuneDataConfig):
     """The column of texts, or the two that the model reads as a pair; none: found by their usual names."""
     label_column: str | None = None
     """The column of labels, or of numbers; none: found by its usual names."""
+    encoding: str | None = None
+    """Encoding of .csv, .tsv and .jsonl files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(len(self.text_columns) <= 2, "data.text_columns", self.text_columns, "one column, or two")
+        require(known_encoding(self.encoding), "data.encoding", self.encoding, ENCODING)
 
 
 @dataclass(frozen=True, kw_only=True)

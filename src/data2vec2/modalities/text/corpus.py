@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data2vec2.data.account import Account, PartAccount
 from data2vec2.data.records import Parts, Records
-from data2vec2.data.source import Source
+from data2vec2.data.source import Source, parts_by_name
 from data2vec2.data.tables import listed
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
@@ -36,29 +37,47 @@ from data2vec2.training.progress import console
 def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, data: TextDataConfig) -> Parts:
     """Tokenise what `path` holds, unless that was done before, and cut it into blocks.
 
-    Where the data name no validation part, the end of the corpus is held out. `UserError` for too little text.
+    Where the data name no validation part, the end of the corpus is held out. The account counts units. `UserError` for
+    too little text.
     """
 
     def corpus(part: str) -> Corpus:
         with shown_progress(f"tokenising {path}", texts[part]) as read:
             return tokenised(texts[part], tokenizer, data.text_column, data.unit, read)
 
-    texts, width = find_text(path), model.max_tokens - 1
+    texts, width = find_text(path, data.encoding), model.max_tokens - 1
     named, train = "val" in texts, corpus("train")
     blocks, held = cut_blocks(train, model.eos_id, width, 0.0 if named else data.val_fraction)
+    corpora = {"train": train}
     if named:
-        held, _ = cut_blocks(corpus("val"), model.eos_id, width, 0.0)
+        corpora["val"] = corpus("val")
+        held, _ = cut_blocks(corpora["val"], model.eos_id, width, 0.0)
     if not len(blocks.starts):
         remarks = f" ({train.remarks})" if train.remarks else ""
         raise UserError(f"{path} has {train.num_tokens:,} tokens of text{remarks}, and a block takes {width:,}")
     units, count = train.counts.get("units", 0), len(texts["train"])
     sources = f"{count:,} source{'s' if count > 1 else ''}"
     number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {sources}"
-    description = "; ".join(filter(None, (f"text: {number}", train.remarks)))
-    return Parts(blocks.records(), held.records() if named or len(held.starts) else None, None, description)
+    choices = parts_by_name({part: [source.name for source in found] for part, found in texts.items()})
+    description = "; ".join(filter(None, (f"text: {number}", train.remarks, *choices)))
+    account = Account(kind="text", choices=choices)
+    for part, one in corpora.items():
+        of_part = account.part(part)
+        of_part.bad, of_part.left_out = dict(one.bad), dict(one.left_out)
+        of_part.found = one.counts.get("units", 0) + len(one.bad) + len(one.left_out)
+        if one.remarks:
+            account.remarks.append(f"{part} part: {one.remarks}")
+    if not named and len(held.starts):
+        account.hold_out(int(np.count_nonzero(train.tokens[held.starts[0] :] == model.eos_id)))
+    if "test" in texts:
+        account.beside |= {source.name: "test part, which pre-training does not read" for source in texts["test"]}
+    rest = sum(one.num_tokens for one in corpora.values()) - width * (len(blocks.starts) + len(held.starts))
+    if rest:
+        account.remarks.append(f"{rest:,} tokens at the ends of parts fill no block of {width:,}")
+    return Parts(blocks.records(), held.records() if named or len(held.starts) else None, None, description, account)
 
 
-FORMAT = 1
+FORMAT = 2
 _BATCH = 1 << 20  # characters tokenised at once, by as many threads as the tokenizer takes
 _READ = 1 << 26  # bytes of a file summed at once
 LEARNED = 100_000_000
@@ -78,6 +97,10 @@ class Corpus:
     """CRC-32 of the file."""
     counts: dict[str, int]
     """What was mended or left out, as in "empty files"; also "units" and "characters"."""
+    bad: dict[str, str]
+    """Rows of tables that can't be read as they are meant, and why."""
+    left_out: dict[str, str]
+    """Files without text."""
 
     @property
     def remarks(self) -> str:
@@ -177,10 +200,10 @@ def _write(
 ) -> None:
     """Tokenise into a folder: the ids, then the manifest."""
     dtype = np.dtype("<u2" if tokenizer.size <= 1 << 16 else "<u4")
-    counts: Counter[str] = Counter()
+    counts, account = Counter[str](), PartAccount()
     num_tokens = checksum = 0
     with (folder / "tokens.bin").open("wb") as file:
-        for batch in _batches(piece for s in sources for piece in pieces_of(s, column, unit, counts, read)):
+        for batch in _batches(piece for s in sources for piece in pieces_of(s, column, unit, counts, read, account)):
             encoded = tokenizer.backend.encode_batch_fast([text for text, _ in batch], add_special_tokens=False)
             ends = [[tokenizer.eos_id] if ends else [] for _, ends in batch]
             ids = [np.array(one.ids + end, dtype=dtype) for one, end in zip(encoded, ends, strict=True)]
@@ -190,6 +213,7 @@ def _write(
             checksum = zlib.crc32(content, checksum)
             num_tokens += len(content) // dtype.itemsize
     manifest = {"dtype": dtype.str, "num_tokens": num_tokens, "checksum": checksum, "counts": dict(counts)}
+    manifest |= {"bad": account.bad, "left_out": account.left_out}
     manifest |= {"sources": [source.identity.split("\0") for source in sources], "tokenizer": str(tokenizer.path)}
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8", errors="backslashreplace")
 
@@ -212,7 +236,9 @@ def _opened(folder: Path) -> Corpus | None:
     path = folder / "tokens.bin"
     try:
         manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
-        corpus = Corpus(path, *(manifest[name] for name in ("dtype", "num_tokens", "checksum", "counts")))
+        corpus = Corpus(
+            path, *(manifest[name] for name in ("dtype", "num_tokens", "checksum", "counts", "bad", "left_out"))
+        )
         checksum = size = 0
         with path.open("rb") as file:
             while content := file.read(_READ):
@@ -223,9 +249,9 @@ def _opened(folder: Path) -> Corpus | None:
     return corpus if (checksum, size) == written else None
 
 
-def made_tokenizer(data: Path, vocab_size: int, text_column: str, unit: Unit, say: Callable[[str], None]) -> Path:
+def made_tokenizer(data: Path, vocab_size: int, reading: TextDataConfig, say: Callable[[str], None]) -> Path:
     """A tokenizer of the training text of DATA in the cache folder, made if it is not there yet."""
-    sources = find_text(data)["train"]
+    sources, text_column, unit = find_text(data, reading.encoding)["train"], reading.text_column, reading.unit
     key = f"{identity_of(sources)}\0{vocab_size}\0{text_column}"
     folder = cache_folder() / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
     if not (folder / TOKENIZER_FILES[1]).is_file():

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data2vec2.config.tree import require
 from data2vec2.data import folder, hub
-from data2vec2.data.source import PART_NAMES, by_part
-from data2vec2.data.tables import PLAIN, TABLES, Reading, decoded, mended, open_rows
+from data2vec2.data.account import Bad, PartAccount
+from data2vec2.data.source import by_part
+from data2vec2.data.tables import (
+    BAD_BYTES,
+    ENCODING_HINT,
+    MAX_BAD,
+    PLAIN,
+    TABLES,
+    Reading,
+    column_of,
+    decoded,
+    mended,
+    open_rows,
+)
 from data2vec2.errors import UserError
+from data2vec2.modalities.text.config import ENCODING, known_encoding
 
 EXTENSIONS = (PLAIN, *TABLES)
 Unit = Literal["line", "document", "file"]
@@ -29,6 +42,8 @@ class TextSource:
     name: str
     content: Any
     """A path, or a `datasets.Dataset`."""
+    encoding: str | None = None
+    """Of a file; none: UTF-8, or UTF-16 if it begins so."""
 
     @property
     def size(self) -> int:
@@ -40,52 +55,57 @@ class TextSource:
         """Changes when the content may have changed."""
         if not isinstance(self.content, Path):
             return f"{self.name}\0{self.content._fingerprint}"
-        return f"{self.content.resolve()}\0{self.size}\0{self.content.stat().st_mtime_ns}"
+        place = f"{self.content.resolve()}\0{self.size}\0{self.content.stat().st_mtime_ns}"
+        return f"{place}\0{self.encoding}" if self.encoding else place
 
 
-def find_sources(data: str | Path, extensions: Sequence[str], what: str) -> list[TextSource]:
+def find_sources(
+    data: str | Path, extensions: Sequence[str], what: str, encoding: str | None = None
+) -> list[TextSource]:
     """All files with some extensions in a folder, one file, or all splits of hf:NAME; `UserError` if no `what` is."""
+    require(known_encoding(encoding), "encoding", encoding, ENCODING)
     if (text := Path(data).as_posix()).startswith(hub.PREFIX):
         return [TextSource(name, split) for name, split in hub.load_splits(text).items()]
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
     if path.is_file() and path.suffix.lower() in EXTENSIONS:
-        return [TextSource(path.name, path)]
+        return [TextSource(path.name, path, encoding)]
     files = folder.scan(path) if path.is_dir() else {path.suffix: [path.name]}
     names = sorted(name for extension in extensions for name in files.get(extension, ()))
     if not names:
         found = ", ".join(f"{extension} ({count:,})" for extension, count in folder.counts(files).items()) or "nothing"
         raise UserError(f"no {what} in {path} ({', '.join(extensions)}): it holds {found}")
-    return [TextSource(name, path / name) for name in names]
+    return [TextSource(name, path / name, encoding) for name in names]
 
 
-def find_text(data: str | Path) -> dict[str, list[TextSource]]:
+def find_text(data: str | Path, encoding: str | None = None) -> dict[str, list[TextSource]]:
     """The texts of each part ("train", perhaps "val" and "test") of a file, a folder, or hf:NAME.
 
-    Files called train, valid or test (with a number or not), or in a folder called so, make parts; one where these
-    are words among others ("test of time") does not. Raises `UserError` for a path without text.
+    Names of files and folders make parts, as those of all data do. Raises `UserError` for a path without text.
     """
-    sources = {source.name: source for source in find_sources(data, EXTENSIONS, "text")}
-    if not all(isinstance(source.content, Path) for source in sources.values()):
-        parts = by_part(list(sources), str(data))
-    else:
-        parts = {part: [name for name in sources if _part(name) == part] for part in ("train", "val", "test")}
-        parts = {part: names for part, names in parts.items() if names} if parts["train"] else {"train": list(sources)}
-    return {part: [sources[name] for name in names] for part, names in parts.items()}
+    sources = {source.name: source for source in find_sources(data, EXTENSIONS, "text", encoding)}
+    return {part: [sources[name] for name in names] for part, names in by_part(list(sources), str(data)).items()}
 
 
 def pieces_of(
-    source: TextSource, column: str, unit: Unit, counts: Counter[str], read: Callable[[int], object]
+    source: TextSource,
+    column: str,
+    unit: Unit,
+    counts: Counter[str],
+    read: Callable[[int], object],
+    account: PartAccount | None = None,
 ) -> Iterator[Piece]:
     """The text of a source, without empty lines; `read` hears of bytes (rows) read.
 
-    What is mended is counted: undecodable bytes become U+FFFD, NUL characters vanish, rows without text are left out.
-    A unit is a line, a document (which an empty line ends, in tables a row), or a whole file (in tables a row).
-    Raises `UserError` for a file that can't be read or has no such column.
+    A unit is a line, a document (which an empty line ends, in tables a row), or a whole file (in tables a row). What is
+    mended is counted: of .txt files undecodable bytes become U+FFFD, NUL characters vanish, rows without text are left
+    out. The `account` hears of bad rows of tables and of empty files. Raises `UserError` for a file that can't be read,
+    has no such column, or too many bad lines or rows.
     """
     path = source.content if isinstance(source.content, Path) else None
-    before, reading = counts["characters"], Reading(str(path or source.name), counts, read=read)
+    where = str(path or source.name)
+    before, reading = counts["characters"], Reading(where, counts, read=read, free=(column,), encoding=source.encoding)
     if path and path.suffix.lower() == PLAIN:
         pieces: Iterator[Piece] = ((mended(text, reading), ends) for text, ends in _plain(path, unit, reading))
     else:
@@ -93,21 +113,21 @@ def pieces_of(
     for text, ends in pieces:
         counts["characters"] += len(text)
         yield text, ends
-    counts["empty files"] += counts["characters"] == before
-
-
-def _part(name: str) -> str:
-    """The part that a file, or the folder it is in, is called after: "valid-00001.txt" is "val"."""
-    words = [re.sub(r"[-_.]?\d.*$", "", Path(part).stem.lower()) for part in (name.split("/")[0], Path(name).name)]
-    return next((PART_NAMES[word] for word in words if word in PART_NAMES), "train")
+    empty = counts["characters"] == before
+    counts["empty files"] += empty
+    if account:
+        account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in reading.bad})
+        account.leave_out([Bad(source.name, "empty file")] if empty else [])
 
 
 def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """Lines of a file, long ones in pieces; lines of longer units keep their ends."""
-    rest, begun = "", False
+    rest, begun, spoiled = "", False, 0
     try:
         with path.open("rb") as file:
             for text in decoded(file, reading, _CHUNK):
+                reading.odd(BAD_BYTES, reading.spoiled)
+                spoiled += reading.spoiled > 0
                 rest += text
                 if not text.endswith("\n"):
                     *first, rest = _cut(rest)
@@ -123,6 +143,8 @@ def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
                     begun = False
     except OSError as error:
         raise UserError(f"can't read {path}: {error}") from error
+    if spoiled > MAX_BAD * reading.line:
+        raise UserError(f"{spoiled:,} of {reading.line:,} lines of {path} are not UTF-8; {ENCODING_HINT}")
     if rest.strip() or begun:
         yield rest, True
 
@@ -130,12 +152,13 @@ def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
-        if table.names is not None and column not in table.names:
+        found = column if table.names is None else column_of(table.names, [column])
+        if found is None and table.names is not None:
             known = ", ".join(table.names) or "no columns"
             hint = "name the one with text, --data.text-column, or move the file elsewhere if it is none to learn from"
             raise UserError(f"{reading.where} has no column {column!r} but {known}; {hint}")
         for row in table.rows:
-            text = row.get(column)
+            text = row.get(found or column)
             if not isinstance(text, str) or not text.strip():
                 reading.odd("rows without text left out")
                 continue

@@ -7,19 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
 from data2vec2.data.account import Bad
+from data2vec2.data.reader import Reader
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import ModelInfo, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, RegressJob, Sized
 from data2vec2.modalities.text.config import TextTaskConfig
-from data2vec2.modalities.text.reader import NO_TEXT, SentenceReader
+from data2vec2.modalities.text.reader import SentenceReader
 
 
 class TextClassifyJob(Job):
@@ -43,12 +43,14 @@ class TextClassifyJob(Job):
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Rows without text."""
-        names, empty = data.train.records.names, np.flatnonzero(narrow(data.train, SentenceReader).lengths_N == 0)
-        return [Bad(names[place], NO_TEXT) for place in empty.tolist()], len(names)
+        return _without_text(data.train), len(data.train.records)
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> None:
         """Labels, rows without text, and how often a run goes through the data."""
         super().look(data, config, log)
+        for part, reader in (("val", data.val), ("test", data.test)):
+            if isinstance(reader, SentenceReader):
+                data.account.part(part).add(_without_text(reader))
         lengths_N = narrow(data.train, SentenceReader).lengths_N
         per_epoch = len(data.train.order(config.train.batch_size).batches)  # type: ignore[attr-defined]
         once, updates = f"{per_epoch:,} batches are once through the data", config.train.updates
@@ -65,6 +67,12 @@ class TextClassifyJob(Job):
         ids = self.tools.largest(info.model, info.data).inputs[:, : config.train.batch_size].to(device)
         lengths = torch.tensor([ids.shape[1]], device=device)
         return Sized(lambda: self.error(model(ids, lengths)), float(ids.shape[1]))
+
+
+def _without_text(reader: Reader) -> list[Bad]:
+    """Rows that can't be used."""
+    texts, names = narrow(reader, SentenceReader).texts, reader.records.names
+    return [Bad(name, fault) for place, name in enumerate(names) if (fault := texts.fault(place))]
 
 
 class TextRegressJob(TextClassifyJob, RegressJob):

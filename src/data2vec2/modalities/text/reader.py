@@ -10,19 +10,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
-from data2vec2.data.account import Account
+from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.labels import COLUMNS, NUMBERS, numbers
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
-from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part
-from data2vec2.data.tables import TABLES, Table, listed, read_table
+from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name
+from data2vec2.data.tables import TABLES, Table, column_of, listed, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
@@ -53,6 +53,12 @@ class Texts(Source):
 
     in_memory: ClassVar[bool] = True
     rows: tuple[tuple[str, ...], ...]
+    faults: tuple[str, ...] = ()
+    """Why each can't be used, "" of those that can; empty: rows without text can't."""
+
+    def fault(self, index: int) -> str:
+        """Why a sample can't be used, or ""."""
+        return self.faults[index] if self.faults else _fault(self.rows[index])
 
     def read(self, index: int) -> bytes:
         """The texts as UTF-8, one behind the other."""
@@ -60,7 +66,8 @@ class Texts(Source):
 
     def select(self, places: NDArray[np.int64]) -> Texts:
         """The samples at `places`."""
-        return Texts(tuple(self.rows[place] for place in places.tolist()))
+        chosen = places.tolist()
+        return Texts(tuple(self.rows[place] for place in chosen), tuple(map(self.fault, chosen)))
 
     def content(self) -> Iterator[bytes | memoryview]:
         """All of them."""
@@ -69,60 +76,115 @@ class Texts(Source):
 
 
 def open_sentences(
-    data: str | Path, columns: Sequence[str] = (), label: str | None = None, labels: Labels = "classes"
+    data: str | Path,
+    columns: Sequence[str] = (),
+    label: str | None = None,
+    labels: Labels = "classes",
+    encoding: str | None = None,
 ) -> Parts:
     """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
 
     Files or splits called train, valid or test are the parts. `columns` name one column of texts or a pair, `label`
     that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`). `labels`
-    says what these are; none: they are not looked at. A row without text stays, as a sample that can't be read.
+    says what these are; none: they are not looked at. A test part may have no labels. A row without text stays, as a
+    sample that can't be read, and so do rows that can't be read as they are meant where labels are not looked at.
 
     `UserError` for a path without tables, for a column that is not there, and for labels that can't be.
     """
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
-    sources = find_sources(data, TABLES, "tables of texts")
-    tables = {source.name: read_table(source.content, source.name) for source in sources}
-    of_part = {part: [tables[name] for name in names] for part, names in by_part(list(tables), str(data)).items()}
-    remarks: Counter[str] = Counter()
+    sources = find_sources(data, TABLES, "tables of texts", encoding)
+    free = (*columns, *SINGLE, *(name for pair in PAIRS for name in pair))
+    tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
+    of_part = by_part(list(tables), str(data))
+    account = Account(choices=parts_by_name(of_part))
+    if len(of_part) > 1:  # a sample of what to hand in, say
+        none = [name for name in of_part["train"] if part_of(name) is None and not _found(tables[name], columns)]
+        account.beside = dict.fromkeys(none, "in no part")
+        of_part["train"] = [name for name in of_part["train"] if name not in none]
     known = {"classes": COLUMNS, "numbers": (*COLUMNS, *NUMBERS), "none": ()}[labels]
-    texts, label = _columns(of_part["train"][0], columns, label, known)
-    parts = {part: _part(found, texts, label, remarks, labels == "numbers") for part, found in of_part.items()}
-    classes = of_part["train"][0].classes.get(label) if label else None
-    read_as = f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else "")
-    account = Account(choices=[read_as], remarks=[listed(remarks)] if any(remarks.values()) else [])
+    first = tables[of_part["train"][0]]
+    texts, label = _columns(first, columns, label, known)
+    parts, remarks = {}, Counter[str]()
+    for part, names in of_part.items():
+        found = [_of(tables[name], texts, label, part) for name in names]
+        account.remarks += [
+            f"{one.table.name} has no column {label!r}; it has {', '.join(one.table.columns)}"
+            for one in found
+            if label and not one.label
+        ]
+        parts[part] = _part(found, account.part(part), remarks, labels)
+    classes = first.classes.get(label) if label else None
+    if any(remarks.values()):
+        account.remarks.append(listed(remarks))
+    account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
     return parts_of(Listing("table of texts", parts, classes, account), str(data), SENTENCES)
+
+
+def _found(table: Table, texts: Sequence[str]) -> tuple[str, ...]:
+    """The columns of texts that a table has, under the given or under usual names; none if one is not there."""
+    known = [texts] if texts else [*PAIRS, *((name,) for name in SINGLE)]
+    found = ([column_of(table.columns, [name]) for name in names] for names in known)
+    return next((tuple(filter(None, names)) for names in found if all(names)), ())
 
 
 def _columns(
     table: Table, texts: Sequence[str], label: str | None, labels: Sequence[str] = ()
 ) -> tuple[tuple[str, ...], str | None]:
     """The columns of texts and of labels; `UserError` that lists the columns if there are none of texts."""
-    known = [*PAIRS, *((name,) for name in SINGLE)]
-    chosen = tuple(texts) or next((names for names in known if all(name in table.columns for name in names)), ())
-    missing = [name for name in (*chosen, *filter(None, [label])) if name not in table.columns]
+    chosen = _found(table, texts)
+    missing = [name for name in (*texts, *filter(None, [label])) if not column_of(table.columns, [name])]
     if missing or not chosen:
         what = f"column {missing[0]!r}" if missing else f"column of texts under a usual name ({', '.join(SINGLE)})"
         there = ", ".join(table.columns) or "no columns"
         hint = "Name those of texts with --text-columns and that of labels with --label-column"
         raise UserError(f"{table.name} has no {what}; it has {there}. {hint}")
-    return chosen, label or next((name for name in labels if name in table.columns), None)
+    return chosen, column_of(table.columns, [label] if label else labels)
 
 
-def _part(
-    tables: Sequence[Table], texts: tuple[str, ...], label: str | None, remarks: Counter[str], as_numbers: bool
-) -> Split:
+class _Of(NamedTuple):
+    """A table and its columns of texts and labels, which may be written otherwise than in the first table."""
+
+    table: Table
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def _of(table: Table, texts: Sequence[str], label: str | None, part: str) -> _Of:
+    """A table with its columns; that of labels may lack in a test part only, else `UserError`."""
+    wanted = label if part != "test" or column_of(table.columns, [label] if label else []) else None
+    return _Of(table, *_columns(table, texts, wanted))
+
+
+def _part(found: Sequence[_Of], account: PartAccount, remarks: Counter[str], labels: Labels) -> Split:
     """The samples of some tables."""
-    names, labels, rows = list[str](), list[Any](), list[tuple[str, ...]]()
-    for table in tables:
-        _columns(table, texts, label)
+    names, values, rows, faults = list[str](), list[Any](), list[tuple[str, ...]](), list[str]()
+    for table, texts, label in found:
         remarks.update(table.remarks)
-        names += [f"{table.name}[{place}]" for place in range(len(table))]
-        labels += table.columns[label] if label else [None] * len(table)
-        rows += zip(*(map(_text, table.columns[name]) for name in texts), strict=True)
-    remarks["rows without text"] += sum(not all(map(str.strip, row)) for row in rows)
-    found = numbers(labels, names, label or "") if as_numbers else None
-    return Split(names, [None] * len(names) if as_numbers else labels, Texts(tuple(rows)), numbers=found)
+        cells = list(zip(*(table.columns[name] for name in texts), strict=True))
+        given = table.columns[label] if label else [None] * len(table)
+        of_table = list(zip(table.places, cells, given, map(_fault, cells), strict=True))
+        if labels == "none":
+            of_table += [(row.place, ("",) * len(texts), None, row.reason) for row in table.bad]
+            of_table.sort(key=lambda row: row[0])
+        else:
+            account.bad.update({f"{table.name}[{row.place}] ({row.where})": row.reason for row in table.bad})
+        account.mend(Bad(f"{table.name}[{place}]", what) for place, what in table.mended.items())
+        names += [f"{table.name}[{place}]" for place, *_ in of_table]
+        rows += [tuple(map(_text, row)) for _, row, _, _ in of_table]
+        values += [value for _, _, value, _ in of_table]
+        faults += [fault for *_, fault in of_table]
+    remarks["rows without text"] += sum(fault == NO_TEXT for fault in faults)
+    source, label = Texts(tuple(rows), tuple(faults)), found[0].label
+    if labels == "numbers":
+        return Split(names, [None] * len(names), source, numbers=numbers(values, names, label or ""))
+    return Split(names, values, source)
+
+
+def _fault(row: Sequence[Any]) -> str:
+    """Why texts can't be used, or ""."""
+    other = next((type(value).__name__ for value in row if isinstance(value, list | dict | bytes)), None)
+    return f"no text but a {other}" if other else "" if all(map(str.strip, map(_text, row))) else NO_TEXT
 
 
 def _text(value: Any) -> str:
@@ -184,7 +246,7 @@ class SentenceReader(TextReader):
         """Tokens of each sample, special ones included; 0 for those without text."""
         rows = self.texts.rows
         lengths_N = np.zeros(len(rows), dtype=np.int64)
-        good = [place for place, row in enumerate(rows) if all(map(str.strip, row))]
+        good = [place for place in range(len(rows)) if not self.texts.fault(place)]
         for start in range(0, len(good), 1_024):
             places = good[start : start + 1_024]
             texts = [rows[place] if len(rows[place]) > 1 else rows[place][0] for place in places]
@@ -199,8 +261,8 @@ class SentenceReader(TextReader):
     def encoding(self, sample: int) -> Encoding:
         """Tokens of a sample and their places in its texts; raises `BadSample` if one is empty."""
         row = self.texts.rows[sample]
-        if not all(map(str.strip, row)):
-            raise BadSample(NO_TEXT)
+        if fault := self.texts.fault(sample):
+            raise BadSample(fault)
         return self.backend.encode(*row)  # type: ignore[arg-type]  # not a bool
 
     def whole(self, sample: int) -> NDArray[np.int64]:

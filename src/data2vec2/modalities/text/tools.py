@@ -141,13 +141,13 @@ class TextTools(Tools):
 
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """Texts of tables."""
-        return open_sentences(path, columns.text, columns.label, labels)
+        return open_sentences(path, columns.text, columns.label, labels, columns.encoding)
 
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
         """Texts of tables, or of files with a text a line."""
         found: list[Records] = []
         for path in paths:
-            parts = open_sentences(path, columns.text, labels="none")
+            parts = open_sentences(path, columns.text, labels="none", encoding=columns.encoding)
             place = Path(path) if Path(path).is_dir() else Path(path).parent
             given = [part for part in (parts.train, parts.val, parts.test) if part is not None]
             found += [replace(part, names=[str(place / name) for name in part.names]) for part in given]
@@ -156,11 +156,12 @@ class TextTools(Tools):
     def columns(self, data: DataConfig) -> Columns:
         """As fine-tuning is told."""
         data = narrow(data, TextFinetuneDataConfig)
-        return Columns(text=data.text_columns, label=data.label_column)
+        return Columns(text=data.text_columns, label=data.label_column, encoding=data.encoding)
 
     def with_columns(self, data: FinetuneDataConfig, columns: Columns) -> TextFinetuneDataConfig:
         """As fine-tuning is told."""
-        return replace(narrow(data, TextFinetuneDataConfig), text_columns=columns.text, label_column=columns.label)
+        own = narrow(data, TextFinetuneDataConfig)
+        return replace(own, text_columns=columns.text, label_column=columns.label, encoding=columns.encoding)
 
     def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> Reader:
         """Blocks as they are; of tables whole texts."""
@@ -173,7 +174,7 @@ class TextTools(Tools):
         """A tokenizer made from the text, unless one is given; its vocabulary, where the recipe's was left."""
         modality, data = narrow(config.model.modality, TextConfig), narrow(config.data, TextDataConfig)
         if data.tokenizer is None:
-            folder = made_tokenizer(path, modality.vocab_size, data.text_column, data.unit, say)
+            folder = made_tokenizer(path, modality.vocab_size, data, say)
             data = replace(data, tokenizer=str(folder))
         tokenizer, of_recipe = load_tokenizer(_tokenizer(data)), narrow(recipe.model.modality, TextConfig)
         found = {"vocab_size": tokenizer.size, **dict(zip(("bos_id", "pad_id", "eos_id"), IDS(tokenizer), strict=True))}
