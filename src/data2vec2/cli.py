@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import inspect
 import json
@@ -43,9 +44,23 @@ class _Written(_Printed):
     """Replace an existing file."""
 
 
+def _escaped(error: UnicodeError) -> tuple[bytes, int]:
+    r"""What is printed for what an encoding has not: \u...; bytes of a file's name that are no text as they are."""
+    assert isinstance(error, UnicodeEncodeError)
+    found = error.object[error.start : error.end]
+    as_bytes = (os.fsencode(one) if "\udc80" <= one <= "\udcff" else one.encode("ascii", _ASCII) for one in found)
+    return b"".join(as_bytes), error.end
+
+
+_ESCAPED, _ASCII = "data2vec2", "backslashreplace"
+codecs.register_error(_ESCAPED, _escaped)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code (0 done, 1 failed, 2 usage, 3 alarm, 75 interrupted, 130 Ctrl-C)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if reconfigure := getattr(sys.stdout, "reconfigure", None):  # that of stderr escapes what it can't print anyway
+        reconfigure(errors=_ESCAPED)
     if not words or words[0] in HELP:
         print(_usage(), file=sys.stdout if words else sys.stderr)
         return 0 if words else USAGE
@@ -238,10 +253,8 @@ def _each(results: Iterable[Any], write: Callable[[str], object], said: Callable
 
 @contextmanager
 def _lines(out: Path | None, overwrite: bool) -> Iterator[Callable[..., object]]:
-    """What prints a line, or writes it to a file that is there when all are; file names as they are, even no text."""
+    """What prints a line, or writes it to a file that is there when all are."""
     if out is None:
-        if reconfigure := getattr(sys.stdout, "reconfigure", None):
-            reconfigure(errors="surrogateescape")
         yield print
         return
     from data2vec2.files import whole_file

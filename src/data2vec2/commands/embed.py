@@ -1,4 +1,4 @@
-"""embed MODEL DATA --out F.parquet."""
+"""embed MODEL DATA --out F.parquet, or F.csv, F.npz, F.npy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_encoder
-from data2vec2.interop.table import FeatureTable, check_out
+from data2vec2.interop.table import FeatureTable, check_out, table_kind
 from data2vec2.modalities.data import Columns, Log, ModelInfo
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools, tools_of
 from data2vec2.training.device import choose_device
@@ -46,8 +46,9 @@ class Embedded:
 
 
 def embed(given: Embed) -> Embedded:
-    """Write the features of all samples of DATA to a Parquet file; returns what was written."""
+    """Write the features of all samples of DATA to a file of the kind that its name says; returns what was written."""
     out, say, pool, batch, overwrite = Path(given.out), console().print, given.pool, given.batch, given.overwrite
+    kind = table_kind(out, dense=pool == "none")
     check_out(out, overwrite)
     encoder, info = load_encoder(export_of(Path(given.model)))
     tools, torch_device = tools_of(info.kind), choose_device(given.device)
@@ -62,6 +63,7 @@ def embed(given: Embed) -> Embedded:
     versions = {"data2vec2": __version__, "torch": torch.__version__, "pyarrow": pa.__version__}
     about = {"model": str(given.model), "layer": layer, "pool": pool, **feed.about, "dim": dim, "versions": versions}
     kept: dict[str, Any] = {"dense": pool == "none", "tagged": tagged, "about": about, "more": feed.columns}
+    kept["kind"] = kind
     encoder.to(torch_device)
     with (
         whole_file(out, exclusive=not overwrite) as file,

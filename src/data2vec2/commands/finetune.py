@@ -119,7 +119,8 @@ class Finetuning(Training[FinetuneConfig]):
     def opened(self, config: FinetuneConfig, data: Path, val: Path | None, say: Log | None) -> Opened[FinetuneConfig]:
         """Samples with targets, looked at; `more` has them with what the model will be."""
         config, info = self.job.completed(replace(config, weights=self.weights), self.source[1])
-        found, words = self.job.open(config, info, data, val), self.job.tools.words
+        config, info, found = self.job.fitted(config, info, self.job.open(config, info, data, val))
+        words = self.job.tools.words
         unit, in_memory = words.finetune_unit or words.unit, self.job.in_memory(found, config)
         if say:
             say(f"data: {data}: {found.description}")

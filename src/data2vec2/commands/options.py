@@ -222,7 +222,7 @@ class Inspect:
 
 @dataclass
 class Embed(OnDevice, OfColumns):
-    """Write the features of pictures, recordings or texts to a Parquet file."""
+    """Write the features of pictures, recordings or texts to a file."""
 
     model: Model
     """A run folder or an exported model."""
@@ -230,7 +230,7 @@ class Embed(OnDevice, OfColumns):
     """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders of them. Of text: one table
     (.csv, .tsv, .jsonl, .parquet), a folder of them, a .txt file with a text a line, or hf:NAME."""
     out: Annotated[AnyPath, arg(name="out")]
-    """Parquet file to write."""
+    """File to write: .parquet, or of one vector a sample also .csv, .npz, .npy."""
     _: KW_ONLY
     layer: int | None = None
     """Block whose output is taken, from 1; 0: the stem's tokens; none: the last."""

@@ -95,26 +95,29 @@ class Pretraining(Training[RunConfig]):
         parts, fraction = tools.open(data, config, quiet), 0.0 if val else config.data.val_fraction
         others = tools.open(val, config, quiet) if val else None
         train, held = held_out(parts, others, fraction, seed)
-        readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
-        reader, account = readers[0], parts.account
+        reader, account = tools.reader(train, config.model, config.data, seed), parts.account
         account.hold_out(len(parts.train) - len(train))
         if others:
             account.parts["val"] = others.account.part("train")
         skipped = account.part("train")
         skipped.max_bad = config.data.max_bad
-        assert reader is not None
         if say:
             say(f"data: {data}: {parts.description}")
             say_account(account, say)
             skipped.add(())
             config, found = tools.look(reader, config, say)
             skipped.leave_out(found.left_out)
+            account.remarks += found.remarks
+            for remark in found.remarks:
+                say(f"data: {remark}")
             if skipped.add(found.bad, found.checked):
                 say(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
-            if readers[1]:
-                readers[1].note_unreadable(account.part("val"), config.data.max_bad, say)
             say(f"data: {len(train):,} to train on, {len(held) if held else 0:,} held out for validation")
-        return Opened(config, reader, readers[1], account, parts.description, tools.words.unit, reader.in_memory)
+        readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
+        reader, unit = readers[0] or reader, tools.words.unit
+        if say and readers[1]:
+            readers[1].note_unreadable(account.part("val"), config.data.max_bad, say)
+        return Opened(config, reader, readers[1], account, parts.description, unit, reader.in_memory)
 
     def built(self, data: Opened[RunConfig], device: torch.device) -> Data2Vec2:
         """Student, teacher and decoder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from data2vec2.commands.options import Tokenizer
@@ -21,6 +22,22 @@ def tokenizer(given: Tokenizer) -> int:
     else:
         sources = find_text(given.data, given.encoding)["train"]
         with shown_progress(f"reading {given.data}", sources) as read:
-            made = train_tokenizer(sampled_texts(sources, given.text_column, "line", read), given.vocab_size)
+            made = train_tokenizer(
+                _some(sampled_texts(sources, given.text_column, "line", read), given), given.vocab_size
+            )
     save_tokenizer(made, folder)
     return int(made.get_vocab_size())
+
+
+def _some(texts: Iterator[str], given: Tokenizer) -> Iterator[str]:
+    """The same texts; `UserError`, in the words of this command, where there is none or the column is missing."""
+    found = False
+    try:
+        for text in texts:
+            found = True
+            yield text
+    except UserError as error:
+        raise UserError(str(error).replace("--data.text-column", "--text-column")) from error
+    if not found:
+        column = f"no {given.text_column!r} with text (--text-column names another)"
+        raise UserError(f"{given.data} holds no text to learn from: its files are empty, or their rows have {column}")

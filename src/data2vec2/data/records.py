@@ -45,6 +45,8 @@ class Records:
     """Lengths of recordings, where the data say them without a look at the files."""
     numbers: NDArray[np.float64] | None = None
     """Labels that are numbers to be predicted, NaN for none; there are then no `classes`."""
+    levels: tuple[float, float] | None = None
+    """Values that become black and white, where the data set has pictures of more than 8 bits."""
 
     def __len__(self) -> int:
         return len(self.names)

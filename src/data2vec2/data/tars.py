@@ -1,105 +1,213 @@
-"""WebDataset: pictures or recordings in .tar files, which are listed once and then read in place; nothing is unpacked.
+"""WebDataset: pictures or recordings in .tar files, which are listed once and then read in place.
 
-The members of a sample share their name up to the first dot: "a/07.jpg" has its label in "a/07.cls" (a number or a
-word) or in "a/07.json" (under `label` or `labels`); a recording's transcript is in "a/07.txt" or in "a/07.json".
+The members of a sample share their name but for the extension: "a/07.jpg" has its label in "a/07.cls" (a number or a
+word) or in "a/07.json" (under `label` or `labels`); a recording's transcript is in "a/07.txt" or in "a/07.json". Names
+may have dots ("scan_2021.05.jpg"); yet beside "a.jpg", "a.seg.jpg" is no sample, unless something describes it alone.
+Archives that are joined end to end are read as one; a compressed one is unpacked into the cache folder.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import hashlib
 import json
+import lzma
 import re
+import shutil
 import tarfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from data2vec2.data.account import Account
 from data2vec2.data.labels import COLUMNS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part
 from data2vec2.errors import UserError
+from data2vec2.files import CACHE_HINT, cache_folder, whole_file
 
 _MAX_BYTES = 1 << 20  # of what describes a sample
+_PACKED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_DAMAGE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
+
+
+class _Member(NamedTuple):
+    """A file in an archive."""
+
+    archive: int
+    """Which of the archives that are joined in one file."""
+    name: str
+    offset: int
+    size: int
+
+    @property
+    def extension(self) -> str:
+        """What follows the last dot of the name, with it and in small letters; "" for hidden files."""
+        first, dot, extension = self.name.rpartition("/")[2].rpartition(".")
+        return (dot + extension).lower() if first and not first.startswith(".") else ""
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What the members of one sample share."""
+        return self.archive, self.name[: len(self.name) - len(self.extension)]
 
 
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     """The samples in .tar files below `root`, in the parts that these are called after; `UserError` for a bad file."""
-    parts = {}
+    parts, account = {}, Account()
     for part, files in by_part(names, str(root)).items():
         sample_names: list[str] = []
-        labels: list[Any] = []
-        texts: list[Any] = []
+        described: list[dict[str, Any]] = []
         places: list[tuple[int, int, int]] = []
-        for place, name in enumerate(files):
-            members, said = _index(root / name, content)
-            sample_names += [f"{name}/{member}" for member in members]
-            labels += [said.get((_key(member), "label")) for member in members]
-            texts += [said.get((_key(member), "transcript")) for member in members]
-            places += [(place, offset, size) for offset, size in members.values()]
+        paths = [_unpacked(root / name, account) for name in files]
+        for place, (name, path) in enumerate(zip(files, paths, strict=True)):
+            try:
+                with path.open("rb") as file:
+                    members = _members(file, root / name, account)
+                    samples = _samples(members, content)
+                    said, read_members = _descriptions(file, root / name, members, samples, content)
+            except _DAMAGE as error:
+                raise UserError(f"can't read {root / name} as a .tar file: {error}; fetch or write it again") from error
+            shown: dict[str, _Member] = {}
+            for sample in samples:
+                again = f"{name}/{sample.name}" in shown  # in archives that are joined
+                shown[f"{name}/{sample.name}" + (f"[{sample.archive + 1}]" if again else "")] = sample
+            used = {*samples, *read_members}
+            account.beside |= {f"{name}/{one.name}": _why_not(one, content) for one in members if one not in used}
+            sample_names += shown
+            described += [said.get(sample.key, {}) for sample in samples]
+            places += [(place, sample.offset, sample.size) for sample in samples]
         if not places:
             known = ", ".join(sorted(content.extensions))
             raise UserError(f"no {content.many} ({known}) in {', '.join(files)} of {root}")
-        source = Spans(tuple(root / name for name in files), np.array(places, dtype=np.int64))
+        labels, texts = ([one.get(what) for one in described] for what in ("label", "transcript"))
+        source = Spans(tuple(paths), np.array(places, dtype=np.int64))
         parts[part] = Split(tuple(sample_names), labels, source, texts if content.texts else None)
-    return Listing("WebDataset tars", parts)
+    return Listing("WebDataset tars", parts, account=account)
 
 
-def _index(path: Path, content: Content) -> tuple[dict[str, tuple[int, int]], dict[tuple[str, str], Any]]:
-    """Offset and size of each sample by the member's name; by the samples' keys, each "label" and "transcript"."""
-    members: dict[str, tuple[int, int]] = {}
-    said: dict[tuple[str, str], Any] = {}
+def _unpacked(path: Path, account: Account) -> Path:
+    """The file itself, or for a compressed one its content, which is written to the cache folder if need be."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with path.open("rb") as file:
+            start = file.read(8)
+        opener = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
+        if opener is None:
+            return path
+        stat = path.stat()
+        key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0tar".encode()).hexdigest()[:32]
+        copy = cache_folder() / f"{key}.tar"
+        if not copy.is_file():
+            hint = f", where {path} is unpacked to be read in any order{CACHE_HINT}"
+            with whole_file(copy, shared=True, hint=hint) as unpacked, opener(path) as packed:
+                shutil.copyfileobj(packed, unpacked, 1 << 20)
+    except _DAMAGE as error:
+        raise UserError(f"can't unpack {path}: {error}; fetch or write it again") from error
+    account.choices.append(f"{path.name} is compressed, and was unpacked to {copy}")
+    return copy
+
+
+def _members(file: BinaryIO, path: Path, account: Account) -> list[_Member]:
+    """All files in the archives that are joined in one; of those of the same name in one archive the last."""
+    found: dict[tuple[int, str], _Member] = {}
+    start, archive = 0, 0
+    while start >= 0:
+        file.seek(start)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # else it keeps all it has seen
-                extension = _checked(member, path)
-                if extension in content.extensions:
-                    members[member.name] = member.offset_data, member.size
-                elif extension in (".cls", ".json") or (extension == ".txt" and content.texts):
-                    found = _described(tar, member, path, content)
-                    said |= {(_key(member.name), what): value for what, value in found.items() if value is not None}
+                if _checked(member, path):
+                    name = member.name.removeprefix("./")
+                    if (archive, name) in found:
+                        account.beside[f"{path.name}/{name}, an earlier one"] = "written again later in the archive"
+                    found[archive, name] = _Member(archive, name, member.offset_data, member.size)
             end = tar.offset
-        with path.open("rb") as file:
-            file.seek(end)
-            if file.read(tarfile.BLOCKSIZE) != bytes(
-                tarfile.BLOCKSIZE
-            ):  # tarfile takes damage after the first member for the end
-                raise UserError(f"{path} is damaged or cut off after {end:,} bytes; fetch or write it again")
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise UserError(f"can't read {path} as a .tar file: {error}; fetch or write it again") from error
-    return members, said
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes damage for the end
+            raise UserError(f"{path} is damaged or cut off after {end:,} bytes; fetch or write it again")
+        start, archive = _next_archive(file), archive + 1
+    return list(found.values())
 
 
-def _checked(member: tarfile.TarInfo, path: Path) -> str:
-    """What follows the first dot of a member's name, in small letters; `UserError` for what could lead elsewhere."""
+def _next_archive(file: BinaryIO) -> int:
+    """Where the next archive begins, behind zeros; -1: nowhere."""
+    while block := file.read(1 << 16):
+        if rest := block.lstrip(b"\0"):
+            return (file.tell() - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+    return -1
+
+
+def _checked(member: tarfile.TarInfo, path: Path) -> bool:
+    """Whether a member is a file; `UserError` for what could lead elsewhere."""
     name = member.name.replace("\\", "/")
     if re.match(r"(/|[A-Za-z]:/)", name) or ".." in name.split("/"):
         raise UserError(f"{path} has a member {member.name!r}, whose name leads out of the archive; remove it")
     if not (member.isreg() or member.isdir()) or member.issparse():
         raise UserError(f"{path} has a member {member.name!r}, which is a link or no plain file; remove it")
-    first, _, extension = name.rpartition("/")[2].partition(".")
-    return "." + extension.lower() if first and member.isreg() else ""
+    return member.isreg()
 
 
-def _key(member: str) -> str:
-    """What the members of one sample share: the name up to the first dot of its last part."""
-    folder, slash, name = member.rpartition("/")
-    return folder + slash + name.partition(".")[0]
+def _describe(content: Content) -> tuple[str, ...]:
+    """Extensions of what describes a sample."""
+    return (".cls", ".json", ".txt") if content.texts else (".cls", ".json")
 
 
-def _described(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, content: Content) -> dict[str, Any]:
+def _samples(members: Sequence[_Member], content: Content) -> list[_Member]:
+    """Those that are samples, and not another picture or recording of one."""
+    able = [one for one in members if one.extension in content.extensions]
+    keys = {one.key for one in able}
+    described = {one.key for one in members if one.extension in _describe(content)}
+
+    def alone(one: _Member) -> bool:
+        folder, slash, stem = one.key[1].rpartition("/")
+        plain = (one.archive, folder + slash + stem.partition(".")[0])
+        return one.key == plain or one.key in described or plain not in keys
+
+    return [one for one in able if alone(one)]
+
+
+def _descriptions(
+    file: BinaryIO, path: Path, members: Sequence[_Member], samples: Sequence[_Member], content: Content
+) -> tuple[dict[tuple[int, str], dict[str, Any]], list[_Member]]:
+    """The "label" and the "transcript" of samples by key, and the members that say them."""
+    keys, used = {one.key for one in samples}, []
+    said: dict[tuple[int, str], dict[str, Any]] = {}
+    for one in members:
+        if one.extension in _describe(content) and one.key in keys:
+            file.seek(one.offset)
+            found = _described(file, one, path, content)
+            if known := {what: value for what, value in found.items() if value is not None}:
+                said[one.key] = said.get(one.key, {}) | known
+                used.append(one)
+    return said, used
+
+
+def _described(file: BinaryIO, member: _Member, path: Path, content: Content) -> dict[str, Any]:
     """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them."""
-    file = tar.extractfile(member)
-    if file is None or member.size > _MAX_BYTES:
+    if member.size > _MAX_BYTES:
         raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label or a transcript")
-    kind = member.name.lower().rpartition(".")[2]
-    what = "transcript" if kind == "txt" else "label"
+    what = "transcript" if member.extension == ".txt" else "label"
     try:
-        text = file.read().decode("utf-8")
-        described = json.loads(text) if kind == "json" else text.strip()
+        text = file.read(member.size).decode("utf-8")
+        described = json.loads(text) if member.extension == ".json" else text.strip()
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: can't read the {what} in {member.name}: {error}") from error
+    if isinstance(described, list) and not all(isinstance(one, str | int) for one in described):
+        return {}  # of boxes, say
     if not isinstance(described, dict):
         return {what: described}
     known = {"label": COLUMNS, "transcript": content.texts}
     return {key: next((described[name] for name in among if name in described), None) for key, among in known.items()}
+
+
+def _why_not(one: _Member, content: Content) -> str:
+    """Why a member is no sample, and describes none."""
+    name = one.name.rpartition("/")[2]
+    if name.startswith("."):
+        return "hidden"
+    if one.extension in _describe(content):
+        return f"{one.extension} that says nothing of a sample"
+    return name[name.index(".") :].lower() if one.extension in content.extensions else one.extension or "no extension"

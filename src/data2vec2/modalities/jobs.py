@@ -122,6 +122,12 @@ class Job:
             train=ready, val=other, test=test, account=account, description=parts.description, outputs=outputs
         )
 
+    def fitted(
+        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData
+    ) -> tuple[FinetuneConfig, ModelInfo, FinetuneData]:
+        """All three, with what only the data decide."""
+        return config, info, data
+
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
         """Say what there is; read some of it and note what can't be (`UserError` if too much of it)."""
         train, names = data.train.records, (("for validation", data.val), ("to test on", data.test))

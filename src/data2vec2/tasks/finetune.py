@@ -158,4 +158,5 @@ class CtcTask(_FinetuneTask):
 
 def write_transcripts(run: RunFolder, rows: list[dict[str, Any]]) -> None:
     """RUN/transcripts.jsonl: a JSON object a line (name, reference, hypothesis, cer, part, update)."""
-    write_text(run.path / TRANSCRIPTS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text(run.path / TRANSCRIPTS, lines, errors="backslashreplace")  # of names that are no text

@@ -102,7 +102,7 @@ class RunFolder:
         """A function that writes a line to train.log with the time, and to `echo` without."""
 
         def log(message: str) -> None:
-            with (self.path / "train.log").open("a") as file:
+            with (self.path / "train.log").open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {message}\n")
             echo(message)
 

@@ -35,7 +35,7 @@ def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
     assert parts.val is parts.test is None
     assert "9 train, no labels; left out: .txt (2), no extension (1)" in parts.description
     for place in range(len(parts.train)):
-        assert decode(parts.train.read(place), 3).size == (24, 16)
+        assert decode(parts.train.read(place), 3).shape[:2] == (16, 24)
 
 
 def test_sub_folders_are_labels(tmp_path: Path) -> None:

@@ -451,14 +451,15 @@ def test_a_tar_that_changes_while_it_is_read(tmp_path: Path) -> None:
         records.read(0)
 
 
-def test_tars_without_pictures_and_packed_ones(tmp_path: Path) -> None:
+def test_tars_without_pictures_and_packed_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     as_tar(tmp_path / "a.tar", [("a.txt", b"text")])
     refuse(tmp_path / "a.tar", "no pictures .* in a.tar")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
         pass
     refuse(tmp_path / "a.tar.gz", "is compressed.*; unpack it to a plain .tar")
     (tmp_path / "a.tar.gz").rename(tmp_path / "b.tar")
-    refuse(tmp_path / "b.tar", "can't read .*b.tar as a .tar file")
+    refuse(tmp_path / "b.tar", "no pictures .* in b.tar")  # unpacked, and empty
 
 
 # hf:NAME
@@ -575,3 +576,86 @@ def test_bundled_pictures_as_a_table(tmp_path: Path) -> None:
     batch = ImageReader(open_pictures(tmp_path / "a.parquet").train, config, data, 0).eval_batch(np.arange(20))
     plain = ImageReader(clothes(), config, ImageDataConfig(), 0).eval_batch(np.arange(20))
     assert np.array_equal(batch.inputs, plain.inputs)
+
+
+def test_names_with_dots(tmp_path: Path) -> None:
+    members = []
+    for place in range(6):
+        stem = f"scan_2021.05.{place:02}" if place % 2 else f"scan_{place}"
+        members += [(f"{stem}.png", FILES[place]), (f"{stem}.cls", b"%d" % place)]
+    members += [
+        ("v1.2/a.jpg", FILES[7]),
+        ("v1.2/a.cls", b"0"),
+        ("v1.2/a.mask.png", b"mask"),
+        ("v1.2/a.b.jpg", FILES[8]),
+    ]
+    parts = open_pictures(as_tar(tmp_path / "a.tar", [*members, ("v1.2/a.b.json", b'{"label": 3}')]))
+    assert [parts.train.classes[label] for label in parts.train.labels] == ["0", "1", "2", "3", "4", "5", "0", "3"]
+    assert [parts.train.read(place) for place in range(8)] == [*FILES[:6], FILES[7], FILES[8]]
+    assert parts.account.beside == {"a.tar/v1.2/a.mask.png": ".mask.png"}
+
+
+def test_archives_joined_end_to_end(tmp_path: Path) -> None:
+    one = as_tar(tmp_path / "1.tar", [("0.jpg", FILES[0]), ("0.cls", b"cat"), ("1.jpg", FILES[1]), ("1.cls", b"dog")])
+    two = as_tar(tmp_path / "2.tar", [("0.jpg", FILES[2]), ("0.cls", b"dog"), ("2.jpg", FILES[3]), ("2.cls", b"cat")])
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "a.tar").write_bytes(one.read_bytes() + two.read_bytes())
+    records = open_pictures(tmp_path / "all" / "a.tar").train
+    assert list(records.names) == ["a.tar/0.jpg", "a.tar/1.jpg", "a.tar/0.jpg[2]", "a.tar/2.jpg"]
+    assert [records.read(place) for place in range(4)] == FILES[:4]
+    assert [records.classes[label] for label in records.labels] == ["cat", "dog", "dog", "cat"]
+    (tmp_path / "all" / "a.tar").write_bytes(one.read_bytes() + two.read_bytes()[:700])
+    refuse(tmp_path / "all" / "a.tar", r"a\.tar")
+    (tmp_path / "all" / "a.tar").write_bytes(one.read_bytes() + b"something else" * 100)
+    refuse(tmp_path / "all" / "a.tar", r"a\.tar is damaged or cut off after 10,240 bytes")
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_compressed_archive_that_is_called_tar(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with tarfile.open(tmp_path / "a.tar", f"w:{kind}") as archive:
+        member = tarfile.TarInfo("0.jpg")
+        member.size = len(FILES[0])
+        archive.addfile(member, io.BytesIO(FILES[0]))
+    parts = open_pictures(tmp_path / "a.tar")
+    assert parts.train.read(0) == FILES[0]
+    assert "a.tar is compressed, and was unpacked to" in parts.description
+    assert len(list((tmp_path / "cache" / "data2vec2").iterdir())) == 1
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
+    refuse(tmp_path / "a.tar", r"can't unpack .*a\.tar")
+    assert len(list((tmp_path / "cache" / "data2vec2").iterdir())) == 1
+
+
+def test_members_that_no_one_reads_stand_in_the_account(tmp_path: Path) -> None:
+    boxes = b'[{"bbox": [1, 2, 3, 4], "category": "cat"}]'
+    members = [
+        ("./d.v1/0.JPG", FILES[0]),
+        ("./d.v1/._0.JPG", b"junk"),
+        ("./d.v1/0.cls", b"3\n"),
+        ("1.jpg", FILES[1]),
+        ("1.json", boxes),
+        ("1.npy", b"array"),
+        ("1.txt", b"a caption"),
+        ("2.cls", b"4"),
+        ("3.jpg", FILES[2]),
+        ("3.jpg", FILES[3]),
+        ("4.jpg", FILES[4]),
+        ("4.json", b'["cat", "dog"]'),
+        ("readme", b"hello"),
+    ]
+    as_tar(tmp_path / "a.tar", [one for one in members if one[0] not in ("4.jpg", "4.json")])
+    parts = open_pictures(tmp_path / "a.tar")
+    assert list(parts.train.names) == ["a.tar/d.v1/0.JPG", "a.tar/1.jpg", "a.tar/3.jpg"]
+    assert parts.train.read(2) == FILES[3]
+    assert parts.account.beside == {
+        "a.tar/d.v1/._0.JPG": "hidden",
+        "a.tar/1.json": ".json that says nothing of a sample",
+        "a.tar/1.npy": ".npy",
+        "a.tar/1.txt": ".txt",
+        "a.tar/2.cls": ".cls that says nothing of a sample",
+        "a.tar/3.jpg, an earlier one": "written again later in the archive",
+        "a.tar/readme": "no extension",
+    }
+    as_tar(tmp_path / "b.tar", members[-3:-1])
+    assert open_pictures(tmp_path / "b.tar").train.classes == ("cat", "dog")

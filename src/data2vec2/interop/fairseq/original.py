@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -113,11 +114,15 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path} is {'a folder' if path.is_dir() else 'not there'}; give a .pt file of the original")
     with path.open("rb") as file:
-        if file.read(64).lstrip()[:1] == b"<":
-            raise UserError(f"{path} is a web page and no checkpoint: its download went wrong; fetch it again")
+        start = file.read(64)
+    if not start:
+        raise UserError(f"{path} is empty and no checkpoint; fetch it again")
+    if start.lstrip()[:1] == b"<":
+        raise UserError(f"{path} is a web page and no checkpoint: its download went wrong; fetch it again")
     stand_ins = [(type(name.rpartition(".")[2], (StandIn,), {"of": name}), name) for name in (DICTIONARY, *allow)]
     try:
-        with torch.serialization.safe_globals([*_ALLOWED, *stand_ins]):
+        with torch.serialization.safe_globals([*_ALLOWED, *stand_ins]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is wrong is said below
             # Mapped into memory, so that the optimiser's part of the file is not read.
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # whatever a damaged or hostile file makes of the reader
@@ -131,7 +136,9 @@ def _reason(path: Path, message: str) -> str:
     """Why a file was not read, in the user's words."""
     named = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", message)
     if named is None:
-        return f"{path} can't be read as a checkpoint; it may be damaged or cut short ({message.splitlines()[0]})"
+        # PyTorch's own message may advise to read it in a way that runs whatever is in it.
+        why = "" if "weights_only" in message else f" ({message.splitlines()[0].partition('. ')[0]})"
+        return f"{path} can't be read as a checkpoint; it is damaged, cut short, or a file of another kind{why}"
     if "is blocked" in message:
         return f"{path} calls {named[1]}: it is a program in disguise and is not read"
     name = named[1] if "." in named[1] else f"builtins.{named[1]}"  # as PyTorch's message shortens it

@@ -1,6 +1,6 @@
 """Reading pictures that are stored as arrays: IDX files (the MNIST format) and `.npz`.
 
-Shapes: `N` pictures, `H` and `W` pixels, `C` channels (1, 3 or 4).
+Shapes: `N` pictures, `H` and `W` pixels, `C` channels.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.account import Account
 from data2vec2.data.source import Listing, Source, Split, part_of
 from data2vec2.errors import UserError
 
@@ -37,9 +36,9 @@ class Arrays(Source):
     """Pictures in memory, `NHW` or `NHWC`."""
 
     in_memory: ClassVar[bool] = True
-    pictures: NDArray[np.uint8]
+    pictures: NDArray[Any]
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> NDArray[Any]:
         """One picture, `HW` or `HWC`."""
         return np.asarray(self.pictures[index])
 
@@ -89,8 +88,8 @@ def _idx_part(path: Path) -> Split:
 def read_npz(path: Path) -> Listing:
     """Pictures and labels of a `.npz` file; the names of the arrays tell the parts (see the error for those known).
 
-    Pictures are `NHW`, `NHWC` or `NCHW`, of unsigned bytes, 16-bit values (divided by 257) or floats from 0 to 1 or 0
-    to 255. An array `classes` names the classes. Raises `UserError` for anything else.
+    Pictures are `NHW`, `NHWC` or `NCHW`, of numbers of any kind; other than bytes are scaled as `pictures.find_levels`
+    says. An array `classes` names the classes. Raises `UserError` for anything else.
     """
     try:
         file = np.load(path, allow_pickle=False)
@@ -110,20 +109,22 @@ def read_npz(path: Path) -> Listing:
             f"{path} has no training pictures under a known name; it holds {listing}. Known are x_train (y_train), "
             "train_images (train_labels), images (labels), x (y), the same with val and test, or one array of pictures"
         )
-    images, note = _as_bytes({x: arrays[x] for x, _ in chosen.values()}, path)
     parts = {}
     for part, (x, y) in chosen.items():
+        if arrays[x].dtype.kind not in "biuf":
+            raise UserError(f"{path}: {x} is of type {arrays[x].dtype}; pictures must be numbers")
+        images = _as_nhwc(arrays[x], f"{path}: {x}")
         labels = arrays.get(y)
         if labels is not None:
             labels = labels.reshape(-1) if labels.size == len(labels) else labels
-            if labels.shape != images[x].shape[:1]:
-                raise UserError(f"{path}: {x} has {len(images[x])} pictures, but {y} has shape {list(labels.shape)}")
-        parts[part] = _part(x, _as_nhwc(images[x], f"{path}: {x}"), labels)
+            if labels.shape != images.shape[:1]:
+                raise UserError(f"{path}: {x} has {len(images)} pictures, but {y} has shape {list(labels.shape)}")
+        parts[part] = _part(x, images, labels)
     classes = tuple(str(name) for name in arrays["classes"].reshape(-1)) if "classes" in arrays else None
-    return Listing("npz arrays", parts, classes, Account(choices=[note] if note else []))
+    return Listing("npz arrays", parts, classes)
 
 
-def _part(origin: str, images: NDArray[np.uint8], labels: NDArray[Any] | None) -> Split:
+def _part(origin: str, images: NDArray[Any], labels: NDArray[Any] | None) -> Split:
     """The part that an array of pictures and one of labels make; `UserError` for labels of a type that is none."""
     if labels is not None and labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):
         labels = labels.astype(np.int64)
@@ -158,36 +159,22 @@ def _read_idx_file(path: Path, dimensions: tuple[int, ...]) -> NDArray[np.uint8]
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-def _as_bytes(arrays: dict[str, NDArray[Any]], path: Path) -> tuple[dict[str, NDArray[np.uint8]], str]:
-    """Arrays as unsigned bytes, and a note on what was done; all float arrays of a file share one range."""
-    floats = [array for array in arrays.values() if array.dtype.kind == "f" and array.size]
-    low = min((float(array.min()) for array in floats), default=0.0)
-    high = max((float(array.max()) for array in floats), default=0.0)
-    if not (low >= 0 and high <= 255):  # also true for NaN
-        raise UserError(f"{path}: the pictures are floats from {low:g} to {high:g}; use 0 to 1, 0 to 255, or bytes")
-    top = 1 if high <= 1 else 255
-    note = f"floats from {low:g} to {high:g} were taken as 0 to {top}" if floats else ""
-    result = dict(arrays)
-    for name, array in arrays.items():
-        if array.dtype == np.uint16:
-            result[name] = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
-            note = "16-bit values were divided by 257"
-        elif array.dtype.kind == "f":
-            result[name] = np.rint(array * (255 / top)).astype(np.uint8)
-        elif array.dtype != np.uint8:
-            raise UserError(f"{path}: {name} is of type {array.dtype}; pictures must be uint8, uint16 or floats")
-    return result, note
+def _as_nhwc(images: NDArray[Any], where: str) -> NDArray[Any]:
+    """`NHW`, or `NHWC` of several channels, contiguous; a single channel is dropped.
 
-
-def _as_nhwc(images: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
-    """`NHW`, or `NHWC` with 3 or 4 channels, contiguous; a single channel is dropped."""
+    Of four axes the last are channels if they are 1, 3 or 4, else the second if these are, else the one that is not one
+    of two equal sides, else the shorter.
+    """
     shape = list(images.shape)
-    if len(shape) not in (3, 4) or (len(shape) == 4 and not {shape[1], shape[3]} & {1, 3, 4}):
-        raise UserError(f"{where} has shape {shape}; pictures are NHW, NHWC or NCHW with 1, 3 or 4 channels")
+    if len(shape) not in (3, 4):
+        raise UserError(f"{where} has shape {shape}; pictures are NHW, NHWC or NCHW")
     if 0 in shape:
         raise UserError(f"{where} has shape {shape}: it holds no pictures")
     if len(shape) == 4:
-        images = images if shape[3] in (1, 3, 4) else images.transpose(0, 2, 3, 1)
+        _, first, middle, last = shape
+        known = last in (1, 3, 4), first not in (1, 3, 4), first == middle, middle != last
+        is_last = known[0] or (known[1] and (known[2] or (known[3] and last <= first)))
+        images = images if is_last else images.transpose(0, 2, 3, 1)
         images = images[..., 0] if images.shape[3] == 1 else images
     return np.ascontiguousarray(images)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,7 +22,7 @@ class ImageConfig(ModalityConfig):
     patch_size: int = 16
     """Height and width of a patch in pixels; one patch is one token."""
     num_channels: int | None = 3
-    """3 for colour, 1 for grey pictures; none: as the training data are."""
+    """3 for colour, 1 for grey pictures, another number for others; none: as the training data are."""
     position_size: int | None = None
     """Height and width in pixels of the pictures that the positions are made for; none: `image_size`. Set to the size
     of pre-training where fine-tuning sees larger pictures: the positions of another size are interpolated."""
@@ -31,7 +32,8 @@ class ImageConfig(ModalityConfig):
         for name, size in (("image_size", self.image_size), ("position_size", self.position_size)):
             is_multiple = size is None or (size >= self.patch_size and size % self.patch_size == 0)
             require(is_multiple, f"model.modality.{name}", size, f"a multiple of patch_size ({self.patch_size})")
-        require(self.num_channels in (None, 1, 3), "model.modality.num_channels", self.num_channels, "1 or 3")
+        known = self.num_channels is None or self.num_channels >= 1
+        require(known, "model.modality.num_channels", self.num_channels, "at least 1, or none")
 
     @property
     def channels(self) -> int:
@@ -67,6 +69,10 @@ class ImageDataConfig(DataConfig):
     """Mean of each channel, in units of 0 to 1; none: computed from the training part."""
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel; none: computed from the training part."""
+    levels: tuple[float, float] | None = None
+    """Values that become black and white in pictures of more than 8 bits; none: found in the data."""
+    max_pixels: int = 100_000_000
+    """Larger pictures are left out, undecoded."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +80,9 @@ class ImageDataConfig(DataConfig):
         require(0 < self.eval_crop <= 1, "data.eval_crop", self.eval_crop, "above 0, up to 1")
         require((self.mean is None) == (self.std is None), "data.std", self.std, "given together with data.mean")
         require(self.std is None or min(self.std) > 0, "data.std", self.std, "above 0")
+        rises = self.levels is None or -math.inf < self.levels[0] < self.levels[1] < math.inf
+        require(rises, "data.levels", self.levels, "a smaller and a larger number")
+        require(self.max_pixels >= 1, "data.max_pixels", self.max_pixels, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,7 @@ from data2vec2.errors import UsageError, UserError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import ModelInfo, narrow
-from data2vec2.modalities.image.reader import survey
+from data2vec2.modalities.image.reader import ImageReader, survey
 from data2vec2.modalities.jobs import FinetuneData, Job
 from data2vec2.tasks.finetune import ClassTargets
 
@@ -48,6 +48,8 @@ class Augment:
         self.config, self.seed = config, seed
         self.mean_C11, self.std_C11 = (255 * torch.tensor(values).view(-1, 1, 1) for values in (mean, std))
         timm_data = _timm_data()
+        allowed = config.rand_augment is None or len(mean) in (1, 3)
+        require(allowed, "augment.rand_augment", config.rand_augment, f"None for pictures of {len(mean)} channels")
         self.rand_augment = self.eraser = None
         if config.rand_augment is not None:
             fill = tuple(min(255, round(255 * value)) for value in (mean if len(mean) == 3 else mean * 3))
@@ -160,6 +162,9 @@ class ImageClassifyJob(Job):
             config = replace(config, data=replace(data, mean=of_model.mean, std=of_model.std))
         elif not len(data.mean) == len(data.std) == (channels := modality.channels):
             raise UsageError(f"data.mean and data.std have {len(data.mean)} values; the model has {channels} channels")
+        if data.levels is None:
+            known = narrow(config.data, image.ImageFinetuneDataConfig)
+            config = replace(config, data=replace(known, levels=of_model.levels))
         size, patch = task.model.image_size, modality.patch_size
         if size is not None and size != modality.image_size:
             require(size % patch == 0, "model.image_size", size, f"a multiple of {patch}, the patch size")
@@ -167,6 +172,19 @@ class ImageClassifyJob(Job):
         if needs_timm(task.augment):  # what is wrong with it is said before anything is written
             _augment(config, modality)
         return super().completed(config, replace(info, model=replace(info.model, modality=modality)))
+
+    def fitted(
+        self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData
+    ) -> tuple[FinetuneConfig, ModelInfo, FinetuneData]:
+        """Levels of the training data, if the model has none."""
+        known = narrow(config.data, image.ImageFinetuneDataConfig)
+        if known.levels or not data.train.records.levels:
+            return config, info, data
+        known = replace(known, levels=data.train.records.levels)
+        for part in (data.train, data.val, data.test):
+            if isinstance(part, ImageReader):
+                part.data = known
+        return replace(config, data=known), replace(info, data=known), data
 
     def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
         """Some of the pictures."""

@@ -5,18 +5,15 @@ Shapes: `B` samples, `C` channels, `H` and `W` pixels of the model's input, `X` 
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from data2vec2 import rng
 from data2vec2.data.reader import Reader
@@ -25,58 +22,55 @@ from data2vec2.data.sampler import Plan
 from data2vec2.data.source import BadSample, Content
 from data2vec2.modalities.data import Survey
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
+from data2vec2.modalities.image.pictures import MAX_PIXELS, Levels, Raw, bad_samples, bands, open_picture, upright
 
 _EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 _COLUMNS = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes")
 PICTURES = Content("picture", "pictures", "images", "Image", frozenset(_EXTENSIONS), _COLUMNS)
-MAX_PIXELS = 100_000_000
-"""Larger pictures are refused before they are decoded."""
-Raw = bytes | NDArray[np.uint8]
-"""What `Records.read` returns: the content of a file, or an array `HW` or `HWC`."""
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*")
 _MODES = {1: "L", 3: "RGB"}
 _TRIES = 10
 _NUM_DRAWS = 2 * _TRIES + 3  # area and aspect of each try; place (x, y); mirror
 _MIN_STD = 1e-3
-_TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
-_UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS.split(), start=2)}
-
-# Pillow warns of large pictures and of damaged metadata. What matters of it is reported as a bad sample.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(raw: Raw, num_channels: int) -> Image.Image:
-    """The whole picture as "L" (1 channel) or "RGB" (3); of several frames the first; transparency becomes white.
+def decode(
+    raw: Raw, num_channels: int, levels: Levels | None = None, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """The whole picture, `HW` (1 channel) or `HWC`, by the rules of `pictures`; raises `BadSample`.
 
-    EXIF orientation is not applied (but Pillow applies that of a TIFF). Raises `BadSample`.
+    EXIF orientation is not applied (but Pillow applies that of a TIFF).
     """
-    with _bad_samples():
-        image = _open(raw)
-        image.load()  # else an error would wait for the first use
-        return _plain(image).convert(_MODES[num_channels])
+    with bad_samples(max_pixels):
+        found = bands(open_picture(raw, num_channels, max_pixels), raw, num_channels, levels)
+        return _array([_as_seen(part, num_channels) for part in found])
 
 
 def crop(
-    raw: Raw, box_of: Callable[[int, int], Box], size: int, num_channels: int, mirror: bool = False
-) -> Image.Image:
-    """A part of the picture at `size` x `size` pixels, upright by its EXIF orientation, as "L" or "RGB".
+    raw: Raw,
+    box_of: Callable[[int, int], Box],
+    size: int,
+    num_channels: int,
+    mirror: bool = False,
+    *,
+    levels: Levels | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """A part of the picture, `HW` (1 channel) or `HWC`, at `size` x `size` pixels, upright by its EXIF orientation.
 
     `box_of` chooses the part from width and height as stored. Cutting and scaling are one resampling; a JPEG is first
     decoded at the smallest scale (1, 1/2, 1/4, 1/8) that has `size` pixels in the box. Raises `BadSample`.
     """
-    with _bad_samples():
-        image = _open(raw)
-        box = box_of(*image.size)
-        if image.format in ("JPEG", "MPO"):
-            box = _draft(image, box, size, _MODES[num_channels])
-        small = _plain(image).resize((size, size), Image.Resampling.BICUBIC, box).convert(_MODES[num_channels])
-        if not isinstance(raw, np.ndarray):
-            with suppress(Exception):  # upright already, or damaged metadata, no reason to drop a picture
-                small = small.transpose(_UPRIGHT[int(image.getexif()[ExifTags.Base.Orientation])])
-        return ImageOps.mirror(small) if mirror else small
+    with bad_samples(max_pixels):
+        opened = open_picture(raw, num_channels, max_pixels)
+        box = box_of(*(opened.size if isinstance(opened, Image.Image) else opened.shape[1::-1]))
+        if isinstance(opened, Image.Image) and opened.format in ("JPEG", "MPO"):
+            box = _draft(opened, box, size, _MODES.get(num_channels, "RGB"))
+        found, turn = bands(opened, raw, num_channels, levels), upright(opened)
+        small = [part.resize((size, size), Image.Resampling.BICUBIC, box) for part in found]
+        small = [_as_seen(part, num_channels, turn) for part in small]
+        return _array([ImageOps.mirror(part) if mirror else part for part in small])
 
 
 def random_box(draws: Sequence[float], min_crop: float, width: int, height: int) -> Box:
@@ -109,16 +103,30 @@ class ImageReader(Reader):
         super().__init__(records, seed)
         self.config, self.data = config, data
 
+    @property
+    def levels(self) -> Levels | None:
+        """Those of the configuration; where it has none, those of the data."""
+        return self.data.levels or self.records.levels
+
     def whole(self, sample: int) -> NDArray[np.uint8]:
         """The central square; raises `BadSample`."""
-        box = partial(central_box, self.data.eval_crop)
-        return pixels(crop(self.records.read(sample), box, self.config.image_size, self.config.channels))
+        return self._cut(sample, partial(central_box, self.data.eval_crop))
 
     def crop(self, sample: int, epoch: int, plan: Plan) -> NDArray[np.uint8]:
         """A random part, mirrored half of the time; raises `BadSample`."""
         draws = rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epoch, sample), _NUM_DRAWS)[0].tolist()
         box, mirror = partial(random_box, draws, self.data.min_crop), self.data.flip and draws[-1] < 0.5
-        return pixels(crop(self.records.read(sample), box, self.config.image_size, self.config.channels, mirror))
+        return self._cut(sample, box, mirror)
+
+    def entirely(self, sample: int) -> NDArray[np.uint8]:
+        """The whole picture, its shorter side as long as the model's input; raises `BadSample`."""
+        of_model = self.config.image_size, self.config.patch_size, self.config.channels
+        return pixels(whole_picture(self.records.read(sample), *of_model, self.levels, self.data.max_pixels))
+
+    def _cut(self, sample: int, box: Callable[[int, int], Box], mirror: bool = False) -> NDArray[np.uint8]:
+        of_model, how = (self.config.image_size, self.config.channels), (self.levels, self.data.max_pixels)
+        cut = crop(self.records.read(sample), box, *of_model, mirror, levels=how[0], max_pixels=how[1])
+        return pixels(cut)
 
     def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[np.uint8], None]:
         """Pictures `BCHW` of one size. In this order in memory too, on which the last bits of sums depend."""
@@ -131,19 +139,24 @@ class ImageReader(Reader):
 
     def shown(self, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """`pictures` NHWC."""
-        return {"pictures": self.eval_batch(samples).inputs.transpose(0, 2, 3, 1)}
+        return {"pictures": visible(self.eval_batch(samples).inputs).transpose(0, 2, 3, 1)}
 
 
-def pixels(picture: Image.Image) -> NDArray[np.uint8]:
-    """A picture as an array `CHW`."""
-    values = np.asarray(picture)
-    return values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
+def pixels(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A picture `HW` or `HWC` as `CHW`."""
+    return picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+
+
+def visible(pixels_BCHW: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The channels that a page can show: the first, of three and more the first three."""
+    return pixels_BCHW[:, : 3 if pixels_BCHW.shape[1] >= 3 else 1]
 
 
 def survey(reader: Any, limit: int = 2048) -> tuple[Survey, tuple[float, ...], tuple[float, ...]]:
     """Read the central squares of up to `limit` samples of an `ImageReader`, evenly spread; `UserError` if all are bad.
 
-    Mean and deviation of each channel are in units of 0 to 1, the deviation at least 0.001 (a single colour).
+    Mean and deviation of each channel are in units of 0 to 1, the deviation at least 0.001 (a single colour), which is
+    a remark.
     """
 
     def sums(pixels_CHW: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -154,40 +167,10 @@ def survey(reader: Any, limit: int = 2048) -> tuple[Survey, tuple[float, ...], t
     mean_C, square_C = np.sum(good, axis=0) / (len(good) * reader.config.image_size**2)
     std_C = np.sqrt(np.maximum(square_C - mean_C**2, 0)) / 255
     mean, std = tuple((mean_C / 255).tolist()), tuple(np.maximum(std_C, _MIN_STD).tolist())
-    return Survey(len(good) + len(bad), tuple(bad)), mean, std
-
-
-@contextmanager
-def _bad_samples() -> Iterator[None]:
-    """Turn whatever Pillow raises on damaged or hostile files into `BadSample`; its list of errors is open-ended."""
-    try:
-        yield
-    except BadSample:
-        raise
-    except Exception as error:
-        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
-            raise BadSample("too large") from error
-        cut_off = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        raise BadSample("truncated" if cut_off else "damaged") from error
-
-
-def _open(raw: Raw) -> Image.Image:
-    """A picture of which only the header is read."""
-    if isinstance(raw, np.ndarray):
-        return Image.fromarray(raw[..., 0] if raw.shape[2:] == (1,) else raw)
-    try:
-        image = Image.open(io.BytesIO(raw), formats=_FORMATS)
-    except UnidentifiedImageError as error:
-        raise BadSample("damaged" if raw.startswith(_MAGIC) else "not an image") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise BadSample("too large")
-    return image
-
-
-def picture_facts(raw: Raw) -> dict[str, float | str]:
-    """Width, height and Pillow's mode, as the header says; raises `BadSample`."""
-    with _bad_samples(), _open(raw) as image:
-        return {"width": image.width, "height": image.height, "mode": image.mode}
+    flat = np.flatnonzero(std_C < _MIN_STD).tolist()
+    channels = f"channel {', '.join(map(str, flat))} of the pictures" if len(std_C) > 1 else "the pictures"
+    remark = f"{channels} hardly vary: the deviation is below {_MIN_STD:g}, as of a single colour"
+    return Survey(len(good) + len(bad), tuple(bad), remarks=(remark,) if flat else ()), mean, std
 
 
 def _draft(image: Image.Image, box: Box, size: int, mode: str) -> Box:
@@ -200,36 +183,44 @@ def _draft(image: Image.Image, box: Box, size: int, mode: str) -> Box:
     return box[0] / factor, box[1] / factor, box[2] / factor, box[3] / factor
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The picture as "L" or "RGB": transparency over white, 16-bit grey scaled to 8."""
-    if image.mode == "F":
-        raise BadSample("floating-point pixels")
-    if image.mode.startswith("I"):
-        values = np.asarray(image).clip(0, 65535).astype(np.uint32)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+def _as_seen(part: Image.Image, num_channels: int, turn: Image.Transpose | None = None) -> Image.Image:
+    """One of what `bands` gave, in the model's colours, and turned."""
+    part = part.convert(_MODES[num_channels]) if num_channels in _MODES else part
+    return part if turn is None else part.transpose(turn)
+
+
+def _array(parts: Sequence[Image.Image]) -> NDArray[np.uint8]:
+    """`HW` or `HWC`."""
+    found = [np.asarray(part) for part in parts]
+    return found[0] if len(found) == 1 else np.stack(found, axis=2)
 
 
 MAX_ASPECT = 20
 """Pictures whose sides differ by a larger factor are refused where the aspect is kept: they have too many patches."""
 
 
-def whole_picture(raw: Raw, shorter: int, multiple: int, num_channels: int) -> Image.Image:
-    """The whole picture, upright by its EXIF orientation, as "L" (1 channel) or "RGB" (3). Raises `BadSample`.
+def whole_picture(
+    raw: Raw,
+    shorter: int,
+    multiple: int,
+    num_channels: int,
+    levels: Levels | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """The whole picture, `HW` (1 channel) or `HWC`, upright by its EXIF orientation. Raises `BadSample`.
 
     Its shorter side becomes `shorter` pixels and the longer one follows, both rounded to multiples of `multiple`.
     """
-    picture = decode(raw, num_channels)
-    with suppress(Exception):  # damaged metadata are no reason to drop a picture
-        picture = ImageOps.exif_transpose(picture)
-    if max(picture.size) > MAX_ASPECT * min(picture.size):
-        raise BadSample("too narrow")
-    scale = shorter / min(picture.size) / multiple
-    width, height = (max(1, round(side * scale)) * multiple for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.BICUBIC)
+    with bad_samples(max_pixels):
+        opened = open_picture(raw, num_channels, max_pixels)
+        found, turn = bands(opened, raw, num_channels, levels), upright(opened)
+        parts = [_as_seen(part, num_channels, turn) for part in found]
+        width, height = parts[0].size
+        if max(width, height) > MAX_ASPECT * min(width, height):
+            raise BadSample("too narrow")
+        scale = shorter / min(width, height) / multiple
+        width, height = (max(1, round(side * scale)) * multiple for side in (width, height))
+        return _array([part.resize((width, height), Image.Resampling.BICUBIC) for part in parts])
 
 
 class Normalise:

@@ -18,7 +18,7 @@ from data2vec2.data.reader import Reader
 from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of, readable_batches
 from data2vec2.evaluation.similarity import SEARCHED, arranged, colours, spread, write_arrays
 from data2vec2.method.encoder import Encoder
-from data2vec2.modalities.image.reader import Normalise
+from data2vec2.modalities.image.reader import Normalise, visible
 from data2vec2.modalities.show import Arrays, Show
 
 PICTURES, NEIGHBOURS = 8, 6
@@ -95,7 +95,7 @@ def write_gallery(
 
 def _thumbnails(pixels_BCHW: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """Pictures `BHWC`, averaged down where their longer side is above `side` pixels."""
-    pixels, longer = torch.from_numpy(pixels_BCHW), max(pixels_BCHW.shape[2:])
+    pixels, longer = torch.from_numpy(visible(pixels_BCHW)), max(pixels_BCHW.shape[2:])
     if longer > side:
         size = [max(1, length * side // longer) for length in pixels.shape[2:]]
         pixels = F.interpolate(pixels.float(), size=size, mode="area").round().to(torch.uint8)

@@ -20,31 +20,24 @@ from torch import Tensor
 from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.config.tree import require
-from data2vec2.data.records import Records
+from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples
 from data2vec2.method.encoder import Encoder
-from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey, narrow
+from data2vec2.modalities.data import Columns, Labels, Largest, Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.image import SPEC
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.finetune import ImageClassifyJob
 from data2vec2.modalities.image.model import ImageModality
-from data2vec2.modalities.image.reader import (
-    PICTURES,
-    ImageReader,
-    Normalise,
-    decode,
-    picture_facts,
-    pixels,
-    survey,
-    whole_picture,
-)
+from data2vec2.modalities.image.pictures import FULL, MAX_PIXELS, Levels, bad_samples, find_levels, open_picture, picture_facts
+from data2vec2.modalities.image.reader import PICTURES, ImageReader, Normalise, decode, survey
 from data2vec2.modalities.image.show import ImageShow, raw_pixels, write_gallery
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
+from data2vec2.training.progress import console
 
 
 class PortableImage(Portable):
@@ -71,13 +64,22 @@ class ImageInterop(Interop):
             raise UsageError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
         statistics = {"image_mean": list(data.mean or ()), "image_std": list(data.std or ())}
         size = {"image_processor_type": "Data2Vec2ImageProcessor", "size": modality.image_size}
-        return {**size, **statistics, "eval_crop": data.eval_crop}
+        levels = {} if data.levels is None else {"levels": list(data.levels)}
+        most = {} if data.max_pixels == MAX_PIXELS else {"max_pixels": data.max_pixels}
+        return {**size, **statistics, "eval_crop": data.eval_crop, **levels, **most}
 
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> ImageDataConfig:
-        """Mean, deviation and the central square."""
+        """Mean, deviation, the central square, levels, and the largest size."""
         try:
             mean, std = (tuple(map(float, processor[name])) for name in ("image_mean", "image_std"))
-            return ImageDataConfig(mean=mean, std=std, eval_crop=float(processor["eval_crop"]))
+            low, high = processor.get("levels") or (None, None)
+            return ImageDataConfig(
+                mean=mean,
+                std=std,
+                eval_crop=float(processor["eval_crop"]),
+                levels=None if low is None or high is None else (float(low), float(high)),
+                max_pixels=int(processor.get("max_pixels", MAX_PIXELS)),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError("it needs image_mean, image_std and eval_crop; export the model again") from error
 
@@ -117,11 +119,12 @@ class ImageFeed(Feed):
 
     def open(self, records: Records) -> Callable[[int], NDArray[np.uint8]]:
         """What reads a picture as the model's input: the central square as in evaluation, or the whole."""
-        size, modality = self.size, self.modality
-        if self.options and self.options.keep_aspect:
-            return lambda i: pixels(whole_picture(records.read(i), size, modality.patch_size, modality.channels))
-        at_size = replace(self.info.model, modality=replace(modality, image_size=size))
-        return self.tools.reader(records, at_size, self.info.data, seed=0).whole
+        at_size = replace(self.info.model, modality=replace(self.modality, image_size=self.size))
+        reader = narrow(self.tools.reader(records, at_size, self.info.data, seed=0), ImageReader)
+        if records.levels and records.levels != reader.data.levels:
+            of_model = "as the model was trained" if reader.data.levels else "the model was trained on 8 bits"
+            console().print(f"data: {_said(records.levels)}; {_become(reader.levels)} ({of_model})")
+        return reader.entirely if self.options and self.options.keep_aspect else reader.whole
 
     def groups(self, samples: Sequence[NDArray[Any]]) -> Iterator[tuple[list[int], NDArray[Any], None]]:
         """Those of the same shape."""
@@ -175,14 +178,32 @@ class ImageTools(Tools):
         """Crops of the model's size."""
         return ImageReader(records, narrow(model.modality, ImageConfig), narrow(data, ImageDataConfig), seed)
 
+    def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
+        """With the levels of pictures of more than 8 bits, found in all parts together."""
+        parts = super().open_labelled(path, columns, labels)
+        each = {name: part for name in ("train", "val", "test") if (part := getattr(parts, name)) is not None}
+        if (levels := find_levels(list(each.values()))) is None:
+            return parts
+        note = f"{_said(levels)}; {_become(levels)}, unless a model has other levels"
+        parts.account.choices.append(note)
+        described = f"{parts.description}; {note}"
+        return replace(
+            parts, description=described, **{name: replace(part, levels=levels) for name, part in each.items()}
+        )
+
+    def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
+        """With the levels of all of them."""
+        return [replace(records, levels=find_levels([records])) for records in super().listed(paths, columns)]
+
     def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
-        """Three channels where there is colour, unless their number is given."""
+        """As many channels as the pictures have, unless their number is given."""
         modality = narrow(config.model.modality, ImageConfig)
         if modality.num_channels is not None:
             return config
-        channels = 3 if has_colour(self.open(path, config, say).train) else 1
-        if channels == 3:
+        if (channels := num_channels(self.open(path, config, say).train)) == 3:
             say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
+        elif channels > 1:
+            say(f"model: {channels} channels, as the pictures have (--model.modality.num-channels for another number)")
         return replace(config, model=replace(config.model, modality=replace(modality, num_channels=channels)))
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
@@ -190,9 +211,13 @@ class ImageTools(Tools):
         return picture_facts(records.read(index))
 
     def look(self, reader: Any, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
-        """Mean and deviation of the pictures, unless they were given."""
+        """Levels, mean and deviation of the pictures, unless they were given."""
         found, *statistics = survey(reader)
-        data, channels = narrow(config.data, ImageDataConfig), reader.config.channels
+        data, channels = replace(narrow(config.data, ImageDataConfig), levels=reader.levels), reader.config.channels
+        config = replace(config, data=data)
+        if (held := num_channels(reader.records)) > 3 >= channels:
+            hint = f"the model takes {channels}; --model.modality.num-channels {held} takes all"
+            found = replace(found, remarks=(*found.remarks, f"the pictures have {held} channels, and {hint}"))
         if data.mean is None or data.std is None:
             mean, std = (tuple(round(value, 4) for value in values) for values in statistics)
             used = found.checked - len(found.bad)
@@ -223,11 +248,25 @@ class ImageTools(Tools):
         write_gallery(run, encoder, *samples, self.normalise(info.data, device), device)
 
 
-def has_colour(records: Records, looks: int = 16) -> bool:
-    """Whether any of a few pictures, evenly spread, has a pixel that is not grey."""
+def num_channels(records: Records, looks: int = 16) -> int:
+    """The most that a few pictures, evenly spread, have: 1 if all pixels are grey; transparency is none."""
+    found = {1}
     for index in np.unique(np.linspace(0, len(records) - 1, looks).astype(int)).tolist():
-        with suppress(BadSample):
-            values = np.asarray(decode(records.read(index), 3)).astype(int)
-            if (np.ptp(values, axis=2) > 8).any():
-                return True
-    return False
+        with suppress(BadSample), bad_samples():
+            raw = records.read(index)
+            opened = open_picture(raw)
+            if isinstance(opened, np.ndarray) and opened.shape[2:] not in ((), (1,), (3,)):
+                found.add(opened.shape[2])
+                continue
+            values = decode(raw, 3, records.levels).astype(int)
+            found.add(3 if (np.ptp(values, axis=2) > 8).any() else 1)
+    return max(found)
+
+
+def _said(levels: Levels) -> str:
+    return f"pictures of more than 8 bits, whose values lie in {levels[0]:,g} to {levels[1]:,g}"
+
+
+def _become(levels: Levels | None) -> str:
+    low, high = levels or FULL
+    return f"{low:,g} becomes black and {high:,g} white"

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 from data2vec2.config.run import RunConfig
 from data2vec2.modalities.image.config import ImageConfig
+from data2vec2.modalities.image.pictures import MAX_PIXELS, Raw
 from data2vec2.modalities.image.reader import central_box, crop
 from data2vec2.modalities.transformers import register
 from data2vec2.modalities.transformers.models import Data2Vec2Config, Data2Vec2ForClassification, Data2Vec2Model
@@ -36,7 +37,7 @@ class Data2Vec2ImageConfig(Data2Vec2Config, modality=ImageConfig):
         """As of all modalities; `ValueError` where the number of a picture's channels is left to the data."""
         made = super().from_run_config(config)
         if made.num_channels is None:
-            raise ValueError("model.modality.num_channels is none; set it to 1 (grey pictures) or 3 (colour)")
+            raise ValueError("model.modality.num_channels is none; set it to 1 (grey pictures), 3 (colour) or another")
         return made
 
 
@@ -114,47 +115,55 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
         eval_crop: float = 0.875,
+        levels: Sequence[float] | None = None,
+        max_pixels: int = MAX_PIXELS,
         **kwargs: Any,
     ) -> None:
         """`size` in pixels; mean and deviation of each channel in units of 0 to 1: 3 for colour, 1 for grey pictures.
 
-        `eval_crop` is the side of the square, as a share of the shorter side.
+        `eval_crop` is the side of the square, as a share of the shorter side; `levels` are the values that become black
+        and white in pictures of more than 8 bits; `max_pixels` is the size above which a file is refused.
         """
         super().__init__(**kwargs)
-        self.size, self.eval_crop = size, eval_crop
+        self.size, self.eval_crop, self.levels, self.max_pixels = size, eval_crop, levels, max_pixels
         self.image_mean, self.image_std = list(image_mean), list(image_std)
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **_: Any) -> BatchFeature:
         """`pixel_values` (`(N, channels, size, size)`) of one picture or several.
 
-        A picture is a Pillow image, an array or tensor `HW`, `HWC` or `CHW` of bytes, the content of a file, or a path
-        to one. `BadSample` where a file is damaged, `ValueError` for another kind of value.
+        A picture is a Pillow image, an array or tensor `HW`, `HWC` or `CHW` of bytes (or of other numbers, for a model
+        that has `levels`), the content of a file, or a path to one. `BadSample` where a file is damaged, `ValueError`
+        for another kind of value.
         """
         several = isinstance(images, list | tuple) or (hasattr(images, "ndim") and images.ndim == 4)
         pixels = [self._normalised(image) for image in (images if several else [images])]
         return BatchFeature({"pixel_values": pixels}, tensor_type=return_tensors)
 
     def _normalised(self, image: Any) -> NDArray[np.float32]:
-        picture = crop(_raw(image), partial(central_box, self.eval_crop), self.size, len(self.image_mean))
+        raw, channels = _raw(image, len(self.image_mean), wide=self.levels is not None), len(self.image_mean)
+        levels = None if self.levels is None else (self.levels[0], self.levels[1])
+        box = partial(central_box, self.eval_crop)
+        picture = crop(raw, box, self.size, channels, levels=levels, max_pixels=self.max_pixels)
         values_HWC = np.asarray(picture, dtype=np.float32).reshape(self.size, self.size, -1) / 255
         mean, std = (np.asarray(values, dtype=np.float32) for values in (self.image_mean, self.image_std))
         return np.ascontiguousarray(((values_HWC - mean) / std).transpose(2, 0, 1))
 
 
-def _raw(image: Any) -> bytes | NDArray[np.uint8]:
-    """The picture as `data2vec2.modalities.image.reader` takes it."""
+def _raw(image: Any, num_channels: int, wide: bool) -> Raw:
+    """The picture as `crop` takes it; `wide` allows for arrays of more than 8 bits."""
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)
-        plain = upright if upright.mode in ("L", "RGB", "RGBA") else upright.convert("RGBA")
-        return np.asarray(plain)
+        kept = ("L", "RGB", "RGBA", "F")
+        return np.asarray(upright if upright.mode in kept or upright.mode[0] == "I" else upright.convert("RGBA"))
     if isinstance(image, str | Path):
         return Path(image).read_bytes()
     if isinstance(image, bytes):
         return image
     array = np.asarray(image)
-    if array.dtype != np.uint8 or array.ndim not in (2, 3):
+    if not (array.dtype == np.uint8 or (wide and array.dtype.kind in "iuf")) or array.ndim not in (2, 3):
         raise ValueError(f"a picture of shape {array.shape} and type {array.dtype}; HW, HWC or CHW of uint8 is needed")
-    channels_first = array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3)
+    known = {1, 3, num_channels}
+    channels_first = array.ndim == 3 and array.shape[0] in known and array.shape[2] not in known
     return array.transpose(1, 2, 0) if channels_first else array
 
 

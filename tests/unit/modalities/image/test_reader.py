@@ -47,9 +47,9 @@ def reason_of(raw: bytes) -> str:
 def test_every_format(kind: str, options: dict[str, object], tolerance: float, num_channels: int) -> None:
     mode = {1: "L", 3: "RGB"}[num_channels]
     picture = decode(encoded(photo(), kind, **options), num_channels)
-    assert picture.mode == mode
+    assert picture.shape[2:] == {"L": (), "RGB": (3,)}[mode]
     assert mean_difference(picture, photo().convert(mode)) <= tolerance
-    assert crop(encoded(photo(), kind, **options), WHOLE, 32, num_channels).mode == mode
+    assert crop(encoded(photo(), kind, **options), WHOLE, 32, num_channels).shape[2:] == {"L": (), "RGB": (3,)}[mode]
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "WEBP"])
@@ -146,7 +146,7 @@ def test_exif_orientation(kind: str, orientation: int) -> None:
 
 def test_damaged_exif_is_no_reason_to_drop_a_picture() -> None:
     raw = encoded(photo(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff\0\0")
-    assert crop(raw, WHOLE, 32, 3).size == (32, 32)
+    assert crop(raw, WHOLE, 32, 3).shape[:2] == (32, 32)
 
 
 @pytest.mark.parametrize(
@@ -165,8 +165,8 @@ def test_not_images() -> None:
 
 
 def test_large_pictures_are_refused_before_decoding() -> None:
-    assert reason_of(png_claiming(60_000, 60_000)) == "too large"
-    assert reason_of(png_claiming(10_001, MAX_PIXELS // 10_000)) == "too large"
+    assert reason_of(png_claiming(60_000, 60_000)).startswith("too large: more than 100,000,000 pixels (--data.max-pix")
+    assert reason_of(png_claiming(10_001, MAX_PIXELS // 10_000)).startswith("too large")
     assert reason_of(png_claiming(10_000, MAX_PIXELS // 10_000)) == "truncated"  # large enough for Pillow's warning
 
 
@@ -199,7 +199,8 @@ def test_random_damage_never_raises_anything_else(kind: str) -> None:
             crop(bytes(broken), WHOLE, 16, 3)
         except BadSample as error:
             refused += 1
-            assert error.reason in {"not an image", "truncated", "damaged", "too large", "floating-point pixels"}
+            reasons = {"not an image", "truncated", "damaged", "too large", "floating-point pixels"}
+            assert error.reason.split(":")[0] in reasons or "channels, where" in error.reason, error.reason
     assert refused > 0
 
 
@@ -227,7 +228,7 @@ def test_boxes_of_odd_pictures_stay_inside(width: int, height: int) -> None:
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
     raw = np.zeros((height, width), np.uint8)
-    assert crop(raw, partial(random_box, row, 0.2), 8, 1).size == (8, 8)
+    assert crop(raw, partial(random_box, row, 0.2), 8, 1).shape == (8, 8)
 
 
 def test_where_no_try_fits_the_central_box_is_taken() -> None:

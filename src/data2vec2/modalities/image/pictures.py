@@ -1,0 +1,328 @@
+"""One picture: a file or an array becomes 8-bit channels, by rules that hold for a whole data set.
+
+- A picture of more than 8 bits is scaled by `Levels`, the values that become black and white: for whole numbers 0 (or,
+  with negative ones, minus a power of two) and the smallest power of two that holds the largest value, less one; for
+  floats 0 and 1, or 0 and 255, if the largest lies in the upper half of these, else their range. `find_levels` looks at
+  all parts of a data set together; a model keeps what it was trained with.
+- Transparency is laid over white; over black where that would leave nothing darker than 240. An alpha that is 0
+  everywhere is none (32-bit BMP files have it so).
+- Of several frames the first is taken; several channels of a TIFF file are one picture (extra `tiff`).
+
+Shapes: `H` and `W` pixels, `C` channels.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.ImageFile import ImageFile
+
+from data2vec2.data.reader import stream
+from data2vec2.data.records import Records
+from data2vec2.data.source import BadSample
+
+Levels = tuple[float, float]
+"""Values that become black and white, in pictures of more than 8 bits."""
+Raw = bytes | NDArray[Any]
+"""What `Records.read` returns: the content of a file, or an array `HW` or `HWC`."""
+MAX_PIXELS = 100_000_000
+"""Larger pictures are refused before they are decoded, unless a configuration allows them."""
+FULL: Levels = (0.0, 65535.0)
+"""Of whole numbers where nothing else is known."""
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_PNG = b"\x89PNG"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MAGIC = (b"\xff\xd8\xff", _PNG, b"RIFF", b"GIF8", *_TIFF)
+_METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+_BITS, _DESCRIPTION, _SAMPLES, _PLANES = 258, 270, 277, 284  # tags of TIFF
+_MAX_PLANES = 32
+_OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
+_DARK = 240
+_TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+_UPRIGHT = {orientation: Image.Transpose[turn] for orientation, turn in enumerate(_TURNS.split(), start=2)}
+
+# What matters of large pictures and damaged metadata is reported as a bad sample.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+for _library in ("PIL.TiffImagePlugin", "tifffile"):
+    logging.getLogger(_library).setLevel(logging.CRITICAL)
+
+
+def bands(opened: Image.Image | NDArray[Any], raw: Raw, num_channels: int, levels: Levels | None) -> list[Image.Image]:
+    """What `open_picture` found, whole: one picture "L" or "RGB" for 1 or 3 channels, else as many "L" pictures."""
+    if isinstance(opened, Image.Image):
+        values = _wide(opened, raw)
+        picture = _loaded(opened, raw) if values is None else _narrow(values, levels)
+    else:
+        values_HWC = scaled(opened, levels).reshape(*opened.shape[:2], -1)
+        channels = values_HWC.shape[2]
+        if num_channels not in (1, 3) and channels == num_channels:
+            return [Image.fromarray(np.ascontiguousarray(values_HWC[..., place])) for place in range(channels)]
+        if channels not in ((1, 3, 4) if isinstance(raw, np.ndarray) else (1, 3)):
+            raise BadSample(f"{channels} channels, where the model takes {num_channels}")
+        picture = Image.fromarray(values_HWC[..., 0] if channels == 1 else values_HWC)
+    if num_channels in (1, 3):
+        return [_plain(picture)]
+    if len(found := picture.split()) != num_channels:
+        raise BadSample(f"{len(found)} channels, where the model takes {num_channels}")
+    return list(found)
+
+
+def scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
+    """Values as bytes, by the levels; `BadSample` for floats without levels, and for what is no number."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype.kind == "f":
+        if levels is None:
+            raise BadSample("floating-point pixels")
+        if not np.isfinite(values).all():
+            raise BadSample("pixels that are not numbers")
+    else:
+        values = values.astype(np.float64)
+    low, high = levels or FULL
+    return np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def find_levels(parts: Sequence[Records], limit: int = 1000) -> Levels | None:
+    """The levels of a data set, from up to `limit` pictures of each part; none where none has more than 8 bits."""
+    found = []
+    for part in parts:
+        places = np.unique(np.linspace(0, len(part) - 1, min(limit, len(part))).astype(np.int64))
+        some = part.select(places)
+        chunks = stream(some, lambda place: _range(some, place), 64)  # noqa: B023 (used up before the next)
+        found += [one for chunk in chunks for one in chunk.good.values() if one]
+    if not found:
+        return None
+    low, high, floats = min(one[0] for one in found), max(one[1] for one in found), any(one[2] for one in found)
+    if not floats:
+        bits = [int(value).bit_length() for value in (max(0, -low - 1), max(1, high))]
+        return -float(1 << bits[0]) if low < 0 else 0.0, float((1 << bits[1]) - 1)
+    if low >= 0 and (top := next((top for top in (1.0, 255.0) if top / 2 < high <= top), None)):
+        return 0.0, top
+    return low, high if high > low else low + 1
+
+
+def open_picture(
+    raw: Raw | BinaryIO, num_channels: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image | NDArray[Any]:
+    """A picture of which only the header is read, or an array `HW` or `HWC`; `BadSample` if it is none, or too large.
+
+    `num_channels` are the model's, if there is one: for 1 or 3, a spare channel beside grey or colour is left out.
+    """
+    if isinstance(raw, np.ndarray):
+        return raw
+    if max_pixels > MAX_PIXELS:
+        Image.MAX_IMAGE_PIXELS = None  # else Pillow has a limit of its own
+    file = io.BytesIO(raw) if isinstance(raw, bytes) else raw
+    start = file.read(4)
+    file.seek(0)
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        if start in _TIFF:
+            return _read_tiff(file, max_pixels)
+        raise BadSample("damaged" if start.startswith(_MAGIC) else "not an image") from error
+    except ValueError:  # text or a colour profile that is too long for Pillow
+        if start != _PNG:
+            raise
+        image = Image.open(io.BytesIO(_without_metadata(_all(file))), formats=_FORMATS)
+    if image.width * image.height > max_pixels:
+        raise too_large(max_pixels)
+    if image.format == "TIFF" and _has_more(image, num_channels):
+        return _read_tiff(file, max_pixels)
+    return image
+
+
+def picture_facts(raw: Raw) -> dict[str, float | str]:
+    """Width, height and mode (Pillow's, or the type of an array), as the header says; raises `BadSample`."""
+    with bad_samples():
+        opened = open_picture(raw)
+        if isinstance(opened, np.ndarray):
+            return {"width": opened.shape[1], "height": opened.shape[0], "mode": _array_mode(opened)}
+        return {"width": opened.width, "height": opened.height, "mode": opened.mode}
+
+
+def upright(opened: Image.Image | NDArray[Any]) -> Image.Transpose | None:
+    """What turns a picture as its EXIF orientation says; none if it is upright, or its metadata are damaged."""
+    with suppress(Exception):
+        if isinstance(opened, Image.Image):
+            return _UPRIGHT[int(opened.getexif()[ExifTags.Base.Orientation])]
+    return None
+
+
+@contextmanager
+def bad_samples(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
+    """Turn whatever Pillow raises on damaged or hostile files into `BadSample`; its list of errors is open-ended."""
+    try:
+        yield
+    except BadSample:
+        raise
+    except Exception as error:
+        if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
+            raise too_large(max_pixels) from error
+        cut_off = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        raise BadSample("truncated" if cut_off else "damaged") from error
+
+
+def too_large(max_pixels: int) -> BadSample:
+    """Says the limit, and what raises it."""
+    where = "--data.max-pixels in training, max_pixels in preprocessor_config.json of a model"
+    return BadSample(f"too large: more than {max_pixels:,} pixels ({where})")
+
+
+def _array_mode(values: NDArray[Any]) -> str:
+    """As Pillow calls it, if it knows it: "L", "RGB"; else type and channels, as in "uint16 x 5"."""
+    channels = values.shape[2] if values.ndim == 3 else 1
+    known = {1: "L", 3: "RGB", 4: "RGBA"} if values.dtype == np.uint8 else {}
+    return known.get(channels, f"{values.dtype} x {channels}")
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """An 8-bit picture as "L" or "RGB"."""
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        if image.getchannel("A").getextrema() == (0, 0):
+            return image.convert("RGB")
+        over = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        if over.convert("L").getextrema()[0] < _DARK:  # type: ignore[operator]
+            return over
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _wide(image: Image.Image, raw: Raw) -> NDArray[Any] | None:
+    """The values of a picture of more than 8 bits, `HW` or `HWC`, the last channel of 2 or 4 an alpha; none: of 8."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.asarray(_loaded(image, raw))
+    raw_mode = _raw_mode(image)
+    if raw_mode == "LA;16B":  # four bytes a pixel
+        return _decoded(raw, "RGBA").view(">u2")
+    if image.mode in ("RGB", "RGBA") and ";16" in raw_mode:  # Pillow has no such mode, and reads the higher byte alone
+        other = raw_mode[:-1] + _OTHER_BYTE[raw_mode[-1]]
+        high, low = (_decoded(raw, mode).astype(np.uint16) for mode in (raw_mode, other))
+        return high << 8 | low
+    return None
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the pixels lie in the file, as Pillow calls it: "RGB;16B"; "" where there are none yet to read."""
+    arguments = image.tile[0].args if isinstance(image, ImageFile) and image.tile else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _decoded(raw: Raw, raw_mode: str) -> NDArray[np.uint8]:
+    """The pixels, as if they lay so in the file."""
+    assert isinstance(raw, bytes)
+    image = open_picture(raw)
+    assert isinstance(image, ImageFile)
+    tiles = []
+    for tile in image.tile:
+        arguments = (raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode
+        tiles.append(tile._replace(args=arguments))
+    image.tile = tiles
+    return np.asarray(_loaded(image, raw))
+
+
+def _narrow(values: NDArray[Any], levels: Levels | None) -> Image.Image:
+    """What `_wide` found as an 8-bit picture."""
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    if channels in (1, 3):
+        return Image.fromarray(scaled(values, levels))
+    colour, alpha = values[..., :-1], (values[..., -1] >> 8).astype(np.uint8)
+    picture = Image.fromarray(scaled(colour[..., 0] if channels == 2 else colour, levels))
+    picture.putalpha(Image.fromarray(alpha))
+    return picture
+
+
+def _range(records: Records, place: int) -> tuple[float, float, bool] | None:
+    """Smallest and largest value of a picture of more than 8 bits, and whether they are floats; none: of 8."""
+    with bad_samples():
+        if records.source.in_memory:
+            values: Any = records.read(place)
+        else:
+            with records.open(place) as file:
+                opened = open_picture(file)
+                values = opened if isinstance(opened, np.ndarray) else _wide_in(opened, file)
+        if values is None or values.dtype == np.uint8:
+            return None
+        if values.dtype.kind == "f":
+            values = values[np.isfinite(values)]
+        return (values.min().item(), values.max().item(), values.dtype.kind == "f") if values.size else None
+
+
+def _wide_in(image: Image.Image, file: BinaryIO) -> NDArray[Any] | None:
+    """As `_wide`, without the alpha; the file is read as a whole only where it has more than 8 bits."""
+    if not (image.mode == "F" or image.mode.startswith("I") or ";16" in _raw_mode(image)):
+        return None
+    values = _wide(image, _all(file))
+    return values[..., :-1] if values is not None and values.shape[2:] in ((2,), (4,)) else values
+
+
+def _loaded(image: Image.Image, raw: Raw) -> Image.Image:
+    """The picture with its pixels, even if the text behind them is too long for Pillow."""
+    try:
+        image.load()
+    except ValueError:
+        if image.format != "PNG" or not isinstance(raw, bytes) or not isinstance(image, ImageFile):
+            raise
+        image = Image.open(io.BytesIO(_without_metadata(raw)), formats=_FORMATS)
+    return image
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG file without its texts and colour profile."""
+    kept, place = [png[:8]], 8
+    while place < len(png):
+        size = int.from_bytes(png[place : place + 4]) + 12
+        if png[place + 4 : place + 8] not in _METADATA:
+            kept.append(png[place : place + size])
+        place += size
+    return b"".join(kept)
+
+
+def _has_more(image: Image.Image, num_channels: int | None) -> bool:
+    """Whether a TIFF file has channels that Pillow would leave out, or planes that it would read wrongly."""
+    tags = image.tag_v2  # type: ignore[attr-defined]
+    samples, shown = tags.get(_SAMPLES, 1), len(image.getbands())
+    if samples > shown and not (num_channels in (1, 3) and samples == shown + 1):
+        return True
+    if tags.get(_PLANES) == 2 and max(tags.get(_BITS, (8,))) > 8:
+        return True
+    several = re.search(r"^channels=(\d+)|SizeC=\"(\d+)", str(tags.get(_DESCRIPTION, "")), re.MULTILINE)
+    return bool(several and int(several[1] or several[2]) > 1 and getattr(image, "n_frames", 1) > 1)
+
+
+def _read_tiff(file: BinaryIO, max_pixels: int) -> NDArray[Any]:
+    """The channels of a TIFF file, `HW` or `HWC`, of other axes the first place; `BadSample` without tifffile."""
+    try:
+        tifffile = importlib.import_module("tifffile")
+    except ImportError as error:
+        raise BadSample("damaged, or channels that need pip install 'data2vec2[tiff]'") from error
+    file.seek(0)
+    with tifffile.TiffFile(file) as tiff:
+        series = tiff.series[0]
+        sizes = dict(zip(series.axes, series.shape, strict=True))
+        if sizes["Y"] * sizes["X"] > max_pixels or series.size > _MAX_PLANES * max_pixels:
+            raise too_large(max_pixels)
+        values = series.asarray()
+    for place, axis in reversed(list(enumerate(series.axes))):
+        if axis not in "YXCS":
+            values = values.take(0, axis=place)
+    left = [axis for axis in series.axes if axis in "YXCS"]
+    values = values.transpose([left.index(axis) for axis in ("Y", "X", *(axis for axis in left if axis in "CS"))])
+    return np.asarray(values.reshape(*values.shape[:2], -1) if values.ndim > 3 else values)
+
+
+def _all(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
