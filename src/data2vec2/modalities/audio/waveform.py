@@ -99,7 +99,7 @@ def length_of(file: BinaryIO, sample_rate: int) -> int:
 
 def sound_facts(file: BinaryIO) -> dict[str, float | str]:
     """Seconds, rate, channels and coding, as the header says; raises `BadSample`."""
-    with _opened(file) as sound:
+    with opened(file) as sound:
         seconds, coding = sound.frames / sound.samplerate, f"{sound.format} {sound.subtype}"
         rate, channels = f"{sound.samplerate:,} Hz", f"{sound.channels}"
         return {"seconds": seconds, "rate": rate, "channels": channels, "coding": coding}
