@@ -18,6 +18,7 @@ from typing import BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
+import soundfile
 import soxr
 from numpy.typing import NDArray
 
@@ -98,11 +99,20 @@ def length_of(file: BinaryIO, sample_rate: int) -> int:
 
 
 def sound_facts(file: BinaryIO) -> dict[str, float | str]:
-    """Seconds, rate, channels and coding, as the header says; raises `BadSample`."""
+    """Seconds, rate, channels, and the coding as the header names it; raises `BadSample`."""
+    coding = "known to ffmpeg only"
+    with suppress(soundfile.LibsndfileError):
+        header = soundfile.info(file)
+        coding = f"{header.format} {header.subtype}"
     with opened(file) as sound:
-        seconds, coding = sound.frames / sound.samplerate, f"{sound.format} {sound.subtype}"
-        rate, channels = f"{sound.samplerate:,} Hz", f"{sound.channels}"
-        return {"seconds": seconds, "rate": rate, "channels": channels, "coding": coding}
+        frames = sound.frames or sum(map(len, sound.blocks(0, math.inf)))
+        channels = next(sound.blocks(0, 1)).shape[1]
+        return {
+            "seconds": frames / sound.rate,
+            "rate": f"{sound.rate:,} Hz",
+            "channels": f"{channels}",
+            "coding": coding,
+        }
 
 
 def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
