@@ -129,7 +129,8 @@ class _Part:
         content = self.head[self.place : self.place + count]
         with suppress(OSError):
             self.file.seek(self.start + self.place + len(content))
-            content += self.file.read(max(0, min(count, self.size - self.place) - len(content)))
+            rest = self.file.read(max(0, min(count, self.size - self.place) - len(content)))
+            content = content + rest if content else rest
         self.place += len(content)
         return content
 

@@ -72,9 +72,10 @@ def _mixed(wave_SC: NDArray[np.float32]) -> NDArray[np.float32]:
     """The mean of the channels; where they cancel each other, as both lines of a balanced one do, a loud channel."""
     with np.errstate(all="ignore"):  # infinities are refused later
         wave: NDArray[np.float32] = wave_SC.mean(axis=1)
-        if wave_SC.shape[1] > 1 and len(wave):
+        left = wave.var() / _CANCELLED if len(wave) else 0
+        if wave_SC.shape[1] > 1 and left * wave_SC.size < np.vdot(wave_SC, wave_SC):  # cheap; variances are not
             energy_C = wave_SC.var(axis=0)
-            if wave.var() < _CANCELLED * energy_C.mean():
+            if left < energy_C.mean():
                 return wave_SC[:, np.argmax(energy_C > energy_C.max() / 2)]
     return wave
 
