@@ -83,7 +83,7 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
     if not at(file, size - 1, 1):  # a member of an archive that is cut
         raise BadSample("truncated")
     start = after_tags(file, 0)
-    magic = at(file, start, 36)
+    magic = at(file, start, 100)
     try:
         if magic.startswith(b"OggS"):
             return _joined([_link(file, *link, stack) for link in links(file, start, size)])
@@ -94,10 +94,10 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
         head, excess = checked_chunks(file, start, size)
         return _by_libsndfile(_Part(file, start, size, head), stack, excess)
     except soundfile.LibsndfileError as error:
-        if error.code != _NOT_RECOGNISED:
-            raise
         if _FFMPEG.match(magic):
             return _by_ffmpeg(file, start, size, stack)
+        if error.code != _NOT_RECOGNISED:
+            raise
         start = start if start < size else 0  # a tag may be wrong, too
         if first_frame(file, start, size) is not None:
             return _mp3(file, start, size, stack)
@@ -170,7 +170,7 @@ def _by_libsndfile(part: _Part, stack: ExitStack, excess: int = 0) -> Sound:
             place += len(block_SC)
             yield block_SC[max(0, start - place + len(block_SC)) :]
             if len(block_SC) < wanted:
-                if decoder.frames < _ENDLESS and decoder.frames - place > SLACK_S * rate:
+                if not part.endless and decoder.frames < _ENDLESS and decoder.frames - place > SLACK_S * rate:
                     raise BadSample("truncated")
                 return
         rest, end = part.start + part.place, part.start + part.size
@@ -216,10 +216,14 @@ def _mp3(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound:
 
 
 _FFMPEG = re.compile(
-    rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u\x8ef|#!AMR|\xff[\xf0\xf1\xf8\xf9]|ADIF|\x0bw|wvpk|MAC |TTA1|FLV\x01|\.RMF|DSD ",
+    rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u\x8ef|#!AMR|\xff[\xf0\xf1\xf8\xf9]|ADIF|\x0bw|wvpk|MAC |TTA1|FLV\x01|\.RMF|DSD |"
+    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.*alac",
     re.DOTALL,
 )
-"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3 and others; it gets no others."""
+"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3 and others.
+
+It gets no others, for of a list of files it would open these.
+"""
 
 
 def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound:

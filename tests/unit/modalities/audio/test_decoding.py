@@ -126,6 +126,13 @@ def test_mp3_with_a_wrong_tag() -> None:
     assert reason(content[: len(content) // 2]) == "truncated"
 
 
+def test_mp3_of_many_bits_without_a_tag() -> None:
+    wave, file = sound(SECONDS, 32_000), io.BytesIO()
+    soundfile.write(file, wave, 32_000, format="MP3", bitrate_mode="CONSTANT", compression_level=0.0)
+    content = file.getvalue()
+    heard(content[frame_bytes(content[:4]) :], shift=round(1_105 / 2))
+
+
 def test_several_mp3s_in_one_file() -> None:
     one, other = sound(6.0), sound(6.0, seed=1)
     content = encoded(one, extension=".mp3") + encoded(other, extension=".mp3")
@@ -249,6 +256,19 @@ def test_what_only_ffmpeg_reads(extension: str, tmp_path: Path) -> None:
     lag = int(np.correlate(whole, WAVE[RATE : 3 * RATE], "valid").argmax()) - RATE
     assert abs(lag) <= 0.1 * RATE  # what codecs put before the sound, or WMA drops of it
     heard(content, np.concatenate([whole[: max(0, lag)], WAVE[max(0, -lag) :]]))
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.ogg", "libspeex"), ("a.caf", "alac"), ("a.wv", "wavpack"), ("a.wav", "mp3"), ("a.mp2", "mp2")],
+)
+def test_codecs_in_files_that_are_known(name: str, codec: str, tmp_path: Path) -> None:
+    content = ffmpeg(tmp_path / name, "-c:a", codec, *(("-f", "mp2") if name == "b" else ()))
+    if importlib.util.find_spec("av") is None and codec not in ("mp3", "mp2"):
+        assert reason(content) == NEEDS_FFMPEG
+    else:
+        assert len(read_audio(io.BytesIO(content), RATE)) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
+        assert length_of(io.BytesIO(content), RATE) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
 
 
 def test_a_video_without_sound(tmp_path: Path) -> None:
