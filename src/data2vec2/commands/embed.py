@@ -13,6 +13,7 @@ from rich.progress import track
 
 from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Embed, paths_of
+from data2vec2.commands.runner import say_account
 from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
 from data2vec2.data.reader import Chunk, stream
@@ -110,6 +111,7 @@ def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> di
     else:
         parts = tools.open_labelled(Path(paths[0]), columns, "classes")
         say(f"data: {paths[0]}: {parts.description}")
+        say_account(parts.account, say)
         found = {name: records for name in ("train", "val", "test") if (records := getattr(parts, name)) is not None}
     if part != "all" and part not in found:
         raise UserError(f"the data have no {part} part; there is {', '.join(found)}")

@@ -15,6 +15,7 @@ import torch
 
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
+from data2vec2.commands.runner import say_account
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
@@ -177,6 +178,7 @@ def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) ->
     """Records to learn from, records to score on, and which part those are."""
     data, test = Path(given.data), Path(given.test) if given.test else None
     parts = tools.open_labelled(data, columns, "classes")
+    say_account(parts.account, console().print)
     if test is not None:
         _, records = scored_part(tools.open_labelled(test, columns, "classes"))
         if records.classes != parts.train.classes:

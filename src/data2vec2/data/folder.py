@@ -130,6 +130,9 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     account.beside = {name: why for name, why in account.beside.items() if name not in described}
     tops = {part: _tops(names, depth - 1) for part, (names, depth) in by_part.items()}
     account.choices += parts_by_name(tops)
+    levels = by_part.values() or [(samples, 0)]
+    if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
+        account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
     classed = {top for top in _tops(samples, 0) if part_of(top)} if not by_part and folders else set()
     if classed:
         account.remarks.append(f"taken as classes, not as parts: the folders {', '.join(sorted(classed))}")
@@ -137,6 +140,16 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
         account.choices.append(f"labels from {', '.join(described)}")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
     return Listing(f"folder of {content.files}", parts, classes, account)
+
+
+def _empty(root: Path, names: Sequence[str], depth: int) -> Iterator[str]:
+    """Folders beside those that are labels, in which none of the named files stands."""
+    full = set(_tops(names, depth))
+    for parent in _tops(names, depth - 1) if depth else [""]:
+        for entry in os.scandir(root / parent):
+            name = f"{parent}/{entry.name}".removeprefix("/")
+            if not entry.name.startswith(".") and Path(entry.path).is_dir() and name not in full:
+                yield name
 
 
 def _tops(names: Sequence[str], level: int) -> list[str]:
@@ -226,6 +239,8 @@ def _read_metadata(
                 f"{len(table.bad):,} of {len(table) + len(table.bad):,} rows of {name} left out: {bad}"
             )
         file_column, label, text = (column_of(table.columns, among) for among in (["file_name"], COLUMNS, text_columns))
+        if not file_column:
+            raise UserError(f"{path}: row 1 has no file_name; it has {', '.join(table.columns) or 'nothing'}")
         given = [row.get(label or "") for row in table.rows()]
         several = label and label.lower() in ("labels", "tags")
         if path.suffix.lower() == ".csv" and (several or any("|" in (one or "") for one in given)):

@@ -78,7 +78,7 @@ def _normal(text: str) -> str:
 def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) -> list[str]:
     """What the user should know of how labels are written."""
     remarks = [
-        f"labels written {' and '.join(sorted(map(ascii, forms)))} are one class, {name!r}"
+        f"labels written {' and '.join(map(ascii, sorted(forms)))} are one class, {name!r}"
         for name, forms in spelled.items()
         if len(forms) > 1
     ]

@@ -63,9 +63,9 @@ def _leaf(field: pa.Field) -> str | None:
     """Where the bytes of a column of samples are; None if it is of another type."""
     if _is_bytes(field.type):
         return str(field.name)
-    if pa.types.is_struct(field.type) and any(one.name == "bytes" and _is_bytes(one.type) for one in field.type):
-        return f"{field.name}.bytes"
-    return None
+    of = {one.name: one.type for one in field.type} if pa.types.is_struct(field.type) else {}
+    empty = "bytes" in of and pa.types.is_null(of["bytes"]) and _is_string(of.get("path", pa.null()))
+    return f"{field.name}.bytes" if empty or _is_bytes(of.get("bytes", pa.null())) else None
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

@@ -167,13 +167,13 @@ def check_parts(parts: Mapping[str, Sequence[str]], where: str) -> None:
 
 def parts_by_name(parts: Mapping[str, Sequence[str]]) -> list[str]:
     """For `Account.choices`: which files, folders or splits make which part; nothing if there is one part only."""
-    shown = {
-        part: ", ".join(names[:2]) + (f" and {len(names) - 2:,} more" * (len(names) > 2))
-        for part, names in parts.items()
-    }
-    return (
-        [f"parts by name: {'; '.join(f'{part} is {names}' for part, names in shown.items())}"] if len(parts) > 1 else []
-    )
+    shown = [
+        f"{part} is {', '.join(parts[part][:2])}"
+        + (f" and {more:,} more" if (more := len(parts[part]) - 2) > 0 else "")
+        for part in ("train", "val", "test")
+        if part in parts
+    ]
+    return [f"parts by name: {'; '.join(shown)}"] if len(parts) > 1 else []
 
 
 @dataclass(frozen=True, eq=False)

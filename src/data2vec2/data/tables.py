@@ -314,7 +314,7 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
         rows = _objects(lines, reading)
     elif extension == PLAIN:
         names = ("text",)
-        rows = ({"text": line.text.rstrip("\r\n")} for line in _whole(lines, reading))
+        rows = (dict.fromkeys(names, line.text.rstrip("\r\n")) for line in _whole(lines, reading))
     else:
         comma = extension == ".csv"
         csv.field_size_limit(2 * _FIELD)

@@ -109,6 +109,11 @@ class Job:
             what = "labels" if train.numbers is None else "numbers"
             hint = self.tools.label_hint("--data.label-column")
             raise UserError(f"{path} has no {what} to learn from ({parts.description}); {hint}")
+        if train.numbers is None and train.tags is None and len(only := np.unique(train.labels)) == 1:
+            what = (
+                f"all {len(train):,} {self.tools.words.many} to train on are of one class, {train.classes[only[0]]!r}"
+            )
+            raise UserError(f"{what}; {path} has nothing to tell apart")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
             raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
         more = [
@@ -136,6 +141,12 @@ class Job:
         if train.numbers is not None:
             kind = f"numbers from {train.numbers.min():g} to {train.numbers.max():g}"
         log(f"data: {len(train):,} to train on, {', '.join(held) or 'none held out'}; {kind}")
+        for name, part in names:
+            records = part.records if isinstance(part, Reader) else part
+            if records and records.tags is None and len(only := np.unique(records.labels)) == 1 and only[0] >= 0:
+                remark = f"all {len(records):,} {name} are of one class, {records.classes[only[0]]!r}"
+                data.account.remarks.append(f"{remark}; their accuracy says nothing")
+                log(f"data: {data.account.remarks[-1]}")
         skipped = data.account.part("train")
         bad, checked = self.check(data)
         if skipped.add(bad, checked):

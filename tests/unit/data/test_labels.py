@@ -12,7 +12,7 @@ from data2vec2.errors import UserError
 
 
 def one(values: list[Any], named: tuple[str, ...] | None = None) -> tuple[list[Any], tuple[str, ...]]:
-    encoded, classes = encode({"train": values}, named, "here")
+    encoded, classes, _ = encode({"train": values}, named, "here")
     labels, tags = encoded["train"]
     if tags is None:
         return labels.tolist(), classes
@@ -23,8 +23,14 @@ def one(values: list[Any], named: tuple[str, ...] | None = None) -> tuple[list[A
 @pytest.mark.parametrize(
     ("values", "named", "expected", "classes"),
     [
-        ([10, 9, -1, None, 10], None, [1, 0, -1, -1, 1], ("9", "10")),
-        (["10", "9", "", "10", "-1"], None, [1, 0, -1, 1, -1], ("9", "10")),
+        ([10, 9, -1, None, 10], None, [2, 1, 0, -1, 2], ("-1", "9", "10")),
+        (["10", "9", "", "10", "-1"], None, [2, 1, -1, 2, 0], ("-1", "9", "10")),
+        (["-1", "+1", "1", None], None, [0, 1, 1, -1], ("-1", "1")),
+        (["1.0", "0.0", "", "1", " 0"], None, [1, 0, -1, 1, 0], ("0", "1")),
+        (["1.5", "01", "1."], None, [2, 0, 1], ("01", "1", "1.5")),
+        (["caf\u00e9 ", "cafe\u0301", "Caf\u00e9", " "], None, [1, 1, 0, -1], ("Caf\u00e9", "caf\u00e9")),
+        (["cafe\u0301", "b"], ("b", "caf\u00e9"), [1, 0], ("b", "caf\u00e9")),
+        ([1.0, 0.0, float("nan")], ("x", "y"), [1, 0, -1], ("x", "y")),
         (["b", "10", "a", "9"], None, [3, 1, 2, 0], ("9", "10", "a", "b")),
         ([1.0, float("nan"), 0.0, True], None, [1, -1, 0, 1], ("0", "1")),
         ([2, 0, -1, None], ("x", "y", "z"), [2, 0, -1, -1], ("x", "y", "z")),
@@ -57,7 +63,7 @@ def test_several_labels_a_sample(
 
 
 def test_parts_share_classes_and_kind() -> None:
-    encoded, classes = encode({"train": ["b", "c"], "val": [["a", "c"]]}, None, "here")
+    encoded, classes, _ = encode({"train": ["b", "c"], "val": [["a", "c"]]}, None, "here")
     assert classes == ("a", "b", "c")
     train, val = encoded["train"][1], encoded["val"][1]
     assert train is not None and val is not None
@@ -77,3 +83,36 @@ def test_parts_share_classes_and_kind() -> None:
 def test_what_is_no_label(values: list[Any], named: tuple[str, ...] | None, match: str) -> None:
     with pytest.raises(UserError, match=match):
         one(values, named)
+
+
+def remarks(**parts: list[Any]) -> list[str]:
+    return encode(parts, None, "here")[2]
+
+
+def test_below_zero_is_no_label_where_no_training_sample_has_it() -> None:
+    encoded, classes, _ = encode({"train": [0, 1], "test": [-1, -1]}, None, "here")
+    assert (classes, encoded["test"][0].tolist()) == (("0", "1"), [-1, -1])
+    encoded, classes, said = encode({"train": [-1, 1, 0], "test": [-1, 1, 0]}, None, "here")
+    assert (classes, encoded["test"][0].tolist()) == (("-1", "0", "1"), [0, 2, 1])
+    assert said[0] == "numbers below zero are classes: -1 (2); leave the label empty where there is none"
+
+
+def test_what_is_odd_is_said_with_numbers() -> None:
+    assert remarks(train=["a", "a", "b", "b"], test=["a", "b"]) == []
+    assert remarks(train=["1", "1.0", "2", "2"]) == ["labels written '1' and '1.0' are one class, '1'"]
+    assert remarks(train=["a", "a ", "b", "b"]) == ["labels written 'a' and 'a ' are one class, 'a'"]
+    assert remarks(train=["pos", "Pos", "pos", "Pos"]) == ["classes that differ in case only: Pos (2), pos (2)"]
+    assert remarks(train=["a", "a", "nan", "nan"])[0].startswith("classes that are called like nothing: nan (2);")
+    assert remarks(train=["a", "a", "a"]) == ["all 3 labels of the train part are 'a'"]
+    assert remarks(train=["a", "a", "b", None]) == [
+        "1 of 4 train samples have no label",
+        "classes with one training sample: b",
+    ]
+    assert remarks(train=["a", "a", "b", "b"], test=["a", "c", "c"]) == [
+        "classes that no training sample has, in the test part: c (2)",
+        "classes that the test part has not: b (2)",
+    ]
+    assert remarks(train=["a", "a", "b", "b"], test=[None, ""]) == [
+        "none of the 2 test samples has a label; they can't be scored on"
+    ]
+    assert remarks(train=[None], val=[None]) == []

@@ -85,6 +85,45 @@ def test_a_class_called_train(tmp_path: Path) -> None:
     assert parts.train.classes == ("plane", "train")
 
 
+PARTS = [
+    (("Training/b/1.png", "Training/c/2.png", "Testing/b/3.png"), ["b", "c"], ["b"]),
+    (("seg_train/seg_train/b/1.png", "seg_train/seg_train/c/2.png", "seg_test/seg_test/c/3.png"), ["b", "c"], ["c"]),
+    (("data/train2017/b/1.png", "data/train2017/c/2.png", "data/val2017/c/3.png"), ["b", "c"], ["c"]),
+    (("training_set/b/1.png", "training_set/c/2.png", "evaluation_set/c/3.png"), ["b", "c"], ["c"]),
+    (("TrainSet/b/1.png", "TrainSet/c/2.png", "dev/c/3.png", "more/1.png"), ["b", "c"], ["c"]),
+    (("train-a/b/1.png", "train-b/c/2.png", "dev-a/c/3.png", "dev-b/c/4.png"), ["b", "c"], ["c", "c"]),
+]
+
+
+@pytest.mark.parametrize(("names", "learned", "held"), PARTS)
+def test_folders_called_after_parts(
+    tmp_path: Path, names: tuple[str, ...], learned: list[str], held: list[str]
+) -> None:
+    for name in names:
+        put(tmp_path / name)
+    parts = open_pictures(tmp_path)
+    other = parts.test or parts.val
+    assert other is not None and parts.train.classes == ("b", "c")
+    assert [[records.classes[label] for label in records.labels] for records in (parts.train, other)] == [learned, held]
+    assert "parts by name: train is " in parts.account.choices[0]
+    assert parts.account.beside == ({"more/1.png": "in no part"} if "more/1.png" in names else {})
+
+
+def test_folders_of_one_part_and_of_none(tmp_path: Path) -> None:
+    for name in ("test/b/1.png", "test/c/2.png"):
+        put(tmp_path / name)
+    (tmp_path / "test" / "d").mkdir()
+    parts = open_pictures(tmp_path)
+    assert (parts.train.classes, parts.test) == (("b", "c"), None)
+    assert "folders without pictures: test/d" in parts.account.remarks
+    put(tmp_path / "val" / "b" / "1.png")
+    refuse(tmp_path, "has test and val parts, none to train on")
+    put(tmp_path / "plane" / "1.png")
+    parts = open_pictures(tmp_path)
+    assert parts.train.classes == ("plane", "test", "val")
+    assert "taken as classes, not as parts: the folders test, val" in parts.account.remarks
+
+
 def test_two_validation_parts_are_refused(tmp_path: Path) -> None:
     for name in ("train/a/1.png", "val/a/2.png", "valid/a/2.png"):
         put(tmp_path / name)
@@ -96,6 +135,7 @@ def test_hidden_files_and_loops_are_skipped(tmp_path: Path) -> None:
         put(tmp_path / name)
     (tmp_path / "a" / "loop").symlink_to(tmp_path, target_is_directory=True)
     (tmp_path / "c").symlink_to(tmp_path / "a", target_is_directory=True)
+    (tmp_path / "itself.txt").symlink_to("itself.txt")
     assert list(open_pictures(tmp_path).train.names) == ["a/1.png", "b/2.png", "c/1.png"]
 
 
@@ -156,14 +196,12 @@ def test_select_and_pickle(tmp_path: Path) -> None:
         assert len(records.select([])) == 0
 
 
-def test_a_name_that_can_not_be_is_a_bad_sample(tmp_path: Path) -> None:
+def test_a_name_that_can_not_be_is_bad(tmp_path: Path) -> None:
     put(tmp_path / "a.png")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a\\u0000.png"}\n')
     train = open_pictures(tmp_path).train
-    assert list(train.names) == ["a\0.png", "a.png"]
-    with pytest.raises(BadSample, match="unreadable"):
-        train.read(0)
-    assert train.fingerprint != train.select([1]).fingerprint
+    assert list(train.names) == ["a.png"]
+    assert open_pictures(tmp_path).account.part("train").bad == {"a\0.png": "not there, though metadata names it"}
 
 
 def test_a_stretch_of_a_file_is_a_file(tmp_path: Path) -> None:
@@ -202,3 +240,22 @@ def test_fingerprint_tells_other_data(tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", np.ascontiguousarray(array))
         prints.add(open_pictures(tmp_path / "a.npz").train.fingerprint)
     assert len(prints) == 8
+
+
+def test_labels_of_folders_in_other_normal_forms_are_one_class(tmp_path: Path) -> None:
+    for name in ("train/caf\u00e9/1.png", "train/b/2.png", "test/cafe\u0301/1.png"):
+        put(tmp_path / name)
+    parts = open_pictures(tmp_path)
+    assert parts.test is not None and parts.train.classes == ("b", "caf\u00e9")
+    assert parts.test.labels.tolist() == [1]
+
+
+def test_the_longest_names_and_links_to_themselves(tmp_path: Path) -> None:
+    longest = "\u00e9" * 125 + "x.png"
+    put(tmp_path / longest)
+    (tmp_path / "itself.png").symlink_to("itself.png")
+    train = open_pictures(tmp_path).train
+    assert list(train.names) == ["itself.png", longest]
+    assert len(train.read(1)) > 0
+    with pytest.raises(BadSample, match="unreadable"):
+        train.read(0)

@@ -521,8 +521,10 @@ def test_metadata_and_what_it_leaves_out(tmp_path: Path) -> None:
     parts = open_pictures(folder)
     labels = dict(zip(parts.train.names, parts.train.labels.tolist(), strict=True))
     assert labels["pictures/001.jpg"] == -1  # not in the table
-    with pytest.raises(BadSample, match="unreadable"):
-        parts.train.read(list(parts.train.names).index("pictures/gone.jpg"))
+    assert "pictures/gone.jpg" not in labels
+    account = parts.account.part("train")
+    assert account.bad == {"pictures/gone.jpg": "not there, though metadata names it"}
+    assert (account.found, account.used) == (COUNT + 1, COUNT)
     assert "left out: no extension (1); labels from metadata.csv" in parts.description
 
 
@@ -558,13 +560,54 @@ def test_bad_metadata(tmp_path: Path, name: str, text: str, match: str) -> None:
     refuse(tmp_path, match)
 
 
-def test_rows_of_metadata_with_another_number_of_fields_are_counted(tmp_path: Path) -> None:
-    for name in ("a.jpg", "b.jpg", "c.jpg"):
+def test_rows_of_metadata_that_can_not_be_read_as_they_are_meant_are_left_out_or_refused(tmp_path: Path) -> None:
+    folder = metadata_csv(tmp_path)
+    rows = (folder / "metadata.csv").read_text().splitlines()
+    (folder / "metadata.csv").write_text("\n".join([*rows, 'pictures/000.jpg,"shirt']))
+    parts = open_pictures(folder)
+    assert len(parts.train) == COUNT and (parts.train.labels >= 0).all()
+    left = "metadata.csv left out: line 42: 'pictures/000.jpg,\"shirt': quotes that are not closed, or text behind them"
+    assert parts.account.remarks == [f"1 of 41 rows of {left}"]
+    (folder / "metadata.csv").write_text("file_name,label\npictures/000.jpg,x,y\npictures/001.jpg\n")
+    refuse(
+        folder, r"2 of 2 rows of .*metadata.csv can't be read .*\n  line 2: 'pictures/000.jpg,x,y': more fields than"
+    )
+
+
+def test_metadata_with_other_headers_names_and_two_rows_of_a_file(tmp_path: Path) -> None:
+    for name in ("caf\u0065\u0301.jpg", "b.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(FILES[0])
-    (tmp_path / "metadata.csv").write_text("file_name,label\na.jpg,x,y\nb.jpg\nc.jpg,z\n")
+    text = "File_Name,Label\ncaf\u00e9.jpg,x\nb.jpg,x\nb.jpg,y\nc.jpg,y\nc.jpg,y\n"
+    (tmp_path / "metadata.csv").write_text(text, "utf-16")
     parts = open_pictures(tmp_path)
-    assert [parts.train.classes[label] if label >= 0 else None for label in parts.train.labels] == ["x", None, "z"]
-    assert parts.account.remarks == ["2 rows with another number of fields in metadata.csv"]
+    assert list(parts.train.names) == ["b.jpg", "c.jpg", "caf\u0065\u0301.jpg"]
+    assert parts.train.labels.tolist() == [-1, 1, 0]
+    said = "rows of metadata.csv that say different things taken as none"
+    assert parts.account.part("train").mended == {"b.jpg": said}
+
+
+def test_parquet_with_paths_only(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    for place in range(4):
+        (tmp_path / "pictures" / f"{place}.jpg").write_bytes(FILES[place])
+    names = [f"pictures/{place}.jpg" for place in range(5)]
+    labels = [0.0, None, 1.0, 1.0, 0.0]
+    table = datasets.Dataset.from_dict({"image": names}).cast_column("image", datasets.Image(decode=False)).to_pandas()
+    table.assign(Label=labels).to_parquet(tmp_path / "a.parquet")
+    parts = open_pictures(tmp_path / "a.parquet")
+    assert [parts.train.read(place) for place in range(4)] == FILES[:4]
+    assert (parts.train.labels.tolist(), parts.train.classes) == ([0, -1, 1, 1], ("0", "1"))
+    assert parts.account.part("train").bad == {"a.parquet[4]": "no bytes, and no such file beside the table"}
+    structs = [{"bytes": FILES[9], "path": "x"}, {"bytes": None, "path": "/far/away/pictures/2.jpg"}]
+    pq.write_table(pa.table({"image": structs, "label": [0.5, 1.0]}), tmp_path / "pictures" / "b.parquet")
+    parts = open_pictures(tmp_path / "pictures" / "b.parquet")
+    assert [parts.train.read(place) for place in range(2)] == [FILES[9], FILES[2]]
+    assert parts.account.remarks == ["b.parquet: label holds numbers, not classes; it is not read"]
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf: "])
+def test_no_name(name: str) -> None:
+    refuse(name, "names no data set")
 
 
 def test_bundled_pictures_as_a_table(tmp_path: Path) -> None:

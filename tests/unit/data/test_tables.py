@@ -15,7 +15,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data2vec2.data.tables import BAD_BYTES, NO_OBJECT, NULS, OTHER_FIELDS, Reading, listed, open_rows, read_table
+from data2vec2.data.tables import (
+    EMPTY_END,
+    FEWER,
+    MORE,
+    NO_OBJECT,
+    NO_TEXT,
+    NULS,
+    PLAIN_QUOTES,
+    QUOTES,
+    REST,
+    SWALLOWED,
+    Reading,
+    column_of,
+    listed,
+    open_rows,
+    read_table,
+)
 from data2vec2.errors import UserError
 
 ROWS = [
@@ -98,10 +114,9 @@ def test_a_data_set_of_hugging_face_says_the_same(tmp_path: Path) -> None:
 
 
 def test_lines_of_a_plain_file(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\n two \nthr\xffee\xc3")
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone\r\n\n two \rmore\nthree")
     table = read_table(tmp_path / "a.txt", "a.txt")
-    assert table.columns == {"text": ["one", "", " two ", "thr\ufffdee\ufffd"]}
-    assert listed(table.remarks) == "2 undecodable bytes replaced"
+    assert table.columns == {"text": ["one", "", " two \rmore", "three"]}
 
 
 def test_fields_in_quotes_hold_line_ends_in_csv_files_only(tmp_path: Path) -> None:
@@ -128,39 +143,127 @@ def test_rows_of_json_lines_have_their_own_columns(tmp_path: Path) -> None:
     assert table.columns == {
         "a": [1, None, None, None],
         "b": [None, [1], None, None],
-        "c": [None, None, {"d": "x\0"}, None],
+        "c.d": [None, None, "x", None],
     }
-    assert not listed(table.remarks)
+    assert (listed(table.remarks), table.mended) == ("1 NUL characters removed", {2: NULS})
 
 
-ODD: list[tuple[str, bytes, str, list[Any], bool]] = [
-    ("a.csv", b"text,label\na,x\nb\nc,y,z\n\nd,\n", f"2 {OTHER_FIELDS}", ["a", "b", "c", "d"], False),
-    ("a.tsv", b"text\tlabel\na\tx\nb\nc\ty\tz\n\nd\t\n", f"2 {OTHER_FIELDS}", ["a", "b", "c", "d"], False),
-    ("a.csv", b"text,label\nok,x\nb\xff\xfe,y\n", f"2 {BAD_BYTES}", ["ok", "b\ufffd\ufffd"], True),
-    ("a.tsv", b"text\tlabel\nok\tx\nb\xe4\ty\n", f"1 {BAD_BYTES}", ["ok", "b\ufffd"], True),
-    ("a.jsonl", b'{"text": "ok"}\n{"text": "\xff"}\n', f"1 {BAD_BYTES}", ["ok", "\ufffd"], True),
-    ("a.jsonl", b'{"text": "ok"}\n[1]\n{\n{"text": 5}\n7', f"3 {NO_OBJECT}", ["ok", 5], True),
-    ("a.jsonl", b'{"text": "ok"}\n' + b"[" * 100_000 + b"\n", f"1 {NO_OBJECT}", ["ok"], True),
-    ("a.jsonl", b'{"text": "\\ud800 and \\u0000"}\n', f"1 {NULS}", ["? and "], False),
-    ("a.csv", b"text,label\na\0\0b,x\n", f"2 {NULS}", ["ab"], False),
-    ("a.csv", "text,label\nreal \ufffd,x\n".encode(), "", ["real \ufffd"], False),
+OPEN = '"never closed,x'
+LEFT_OUT: list[tuple[str, bytes, str, int]] = [
+    ("a.csv", b"one, two,x", MORE, 1),
+    ("a.csv", b'"a ""b""", two,x', MORE, 1),
+    ("a.csv", b"short", FEWER, 1),
+    ("a.csv", OPEN.encode(), QUOTES, 1),
+    ("a.csv", b'"quoted, then" more,x', QUOTES, 1),
+    ("a.csv", b'"open,x\na,y\nb,z\nof 12",x', SWALLOWED, 4),
+    ("a.csv", b'"open,good\nof 12",x', SWALLOWED, 2),
+    ("a.csv", b"caf\xe9,x", NO_TEXT, 1),
+    ("a.tsv", b"one\ttwo\tx", MORE, 1),
+    ("a.tsv", b"short", FEWER, 1),
+    ("a.tsv", b"caf\xe9\tx", NO_TEXT, 1),
+    ("a.jsonl", b"[1]", NO_OBJECT, 1),
+    ("a.jsonl", b"{", NO_OBJECT, 1),
+    ("a.jsonl", b"[" * 100_000, NO_OBJECT, 1),
+    ("a.jsonl", b'{"text": "\xff"}', NO_TEXT, 1),
+    ("a.txt", b"\xff", NO_TEXT, 1),
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "remark", "texts", "refused"), ODD)
-def test_what_is_odd_is_counted_or_in_a_strict_pass_refused(
-    tmp_path: Path, name: str, content: bytes, remark: str, texts: list[Any], refused: bool
+def around(name: str, content: bytes, count: int) -> bytes:
+    """A table with as many good rows, and the content in their middle."""
+    form = {"csv": "row {},good", "tsv": "row {}\tgood", "jsonl": '{{"text": "row {}"}}', "txt": "row {}"}[name[2:]]
+    rows = [form.format(place).encode() for place in range(count)]
+    header = {"csv": [b"text,label"], "tsv": [b"text\tlabel"]}.get(name[2:], [])
+    return b"\n".join([*header, *rows[: count // 2], content, *rows[count // 2 :], b""])
+
+
+@pytest.mark.parametrize(("name", "content", "reason", "count"), LEFT_OUT)
+def test_rows_that_can_not_be_read_as_they_are_meant_are_left_out_by_line_or_refused(
+    tmp_path: Path, name: str, content: bytes, reason: str, count: int
 ) -> None:
     path = tmp_path / name
-    path.write_bytes(content)
+    path.write_bytes(around(name, content, 100))
     table = read_table(path, name)
-    assert (table.columns["text"], listed(table.remarks)) == (texts, remark)
-    if refused:
-        line = 2 if name == "a.jsonl" else 3
-        with pytest.raises(UserError, match=rf"{path}: line {line} is no.*; .* \(it begins '"):
-            read_table(path, name, strict=True)
-    else:
-        assert len(read_table(path, name, strict=True)) == len(texts)
+    assert table.columns["text"] == [f"row {place}" for place in range(100)], "all others are read"
+    assert list(table.places) == [*range(50), *range(50 + count, 100 + count)]
+    assert [(row.place, row.reason) for row in table.bad] == [(50 + place, reason) for place in range(count)]
+    line = 50 + (2 if name[2:] in ("csv", "tsv") else 1)
+    assert table.bad[0].where.startswith(f"line {line}: ")
+    path.write_bytes(around(name, content, 10))
+    with pytest.raises(
+        UserError, match=rf"{count} of {10 + count} rows of {path} can't be .*\n  line {line - 45}: .*{reason}"
+    ):
+        read_table(path, name)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_strict_pass_refuses_the_first_that_is_no_text_or_no_object(tmp_path: Path, name: str) -> None:
+    content = b"[1]" if name == "a.jsonl" else b"caf\xe9,x"
+    (tmp_path / name).write_bytes(around(name, content, 100))
+    with pytest.raises(UserError, match=rf"{name}: line 5[12] is no.*; .* \(it begins '"):
+        read_table(tmp_path / name, name, strict=True)
+
+
+MENDED: list[tuple[bytes, list[str], str]] = [
+    (b"1.wav,good morning, everyone, is here", ["1.wav", "good morning, everyone, is here"], REST),
+    (b"1.wav,hello,", ["1.wav", "hello"], EMPTY_END),
+    (b'1.wav,"Great" movie', ["1.wav", '"Great" movie'], PLAIN_QUOTES),
+    (b'1.wav,a "b", c', ["1.wav", 'a "b", c'], REST),
+    (b"1.wav,first\rsecond", ["1.wav", "first\rsecond"], ""),
+    (b'1.wav,"two\nlines, with ""a"" comma"', ["1.wav", 'two\nlines, with "a" comma'], ""),
+    (b"1.wav,a\0b", ["1.wav", "ab"], NULS),
+]
+
+
+@pytest.mark.parametrize(("content", "fields", "what"), MENDED)
+def test_what_is_certain_is_mended(tmp_path: Path, content: bytes, fields: list[str], what: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"file_name,Transcription\n0.wav,first\n" + content + b"\n2.wav,last\n")
+    table = read_table(path, "a.csv", free=("transcription",))
+    assert [list(row.values()) for row in table.rows()] == [["0.wav", "first"], fields, ["2.wav", "last"]]
+    assert (table.mended, table.bad) == ({1: what} if what else {}, [])
+    if what == REST:
+        with pytest.raises(UserError, match=f"line 3: .*{MORE}"):
+            read_table(path, "a.csv")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_encodings_that_a_file_shows(tmp_path: Path, name: str, encoding: str) -> None:
+    FORMATS[name](tmp_path / name, ROWS[:3])
+    text = (tmp_path / name).read_bytes().decode()
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    assert list(read_table(tmp_path / name, name).rows()) == ROWS[:3]
+
+
+def test_an_encoding_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text,label\ncafé €,x\n".encode("cp1252"))
+    with pytest.raises(UserError, match=r"save the file as UTF-8, or name its encoding: --data\.encoding cp1252"):
+        read_table(tmp_path / "a.csv", "a.csv")
+    assert read_table(tmp_path / "a.csv", "a.csv", encoding="cp1252").columns["text"] == ["café €"]
+
+
+@pytest.mark.parametrize(
+    ("name", "header"), [("a.csv", "text;label"), ("a.csv", "text|label"), ("a.tsv", "text,label")]
+)
+def test_other_separators(tmp_path: Path, name: str, header: str) -> None:
+    (tmp_path / name).write_text(f"{header}\na{header[4]}b\n")
+    with pytest.raises(UserError, match=r"the first line is 'text.label'; save the file with (commas|tabs) between"):
+        read_table(tmp_path / name, name)
+
+
+def test_characters_that_utf_8_has_are_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text,label\nreal \ufffd,x\n".encode())
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "\\ud800 and \\u0000"}\n')
+    assert read_table(tmp_path / "a.csv", "").columns["text"] == ["real \ufffd"]
+    assert read_table(tmp_path / "a.jsonl", "").columns["text"] == ["? and "]
+
+
+def test_columns_in_another_case() -> None:
+    assert column_of(["Text", "text", "LABEL"], ["label"]) == "LABEL"
+    assert column_of(["Text", "text"], ["nothing", "text"]) == "text"
+    assert column_of(["File Name", "x"], ["file_name"]) == "File Name"
+    assert column_of(["x"], ["file_name"]) is None
 
 
 @pytest.mark.parametrize(
@@ -176,11 +279,21 @@ def test_what_can_not_be_read(tmp_path: Path, name: str, content: bytes | None) 
         read_table(tmp_path / name, name)
 
 
-def test_text_in_parquet_that_is_no_utf_8_is_the_users_to_mend(tmp_path: Path) -> None:
-    column = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, 2], np.int32)), pa.py_buffer(b"\xff\xfe"))
-    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"can't read .*a.parquet"):
-        read_table(tmp_path / "a.parquet", "")
+def test_text_in_parquet_that_is_no_utf_8_is_left_out_or_refused(tmp_path: Path) -> None:
+    for count in (1, 30):
+        raw = b"a" * (count - 1) + b"\xff"
+        ends = pa.py_buffer(np.arange(count + 1, dtype=np.int32))
+        pq.write_table(
+            pa.table({"text": pa.StringArray.from_buffers(count, ends, pa.py_buffer(raw))}), tmp_path / "a.parquet"
+        )
+        if count == 1:
+            with pytest.raises(
+                UserError, match=r"1 of 1 rows of .*a.parquet can't be read .*\n  row 1: .*no UTF-8 text"
+            ):
+                read_table(tmp_path / "a.parquet", "")
+        else:
+            table = read_table(tmp_path / "a.parquet", "")
+            assert (len(table), [row.place for row in table.bad]) == (29, [29])
 
 
 @pytest.mark.parametrize("name", FORMATS)

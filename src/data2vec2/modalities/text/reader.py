@@ -96,12 +96,13 @@ def open_sentences(
     sources = find_sources(data, TABLES, "tables of texts", encoding)
     free = (*columns, *SINGLE, *(name for pair in PAIRS for name in pair))
     tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
-    of_part = by_part(list(tables), str(data))
-    account = Account(choices=parts_by_name(of_part))
+    of_part, account = by_part(list(tables), str(data)), Account()
     if len(of_part) > 1:  # a sample of what to hand in, say
         none = [name for name in of_part["train"] if part_of(name) is None and not _found(tables[name], columns)]
-        account.beside = dict.fromkeys(none, "in no part")
-        of_part["train"] = [name for name in of_part["train"] if name not in none]
+        if len(none) < len(of_part["train"]):
+            account.beside = dict.fromkeys(none, "in no part")
+            of_part["train"] = [name for name in of_part["train"] if name not in none]
+    account.choices += parts_by_name(of_part)
     known = {"classes": COLUMNS, "numbers": (*COLUMNS, *NUMBERS), "none": ()}[labels]
     first = tables[of_part["train"][0]]
     texts, label = _columns(first, columns, label, known)

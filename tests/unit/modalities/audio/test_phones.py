@@ -24,7 +24,7 @@ def test_what_a_table_says(tmp_path: Path) -> None:
     ("content", "match"),
     [
         (b"file_name,phones\na.wav,SIL:2\nb.wav,\n", "row 2 has no phones; columns are"),
-        (b"file_name,phones\na.wav\n", "row 1 has no phones"),
+        (b"file_name,phones\na.wav\n", "line 2: 'a.wav': fewer fields than columns"),
         (b"file_name,phones\na.wav, \n", "row 1 has no phones"),
         (b"name,text\na.wav,hello\n", "row 1 has no file_name and no phones"),
         (b"file_name,phones\na.wav,SIL:2 W8\n", r"row 1 \(a.wav\): W8 is not understood; phones are PHONE:FRAMES"),

@@ -273,7 +273,10 @@ def test_files_that_only_metadata_name(tmp_path: Path) -> None:
     put(tmp_path / "good.wav")
     names = ("pipe.wav", "folder.wav", "gone.wav", "good.wav", "nul\0.wav")
     (tmp_path / "metadata.jsonl").write_text("\n".join(json.dumps({"file_name": name}) for name in names))
-    records = open_recordings(tmp_path).train
+    parts = open_recordings(tmp_path)
+    records = parts.train
+    assert list(parts.account.part("train").bad) == ["gone.wav", "nul\0.wav"]
+    assert list(records.names) == ["folder.wav", "good.wav", "pipe.wav"]
     for place, name in enumerate(records.names):
         if name != "good.wav":
             for read in (records.read, records.open):
@@ -281,7 +284,7 @@ def test_files_that_only_metadata_name(tmp_path: Path) -> None:
                     read(place)
     reader = AudioReader(records, AudioConfig(), AudioDataConfig(), 0)
     assert {bad.name: bad.reason for bad in reader.pieces.unreadable} == {
-        name: "unreadable" for name in names if name != "good.wav"
+        name: "unreadable" for name in records.names if name != "good.wav"
     }
 
 

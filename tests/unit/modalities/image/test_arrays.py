@@ -132,8 +132,8 @@ def test_npz_label_values(tmp_path: Path) -> None:
     assert train.labels.tolist() == [1, 2, 1, 0]
     np.savez(tmp_path / "some.npz", x=PICTURES[:4], y=np.array([5.0, -1.0, 11.0, 5.0]))
     train = open_pictures(tmp_path / "some.npz").train
-    assert train.classes == ("5", "11")
-    assert train.labels.tolist() == [0, -1, 1, 0]
+    assert train.classes == ("-1", "5", "11")
+    assert train.labels.tolist() == [1, 0, 2, 1]
     np.savez(tmp_path / "named.npz", x=PICTURES[:3], y=np.array([2, 0, -1]), classes=np.array(["a", "b", "c"]))
     train = open_pictures(tmp_path / "named.npz").train
     assert train.classes == ("a", "b", "c")

@@ -70,10 +70,25 @@ def test_units(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_text_is_mended_and_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("good \ufffd\n".encode() + b"bad \xff\xfe and \xc3\n" + b"nul \0\0.\nend \xe4")
+    odd = "good \ufffd\n".encode() + b"bad \xff\xfe and \xc3\n" + b"nul \0\0.\nend \xe4"
+    (tmp_path / "a.txt").write_bytes(b"good\n" * 60 + odd)
     found, counts = units(tmp_path, "line")
-    assert found == ["good \ufffd", "bad \ufffd\ufffd and \ufffd", "nul .", "end \ufffd"]
+    assert found[60:] == ["good \ufffd", "bad \ufffd\ufffd and \ufffd", "nul .", "end \ufffd"]
     assert (counts["undecodable bytes replaced"], counts["NUL characters removed"]) == (4, 2)
+    (tmp_path / "a.txt").write_bytes(odd)
+    with pytest.raises(UserError, match=r"2 of 4 lines of .*a.txt are not UTF-8; save .*--data.encoding cp1252"):
+        units(tmp_path, "line")
+
+
+def test_encodings(tmp_path: Path) -> None:
+    text = "größe\nstraße \u0105\u010a\n" * 30_000
+    (tmp_path / "a.txt").write_text(text, "utf-16")
+    assert units(tmp_path, "line")[0] == text.splitlines()
+    (tmp_path / "a.txt").write_text("größe\n", "cp1252")
+    (source,) = find_text(tmp_path, "cp1252")["train"]
+    assert list(pieces_of(source, "text", "line", Counter(), lambda _: None)) == [("größe", True)]
+    with pytest.raises(ValueError, match="encoding is 'rot13'; it must be an encoding that Python knows"):
+        find_text(tmp_path, "rot13")
 
 
 @pytest.mark.parametrize("unit", ["line", "file"])
@@ -89,11 +104,11 @@ def test_a_long_line_is_cut_without_loss(tmp_path: Path, unit: str) -> None:
 def test_tables_and_json_lines(tmp_path: Path) -> None:
     rows = ["one\ntwo", "three", None, " "]
     pq.write_table(pa.table({"body": rows}), tmp_path / "a.parquet")
-    lines = [json.dumps({"body": row}) for row in rows] + ["{", "[]", ""]
+    lines = [json.dumps({"body": row}) for row in rows] + [""]
     (tmp_path / "b.jsonl").write_text("\n".join(lines))
     found, counts = units(tmp_path, "line", "body")
     assert found == ["one", "two", "three"] * 2
-    assert (counts["rows without text left out"], counts["lines that are no JSON object left out"]) == (4, 2)
+    assert counts["rows without text left out"] == 4
     assert units(tmp_path, "document", "body")[0] == ["one\ntwo", "three"] * 2
     with pytest.raises(UserError, match=r"no column 'text' but body.*text-column"):
         units(tmp_path, "line")
@@ -101,11 +116,12 @@ def test_tables_and_json_lines(tmp_path: Path) -> None:
 
 def test_csv_and_tsv(tmp_path: Path) -> None:
     quoted = '"two\nlines, ""quoted"""'
-    (tmp_path / "a.csv").write_bytes(f"\ufefflabel,text\r\n1,plain\r\n2,{quoted}\r\n3\r\n\r\n".encode() + b"4,\xff!\n")
+    (tmp_path / "a.csv").write_bytes(f"\ufefflabel,text\r\n1,plain\r\n2,{quoted}\r\n3,\r\n\r\n4,a, b!\n".encode())
     (tmp_path / "b.tsv").write_bytes(b'text\tlabel\nsays "so\t1\n\t2\n')
     found, counts = units(tmp_path, "document")
-    assert found == ["plain", 'two\nlines, "quoted"', "\ufffd!", 'says "so']
-    assert (counts["rows without text left out"], counts["undecodable bytes replaced"]) == (2, 1)
+    assert found == ["plain", 'two\nlines, "quoted"', "a, b!", 'says "so']
+    mended = counts["commas of the last column taken as text"]
+    assert (counts["rows without text left out"], mended) == (2, 1)
     assert units(tmp_path, "line")[0][1:3] == ["two", 'lines, "quoted"']
     with pytest.raises(
         UserError, match=r"a.csv has no column 'body' but label, text; name the one with text, --data.text-column"
@@ -236,6 +252,42 @@ def test_parts_and_mistakes(tmp_path: Path, tokenizer: TextTokenizer) -> None:
     parts = opened(tmp_path, tokenizer)
     assert parts.val is not None and parts.train.source.corpus.path != parts.val.source.corpus.path  # type: ignore[attr-defined]
     assert "tokens in" in parts.description
+
+
+def test_the_account_counts_units_and_names_what_is_left_out(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    rows = [json.dumps({"text": line}) for line in TEXT.splitlines() if line.strip()]
+    (tmp_path / "train.jsonl").write_text("\n".join([*rows[:50], "{", *rows[50:], '{"text": " "}']), "utf-8")
+    (tmp_path / "train-2.txt").write_text("\n \n")
+    (tmp_path / "test_en.txt").write_text("not read")
+    for _ in range(2):  # the second from the cache
+        parts = opened(tmp_path, tokenizer, val_fraction=0.1)
+        train, val = parts.account.parts["train"], parts.account.parts["val"]
+        assert train.bad == {"train.jsonl[50] (line 51: '{')": "no JSON object"}
+        assert train.left_out == {"train-2.txt": "empty file"}
+        assert (train.used + val.used, train.found) == (len(rows), train.used + 2)
+        assert val.used > 0
+        assert parts.account.beside == {"test_en.txt": "test part, which pre-training does not read"}
+        assert parts.account.choices == ["parts by name: train is train-2.txt, train.jsonl; test is test_en.txt"]
+        assert parts.account.remarks[0] == "train part: 1 empty files, 1 rows without text left out"
+        assert "tokens at the ends of parts fill no block of 31" in parts.account.remarks[1]
+
+
+NAMES = [
+    ("train_en.txt", "valid_en.txt", "test_en.txt"),
+    ("wiki.train.txt", "wiki.valid.txt", "wiki.test.txt"),
+    ("imdb_train.csv", "imdb-dev.csv", "imdb_test.csv"),
+    ("train/a.txt", "eval/a.txt", "testing/a.txt"),
+    ("Training Set.txt", "Evaluation Set.txt", "Test Set.txt"),
+]
+
+
+@pytest.mark.parametrize("names", NAMES)
+def test_files_called_after_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text\nwords\n")
+    found = {part: [source.name for source in sources] for part, sources in find_text(tmp_path).items()}
+    assert found == {part: [name] for part, name in zip(("train", "val", "test"), names, strict=True)}
 
 
 def test_nothing_is_held_out_of_little(tmp_path: Path, tokenizer: TextTokenizer) -> None:

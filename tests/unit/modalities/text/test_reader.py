@@ -69,7 +69,8 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert records.classes == ("x", "y")
     assert list(records.names) == [f"{name}[{place}]" for place in range(4)]
     assert parts.description == "table of texts: 4 train, 2 classes; texts from text, labels from label"
-    assert parts.account.remarks == ["1 rows without text"]
+    odd = ["1 rows without text", "1 of 4 train samples have no label", "classes with one training sample: y"]
+    assert parts.account.remarks == odd
 
 
 def test_numbers(tmp_path: Path) -> None:
@@ -121,12 +122,17 @@ def test_columns_that_are_named_and_pairs(tmp_path: Path) -> None:
 
 def test_lines_of_a_text_file(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
-    path.write_bytes(b"one\r\n\nt\xffwo\x00\nthree")
+    path.write_bytes(b"one\r\n\ntwo\x00\nthree\n" + b"good\n" * 20 + b"\xff")
     parts = open_sentences(path)
-    assert rows(parts.train) == [("one",), ("",), ("t\ufffdwo",), ("three",)]
-    assert parts.train.classes == ()
-    odd = ["1 undecodable bytes replaced, 1 NUL characters removed, 1 rows without text"]
-    assert parts.account.remarks == odd
+    assert rows(parts.train)[:4] == [("one",), ("",), ("two",), ("three",)]
+    assert (len(parts.train), parts.train.classes) == (24, ())
+    assert parts.account.remarks == ["1 NUL characters removed, 1 rows without text"]
+    account = parts.account.part("train")
+    assert account.bad == {"lines.txt[24] (line 25: '\ufffd')": "no UTF-8 text"}
+    assert account.mended == {"lines.txt[2]": "NUL characters removed"}
+    assert (account.found, account.used) == (25, 24)
+    kept = open_sentences(path, labels="none").train
+    assert kept.names[24] == "lines.txt[24]" and kept.source.fault(24) == "no UTF-8 text"  # type: ignore[attr-defined]
 
 
 def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
@@ -153,7 +159,8 @@ def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
         ("a.csv", "a,a\n1,2\n", "each once"),
         ("a.csv", "body,kind\n1,2\n", "no column of texts under a usual name .*it has body, kind"),
         ("a.parquet", "PAR1", "can't read"),
-        ("a.jsonl", "[1]\n{", "it has no columns"),
+        ("a.jsonl", "[1]\n{", "2 of 2 rows of .*a.jsonl can't be read .*write one object a line"),
+        ("a.jsonl", "", "it has no columns"),
         ("a.md", "x", r"no tables of texts in .*: it holds .md \(1\)"),
     ],
 )
@@ -172,22 +179,42 @@ def test_columns_that_are_not_there(tmp_path: Path) -> None:
         open_sentences(tmp_path / "train.csv", ["body"])
     with pytest.raises(UserError, match="has no column 'kind'"):
         open_sentences(tmp_path / "train.csv", label="kind")
-    with pytest.raises(UserError, match=r"test.csv has no column 'label'"):
+    parts = open_sentences(tmp_path)
+    assert parts.test is not None and parts.test.labels.tolist() == [-1], "a test part may have no labels"
+    assert "test.csv has no column 'label'; it has text, klass" in parts.account.remarks
+    assert "none of the 1 test samples has a label; they can't be scored on" in parts.account.remarks
+    (tmp_path / "test.csv").rename(tmp_path / "dev.csv")
+    with pytest.raises(UserError, match=r"dev.csv has no column 'label'"):
         open_sentences(tmp_path)
     with pytest.raises(ValueError, match="3 columns of texts"):
         open_sentences(tmp_path, ["a", "b", "c"])
 
 
-def test_odd_rows_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,label\na\nb,x,more\n\nc,y\n")
-    parts = open_sentences(tmp_path / "a.csv")
-    assert rows(parts.train) == [("a",), ("b",), ("c",)]
-    assert parts.train.labels.tolist() == [-1, 0, 1]
-    assert parts.account.remarks == ["2 rows with another number of fields"]
-    (tmp_path / "b.jsonl").write_text('{"text": "a"}\n[]\n{"text": 5}\n{"text": null}\n{')
-    parts = open_sentences(tmp_path / "b.jsonl")
-    assert rows(parts.train) == [("a",), ("5",), ("",)]
-    assert "2 lines that are no JSON object left out" in parts.account.remarks[0]
+def test_odd_rows_are_left_out_by_name(tmp_path: Path) -> None:
+    good = "".join(f"row {place},{'xy'[place % 2]}\n" for place in range(40))
+    (tmp_path / "train.csv").write_text(f'text,label\n{good}"open,x\nb,x,more\n')
+    (tmp_path / "test.csv").write_text(f"Text,Label\n{good}c\n")
+    (tmp_path / "sample_submission.csv").write_text("id,answer\n1,x\n")
+    parts = open_sentences(tmp_path)
+    assert parts.test is not None
+    assert (len(parts.train), len(parts.test)) == (40, 40)
+    assert parts.account.parts["train"].bad == {
+        "train.csv[40] (line 42: '\"open,x')": "quotes that are not closed, or text behind them",
+        "train.csv[41] (line 43: 'b,x,more')": "more fields than columns",
+    }
+    assert parts.account.parts["test"].bad == {"test.csv[40] (line 42: 'c')": "fewer fields than columns"}
+    assert parts.account.beside == {"sample_submission.csv": "in no part"}
+    assert parts.account.choices[0] == "parts by name: train is train.csv; test is test.csv"
+
+
+def test_values_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "b.jsonl").write_text('{"text": ["a"]}\n{"text": 5}\n{"text": null}\n')
+    texts = open_sentences(tmp_path / "b.jsonl").train.source
+    assert [texts.fault(place) for place in range(3)] == ["no text but a list", "", "no text"]  # type: ignore[attr-defined]
+    (tmp_path / "c.jsonl").write_text('{"data": {"text": "a", "label": "x"}}\n')
+    with pytest.raises(UserError, match=r"it has data.text, data.label"):
+        open_sentences(tmp_path / "c.jsonl")
+    assert rows(open_sentences(tmp_path / "c.jsonl", ["data.text"]).train) == [("a",)]
 
 
 def test_the_fingerprint_is_of_the_texts(tmp_path: Path) -> None:
