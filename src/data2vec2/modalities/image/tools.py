@@ -32,7 +32,15 @@ from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.finetune import ImageClassifyJob
 from data2vec2.modalities.image.model import ImageModality
-from data2vec2.modalities.image.pictures import FULL, MAX_PIXELS, Levels, bad_samples, find_levels, open_picture, picture_facts
+from data2vec2.modalities.image.pictures import (
+    FULL,
+    MAX_PIXELS,
+    Levels,
+    bad_samples,
+    find_levels,
+    open_picture,
+    picture_facts,
+)
 from data2vec2.modalities.image.reader import PICTURES, ImageReader, Normalise, decode, survey
 from data2vec2.modalities.image.show import ImageShow, raw_pixels, write_gallery
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
