@@ -82,7 +82,9 @@ def test_the_extension_decides(tmp_path: Path) -> None:
 
 
 def test_other_extensions_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"e\.xlsx ends in \.xlsx; features are written as \.parquet, \.csv, \.npz, \.npy"):
+    with pytest.raises(
+        UsageError, match=r"e\.xlsx ends in \.xlsx; features are written as \.parquet, \.csv, \.npz, \.npy"
+    ):
         table_kind(Path("e.xlsx"), dense=False)
     with pytest.raises(UsageError, match=r"\(--pool none\) are written as \.parquet only"):
         table_kind(Path("e.csv"), dense=True)
