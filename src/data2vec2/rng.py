@@ -28,6 +28,7 @@ class Stream(enum.IntEnum):
     LABELS = 9
     TIME_SPANS = 10
     CHANNEL_SPANS = 11
+    RESAMPLE = 12
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -15,7 +15,7 @@ import torch
 
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
-from data2vec2.commands.runner import say_account
+from data2vec2.commands.runner import say_account, where_is
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
@@ -33,7 +33,7 @@ from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_report
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
-from data2vec2.training.run import CONFIG, SPLIT, RunFolder
+from data2vec2.training.run import CONFIG, OTHER_SCORES, SCORES, SPLIT, RunFolder
 
 VAL_FRACTION = 0.2
 MIN_HELD_OUT = 100
@@ -73,7 +73,8 @@ def evaluate(given: Evaluate) -> Scores:
     if run:
         tools.check_beside(test or data)
     _check_labels(given, learned, asked, tools)
-    say(f"evaluating on {len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}")
+    scored_on = f"{len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}"
+    say(f"evaluating on {scored_on}: {test or data}")
     torch.manual_seed(seed)
     untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
     encoder, skipped = encoder.to(torch_device), PartAccount(len(learned[1]) + len(asked[1]), max_bad=1.0)
@@ -84,7 +85,9 @@ def evaluate(given: Evaluate) -> Scores:
     if skipped.bad:
         unread = skipped.summary() + skipped.listed(NAMED)
         say(f"{len(skipped.bad)} {many} could not be read and are left out: {unread}")
-    scores = replace(scores, skipped=dict(Counter(skipped.bad.values()).most_common()))
+    counts = dict(Counter(skipped.bad.values()).most_common())
+    scores = replace(scores, data=str(test or data), skipped=counts)
+    say("± is half of a 95 % interval: of scores over other test samples, of curves over draws of labels")
     if tuning is not None:
         for name in (MODEL, RANDOM):
             train_config = replace(tuning.train, device=given.device)
@@ -93,21 +96,43 @@ def evaluate(given: Evaluate) -> Scores:
             scores = replace(scores, curves=(*scores.curves, tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
+    elif run and test is None and trained_on(run) in (where_is(data), None):
+        tools.write_gallery(run, encoder, asked, info, torch_device, data)
+        RunFolder(run).write_json(SCORES, scores.to_dict())
+        write_report(run)
     elif run:
-        tools.write_gallery(run, encoder, asked, info, torch_device, test or data)
-        RunFolder(run).write_json("scores.json", scores.to_dict())
+        say(f"{test or data} is not what {run} was trained on: these scores stand in {OTHER_SCORES}, beside its own")
+        kept = [one for one in other_scores(run) if (one.get("data"), one.get("part")) != (scores.data, part)]
+        RunFolder(run).write_json(OTHER_SCORES, [*kept, scores.to_dict()])
         write_report(run)
     return scores
 
 
-def format_scores(scores: Scores) -> str:
-    """Scores as plain text, in percent; of low-label curves the mean and half of the 95 % interval."""
+def trained_on(run: Path) -> str | None:
+    """The data set that a run was trained on, as `where_is` names it; none where an earlier version didn't say."""
+    environment = run / "environment.json"
+    return json.loads(environment.read_text("utf-8")).get("data_path") if environment.is_file() else None
 
-    def percent(value: float | None) -> str:
-        return "n/a" if value is None else f"{100 * value:.1f}"
+
+def other_scores(run: Path) -> list[dict[str, Any]]:
+    """A run's scores on other data than its own."""
+    path = run / OTHER_SCORES
+    return json.loads(path.read_text("utf-8")) if path.is_file() else []
+
+
+def format_scores(scores: Scores) -> str:
+    """Scores as plain text, in percent, with half of their 95 % intervals; of low-label curves the mean over draws."""
+
+    def percent(value: float | None, bar: tuple[float, float] | None = None) -> str:
+        half = "" if bar is None else f" ±{50 * (bar[1] - bar[0]):.1f}"
+        return "n/a" if value is None else f"{100 * value:.1f}{half}"
 
     titles = ["features", *("kNN" if probe == "knn" else probe for probe in scores.probes)]
-    rows = [[row.features, *(percent(getattr(row, probe)) for probe in scores.probes)] for row in scores.rows]
+    bars = scores.intervals or ({},) * len(scores.rows)
+    rows = [
+        [row.features, *(percent(getattr(row, probe), bar.get(probe)) for probe in scores.probes)]
+        for row, bar in zip(scores.rows, bars, strict=True)
+    ]
     shown, width = _table([titles, *rows], 5), max(len(row.features) for row in scores.rows)
     curves = [["labels a class", *(f"{count:,}" for curve in scores.curves[:1] for count in curve.labels)]]
     for curve in scores.curves:
@@ -151,12 +176,12 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
     counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
     if np.count_nonzero(counts) < 2 or not len(test[1]):
         raise UserError(f"{data} has no labels to evaluate with; {tools.label_hint('--label-column')}")
-    scored = np.unique(test[0].records.labels[test[1]])
-    if len(scored) < 2:
-        only = test[0].records.classes[scored[0]]
+    if len(only := np.unique(test[0].records.labels[test[1]])) == 1:
+        name = test[0].records.classes[int(only[0])]
+        where, many = given.test or data, tools.words.many
         raise UserError(
-            f"all {len(test[1]):,} {tools.words.many} to score on are of one class, {only!r}; a score says nothing. "
-            "Name others with --test"
+            f"all {len(test[1]):,} {many} of {where} to score on are of one class ({name}), so an accuracy would say "
+            "nothing; name others with --test"
         )
     if labels and max(labels) > counts.max():
         raise UserError(
@@ -177,10 +202,12 @@ def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding
 def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
     data, test = Path(given.data), Path(given.test) if given.test else None
-    parts = tools.open_labelled(data, columns, "classes")
-    say_account(parts.account, console().print)
+    parts, say = tools.open_labelled(data, columns, "classes"), console().print
+    say_account(parts.account, say)
     if test is not None:
-        _, records = scored_part(tools.open_labelled(test, columns, "classes"))
+        of_test = tools.open_labelled(test, columns, "classes")
+        say_account(of_test.account, say)
+        _, records = scored_part(of_test)
         if records.classes != parts.train.classes:
             raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
         return parts.train, records, "named test"

@@ -190,7 +190,10 @@ def _score(runner: onnx.OnnxRunner, info: ModelInfo, records: Records, measure: 
     reader: Reader = kind.reader(records, info.model, info.data, seed=0)
     if measure == "pearson":
         return correlations(predict_numbers(runner, reader, kind.normalise(info.data, CPU), CPU))["pearson"]
-    return headline(predict(runner, reader, kind.normalise(info.data, CPU), CPU))[measure]
+    found = headline(predict(runner, reader, kind.normalise(info.data, CPU), CPU))
+    if measure not in found:
+        raise UserError("the samples of --data to score on are of one class, so an accuracy would say nothing")
+    return found[measure]
 
 
 def _int8_of_features(float32: onnx.OnnxRunner, int8: onnx.OnnxRunner, info: ModelInfo, parts: Parts) -> Int8:

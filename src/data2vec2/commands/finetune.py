@@ -125,7 +125,6 @@ class Finetuning(Training[FinetuneConfig]):
         if say:
             say(f"data: {data}: {found.description}")
             say_account(found.account, say)
-            found.account.part("train").max_bad = config.data.max_bad
             found.account.part("train").add(())
             self.job.look(found, config, say)
         return Opened(config, found.train, found.val, found.account, found.description, unit, in_memory, (info, found))
@@ -167,18 +166,19 @@ class Finetuning(Training[FinetuneConfig]):
             model.load_state_dict(best.groups["model"])
         step, device = best.step if best else config.train.updates, next(model.parameters()).device
         info = self.job.finished(model.eval(), info, found)
-        part, samples = ("test", found.test) if found.test is not None else ("validation", found.val)
+        key, part = ("test", "test") if found.test is not None else ("val", "validation")
         scores: dict[str, Any] = {}
-        if samples is not None:
-            scored = self.job.score(model, info, found, samples, device)
-            scores = {"part": part, **scored.scores, "update": step, "from_scratch": config.from_scratch}
+        if key in found.readers:
+            scored = self.job.score(model, info, found, key, device)
+            scores = {"data": found.where, "part": part, **scored.scores, "update": step}
+            scores["from_scratch"] = config.from_scratch
             if scored.mistakes is not None:
                 with whole_file(run.path / "mistakes.npz") as file:
                     np.savez_compressed(file, allow_pickle=False, **scored.mistakes)
             if scored.transcripts:
                 write_transcripts(run, [{**row, "part": part, "update": step} for row in scored.transcripts])
             run.write_json("scores.json", scores)
-            log(f"{part} {scored.sentence}, with the model of update {step}")
+            log(f"{part} part of {found.where}: {scored.sentence}; the model of update {step}")
         export_model(model, info, run.path / "exported", finetuned_card(config, info, data.description, scores))
 
     def arguments(self) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class Pretraining(Training[RunConfig]):
                 say(f"data: {remark}")
             if skipped.add(found.bad, found.checked):
                 say(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
-            say(f"data: {len(train):,} to train on, {len(held) if held else 0:,} held out for validation")
+            say(f"data: {skipped.used:,} to train on, {len(held) if held else 0:,} held out for validation")
         readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
         reader, unit = readers[0] or reader, tools.words.unit
         if say and readers[1]:

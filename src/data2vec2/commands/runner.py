@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -17,6 +19,7 @@ from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune, Pretrain
 from data2vec2.config.run import FinetuneConfig, FinetuneOptimConfig, RunConfig, TrainConfig
 from data2vec2.config.tree import to_dict
+from data2vec2.data import hub
 from data2vec2.data.account import Account
 from data2vec2.data.batch import default_workers
 from data2vec2.data.reader import Reader
@@ -144,9 +147,11 @@ def run_training(training: Training[C], asked: C | str, data: str | Path, given:
             return Outcome("planned", 0)
         with run.locked():
             run.check(resume=resume, overwrite=overwrite)
-            if not resume:
+            if resume:
+                _recall(run, opened.account)
+            else:
                 run.clear()
-            _write_start(training, run, opened)
+            _write_start(training, run, opened, data)
             return _train(training, run, model, opened, data, val, resume)
 
 
@@ -207,9 +212,22 @@ def _say_plan(data: Opened[C], say: Log) -> None:
     )
 
 
-def _write_start(training: Training[C], run: RunFolder, data: Opened[C]) -> None:
+def _recall(run: RunFolder, account: Account) -> None:
+    """What a run had found to be bad before it was interrupted, which may not be looked at again."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        for name, part in json.loads((run.path / ACCOUNT).read_text("utf-8"))["parts"].items():
+            account.part(name).bad = {**part["bad"], **account.part(name).bad}
+
+
+def where_is(data: Path | str) -> str:
+    """A data set by its name on the hub or its whole path, to tell it from others."""
+    return str(data) if str(data).startswith(hub.PREFIX) else str(Path(data).resolve())
+
+
+def _write_start(training: Training[C], run: RunFolder, data: Opened[C], path: Path) -> None:
     write_text(run.path / CONFIG, yaml.safe_dump(to_dict(data.config), sort_keys=False))
-    run.write_json("environment.json", {"data": data.description, **training.arguments(), **environment()})
+    about = {"data": data.description, "data_path": where_is(path), **training.arguments(), **environment()}
+    run.write_json("environment.json", about)
     run.write_json(SPLIT, {"validation": list(data.val.records.names) if data.val else []})
     run.write_json(ACCOUNT, data.account.to_dict())
     training.write_start(run, data)
@@ -240,16 +258,19 @@ def _train(
             with recruit(config.train.processes or 1, device, job, helper) as world:
                 how = {"bar": bar, "resume": checkpoint, "asked_to_stop": asked_to_stop}
                 outcome = _loop(training, run, model, data, device, world, log, **how)
+            log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
+            if outcome.state == "finished":
+                training.finish(run, model, data, log)
         except UserError as error:
             lines = run.read_metrics()
+            run.write_json(ACCOUNT, data.account.to_dict())
             _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
             raise
-        if skipped := data.account.part("train").bad:
-            log(f"{len(skipped)} samples could not be used: {data.account.part('train').summary()} ({ACCOUNT})")
+        for name, part in data.account.parts.items():
+            if part.bad:
+                samples = "samples" if name == "train" else f"samples of the {name} part"
+                log(f"{len(part.bad)} {samples} could not be used: {part.summary()} ({ACCOUNT})")
         run.write_json(ACCOUNT, data.account.to_dict())
-        log(f"{outcome.state} at update {outcome.step}" + (f": {outcome.message}" if outcome.message else ""))
-        if outcome.state == "finished":
-            training.finish(run, model, data, log)
     _write_end(run, config, outcome)
     return outcome
 

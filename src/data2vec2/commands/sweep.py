@@ -151,9 +151,9 @@ def _row(rate: float, runs: Sequence[dict[str, Any]]) -> Row:
     if not known:
         return Row(rate, None, None, None, {})
     best = max(known, key=lambda run: float(run["validation"]))
-    main = next(name for name in MAIN if name in best["scores"])
+    main = next((name for name in MAIN if name in best["scores"]), None)
     tested = {}
-    if best["scores"]["part"] == "test":
+    if main and best["scores"]["part"] == "test":
         values = [float(run["scores"][main]) for run in known]
         tested = {f"median {main}": median(values), main: float(best["scores"][main])}
     middle = median(float(run["validation"]) for run in known) if len(known) == len(own) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,15 +12,22 @@ from typing import Any
 import numpy as np
 
 from data2vec2.commands.options import Evaluate, OfDecoding, Transcribe, paths_of
+from data2vec2.commands.runner import say_account
+from data2vec2.data.account import PartAccount, counted
 from data2vec2.data.records import Parts, Records, listed_files, open_data
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decoding, Word
 from data2vec2.interop.folder import export_of, load_recognizer
+from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig
 from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS
-from data2vec2.modalities.audio.speech import hear, score, with_transcript
+from data2vec2.modalities.audio.speech import hear, scorable, score, with_transcript
+from data2vec2.modalities.data import narrow
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
+
+NAMED = 20
+"""At most so many samples that can't be read are named."""
 
 
 @dataclass(frozen=True)
@@ -67,19 +75,26 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     recognizer, info = load_recognizer(export_of(Path(given.model)))
     parts = open_data(data if test is None else test, RECORDINGS, MANIFESTS)
     part, records = scored_part(parts, "named test" if test else "whole")
-    spoken, untold = with_transcript(records)
+    spoken, left_out = with_transcript(records)
     if not len(spoken):
         raise UserError(f"{test or data} has no transcripts to compare with ({parts.description})")
-    spoken = at_most(max_samples, spoken)
-    torch_device = choose_device(given.device)
+    modality = narrow(info.model.modality, AudioConfig)
+    spoken, unaligned, unread = scorable(at_most(max_samples, spoken), modality, AudioFinetuneDataConfig(), given.seed)
+    if not len(spoken):
+        why = counted(reason for _, reason in (*left_out, *unaligned, *unread))
+        raise UserError(f"none of {len(records):,} recordings of {test or data} can be scored: {why}")
+    torch_device, say = choose_device(given.device), console().print
     assert info.letters is not None
     decode = decoding.build(info.letters)
-    console().print(f"transcribing {len(spoken):,} recordings ({part} part), {decoding.name}")
-    heard, skipped = score(recognizer.to(torch_device), info, spoken, torch_device, decode)
-    if untold:
-        skipped[untold[0].reason] = len(untold)
-    found = {"kind": "ctc", "part": part, "samples": len(heard.samples), "decoder": decoding.name}
-    return {**found, **heard.scores(), "skipped": skipped}
+    say_account(parts.account, say)
+    say(f"transcribing {len(spoken):,} recordings ({part} part), {decoding.name}: {test or data}")
+    heard, not_heard = score(recognizer.to(torch_device), info, spoken, torch_device, decode)
+    skipped = PartAccount(bad=dict((*left_out, *unaligned, *unread, *not_heard)))
+    if skipped.bad:
+        say(f"{len(skipped.bad):,} recordings are left out: {skipped.summary()}{skipped.listed(NAMED)}")
+    found = {"kind": "ctc", "data": str(test or data), "part": part, "samples": len(heard.samples)}
+    counts = dict(Counter(skipped.bad.values()).most_common())
+    return {**found, "decoder": decoding.name, **heard.scores(), "skipped": counts}
 
 
 def scored_part(parts: Parts, whole: str = "whole") -> tuple[str, Records]:
@@ -94,12 +109,13 @@ def at_most(limit: int, records: Records) -> Records:
 
 
 def format_error_rates(scores: dict[str, Any]) -> str:
-    """Error rates in percent, and their edits."""
-    lines = [f"{'':<11}  {'error':>6}  {'substituted':>11}  {'inserted':>8}  {'deleted':>7}  {'of':>7}"]
+    """Error rates in percent with their 95 % intervals, and their edits."""
+    lines = [f"{'':<11}  {'error':>6}  {'95 %':>14}  {'substituted':>11}  {'inserted':>8}  {'deleted':>7}  {'of':>7}"]
     for key, name in (("wer", "words"), ("cer", "characters")):
-        edits = scores[name]
+        edits, (low, high) = scores[name], scores["intervals"][key]
         lines.append(
-            f"{name:<11}  {100 * scores[key]:>6.1f}  {edits['substitutions']:>11,}  {edits['insertions']:>8,}  "
+            f"{name:<11}  {100 * scores[key]:>6.1f}  {f'{100 * low:.1f} to {100 * high:.1f}':>14}  "
+            f"{edits['substitutions']:>11,}  {edits['insertions']:>8,}  "
             f"{edits['deletions']:>7,}  {edits['length']:>7,}"
         )
     return "\n".join(lines)

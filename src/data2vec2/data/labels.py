@@ -181,23 +181,51 @@ BLANK_ID = 0
 VOCAB, TOKENIZER = "vocab.json", "tokenizer_config.json"
 
 
+_APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bc\u00b4`\uff07", "'") | dict.fromkeys("\u2122\u2120", " "))
+"""What is written for an apostrophe; trademark signs would else become letters of the word before."""
+_LETTER, _ALNUM = r"[^\W\d_]", r"[^\W_]"
+_INNER = re.compile(rf"(?<={_ALNUM})[\u2018\u201b](?={_ALNUM})")
+"""An opening quote where an apostrophe should be."""
+_ALONE = re.compile(
+    r"[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+|[\u00bc-\u00be\u2150-\u215f\u2189\u2460-\u24ff\u2776-\u2793\u3200-\u33ff"
+    r"\u2100\u2101\u2103\u2105\u2106\u2109\u2116\u2121\u213b]|(?<=\d)(?=[\u2080-\u2089])|(?<=[\u2080-\u2089])(?=\d)"
+)
+"""High digits, fractions, what is circled or squared; and places between digits and low ones: NFKC would join them."""
+_QUOTES = re.compile(rf"''+|(?<!{_ALNUM})['\u2018](?=\S)(.*?)(?<=\S)'(?!{_ALNUM})")
+_JOINS = re.compile(
+    rf"(?<!{_ALNUM}{_ALNUM})(?<={_LETTER})\.(?={_LETTER}(?!{_ALNUM}))|"
+    rf"(?<={_LETTER})[\u00b7\u2027\u05f3\u05f4](?={_LETTER})"
+)
+"""Full stops between single letters (U.S.), and points and marks inside words (of Catalan, of Hebrew)."""
+_SIGNS = re.compile(r"(?P<number>(?<=\d)[.,:/\u066b\u066c](?=\d)|(?<!\S)\.(?=\d))|[^a-z0-9 '&]")
+"""Signs inside numbers, and all characters that need a look."""
+_UNSEEN = re.compile(r"[\u034f\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Marks that only choose among shapes of a letter."""
+
+
 def normalise(text: str) -> str:
     """Words in lower case with one space between them: letters of any script, their marks, digits and apostrophes.
 
-    Unicode is brought to NFKC, curly apostrophes become straight. Dashes and slashes part words ("well-known" becomes
-    "well known"); all other punctuation and symbols are dropped ("U.S." becomes "us").
+    Unicode is brought to NFKC. Signs inside numbers stay ("3.5", "10:30", "1/2"), and so does "&". Single quotes, full
+    stops between single letters ("U.S." becomes "us") and characters without a shape are dropped. All other signs part
+    words ("well-known", "well...I"). docs/speech.md has the table.
     """
-    text = unicodedata.normalize("NFKC", text).lower()
-    return " ".join("".join(map(_kept, text)).split())
+    text = _ALONE.sub(r" \g<0> ", _INNER.sub("'", text.translate(_APOSTROPHES)))
+    text = unicodedata.normalize("NFKC", text).lower().replace("i\u0307", "i")  # that of a Turkish capital
+    text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).replace("\u2044", "/")
+    text = _JOINS.sub("", _QUOTES.sub(r" \1 ", text))
+    return " ".join(word for word in _SIGNS.sub(_kept, text).split() if word.strip("'"))
 
 
-def _kept(character: str) -> str:
-    if character in "'\u2019\u02bc":
-        return "'"
-    kind = unicodedata.category(character)
-    if character.isspace() or kind == "Pd" or character == "/":
-        return " "
-    return character if kind[0] in "LMN" else ""
+def _kept(found: re.Match[str]) -> str:
+    """What becomes of a character: itself, nothing, or a place between words."""
+    sign, kind = found[0], unicodedata.category(found[0])
+    if found["number"] or kind[0] in "LN":
+        return sign
+    if kind[0] == "M":
+        before = unicodedata.category(found.string[found.start() - 1]) if found.start() else ""
+        return "" if kind == "Me" or before[:1] not in ("L", "M", "N") or _UNSEEN.match(sign) else sign
+    return "" if kind == "Cf" and sign != "\u200b" else " "  # a zero-width space
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import targets_of
-from data2vec2.evaluation.features import Normalise, mean_features, readable_batches, window_features
+from data2vec2.errors import UserError
+from data2vec2.evaluation import intervals
+from data2vec2.evaluation.features import Normalise, Note, mean_features, readable_batches, window_features
 from data2vec2.method.heads import Classifier, linear_softmax
 from data2vec2.method.losses import classification
 
@@ -50,23 +52,36 @@ class Predictions:
         decided: NDArray[np.bool_] = self.logits_NC.argmax(axis=1)[:, None] == np.arange(self.logits_NC.shape[1])
         return decided
 
+    @property
+    def only_class(self) -> int | None:
+        """The class of all samples, if there is but one: then an accuracy says nothing."""
+        occurring = np.flatnonzero(self.truth_NC.any(axis=0))
+        return int(occurring[0]) if len(occurring) == 1 and not self.multi_label else None
 
-def predict(classifier: Predictor, reader: Reader, normalise: Normalise, device: torch.device) -> Predictions:
-    """Classify all samples as evaluation sees them. The classifier should be in eval mode."""
-    logits_NC, samples_N = outputs(classifier, reader, normalise, device)
+
+def predict(
+    classifier: Predictor, reader: Reader, normalise: Normalise, device: torch.device, note: Note = lambda _: None
+) -> Predictions:
+    """Classify all samples as evaluation sees them; `note` hears of those that can't be read.
+
+    The classifier should be in eval mode. `UserError` if no sample can be read.
+    """
+    logits_NC, samples_N = outputs(classifier, reader, normalise, device, note)
     truth_NC = targets_of(reader.records, samples_N) > 0
     return Predictions(logits_NC, truth_NC, samples_N, reader.records.tags is not None)
 
 
 @torch.no_grad()
 def outputs(
-    model: Predictor, reader: Reader, normalise: Normalise, device: torch.device
+    model: Predictor, reader: Reader, normalise: Normalise, device: torch.device, note: Note = lambda _: None
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the model gives `NC` for all samples that can be read, and their places."""
     found, samples = [], []
-    for batch in readable_batches(reader, np.arange(len(reader.records))):
+    for batch in readable_batches(reader, np.arange(len(reader.records)), note):
         found.append(model(*batch.given(normalise, device)).float().cpu().numpy())
         samples.append(batch.samples_B)
+    if not found:
+        raise UserError(f"none of {len(reader.records)} samples of the {reader.records.kind} can be read")
     return np.concatenate(found), np.concatenate(samples)
 
 
@@ -74,7 +89,7 @@ def headline(predictions: Predictions) -> dict[str, float]:
     """The mean loss, accuracy, F1 and Matthews' correlation coefficient.
 
     F1 is that of the second class where there are two, else the mean over the classes that occur. With several labels
-    the loss, and the mean average precision of the classes that occur.
+    the loss, and the mean average precision of the classes that occur. Of samples of one class the loss alone.
     """
     from sklearn.metrics import f1_score, matthews_corrcoef
 
@@ -83,6 +98,8 @@ def headline(predictions: Predictions) -> dict[str, float]:
     if predictions.multi_label:
         precisions = [value for value in _average_precisions(predictions) if value is not None]
         return {"loss": loss, "map": float(np.mean(precisions)) if precisions else 0.0}
+    if predictions.only_class is not None:
+        return {"loss": loss}
     truth_N, decided_N = predictions.truth_NC.argmax(axis=1), predictions.decided_NC.argmax(axis=1)
     average = "binary" if truth.shape[1] == 2 else "macro"
     several = len(np.union1d(truth_N, decided_N)) > 1  # of one class scikit-learn warns
@@ -92,6 +109,23 @@ def headline(predictions: Predictions) -> dict[str, float]:
         "f1": float(f1_score(truth_N, decided_N, average=average, zero_division=0.0)),
         "matthews": float(matthews_corrcoef(truth_N, decided_N)) if several else 0.0,
     }
+
+
+def headline_intervals(predictions: Predictions) -> dict[str, intervals.Interval]:
+    """95 % intervals of the scores of `headline`, but for the loss."""
+    logits_NC, truth_NC = predictions.logits_NC, predictions.truth_NC
+    if predictions.multi_label:
+        return {"map": intervals.of_map(logits_NC, truth_NC)}
+    if predictions.only_class is not None:
+        return {}
+    truth_N, decided_N, C = truth_NC.argmax(axis=1), predictions.decided_NC.argmax(axis=1), truth_NC.shape[1]
+
+    def confusion(weights_N: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.bincount(truth_N * C + decided_N, weights_N, C * C).reshape(C, C).astype(np.float64)
+
+    accuracy = intervals.of_share(float((truth_N == decided_N).mean()), len(truth_N))
+    f1, matthews = intervals.of_confusion(confusion, len(truth_N))
+    return {"accuracy": accuracy, "f1": f1, "matthews": matthews}
 
 
 def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -159,9 +193,11 @@ class Numbers:
         return Numbers(self.given_N * deviation + mean, self.truth_N, self.samples_N)
 
 
-def predict_numbers(model: Predictor, reader: Reader, normalise: Normalise, device: torch.device) -> Numbers:
-    """Numbers for all samples as evaluation sees them. The model should be in eval mode."""
-    given_N1, samples_N = outputs(model, reader, normalise, device)
+def predict_numbers(
+    model: Predictor, reader: Reader, normalise: Normalise, device: torch.device, note: Note = lambda _: None
+) -> Numbers:
+    """Numbers for all samples as evaluation sees them; otherwise as `predict`."""
+    given_N1, samples_N = outputs(model, reader, normalise, device, note)
     assert reader.records.numbers is not None
     return Numbers(given_N1[:, 0].astype(np.float64), reader.records.numbers[samples_N], samples_N)
 
@@ -176,6 +212,16 @@ def correlations(numbers: Numbers) -> dict[str, float]:
         float(measure(given_N, truth_N).statistic) if varied else 0.0 for measure in (stats.pearsonr, stats.spearmanr)
     )
     return {"mse": float(np.square(given_N - truth_N).mean()), "pearson": pearson, "spearman": spearman}
+
+
+def correlation_intervals(numbers: Numbers) -> dict[str, intervals.Interval]:
+    """95 % intervals of the scores of `correlations`."""
+    found, count = correlations(numbers), len(numbers.given_N)
+    return {
+        "mse": intervals.of_ratio(np.square(numbers.given_N - numbers.truth_N), np.ones(count)),
+        "pearson": intervals.of_correlation(found["pearson"], count),
+        "spearman": intervals.of_correlation(found["spearman"], count, ranks=True),
+    }
 
 
 def worst_numbers(numbers: Numbers, reader: Reader, limit: int = 24) -> dict[str, NDArray[Any]]:

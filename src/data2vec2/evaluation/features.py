@@ -20,6 +20,7 @@ from data2vec2.data.account import Bad
 from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
+from data2vec2.evaluation.intervals import Interval
 from data2vec2.method.encoder import Encoder
 
 Features = NDArray[np.float32]
@@ -190,8 +191,10 @@ def mean_features(rows: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
 class TokenProbe(Protocol):
     """A probe of what single tokens know."""
 
-    def accuracy(self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None) -> float:
-        """Share of tokens that are told right from the encoder's output (none: from the raw input)."""
+    def accuracy(
+        self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None
+    ) -> tuple[float, Interval]:
+        """Share of tokens that are told right from the encoder's output (none: from the raw input); its interval."""
 
-    def majority(self, device: torch.device) -> float:
-        """Accuracy of always answering the most frequent class."""
+    def majority(self, device: torch.device) -> tuple[float, Interval]:
+        """Accuracy of always answering the most frequent class, and its interval."""

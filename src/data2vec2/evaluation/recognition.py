@@ -22,7 +22,8 @@ from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import greedy
-from data2vec2.evaluation.features import Normalise, readable_batches
+from data2vec2.evaluation.features import Normalise, Note, readable_batches
+from data2vec2.evaluation.intervals import of_ratio
 from data2vec2.method.heads import Recognized
 
 Unit = Literal["word", "character"]
@@ -64,9 +65,7 @@ def error_rate(references: Iterable[str], hypotheses: Iterable[str], unit: Unit 
 
     Texts are compared as they are, so both should be normalised alike (`data.letters.normalise`).
     """
-    found = _compared(references, hypotheses, unit)
-    length = found.hits + found.substitutions + found.deletions
-    return ErrorRate(found.substitutions, found.insertions, found.deletions, length)
+    return _rate_of(_compared(references, hypotheses, unit))
 
 
 def align_texts(reference: str, hypothesis: str, unit: Unit = "word") -> list[Edit]:
@@ -88,6 +87,20 @@ def _compared(references: Iterable[str], hypotheses: Iterable[str], unit: Unit) 
     return compare([reference for reference, _ in pairs], [hypothesis for _, hypothesis in pairs])
 
 
+def _rate_of(found: WordOutput | CharacterOutput) -> ErrorRate:
+    length = found.hits + found.substitutions + found.deletions
+    return ErrorRate(found.substitutions, found.insertions, found.deletions, length)
+
+
+def _errors_and_lengths(found: WordOutput | CharacterOutput) -> tuple[list[int], list[int]]:
+    """Edits of each text, and how long its reference is."""
+    errors = [
+        sum(max(p.ref_end_idx - p.ref_start_idx, p.hyp_end_idx - p.hyp_start_idx) for p in parts if p.type != "equal")
+        for parts in found.alignments
+    ]
+    return errors, list(map(len, found.references))
+
+
 Recognizer = Callable[..., Recognized]
 """A model: scores of inputs, and of their lengths where these differ."""
 
@@ -102,9 +115,12 @@ class Recognition:
     hypotheses: tuple[str, ...]
 
     def scores(self) -> dict[str, Any]:
-        """`wer` and `cer`, and the edits in `words` and `characters`."""
-        words, characters = (error_rate(self.references, self.hypotheses, unit) for unit in get_args(Unit))
-        return {"wer": words.rate, "cer": characters.rate, "words": asdict(words), "characters": asdict(characters)}
+        """`wer` and `cer`, their 95 % `intervals` over recordings, and the edits in `words` and `characters`."""
+        compared = [_compared(self.references, self.hypotheses, unit) for unit in get_args(Unit)]
+        words, characters = map(_rate_of, compared)
+        wer, cer = (of_ratio(*_errors_and_lengths(found)) for found in compared)
+        rates = {"wer": words.rate, "cer": characters.rate, "intervals": {"wer": wer, "cer": cer}}
+        return {**rates, "words": asdict(words), "characters": asdict(characters)}
 
 
 def rows_of(heard: Recognition, records: Records) -> list[dict[str, Any]]:
@@ -129,13 +145,14 @@ def recognise_all(
     normalise: Normalise,
     device: torch.device,
     note: Callable[[Tensor, Tensor, list[int]], None] = lambda *_: None,
+    unread: Note = lambda _: None,
 ) -> Recognition:
     """Greedy texts of recordings, by a model in eval mode; `note` sees logits, tokens and places of some at once.
 
-    What can't be read is left out; `UserError` if nothing can.
+    What can't be read is left out, and `unread` hears of it; `UserError` if nothing can.
     """
     texts: dict[int, str] = {}
-    for batch in readable_batches(reader, samples):
+    for batch in readable_batches(reader, samples, unread):
         logits_BTV, num_tokens_B = model(*batch.given(normalise, device))
         places = batch.samples_B.tolist()
         note(logits_BTV, num_tokens_B, places)

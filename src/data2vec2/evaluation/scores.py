@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from data2vec2.data.reader import Reader
 from data2vec2.evaluation import probes as probing
 from data2vec2.evaluation.features import LabelledFeatures, Normalise, Note, TokenProbe, encode
+from data2vec2.evaluation.intervals import Interval, of_share
 from data2vec2.evaluation.probes import Curve, Patches, draws
 from data2vec2.method.encoder import Encoder
 
@@ -48,6 +49,10 @@ class Scores:
     probes: tuple[str, ...]
     rows: tuple[Row, ...]
     curves: tuple[Curve, ...] = ()
+    intervals: tuple[dict[str, Interval], ...] = ()
+    """Of each row, the 95 % intervals of its accuracies: what other test samples could have given."""
+    data: str = ""
+    """What was scored."""
     skipped: dict[str, int] = field(default_factory=dict)
     """How many samples could not be read, by reason; they are left out."""
 
@@ -83,7 +88,7 @@ def score(
     kNN and linear probe over `seeds` draws of them, other ones for each `seed`. `log` hears what is being scored,
     `note` of samples that can't be read.
     """
-    rows, curves = [], []
+    rows, curves, bars = [], [], []
     others = ((RANDOM, untrained), (raw[0], None)) if untrained else ()
     for name, model in ((MODEL, encoder), *others):
         log(f"scoring {name}")
@@ -94,6 +99,7 @@ def score(
             else:
                 known, asked = (encode(model, *samples, normalise, device, note) for samples in (train, test))
         row: dict[str, float] = {}
+        bar: dict[str, Interval] = {}
         if "knn" in probes:
             row["knn"] = probing.knn_accuracy(known, asked)
         if "linear" in probes:
@@ -102,17 +108,25 @@ def score(
             learned, scored = (Patches(model, *samples, normalise, device) for samples in (train, test))
             row["attentive"] = probing.attentive_accuracy(learned, scored, seed)
         if "phones" in probes and phones is not None:
-            row["phones"] = phones.accuracy(model, device, note)
+            row["phones"], bar["phones"] = phones.accuracy(model, device, note)
         rows.append(Row(name, **row))
+        bars.append(_of_shares(row, len(asked.y)) | bar)
         if labels:
             log(f"low-label curves of {name}")
             curves += _curves(name, known, asked, labels, draws(seeds, seed))
-    chance = dict.fromkeys(probes, probing.majority_accuracy(known, asked)) if len(known.y) else {}
+    chance, bar = dict.fromkeys(probes, probing.majority_accuracy(known, asked)) if len(known.y) else {}, {}
     if "phones" in probes and phones is not None:
-        chance["phones"] = phones.majority(device)
+        chance["phones"], bar["phones"] = phones.majority(device)
     rows.append(Row("majority class", **chance))
+    bars.append(_of_shares(chance, len(asked.y)) | bar)
     classes = train[0].records.classes
-    return Scores(part, len(known.y), len(asked.y), classes, tuple(probes), tuple(rows), tuple(curves))
+    found = tuple(probes), tuple(rows), tuple(curves), tuple(bars)
+    return Scores(part, len(known.y), len(asked.y), classes, *found)
+
+
+def _of_shares(row: dict[str, float], count: int) -> dict[str, Interval]:
+    """95 % intervals of a row's accuracies, of those that are shares of `count` samples."""
+    return {name: of_share(value, count) for name, value in row.items() if name != "phones"}
 
 
 def _curves(

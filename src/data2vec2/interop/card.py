@@ -44,7 +44,11 @@ def finetuned_card(config: FinetuneConfig, info: ModelInfo, data: str, scores: M
     made = f"Fine-tuned from {start} by data2vec2 {__version__} (recipe `{config.recipe}`)."
     rows = {"data": data, **_outputs(info)}
     for key, name in _measures(info).items():
-        rows[name] = f"{scores[key]:.4f} on {scores['samples']:,} samples ({scores['part']} part)" if scores else "none"
+        if key in scores:
+            bar = " (95 % interval {:.4f} to {:.4f})".format(*scores["intervals"][key]) if "intervals" in scores else ""
+            rows[name] = f"{scores[key]:.4f}{bar} on {scores['samples']:,} samples ({scores['part']} part)"
+        else:
+            rows[name] = "none"
     rows["updates x batch"] = f"{config.train.updates:,} x {config.train.batch_size}"
     return _card(info, made, rows, pipeline_tag=_task(info))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2.config.run import FinetuneConfig
-from data2vec2.data.account import Account, Bad
+from data2vec2.data.account import Account, counted
 from data2vec2.data.batch import Addition, Batches
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
@@ -23,22 +23,26 @@ from data2vec2.evaluation import classification
 from data2vec2.method import losses
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.data import DataTools, Labels, Log, ModelInfo
+from data2vec2.modalities.data import DataTools, Labels, Log, ModelInfo, Survey
 from data2vec2.tasks import RunContext
-from data2vec2.tasks.finetune import ClassTargets, NumberTargets, SampleTask
+from data2vec2.tasks.finetune import Bars, ClassTargets, NumberTargets, SampleTask
 from data2vec2.training.loop import Task
 
+PARTS = {"train": "to train on", "val": "for validation", "test": "to test on"}
+"""What each part is for."""
 NUMBER = "value"
 """What the output of a model that gives numbers is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneData:
-    """Samples with targets of each part; the test part is only looked at when the run has ended."""
+    """Samples with targets of each part; nothing is learned or chosen by the test part."""
 
     train: Reader
     val: Reader | None
-    test: Reader | Records | None
+    test: Reader | None
+    where: str = ""
+    """The data set, as the user named it."""
     account: Account = field(default_factory=Account)
     """What became of all samples."""
     description: str
@@ -52,6 +56,12 @@ class FinetuneData:
     def multi_label(self) -> bool:
         """Whether a sample can have several classes."""
         return self.train.records.tags is not None
+
+    @property
+    def readers(self) -> dict[str, Reader]:
+        """What there is, by the name of the part."""
+        found = {"train": self.train, "val": self.val, "test": self.test}
+        return {key: reader for key, reader in found.items() if reader is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +106,10 @@ class Job:
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
         """Open a data set with labels and split it; `UserError` for too few of them, or for other classes in `val`."""
-        seed, parts = config.train.seed, self.parts(config, path)
-        others = self.parts(config, val) if val else None
-        train, held = held_out(parts, others, config.data.val_fraction, seed)
+        seed = config.train.seed
+        parts, train, held = self.split(config, path, val)
         few = train.numbers is None and len(train.classes) < (2 if train.tags is None else 1)
         account = parts.account
-        account.hold_out(len(parts.train) - len(train))
-        if others:
-            account.parts["val"] = others.account.part("train")
         train = labelled_records(train, config.data.labels_per_class, seed, account.part("train"))
         if few or not len(train):
             what = "labels" if train.numbers is None else "numbers"
@@ -116,15 +122,22 @@ class Job:
             raise UserError(f"{what}; {path} has nothing to tell apart")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
             raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
-        more = [
-            one and labelled_records(one, account=account.part(key))
+        more = {
+            key: labelled_records(one, account=account.part(key))
             for key, one in (("val", held), ("test", parts.test))
-        ]
+            if one
+        }
+        account.remarks += _of_classes(train, more, config.data.labels_per_class is None)
         ready = self.tools.reader(train, info.model, info.data, seed)
-        other, test = (self.tools.reader(one, info.model, info.data, seed) if one else None for one in more)
-        outputs = len(train.classes) if train.numbers is None else 1
+        others = {key: self.tools.reader(one, info.model, info.data, seed) for key, one in more.items() if one}
         return FinetuneData(
-            train=ready, val=other, test=test, account=account, description=parts.description, outputs=outputs
+            train=ready,
+            val=others.get("val"),
+            test=others.get("test"),
+            where=str(path),
+            account=account,
+            description=parts.description,
+            outputs=len(train.classes) if train.numbers is None else 1,
         )
 
     def fitted(
@@ -133,32 +146,52 @@ class Job:
         """All three, with what only the data decide."""
         return config, info, data
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
-        """Say what there is; read some of it and note what can't be (`UserError` if too much of it)."""
-        train, names = data.train.records, (("for validation", data.val), ("to test on", data.test))
-        held = [f"{len(part.records if isinstance(part, Reader) else part):,} {name}" for name, part in names if part]
-        kind = f"{len(train.classes)} classes, {'several labels' if data.multi_label else 'one label'} a sample"
-        if train.numbers is not None:
-            kind = f"numbers from {train.numbers.min():g} to {train.numbers.max():g}"
-        log(f"data: {len(train):,} to train on, {', '.join(held) or 'none held out'}; {kind}")
-        for name, part in names:
-            records = part.records if isinstance(part, Reader) else part
-            if records and records.tags is None and len(only := np.unique(records.labels)) == 1 and only[0] >= 0:
-                remark = f"all {len(records):,} {name} are of one class, {records.classes[only[0]]!r}"
-                data.account.remarks.append(f"{remark}; their accuracy says nothing")
-                log(f"data: {data.account.remarks[-1]}")
-        skipped = data.account.part("train")
-        bad, checked = self.check(data)
-        if skipped.add(bad, checked):
-            log(f"data: {len(bad)} of {checked} looked at can't be used: {skipped.summary()}")
-        for key, part in (("val", data.val), ("test", data.test)):
-            if isinstance(part, Reader):
-                part.note_unreadable(data.account.part(key), config.data.max_bad, log)
+    def split(self, config: FinetuneConfig, path: Path, val: Path | None) -> tuple[Parts, Records, Records | None]:
+        """A data set, and what of it (or of `val`) is to train on and for validation."""
+        parts, other = self.parts(config, path), self.parts(config, val) if val else None
+        train, held = held_out(parts, other, config.data.val_fraction, config.train.seed)
+        account = parts.account
+        account.hold_out(len(parts.train) - len(train))
+        if other:
+            if parts.val:
+                account.remarks.append(f"{len(parts.val):,} val samples of {path} are not used, for --val is given")
+            account.parts["val"] = other.account.part("train")
+            account.beside |= other.account.beside
+            account.choices += other.account.choices
+            account.remarks += other.account.remarks
+        limit = config.data.max_bad
+        for key, part in account.parts.items():  # where few are scored on, a single one stops no run
+            part.max_bad = limit if key == "train" or not limit else max(limit, 1 / max(1, part.found))
+        return parts, train, held
 
-    def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
-        """Samples that can't be used, among how many that were looked at."""
-        good, bad = data.train.looked_at()
-        return bad, len(good) + len(bad)
+    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
+        """Read some of each part and note what can't be (`UserError` if too much of it); say what there is."""
+        for key, reader in data.readers.items():
+            found, part = self.check(reader, log, key == "train"), data.account.part(key)
+            part.leave_out(found.left_out)
+            if found.left_out:
+                log(
+                    f"data: {len(found.left_out):,} {key} samples are left out: {counted(r for _, r in found.left_out)}"
+                )
+            if part.add(found.bad, found.checked):
+                bad = f"{len(found.bad):,} of {found.checked:,} {key} samples looked at can't be used"
+                log(f"data: {bad}: {part.summary()}")
+        train, *others = (
+            f"{data.account.part(key).used:,} {what}" for key, what in PARTS.items() if key in data.readers
+        )
+        log(f"data: {train}, {', '.join(others) or 'none held out'}; {self.about(data)}")
+
+    def about(self, data: FinetuneData) -> str:
+        """What is learned, for the user."""
+        if (numbers := data.train.records.numbers) is not None:
+            return f"numbers from {numbers.min():g} to {numbers.max():g}"
+        several = "several labels" if data.multi_label else "one label"
+        return f"{len(data.train.records.classes)} classes, {several} a sample"
+
+    def check(self, reader: Reader, log: Log, training: bool) -> Survey:
+        """A look at some samples of a part."""
+        good, bad = reader.looked_at()
+        return Survey(len(good) + len(bad), tuple(bad))
 
     def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
         """Whether reading is so quick that it needs no processes of its own."""
@@ -196,8 +229,9 @@ class Job:
         """The task, of what all tasks are made of: cross-entropy; its usual figures, or mean average precision."""
         error = partial(losses.classification, multi_label=data.multi_label)
 
-        def scores(*of: Any) -> dict[str, float]:
-            return classification.headline(classification.predict(*of))
+        def scores(*of: Any) -> tuple[dict[str, float], Bars]:
+            found = classification.predict(*of)
+            return classification.headline(found), classification.headline_intervals(found)
 
         return SampleTask(error, scores, "map" if data.multi_label else "accuracy", *common)
 
@@ -206,11 +240,16 @@ class Job:
         assert isinstance(model, Classifier)
         return replace(info, classes=data.train.records.classes, multi_label=data.multi_label, pooling=model.pooling)
 
-    def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
-        """The trained model on a part of the data."""
-        found = classification.predict(model, part, self.tools.normalise(info.data, device), device)
+    def score(self, model: Any, info: ModelInfo, data: FinetuneData, key: str, device: torch.device) -> Scored:
+        """The trained model on the part `key`; what can't be read of it is noted (`UserError` if it is too much)."""
+        part, note = data.readers[key], data.account.part(key).add
+        found = classification.predict(model, part, self.tools.normalise(info.data, device), device, note)
         scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(info.classes)}
-        scores |= {**classification.headline(found), **classification.details(found, info.classes)}
+        scores |= {**classification.headline(found), "intervals": classification.headline_intervals(found)}
+        scores |= classification.details(found, info.classes)
+        if found.only_class is not None:
+            only = f"all {len(found.samples_N):,} {self.tools.words.many} are of one class"
+            scores["note"] = f"{only} ({info.classes[found.only_class]}), so there is no accuracy"
         main = "map" if data.multi_label else "accuracy"
         told = self.scored(scores, main, classification.mistakes(found, part), data)
         if not data.multi_label and len(truth := np.unique(found.truth_NC.argmax(axis=1))) == 1:
@@ -220,8 +259,16 @@ class Job:
 
     def scored(self, scores: dict[str, Any], main: str, wrong: dict[str, NDArray[Any]], data: FinetuneData) -> Scored:
         """The scores with the main one in words."""
-        sentence = f"{main} {scores[main]:.4f} ({scores['samples']:,} {self.tools.words.many})"
-        return Scored(scores={**scores, "labels": len(data.train.records)}, sentence=sentence, mistakes=wrong)
+        sentence = str(scores.get("note"))
+        if main in scores:
+            sentence = f"{said(main, scores)}; {scores['samples']:,} {self.tools.words.many}"
+        return Scored(scores={**scores, "labels": data.account.part("train").used}, sentence=sentence, mistakes=wrong)
+
+
+def said(key: str, scores: Mapping[str, Any], name: str = "") -> str:
+    """A score with its interval, for the user: "accuracy 0.8400 (95 % interval 0.7812 to 0.8850)"."""
+    low, high = scores["intervals"][key]
+    return f"{name or key} {scores[key]:.4f} (95 % interval {low:.4f} to {high:.4f})"
 
 
 class RegressJob(Job):
@@ -252,8 +299,9 @@ class RegressJob(Job):
         """The squared error of standardised numbers; validated as they are in the data."""
         scale = NumberTargets(data.train.records).scale
 
-        def scores(*of: Any) -> dict[str, float]:
-            return classification.correlations(classification.predict_numbers(*of).rescaled(*scale))
+        def scores(*of: Any) -> tuple[dict[str, float], Bars]:
+            found = classification.predict_numbers(*of).rescaled(*scale)
+            return classification.correlations(found), classification.correlation_intervals(found)
 
         return SampleTask(losses.squared_error, scores, "pearson", *common)
 
@@ -263,14 +311,34 @@ class RegressJob(Job):
         model.rescale(*NumberTargets(data.train.records).scale)
         return replace(info, classes=(NUMBER,), pooling=model.pooling, regression=True)
 
-    def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
+    def score(self, model: Any, info: ModelInfo, data: FinetuneData, key: str, device: torch.device) -> Scored:
         """Error and correlations; beside the error stands that of always answering the training part's mean."""
-        found = classification.predict_numbers(model, part, self.tools.normalise(info.data, device), device)
+        part, note = data.readers[key], data.account.part(key).add
+        found = classification.predict_numbers(model, part, self.tools.normalise(info.data, device), device, note)
         mean, _ = NumberTargets(data.train.records).scale
-        of_mean = float(np.square(found.truth_N - mean).mean())
         scores = {"kind": "regress", "samples": len(found.samples_N), **classification.correlations(found)}
-        scores["mse_of_mean"] = of_mean
+        scores["intervals"] = classification.correlation_intervals(found)
+        scores["mse_of_mean"] = float(np.square(found.truth_N - mean).mean())
         return self.scored(scores, "pearson", classification.worst_numbers(found, part), data)
+
+
+def _of_classes(train: Records, others: Mapping[str, Records], all_labels: bool) -> Iterator[str]:
+    """What the user should know of classes that hardly occur."""
+    if train.tags is not None or not train.classes:
+        return
+    counts_C = np.bincount(train.labels, minlength=len(train.classes))
+    if all_labels and len(single := np.flatnonzero(counts_C == 1)):
+        yield f"only one sample to train on of the class {_named(train, single)}"
+    for key, part in others.items():
+        found_C = np.bincount(part.labels, minlength=len(train.classes))
+        if len(unknown := np.flatnonzero((found_C > 0) & (counts_C == 0))):
+            yield f"no sample to train on of the class {_named(train, unknown)}, which {key} has"
+        if len(only := np.flatnonzero(found_C)) == 1:
+            yield f"all {len(part):,} {key} samples are of one class ({_named(train, only)}): they have no accuracy"
+
+
+def _named(records: Records, classes: NDArray[np.int64], shown: int = 10) -> str:
+    return ", ".join(records.classes[place] for place in classes[:shown].tolist()) + ", ..." * (len(classes) > shown)
 
 
 def _few(records: Records, shown: int = 10) -> str:

@@ -22,7 +22,7 @@ from data2vec2.errors import UserError
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.tools import tools_of
 from data2vec2.reporting import charts, curves, scores
-from data2vec2.training.run import write_text
+from data2vec2.training.run import OTHER_SCORES, SCORES, write_text
 from data2vec2.version import __version__
 
 OWN = "own"
@@ -51,7 +51,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     if not run.is_dir():
         raise UserError(f"{run} is not a folder; give the folder of a run")
     config = read_part(read_config, run / "config.yaml", "the recipe and its settings are unknown")
-    scored = read_part(scores.read_scores, run / "scores.json", "the model has not been scored")
+    scored = read_part(scores.read_scores, run / SCORES, "the model has not been scored")
     kind = _kind(run, config.content)
     tuned = scored.content and scored.content["kind"] in scores.TUNED
     finetuning = bool(tuned or (config.content and config.content["finetuning"]))
@@ -64,6 +64,7 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         unit=unit,
         config=config,
         scores=scored,
+        other_scores=read_part(scores.read_others, run / OTHER_SCORES, "no other data were scored"),
         environment=read_part(read_environment, run / "environment.json", "machine and versions are unknown"),
         status=read_part(read_status, run / "status.json", "it is unknown how the run ended"),
         masks=read_part(partial(_drawn, "masks", kind), run / "masks.npz", "no sample was kept"),
@@ -234,7 +235,13 @@ def write_comparison(runs: Sequence[Path], out: Path) -> Path:
     configs = read_all(read_config, "config.yaml", "its settings are unknown")
     statuses = read_all(read_status, "status.json", "it is unknown how the run ended")
     environments = read_all(read_environment, "environment.json", "machine and versions are unknown")
-    measures = read_all(scores.read_measures, "scores.json", "the model has not been scored")
+    measures = {}
+    for name, run in named.items():
+        own = read_part(scores.read_measures, run / SCORES, "the model has not been scored")
+        other = read_part(scores.read_other_measures, run / OTHER_SCORES, "")
+        shown = [other] if own.missing and not other.missing else [own, *([] if other.missing else [other])]
+        problems += [f"{name}: {part.problem}" for part in shown if part.problem]
+        measures[name] = {key: value for part in shown for key, value in (part.content or {}).items()}
     figures = read_all(curves.read_rows, "metrics.jsonl", "no figures recorded")
     rows = {name: found or [] for name, found in figures.items()}
     facts = []

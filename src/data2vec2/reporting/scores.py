@@ -70,13 +70,31 @@ def read_scores(path: Path) -> dict[str, Any]:
 
     What doesn't fit together raises ValueError, KeyError, TypeError or AttributeError.
     """
-    scores = read_mapping(path)
+    return _shown(read_mapping(path))
+
+
+def read_others(path: Path) -> list[dict[str, Any]]:
+    """Scores on other data than the run's own, as `read_scores` gives them."""
+    return [_shown(scores) for scores in _listed(path)]
+
+
+def _listed(path: Path) -> list[dict[str, Any]]:
+    found = json.loads(path.read_text("utf-8"))
+    if not isinstance(found, list) or not all(isinstance(scores, dict) for scores in found):
+        raise ValueError("expected a list of scores")
+    return found
+
+
+def _shown(scores: dict[str, Any]) -> dict[str, Any]:
     kind, classes = str(scores.get("kind", "probes")), [str(name) for name in scores.get("classes") or []]
     known = {key: name for key, name in TUNED.get(kind, {}).items() if is_number(scores.get(key))}
     counted = {key: is_number(scores.get(key)) for key in ("samples", "labels", "update")}
+    bars: Any = scores.get("intervals") or {}
     shown = {
         "kind": kind,
         "part": scores.get("part"),
+        "data": scores.get("data"),
+        "bars": bool(bars),
         "train_samples": _count(scores.get("train_samples")),
         "test_samples": _count(scores.get("test_samples")),
         "classes": classes,
@@ -84,7 +102,9 @@ def read_scores(path: Path) -> dict[str, Any]:
         "skipped": [(str(reason), _count(count)) for reason, count in (scores.get("skipped") or {}).items()],
         "counts": {key: _count(scores[key]) if there else "" for key, there in counted.items()},
         "from_scratch": scores.get("from_scratch") is True,
-        "headline": [(name, said(scores[key], key in SHARES | RECOGNIZER)) for key, name in known.items()],
+        "headline": [
+            (name, _with_bar(scores[key], bars.get(key), key in SHARES | RECOGNIZER)) for key, name in known.items()
+        ],
     }
     if kind == "classify":
         counts_TP = np.array(scores.get("confusion") or np.zeros((0, 0)), dtype=np.int64)
@@ -96,12 +116,28 @@ def read_scores(path: Path) -> dict[str, Any]:
         return shown | {"minutes": said(scores.get("minutes"), False), "columns": list(EDITS.values()), "rows": rows}
     curves = scores.get("curves") or []
     bands = any(curve.get("draws") != 1 for curve in curves)
-    return shown | _table(scores["rows"]) | {"curves": _low_label_charts(curves), "bands": bands}
+    return (
+        shown
+        | _table(scores["rows"], bars or [{}] * len(scores["rows"]))
+        | {"curves": _low_label_charts(curves), "bands": bands}
+    )
 
 
 def read_measures(path: Path) -> dict[str, float]:
     """Every score of a run by what it is ("linear probe accuracy: data2vec2"), for comparisons."""
-    scores = read_mapping(path)
+    return _measures(read_mapping(path))
+
+
+def read_other_measures(path: Path) -> dict[str, float]:
+    """Those on other data, which the names say."""
+    return {
+        f"{name} ({scores.get('data', 'other data')}, {scores.get('part', '?')} part)": value
+        for scores in _listed(path)
+        for name, value in _measures(scores).items()
+    }
+
+
+def _measures(scores: dict[str, Any]) -> dict[str, float]:
     if names := TUNED.get(str(scores.get("kind"))):
         return {name: scores[key] for key, name in names.items() if is_number(scores.get(key))}
     return {
@@ -112,13 +148,24 @@ def read_measures(path: Path) -> dict[str, float]:
     }
 
 
-def _table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _with_bar(value: Any, bar: Any, share: bool) -> str:
+    """A value with its interval, if there is one: 84.4 % (82.7 to 86.0 %)."""
+    if not (isinstance(bar, list) and len(bar) == 2 and all(map(is_number, bar))):
+        return said(value, share)
+    low, high = (said(end, share) for end in bar)
+    return f"{said(value, share)} ({low.removesuffix(' %')} to {high})"
+
+
+def _table(rows: list[dict[str, Any]], bars: list[dict[str, Any]]) -> dict[str, Any]:
     """Columns, and rows of (features, [(value as text, whether it is the best of its column)])."""
     keys = list(dict.fromkeys(key for row in rows for key in row if key != "features"))
     best = {key: max((row[key] for row in rows if is_number(row.get(key))), default=None) for key in keys}
     cells = [
-        [(said(row.get(key), key in SHARES), is_number(row.get(key)) and row[key] == best[key]) for key in keys]
-        for row in rows
+        [
+            (_with_bar(row.get(key), bar.get(key), key in SHARES), is_number(row.get(key)) and row[key] == best[key])
+            for key in keys
+        ]
+        for row, bar in zip(rows, bars, strict=True)
     ]
     names = [str(row.get("features", "?")) for row in rows]
     return {"columns": [SHARES.get(key, key) for key in keys], "rows": list(zip(names, cells, strict=True))}

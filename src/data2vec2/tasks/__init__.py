@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -58,6 +58,11 @@ class ReadingTask(Task):
         context = self.context
         bad = context.world.collect(f"bad-{step}", [(item.name, item.reason) for item in self._bad])
         self._bad.clear()
-        if context.account.part("train").add(Bad(name, reason) for part in bad for name, reason in part):
-            context.run.write_json(ACCOUNT, context.account.to_dict())
+        self.note("train", (Bad(name, reason) for part in bad for name, reason in part))
         return {}
+
+    def note(self, part: str, bad: Iterable[Bad]) -> None:
+        """Add what could not be read to the account of a part; `UserError` if it is too much."""
+        account = self.context.account
+        if account.part(part).add(bad):
+            self.context.run.write_json(ACCOUNT, account.to_dict())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from data2vec2.data.batch import Batch, Step
 from data2vec2.data.labels import Letters
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records, targets_of
+from data2vec2.evaluation.features import Note
 from data2vec2.evaluation.recognition import recognise_all, rows_of
 from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
@@ -26,8 +28,10 @@ TRANSCRIPTS = "transcripts.jsonl"
 _WRITTEN, _LOGGED = 8, 3  # transcripts of each evaluation
 Error = Callable[[Tensor, Tensor], Tensor]
 """The loss of outputs for targets, summed over samples."""
-Scores = Callable[[nn.Module, Reader, Normalise, torch.device], Mapping[str, float]]
-"""Scores of a model on samples."""
+Bars = Mapping[str, tuple[float, float]]
+"""95 % intervals of scores."""
+Scores = Callable[[nn.Module, Reader, Normalise, torch.device, Note], tuple[Mapping[str, float], Bars]]
+"""Scores of a model on samples, and their intervals."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,11 @@ class SampleTask(_FinetuneTask):
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Scores on the validation part, if there is one."""
-        found = self.scores(self.model, self.val, self.normalise, self.context.device) if self.val else {}
+        if self.val is None:
+            return {}
+        note = partial(self.note, "val")
+        found, bars = self.scores(self.model, self.val, self.normalise, self.context.device, note)
+        self.bars = {f"val_{name}": bar for name, bar in bars.items()}
         return {f"val_{name}": value for name, value in found.items()}
 
 
@@ -135,25 +143,33 @@ class CtcTask(_FinetuneTask):
         return super().figures(step) | {"impossible": float(self._impossible)}
 
     def evaluate(self, step: int) -> dict[str, float]:
-        """Loss and error rates (greedy) on the validation part; writes some transcripts."""
+        """Error rates (greedy) and the loss of what can be aligned of the validation part; writes some transcripts."""
         if self.val is None:
             return {}
-        targets, device, sums = LetterTargets(self.letters, self.val.records.texts or ()), self.context.device, []
+        targets, device = LetterTargets(self.letters, self.val.records.texts or ()), self.context.device
+        losses_of, impossible = [], []
 
         def note(logits_BTV: Tensor, num_tokens_B: Tensor, samples: list[int]) -> None:
             letters_BL, lengths_B = targets.of(samples)
-            sums.append(losses.ctc(logits_BTV, num_tokens_B, letters_BL.to(device), lengths_B.to(device)).loss.item())
+            found = losses.ctc(logits_BTV, num_tokens_B, letters_BL.to(device), lengths_B.to(device))
+            losses_of.append(found.loss.item())
+            impossible.append(int(found.num_impossible))
 
         order = np.arange(len(self.val.records))
-        found = recognise_all(self.model, self.letters, self.val, order, self.normalise, device, note)
+        unread = partial(self.note, "val")
+        found = recognise_all(self.model, self.letters, self.val, order, self.normalise, device, note, unread)
         rows = rows_of(found, self.val.records)
         kept = [rows[place] for place in spread(len(rows), _WRITTEN)]
         for row in kept[:_LOGGED]:
             self.context.log(f'update {step}  "{row["reference"]}" heard as "{row["hypothesis"]}"')
         write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
         rates = found.scores()
-        scores = {"val_loss": sum(sums) / len(rows), "val_cer": rates["cer"], "val_wer": rates["wer"]}
-        return {**scores, self.monitor: 1 - rates["cer"]}
+        (low, high), wer = rates["intervals"]["cer"], rates["intervals"]["wer"]
+        self.bars = {"val_cer": (low, high), "val_wer": wer, self.monitor: (1 - high, 1 - low)}
+        scores = {"val_cer": rates["cer"], "val_wer": rates["wer"]}
+        if not (possible := len(rows) - sum(impossible)):
+            return scores  # by which no model is the best
+        return {"val_loss": sum(losses_of) / possible, **scores, self.monitor: 1 - rates["cer"]}
 
 
 def write_transcripts(run: RunFolder, rows: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -98,6 +99,6 @@ class PretrainTask(ReadingTask):
             return {}
         student = self.model.student
         known = encode(student, self.train, train, self.normalise, self.context.device)
-        asked = encode(student, self.val, val, self.normalise, self.context.device)
+        asked = encode(student, self.val, val, self.normalise, self.context.device, partial(self.note, "val"))
         accuracy = knn_accuracy(known, asked)
         return {"val_knn": accuracy, "val_knn_error": math.sqrt(accuracy * (1 - accuracy) / len(asked.y))}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -41,6 +41,8 @@ class Task(ABC):
     """The score (the higher the better) whose best model is kept too; without one, the untrained model is scored."""
     unit: str
     """What `train.batch_size` counts: "pictures", "seconds of audio"."""
+    bars: Mapping[str, tuple[float, float]] = {}
+    """95 % intervals of the scores of the last evaluation, of those that have one."""
     lighter: ClassVar[str]
     """What to try where even one sample is too much for the memory."""
 
@@ -235,7 +237,9 @@ class _Trainer:
                 self.check_finite(step)
                 self.best.save(step, scores[self.task.monitor], self.model)
                 best = "  (best so far)"
-            self.log(f"update {step}  " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()) + best)
+            bars = {name: " ({:.3f} to {:.3f})".format(*bar) for name, bar in self.task.bars.items()}
+            said = (f"{name} {value:.3f}{bars.get(name, '')}" for name, value in scores.items())
+            self.log(f"update {step}  " + "  ".join(said) + best)
         since, then = self.mark
         self.mark = (since, then + time.perf_counter() - started)  # the rate counts training alone
 

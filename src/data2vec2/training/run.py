@@ -22,6 +22,7 @@ else:
 
 LOCK = "lock"
 ACCOUNT = "data.json"
+SCORES, OTHER_SCORES = "scores.json", "other_scores.json"
 CONFIG = "config.yaml"
 SPLIT = "split.json"
 

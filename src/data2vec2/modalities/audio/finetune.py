@@ -5,10 +5,10 @@ Shapes: `B` samples, `T` tokens, `D` width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from torch import Tensor, nn
 
 from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
-from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.labels import Letters
 from data2vec2.data.reader import Reader
-from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
 from data2vec2.evaluation.similarity import spread
@@ -33,13 +31,15 @@ from data2vec2.method.masking import draw_spans
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
 from data2vec2.modalities.audio.model import WaveformStem
 from data2vec2.modalities.audio.reader import AudioReader, reasons_of, survey_audio
-from data2vec2.modalities.audio.speech import SpokenReader, score, trainable, with_transcript
-from data2vec2.modalities.data import Log, ModelInfo
-from data2vec2.modalities.jobs import FinetuneData, Job, Scored
+from data2vec2.modalities.audio.speech import SpokenReader, scorable, score, trainable
+from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
+from data2vec2.modalities.jobs import FinetuneData, Job, Scored, said
 from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets
 from data2vec2.training.loop import Task
 
 KEPT = 100  # transcripts of the scored part, evenly spread
+LOOKED_AT = 200
+"""So many recordings of each part are decoded before training, evenly spread."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,14 @@ class AudioClassifyJob(Job):
             task = replace(task, model=replace(task.model, freeze_updates=0, freeze_stem=False))
         return super().completed(replace(config, task=task), info)
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
-        """Labels, lengths, and some of the recordings."""
-        super().look(data, config, log)
-        self.survey(data.train, data.account.part("train"), log)
-
-    def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
-        """Nothing yet: `look` asks for lengths, too."""
-        return (), len(data.train.records)
-
-    def survey(self, reader: Reader, skipped: PartAccount, log: Log) -> None:
-        """Say how much there is, and note what can't be used."""
-        assert isinstance(reader, AudioReader)
-        found = survey_audio(reader, log)
+    def check(self, reader: Reader, log: Log, training: bool) -> Survey:
+        """Lengths, and some of the recordings."""
+        if not training:
+            good, bad = reader.looked_at(LOOKED_AT)
+            return Survey(len(good) + len(bad), tuple(bad))
+        found = survey_audio(narrow(reader, AudioReader), log, LOOKED_AT)
         log(f"data: {60 * found.hours:.1f} minutes; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
-        skipped.leave_out(found.left_out)
-        if skipped.add(found.bad, found.checked):
-            log(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+        return found
 
     def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
         """Never: decoding takes time."""
@@ -131,55 +122,49 @@ class CtcJob(AudioClassifyJob):
     outputs = "letters and other symbols"
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
-        """Recordings with transcripts; letters are those of what is trained on."""
-        data, modality, seed, parts = config.data, info.model.modality, config.train.seed, self.parts(config, path)
-        assert isinstance(data, AudioFinetuneDataConfig) and isinstance(modality, AudioConfig)
-        others = self.parts(config, val) if val else None
-        train, held = held_out(parts, others, data.val_fraction, seed)
+        """Recordings with transcripts that can be aligned; letters are those of what is trained on."""
+        data, modality, seed = config.data, narrow(info.model.modality, AudioConfig), config.train.seed
+        assert isinstance(data, AudioFinetuneDataConfig)
+        parts, train, held = self.split(config, path, val)
         if train.texts is None:
             raise UserError(
                 f"{path} has no transcripts ({parts.description}); put them into a metadata.csv with columns file_name "
                 "and transcription, or give a table or a manifest that has them"
             )
-        account = parts.account
-        account.hold_out(len(parts.train) - len(train))
-        if others:
-            account.parts["val"] = others.account.part("train")
-        used, left_out, bad = trainable(train, modality, data, seed)
-        if not len(used):
-            why = reasons_of((*left_out, *bad))
-            raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
-        if held:
-            held, missing, unread = trainable(held, modality, replace(data, max_minutes=None), seed)
-            _note(account.part("val"), missing, unread, len(held) + len(unread), data.max_bad)
-        letters = Letters.of(text or "" for text in used.texts or ())
-        test, missing = with_transcript(parts.test) if parts.test else (None, ())
-        if test:
-            unreadable = AudioReader(test, modality, data, seed).unreadable(lambda _: None)
-            _note(account.part("test"), missing, unreadable, len(test), data.max_bad)
+        readers: dict[str, AudioReader] = {}
+        for key, records, usable, of in (
+            ("train", train, trainable, data),
+            ("val", held, trainable, replace(data, max_minutes=None)),
+            ("test", parts.test, scorable, data),
+        ):
+            if records is None:
+                continue
+            used, left_out, bad = usable(records, modality, of, seed)
+            if key == "train" and not len(used):
+                why = reasons_of((*left_out, *bad))
+                raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
+            account = parts.account.part(key)
+            account.leave_out(left_out)
+            account.add(bad)
+            if undrawn := account.used - len(used):
+                account.asked["--data.max-minutes"] += undrawn
+            if len(used):
+                readers[key] = SpokenReader(used, modality, data, seed)
+        letters = Letters.of(text or "" for text in readers["train"].records.texts or ())
         return FinetuneData(
-            train=SpokenReader(used, modality, data, seed),
-            val=SpokenReader(held, modality, data, seed) if held else None,
-            test=test or None,
-            account=account,
+            train=readers["train"],
+            val=readers.get("val"),
+            test=readers.get("test"),
+            where=str(path),
+            account=parts.account,
             description=parts.description,
             outputs=len(letters),
-            more=_Spoken(letters, left_out, bad),
+            more=letters,
         )
 
-    def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
-        """How much there is, and what is left out."""
-        letters, left_out, bad = data.more
-        held = f"{len(data.val.records) if data.val else 0:,} for validation"
-        test = len(data.test) if isinstance(data.test, Records) else 0
-        log(f"data: {len(data.train.records):,} to train on, {held}, {test:,} to test on")
-        skipped = data.account.part("train")
-        skipped.leave_out(left_out)
-        if left_out:
-            log(f"data: {len(left_out):,} recordings are left out: {reasons_of(left_out)}")
-        skipped.add(bad)
-        self.survey(data.train, skipped, log)
-        log(f"data: letters: {' '.join(letters.symbols[3:])}")
+    def about(self, data: FinetuneData) -> str:
+        """Letters."""
+        return f"letters: {' '.join(data.more.symbols[3:])}"
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> SpeechRecognizer:
         """A letter at every token."""
@@ -193,43 +178,30 @@ class CtcJob(AudioClassifyJob):
 
     def targets(self, data: FinetuneData) -> Addition:
         """Letters."""
-        return LetterTargets(data.more.letters, data.train.records.texts or ())
+        return LetterTargets(data.more, data.train.records.texts or ())
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
         """The CTC loss."""
-        return CtcTask(*common, letters=data.more.letters)
+        return CtcTask(*common, letters=data.more)
 
     def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
         """With its letters."""
-        return replace(info, letters=data.more.letters)
+        return replace(info, letters=data.more)
 
-    def score(self, model: Any, info: ModelInfo, data: FinetuneData, part: Any, device: torch.device) -> Scored:
-        """Error rates, greedily."""
-        assert isinstance(data.train, AudioReader)
-        records = part.records if isinstance(part, AudioReader) else part
+    def score(self, model: Any, info: ModelInfo, data: FinetuneData, key: str, device: torch.device) -> Scored:
+        """Error rates, greedily; what can't be read is noted (`UserError` if it is too much)."""
+        train, records = narrow(data.train, AudioReader), data.readers[key].records
         heard, unread = score(model, info, records, device)
+        data.account.part(key).add(unread)
         count, rates, rows = len(heard.samples), heard.scores(), rows_of(heard, records)
-        minutes = round(float(data.train.pieces.lengths_N.sum() / data.train.rate / 60), 3)
+        minutes = round(float(train.pieces.lengths_N.sum() / train.rate / 60), 3)
+        skipped = dict(Counter(reason for _, reason in unread))
+        words, characters = said("wer", rates, "word error rate"), said("cer", rates, "character error rate")
         return Scored(
-            scores={"kind": "ctc", "samples": count, **rates, "minutes": minutes, "skipped": unread},
-            sentence=f"word error rate {rates['wer']:.4f}, character error rate {rates['cer']:.4f} "
-            f"({count:,} recordings)",
+            scores={"kind": "ctc", "samples": count, **rates, "minutes": minutes, "skipped": skipped},
+            sentence=f"{words}, {characters}; {count:,} recordings",
             transcripts=[rows[place] for place in spread(len(rows), KEPT)],
         )
-
-
-def _note(part: PartAccount, left_out: Iterable[Bad], bad: Iterable[Bad], checked: int, max_bad: float) -> None:
-    part.max_bad = max_bad
-    part.leave_out(left_out)
-    part.add(bad, checked)
-
-
-class _Spoken(NamedTuple):
-    """What is known of recordings with transcripts."""
-
-    letters: Letters
-    left_out: tuple[Bad, ...]
-    bad: tuple[Bad, ...]
 
 
 def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:

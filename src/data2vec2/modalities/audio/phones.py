@@ -18,7 +18,8 @@ from torch import Tensor
 from data2vec2.data.tables import read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, readable_batches, token_features
-from data2vec2.evaluation.probes import fit, majority_accuracy
+from data2vec2.evaluation.intervals import Interval, of_ratio
+from data2vec2.evaluation.probes import fit
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.audio.model import MelStem
@@ -99,37 +100,44 @@ class PhoneProbe:
     alignments: Mapping[str, Alignment]
     """By the name of the recording; those without are left out."""
 
-    def accuracy(self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None) -> float:
+    def accuracy(
+        self, encoder: Encoder | None, device: torch.device, note: Note = lambda _: None
+    ) -> tuple[float, Interval]:
         """Share of tokens whose phone is told from the encoder's output (none: from their log-mel energies).
 
-        By logistic regression on standardised features, `C` 1. `UserError` if there are too few phones.
+        By logistic regression on standardised features, `C` 1; with its interval over recordings. `UserError` if there
+        are too few phones.
         """
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        train, test = self._parts(encoder, device, note)
+        train, test, counts_B = self._parts(encoder, device, note)
         probe = fit(make_pipeline(StandardScaler(), LogisticRegression(max_iter=ITERATIONS)), train)
-        return float(probe.score(test.x, test.y))
+        return _share(probe.predict(test.x) == test.y, counts_B)
 
-    def majority(self, device: torch.device) -> float:
-        """Accuracy of always answering the most frequent phone."""
-        return majority_accuracy(*self._parts(None, device, lambda _: None))
+    def majority(self, device: torch.device) -> tuple[float, Interval]:
+        """Accuracy of always answering the most frequent phone, and its interval."""
+        train, test, counts_B = self._parts(None, device, lambda _: None)
+        return _share(test.y == np.bincount(train.y).argmax(), counts_B)
 
-    def _parts(self, encoder: Encoder | None, device: torch.device, note: Note) -> list[LabelledFeatures]:
-        """Tokens to learn from and to score on; `UserError` if a probe can learn nothing from them."""
-        train, test = (self._tokens(reader, encoder, device, note) for reader in (self.train, self.test))
+    def _parts(
+        self, encoder: Encoder | None, device: torch.device, note: Note
+    ) -> tuple[LabelledFeatures, LabelledFeatures, list[int]]:
+        """Tokens to learn from and to score on, and how many of these each recording has; `UserError` for too few."""
+        train, _ = self._tokens(self.train, encoder, device, note)
+        test, counts_B = self._tokens(self.test, encoder, device, note)
         if (phones := len(np.unique(train.y))) < 2 or not len(test.y):
             raise UserError(
                 f"of the recordings that could be read, {phones} phones are there to learn from and {len(test.y):,} "
                 "tokens to score on; the probe of phones needs at least two phones and one token"
             )
-        return [train, test]
+        return train, test, counts_B
 
     def _tokens(
         self, reader: AudioReader, encoder: Encoder | None, device: torch.device, note: Note
-    ) -> LabelledFeatures:
-        """Features and phones of all tokens that are neither silence nor outside the alignment."""
+    ) -> tuple[LabelledFeatures, list[int]]:
+        """Features and phones of tokens that are neither silence nor outside the alignment, and how many each has."""
         config, names = reader.config if encoder else replace(reader.config, stem="mel"), reader.records.names
         centre_s, hop_s = config.receptive_field / 2 / config.sample_rate, config.hop / config.sample_rate
         samples = np.array([place for place, name in enumerate(names) if name in self.alignments], dtype=np.int64)
@@ -140,7 +148,14 @@ class PhoneProbe:
                 labels_T = frame_labels(self.alignments[names[sample]], len(row_TD), hop_s, centre_s)
                 x_FD.append(row_TD[labels_T >= 0])
                 y_F.append(labels_T[labels_T >= 0])
-        return LabelledFeatures(np.concatenate(x_FD), np.concatenate(y_F)) if x_FD else LabelledFeatures.none()
+        tokens = LabelledFeatures(np.concatenate(x_FD), np.concatenate(y_F)) if x_FD else LabelledFeatures.none()
+        return tokens, list(map(len, y_F))
+
+
+def _share(right_F: NDArray[np.bool_], counts_B: list[int]) -> tuple[float, Interval]:
+    """Of tokens that are told right, with the interval over recordings that have so many each."""
+    right_B = [int(part.sum()) for part in np.split(right_F, np.cumsum(counts_B)[:-1])]
+    return float(right_F.mean()), of_ratio(right_B, counts_B)
 
 
 def on_device(batch: Inputs, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,6 @@ Shapes: `B` samples of a batch, `N` records, `S` samples, `T` tokens, `V` symbol
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -55,25 +54,63 @@ def with_transcript(records: Records) -> tuple[Records, tuple[Bad, ...]]:
     return records.select(np.flatnonzero(told_N)) if untold else records, untold
 
 
+UNALIGNED = "too short for its transcript"
+"""Why a recording is left out that has more letters than CTC can align."""
+
+
+def alignable(text: str | None, num_tokens: int) -> bool:
+    """Whether CTC can align a transcript: with a token for each letter, and one between two that are the same."""
+    spelled = normalise(text or "")
+    return len(spelled) + sum(map(str.__eq__, spelled, spelled[1:])) <= num_tokens
+
+
+def scorable(
+    records: Records, config: AudioConfig, data: AudioFinetuneDataConfig, seed: int
+) -> tuple[Records, tuple[Bad, ...], tuple[Bad, ...]]:
+    """Records with transcripts that can be aligned; those left out, and those that can't be read."""
+    records, untold = with_transcript(records)
+    pieces = AudioReader(records, config, data, seed).pieces
+    unaligned_N, left_out = _unaligned(records, config, pieces.lengths_N)
+    places = np.flatnonzero((pieces.lengths_N > 0) & ~unaligned_N)
+    return records.select(places), (*untold, *left_out), pieces.unreadable
+
+
 def trainable(
     records: Records, config: AudioConfig, data: AudioFinetuneDataConfig, seed: int
 ) -> tuple[Records, tuple[Bad, ...], tuple[Bad, ...]]:
-    """Records with transcripts and of lengths that a batch can take; those left out, and those that can't be read.
+    """As `scorable`, and of lengths that a batch can take.
 
     With `data.max_minutes`, as many as are that long, drawn by `seed`; those that are not drawn are not listed.
     """
     records, untold = with_transcript(records)
     pieces, rate = AudioReader(records, config, data, seed).pieces, config.sample_rate
-    lengths_N, readable = pieces.lengths_N, np.unique(pieces.records_P)
-    long_N = lengths_N > round(data.max_seconds * rate)
-    places, too_long = readable[~long_N[readable]], [records.names[place] for place in np.flatnonzero(long_N).tolist()]
+    lengths_N = pieces.lengths_N
+    unaligned_N, unaligned = _unaligned(records, config, lengths_N)
+    long_N = (lengths_N > round(data.max_seconds * rate)) & ~unaligned_N
+    places, too_long = np.unique(pieces.records_P), [records.names[place] for place in np.flatnonzero(long_N).tolist()]
+    places = places[~(long_N | unaligned_N)[places]]
     if data.max_minutes is not None:
         shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
         places = np.sort(shuffled[lengths_N[shuffled].cumsum() <= data.max_minutes * 60 * rate])
         if not len(places):
             raise UserError(f"--data.max-minutes {data.max_minutes:g} is too little for the first recording drawn")
-    left_out = (*untold, *pieces.short, *(Bad(name, "too long") for name in too_long))
+    left_out = (*untold, *unaligned, *pieces.short, *(Bad(name, "too long") for name in too_long))
     return records if len(places) == len(records) else records.select(places), left_out, pieces.unreadable
+
+
+def _unaligned(
+    records: Records, config: AudioConfig, lengths_N: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], tuple[Bad, ...]]:
+    """Which records have more letters than can be aligned, of those that can be read."""
+    texts = records.texts or (None,) * len(records)
+    unaligned_N = np.array(
+        [
+            length >= config.receptive_field and not alignable(text, config.num_tokens(length))
+            for text, length in zip(texts, lengths_N.tolist(), strict=True)
+        ],
+        dtype=np.bool_,
+    )
+    return unaligned_N, tuple(Bad(records.names[place], UNALIGNED) for place in np.flatnonzero(unaligned_N).tolist())
 
 
 WINDOW_S = 30.0  # of sound that goes through the model at once
@@ -136,13 +173,13 @@ def cuts(log_probs_TV: NDArray[np.float32], letters: Letters, limit: int = SEGME
 
 def score(
     model: Recognizer, info: ModelInfo, records: Records, device: torch.device, decode: Decode | None = None
-) -> tuple[Recognition, dict[str, int]]:
-    """What is heard in recordings with transcripts, and how many can't be read, by reason."""
+) -> tuple[Recognition, list[Bad]]:
+    """What is heard in recordings with transcripts, and which can't be read."""
     texts: dict[int, str] = {}
-    skipped: Counter[str] = Counter()
+    unread = []
     for place in range(len(records)):
         try:
             texts[place] = hear(model, info, partial(records.open, place), device, decode).text
         except BadSample as error:
-            skipped[error.reason] += 1
-    return recognition_of(records, texts), dict(skipped)
+            unread.append(Bad(records.names[place], error.reason))
+    return recognition_of(records, texts), unread

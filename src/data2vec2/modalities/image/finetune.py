@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -27,13 +27,12 @@ from data2vec2 import rng
 from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
-from data2vec2.data.account import Bad
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.errors import UsageError, UserError
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import ModelInfo, narrow
-from data2vec2.modalities.image.reader import ImageReader, survey
+from data2vec2.modalities.image.reader import ImageReader
 from data2vec2.modalities.jobs import FinetuneData, Job
 from data2vec2.tasks.finetune import ClassTargets
 
@@ -185,11 +184,6 @@ class ImageClassifyJob(Job):
             if isinstance(part, ImageReader):
                 part.data = known
         return replace(config, data=known), replace(info, data=known), data
-
-    def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
-        """Some of the pictures."""
-        found, *_ = survey(data.train)
-        return found.bad, found.checked
 
     def in_memory(self, data: FinetuneData, config: FinetuneConfig) -> bool:
         """Arrays that are not augmented."""

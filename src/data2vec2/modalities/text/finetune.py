@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from data2vec2.data.account import Bad
 from data2vec2.data.reader import Reader
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
-from data2vec2.modalities.data import ModelInfo, narrow
+from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, RegressJob, Sized
 from data2vec2.modalities.text.config import TextTaskConfig
 from data2vec2.modalities.text.reader import SentenceReader
@@ -41,16 +40,13 @@ class TextClassifyJob(Job):
         require(size >= room, "train.batch_size", size, f"at least {room:,} tokens, {why}")
         return data
 
-    def check(self, data: FinetuneData) -> tuple[Sequence[Bad], int]:
+    def check(self, reader: Reader, log: Log, training: bool) -> Survey:
         """Rows without text."""
-        return _without_text(data.train), len(data.train.records)
+        return Survey(len(reader.records), tuple(_without_text(reader)))
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> None:
         """Labels, rows without text, and how often a run goes through the data."""
         super().look(data, config, log)
-        for part, reader in (("val", data.val), ("test", data.test)):
-            if isinstance(reader, SentenceReader):
-                data.account.part(part).add(_without_text(reader))
         lengths_N = narrow(data.train, SentenceReader).lengths_N
         per_epoch = len(data.train.order(config.train.batch_size).batches)  # type: ignore[attr-defined]
         once, updates = f"{per_epoch:,} batches are once through the data", config.train.updates
