@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 
 from data2vec2.commands.evaluate import format_scores
 from data2vec2.data.records import open_data
+from data2vec2.evaluation.intervals import of_share
 from data2vec2.evaluation.probes import Curve
 from data2vec2.evaluation.scores import Row, Scores
 from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.reader import PICTURES
 from tests.integration.helpers import SMALL, files, jpeg_folder, run_here
+from tests.unit.reporting.pages import read_page
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,67 @@ def test_probes_curves_and_fine_tuning(
     assert sum(" finetune " in line for line in lines) == 2
     assert all(re.search(r"\d\.\d ±\d+\.\d +\d+\.\d ±\d+\.\d$", line) for line in lines[1:])
     assert files(tmp_path) == before
+
+
+def test_scores_of_other_data_stand_beside_a_runs_own(
+    run: Path, data: Path, tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = shutil.copytree(run, tmp_path / "run")
+    for name in ("scores.json", "gallery.npz"):
+        (own / name).unlink(missing_ok=True)
+    quick = ["--probes", "knn"]
+    assert run_here(["evaluate", own, tested, *quick]) == 0  # the first scores that there are
+    of_other = json.loads((own / "scores.json").read_text())
+    assert (of_other["data"], of_other["part"]) == (str(tested), "test")
+    assert run_here(["evaluate", own, data, *quick]) == 0  # the run's own data push them out
+    of_own = json.loads((own / "scores.json").read_text())
+    assert (of_own["data"], of_own["part"]) == (str(data), "held-out")
+    assert json.loads((own / "other_scores.json").read_text()) == [of_other]
+    before = (own / "gallery.npz").read_bytes()
+    capsys.readouterr()
+    assert run_here(["evaluate", own, tested, *quick, "--seed", 1]) == 0
+    assert f"(test part), with the labels of 200: {tested}" in " ".join(capsys.readouterr().err.split())
+    assert run_here(["evaluate", own, data, "--test", data, *quick]) == 0
+    assert json.loads((own / "scores.json").read_text()) == of_own
+    assert (own / "gallery.npz").read_bytes() == before
+    others = json.loads((own / "other_scores.json").read_text())
+    assert [(one["data"], one["part"]) for one in others] == [(str(tested), "test"), (str(data), "named test")]
+    page = read_page(own / "report.html")
+    assert page.errors == []
+    assert "Other scores" in page.headings
+    assert f"of the held-out part of {data}" in page.text
+    assert f"of the test part of {tested}" in page.text
+
+
+def test_scores_of_an_earlier_version_are_never_replaced_by_those_of_other_data(
+    run: Path, tested: Path, tmp_path: Path
+) -> None:
+    own = shutil.copytree(run, tmp_path / "run")
+    environment = json.loads((own / "environment.json").read_text())
+    del environment["data_path"]
+    (own / "environment.json").write_text(json.dumps(environment))
+    earlier = {"kind": "probes", "part": "held-out", "train_samples": 100, "test_samples": 100, "classes": ["a", "b"]}
+    earlier |= {"rows": [{"features": "data2vec2", "knn": 0.6180}], "curves": [], "skipped": {}}
+    (own / "scores.json").write_text(json.dumps(earlier))
+    assert run_here(["evaluate", own, tested, "--probes", "knn"]) == 0
+    assert json.loads((own / "scores.json").read_text()) == earlier
+    page = read_page(own / "report.html")
+    assert page.errors == []
+    assert "61.8 %" in page.text
+    assert f"of the test part of {tested}" in page.text
+
+
+def test_every_accuracy_has_its_error_bar(run: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run_here(["evaluate", run / "exported", data, "--max-samples", "60"]) == 0
+    out, err = capsys.readouterr()
+    assert all(re.search(r"(  +\d+\.\d ±\d+\.\d){2}$", line) for line in out.splitlines()[1:])
+    assert "± is half of a 95 % interval" in " ".join(err.split())
+    assert run_here(["evaluate", run / "exported", data, "--max-samples", "60", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    for row, bars in zip(scores["rows"], scores["intervals"], strict=True):
+        for probe in ("knn", "linear"):
+            assert bars[probe] == pytest.approx(of_share(row[probe], scores["test_samples"]))
 
 
 def test_another_test_part(run: Path, tested: Path, capsys: pytest.CaptureFixture[str]) -> None:

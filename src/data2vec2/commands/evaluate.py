@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -86,7 +87,7 @@ def evaluate(given: Evaluate) -> Scores:
         unread = skipped.summary() + skipped.listed(NAMED)
         say(f"{len(skipped.bad)} {many} could not be read and are left out: {unread}")
     counts = dict(Counter(skipped.bad.values()).most_common())
-    scores = replace(scores, data=str(test or data), skipped=counts)
+    scores = replace(scores, data=where_is(test or data), skipped=counts)
     say("± is half of a 95 % interval: of scores over other test samples, of curves over draws of labels")
     if tuning is not None:
         for name in (MODEL, RANDOM):
@@ -96,28 +97,41 @@ def evaluate(given: Evaluate) -> Scores:
             scores = replace(scores, curves=(*scores.curves, tuned))
     if run and info.classes:
         say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
-    elif run and test is None and trained_on(run) in (where_is(data), None):
-        tools.write_gallery(run, encoder, asked, info, torch_device, data)
-        RunFolder(run).write_json(SCORES, scores.to_dict())
-        write_report(run)
     elif run:
-        say(f"{test or data} is not what {run} was trained on: these scores stand in {OTHER_SCORES}, beside its own")
-        kept = [one for one in other_scores(run) if (one.get("data"), one.get("part")) != (scores.data, part)]
-        RunFolder(run).write_json(OTHER_SCORES, [*kept, scores.to_dict()])
+        own = test is None and (_read(run / "environment.json") or {}).get("data_path") == scores.data
+        if keep_scores(RunFolder(run), scores.to_dict(), own):
+            tools.write_gallery(run, encoder, asked, info, torch_device, test or data)
+        else:
+            say(f"{run} keeps its {SCORES}, of other data or of another part; these stand in {OTHER_SCORES}")
         write_report(run)
     return scores
 
 
-def trained_on(run: Path) -> str | None:
-    """The data set that a run was trained on, as `where_is` names it; none where an earlier version didn't say."""
-    environment = run / "environment.json"
-    return json.loads(environment.read_text("utf-8")).get("data_path") if environment.is_file() else None
+def keep_scores(run: RunFolder, scores: dict[str, Any], own: bool) -> bool:
+    """Whether scores become RUN/scores.json: those of the run's own data do, or the first, or of the same part again.
+
+    All others, and what own ones push out, stand in RUN/other_scores.json, one of each part of each data set.
+    """
+    known, others = _read(run.path / SCORES), _read(run.path / OTHER_SCORES) or []
+
+    def same(other: dict[str, Any]) -> bool:
+        return all(other.get(key) == scores[key] for key in ("data", "part"))
+
+    first = own or known is None or same(known)
+    pushed_out = [known] if first and known and "data" in known and not same(known) else []
+    kept = [*(one for one in others if not same(one)), *(pushed_out if first else [scores])]
+    if kept or others:
+        run.write_json(OTHER_SCORES, kept)
+    if first:
+        run.write_json(SCORES, scores)
+    return first
 
 
-def other_scores(run: Path) -> list[dict[str, Any]]:
-    """A run's scores on other data than its own."""
-    path = run / OTHER_SCORES
-    return json.loads(path.read_text("utf-8")) if path.is_file() else []
+def _read(path: Path) -> Any:
+    """What a JSON file holds; none if there is no such file, or a broken one."""
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text("utf-8"))
+    return None
 
 
 def format_scores(scores: Scores) -> str:

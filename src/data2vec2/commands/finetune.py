@@ -14,7 +14,7 @@ from torch import nn
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training, say_account
+from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training, say_account, where_is
 from data2vec2.config.run import FinetuneConfig, fit_schedule
 from data2vec2.data.batch import Batches
 from data2vec2.errors import UsageError, UserError
@@ -170,7 +170,7 @@ class Finetuning(Training[FinetuneConfig]):
         scores: dict[str, Any] = {}
         if key in found.readers:
             scored = self.job.score(model, info, found, key, device)
-            scores = {"data": found.where, "part": part, **scored.scores, "update": step}
+            scores = {"data": where_is(found.where), "part": part, **scored.scores, "update": step}
             scores["from_scratch"] = config.from_scratch
             if scored.mistakes is not None:
                 with whole_file(run.path / "mistakes.npz") as file:

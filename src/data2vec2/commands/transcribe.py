@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data2vec2.commands.options import Evaluate, OfDecoding, Transcribe, paths_of
-from data2vec2.commands.runner import say_account
+from data2vec2.commands.runner import say_account, where_is
 from data2vec2.data.account import PartAccount, counted
 from data2vec2.data.records import Parts, Records, listed_files, open_data
 from data2vec2.data.source import BadSample
@@ -92,7 +92,7 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     skipped = PartAccount(bad=dict((*left_out, *unaligned, *unread, *not_heard)))
     if skipped.bad:
         say(f"{len(skipped.bad):,} recordings are left out: {skipped.summary()}{skipped.listed(NAMED)}")
-    found = {"kind": "ctc", "data": str(test or data), "part": part, "samples": len(heard.samples)}
+    found = {"kind": "ctc", "data": where_is(test or data), "part": part, "samples": len(heard.samples)}
     counts = dict(Counter(skipped.bad.values()).most_common())
     return {**found, "decoder": decoding.name, **heard.scores(), "skipped": counts}
 

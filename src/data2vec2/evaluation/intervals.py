@@ -43,9 +43,10 @@ def of_correlation(value: float, count: int, ranks: bool = False) -> Interval:
 def of_ratio(parts_N: ArrayLike, wholes_N: ArrayLike) -> Interval:
     """Of the sum of `parts_N` by that of `wholes_N`: errors by words, squares by samples."""
     parts, wholes = np.asarray(parts_N, dtype=np.float64), np.asarray(wholes_N, dtype=np.float64)
-    return resampled(lambda weights_N: [float(weights_N @ parts) / max(float(weights_N @ wholes), 1e-12)], len(parts))[
-        0
-    ]
+    (ratio,) = resampled(
+        lambda weights_N: [float(weights_N @ parts) / max(float(weights_N @ wholes), 1e-12)], len(parts)
+    )
+    return ratio if any(ratio) else of_share(0.0, len(parts))
 
 
 def of_confusion(confusion_CC: Callable[[NDArray[np.float64]], NDArray[np.float64]], count: int) -> list[Interval]:
@@ -87,7 +88,7 @@ def resampled(
 ) -> list[Interval]:
     """Of each of the `statistics` of `count` samples, from how often each sample is in a draw with replacement.
 
-    `work` is how many numbers one draw looks at.
+    `work` is how many numbers one draw looks at. What is perfect in all draws is no more certain than a share that is.
     """
     draws = int(np.clip(_WORK // max(1, work or count), 100, DRAWS))
     keys = rng.keys(rng.Stream.RESAMPLE, np.arange(draws))
@@ -96,4 +97,4 @@ def resampled(
         samples_N = (rng.uniforms(keys[draw : draw + 1], count)[0] * count).astype(np.int64)
         found.append(np.asarray(statistics(np.bincount(samples_N, minlength=count).astype(np.float64))))
     low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return list(zip(low.tolist(), high.tolist(), strict=True))
+    return [of_share(1.0, count) if bar == (1, 1) else bar for bar in zip(low.tolist(), high.tolist(), strict=True)]

@@ -161,7 +161,7 @@ class Job:
             account.remarks += other.account.remarks
         limit = config.data.max_bad
         for key, part in account.parts.items():  # where few are scored on, a single one stops no run
-            part.max_bad = limit if key == "train" or not limit else max(limit, 1 / max(1, part.found))
+            part.max_bad = limit if key == "train" or not limit else max(limit, 1.5 / max(1, part.found))
         return parts, train, held
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:

@@ -152,7 +152,7 @@ def _with_bar(value: Any, bar: Any, share: bool) -> str:
     """A value with its interval, if there is one: 84.4 % (82.7 to 86.0 %)."""
     if not (isinstance(bar, list) and len(bar) == 2 and all(map(is_number, bar))):
         return said(value, share)
-    low, high = (said(end, share) for end in bar)
+    low, high = (said(end, True) if share else f"{end:.3g}" for end in bar)
     return f"{said(value, share)} ({low.removesuffix(' %')} to {high})"
 
 

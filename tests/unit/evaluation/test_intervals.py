@@ -73,6 +73,13 @@ def test_the_bootstrap_covers_what_other_samples_give() -> None:
     assert resampled(lambda weights: [weights.sum()], 50) == [(50.0, 50.0)]
 
 
+def test_what_is_perfect_is_not_certain() -> None:
+    assert of_ratio([0, 0, 0, 0], [3, 4, 5, 6]) == of_share(0.0, 4)
+    assert of_ratio([3, 4, 5, 6], [3, 4, 5, 6]) == of_share(1.0, 4)
+    right = np.eye(3, dtype=bool)[np.arange(12) % 3]
+    assert of_map(right.astype(np.float32), right) == of_share(1.0, 12)
+
+
 def test_every_score_has_its_interval_around_it() -> None:
     generator = np.random.default_rng(3)
     truth = generator.random((80, 4)) < 0.3
