@@ -110,8 +110,8 @@ def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[
             continue
         if labelled < len(given) and not several:
             remarks.append(f"{len(given) - labelled:,} of {len(given):,} {part} samples have no label")
-        if len(counts[part]) == 1 and not several:
-            remarks.append(f"all {labelled:,} labels of the {part} part are {next(iter(counts[part]))!r}")
+        if part == "train" and len(train) == 1 and not several:
+            remarks.append(f"all {labelled:,} labels of the train part are {next(iter(train))!r}")
         if part != "train" and train:
             if other := counts[part].keys() - train.keys():
                 remarks.append(

@@ -127,7 +127,8 @@ def part_of(name: str) -> str | None:
     is a title ("test of time"), and says nothing.
     """
     for one in name.split("/"):
-        title = sum(any(map(str.isalpha, word)) for word in one.split()) > 2
+        stem = one.rpartition(".")[0] or one
+        title = sum(any(map(str.isalpha, word)) for word in stem.split()) > 2
         if found := next((word for word in _words(one) if word in PART_NAMES and not title), None):
             return found
     return None

@@ -25,7 +25,7 @@ import numpy as np
 
 from data2vec2.data.account import Account
 from data2vec2.data.labels import COLUMNS
-from data2vec2.data.source import Content, Listing, Spans, Split, by_part
+from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_file
 
@@ -57,8 +57,9 @@ class _Member(NamedTuple):
 
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     """The samples in .tar files below `root`, in the parts that these are called after; `UserError` for a bad file."""
-    parts, account = {}, Account()
-    for part, files in by_part(names, str(root)).items():
+    of_part = by_part(names, str(root))
+    parts, account = {}, Account(choices=parts_by_name(of_part))
+    for part, files in of_part.items():
         sample_names: list[str] = []
         described: list[dict[str, Any]] = []
         places: list[tuple[int, int, int]] = []

@@ -116,9 +116,7 @@ class Job:
             hint = self.tools.label_hint("--data.label-column")
             raise UserError(f"{path} has no {what} to learn from ({parts.description}); {hint}")
         if train.numbers is None and train.tags is None and len(only := np.unique(train.labels)) == 1:
-            what = (
-                f"all {len(train):,} {self.tools.words.many} to train on are of one class, {train.classes[only[0]]!r}"
-            )
+            what = f"all {len(train):,} {self.tools.words.many} to train on are of one class ({_named(train, only)})"
             raise UserError(f"{what}; {path} has nothing to tell apart")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
             raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
@@ -127,7 +125,7 @@ class Job:
             for key, one in (("val", held), ("test", parts.test))
             if one
         }
-        account.remarks += _of_classes(train, more, config.data.labels_per_class is None)
+        account.remarks += _of_one_class(more)
         ready = self.tools.reader(train, info.model, info.data, seed)
         others = {key: self.tools.reader(one, info.model, info.data, seed) for key, one in more.items() if one}
         return FinetuneData(
@@ -251,11 +249,7 @@ class Job:
             only = f"all {len(found.samples_N):,} {self.tools.words.many} are of one class"
             scores["note"] = f"{only} ({info.classes[found.only_class]}), so there is no accuracy"
         main = "map" if data.multi_label else "accuracy"
-        told = self.scored(scores, main, classification.mistakes(found, part), data)
-        if not data.multi_label and len(truth := np.unique(found.truth_NC.argmax(axis=1))) == 1:
-            only = f"all {len(found.samples_N):,} {self.tools.words.many} are of one class, {info.classes[truth[0]]!r}"
-            told = replace(told, sentence=f"accuracy says nothing: {only}")
-        return told
+        return self.scored(scores, main, classification.mistakes(found, part), data)
 
     def scored(self, scores: dict[str, Any], main: str, wrong: dict[str, NDArray[Any]], data: FinetuneData) -> Scored:
         """The scores with the main one in words."""
@@ -322,19 +316,11 @@ class RegressJob(Job):
         return self.scored(scores, "pearson", classification.worst_numbers(found, part), data)
 
 
-def _of_classes(train: Records, others: Mapping[str, Records], all_labels: bool) -> Iterator[str]:
-    """What the user should know of classes that hardly occur."""
-    if train.tags is not None or not train.classes:
-        return
-    counts_C = np.bincount(train.labels, minlength=len(train.classes))
-    if all_labels and len(single := np.flatnonzero(counts_C == 1)):
-        yield f"only one sample to train on of the class {_named(train, single)}"
-    for key, part in others.items():
-        found_C = np.bincount(part.labels, minlength=len(train.classes))
-        if len(unknown := np.flatnonzero((found_C > 0) & (counts_C == 0))):
-            yield f"no sample to train on of the class {_named(train, unknown)}, which {key} has"
-        if len(only := np.flatnonzero(found_C)) == 1:
-            yield f"all {len(part):,} {key} samples are of one class ({_named(train, only)}): they have no accuracy"
+def _of_one_class(parts: Mapping[str, Records]) -> Iterator[str]:
+    """What the user should know of parts whose samples are all of one class."""
+    for key, part in parts.items():
+        if part.tags is None and part.classes and len(only := np.unique(part.labels)) == 1:
+            yield f"all {len(part):,} {key} samples are of one class ({_named(part, only)}): they have no accuracy"
 
 
 def _named(records: Records, classes: NDArray[np.int64], shown: int = 10) -> str:

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
-from data2vec2.data.account import Bad, PartAccount
+from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.folder import Files
 from data2vec2.data.reader import ReadBatch, Reader, by_length
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
-from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
+from data2vec2.data.source import BadSample, Content, Listing, Split, by_part, parts_by_name
 from data2vec2.errors import UserError
 from data2vec2.modalities.audio import waveform
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
@@ -286,15 +286,15 @@ def _is_manifest(path: Path) -> bool:
 
 def _listing(root: Path, names: Sequence[str]) -> Listing:
     """The recordings that the .tsv files `names` in `root` list; file names tell the parts ("valid.tsv")."""
-    parts = {}
-    for part, files in by_part(names, str(root)).items():
+    parts, of_part = {}, by_part(names, str(root))
+    for part, files in of_part.items():
         rows = [row for name in files for row in _rows(root / name)]
         if not rows:
             raise UserError(f"{', '.join(files)} in {root} has no recordings; remove it")
         listed, paths, frames, texts = zip(*rows, strict=True)
         seconds = np.array(frames, dtype=np.float64) / _RATE
         parts[part] = Split(listed, [None] * len(rows), Files(Path(), paths), texts, seconds)
-    return Listing("manifest of recordings", parts)
+    return Listing("manifest of recordings", parts, account=Account(choices=parts_by_name(of_part)))
 
 
 def _rows(path: Path) -> list[tuple[str, str, float, str | None]]:

@@ -277,7 +277,7 @@ NAMES = [
     ("wiki.train.txt", "wiki.valid.txt", "wiki.test.txt"),
     ("imdb_train.csv", "imdb-dev.csv", "imdb_test.csv"),
     ("train/a.txt", "eval/a.txt", "testing/a.txt"),
-    ("Training Set.txt", "Evaluation Set.txt", "Test Set.txt"),
+    ("Training Set 1.txt", "Evaluation Set.txt", "Test Set (2).txt"),
 ]
 
 
