@@ -424,16 +424,16 @@ def test_the_function_returns_what_the_command_writes(model: Path, clothes: Path
 
 
 def test_the_name_of_the_file_decides_its_kind(
-    models: list[Path], clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = embedded(models[0], clothes, "--out", tmp_path / "e.parquet")
-    assert run_here(["embed", models[0], clothes, "--out", tmp_path / "e.csv"]) == 0
+    table = embedded(model, clothes, "--out", tmp_path / "e.parquet")
+    assert run_here(["embed", model, clothes, "--out", tmp_path / "e.csv"]) == 0
     with (tmp_path / "e.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == [row["name"] for row in table]
     assert [row["label"] for row in rows] == [row["label"] for row in table]
     np.testing.assert_allclose(float(rows[3]["f5"]), table[3]["features"][5], rtol=1e-6)
     for name, options in (("e.xlsx", ()), ("e.txt", ()), ("f.csv", ("--pool", "none"))):
-        assert run_here(["embed", models[0], clothes, "--out", tmp_path / name, *options]) == 2
+        assert run_here(["embed", model, clothes, "--out", tmp_path / name, *options]) == 2
         assert "are written as .parquet" in capsys.readouterr().err
         assert not (tmp_path / name).exists()
