@@ -75,7 +75,8 @@ def test_too_many_bad_files_are_refused_with_the_list(
     reasons = {"empty": {"empty file"}, "text": {"not an image"}, "bomb": {"too large"}}
     for name, reason in listed:
         kind = name.split("-")[1].split(".")[0]
-        assert reason in reasons.get(kind, {"truncated", "damaged", "not an image", "too large"}), name
+        expected = reasons.get(kind, {"truncated", "damaged", "not an image", "too large"})
+        assert reason.split(",")[0] in expected, name
     assert files(place) == set()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -89,7 +90,7 @@ def inputs(picture: Image.Image) -> torch.Tensor:
 
 
 def central(path: Path, size: int) -> torch.Tensor:
-    return inputs(crop(path.read_bytes(), partial(central_box, 0.875), size, 3))
+    return inputs(Image.fromarray(crop(path.read_bytes(), partial(central_box, 0.875), size, 3)))
 
 
 def blank(path: Path, width: int, height: int, *squares: tuple[int, int]) -> Path:
@@ -420,3 +421,19 @@ def test_the_function_returns_what_the_command_writes(model: Path, clothes: Path
         data2vec2.embed(model, clothes, tmp_path / "g", pool="max")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no DATA"):
         data2vec2.embed(model, [], tmp_path / "g")
+
+
+def test_the_name_of_the_file_decides_its_kind(
+    model: Path, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = embedded(model, clothes, "--out", tmp_path / "e.parquet")
+    assert run_here(["embed", model, clothes, "--out", tmp_path / "e.csv"]) == 0
+    with (tmp_path / "e.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [row["name"] for row in table]
+    assert [row["label"] for row in rows] == [row["label"] for row in table]
+    np.testing.assert_allclose(float(rows[3]["f5"]), table[3]["features"][5], rtol=1e-6)
+    for name, options in (("e.xlsx", ()), ("e.txt", ()), ("f.csv", ("--pool", "none"))):
+        assert run_here(["embed", model, clothes, "--out", tmp_path / name, *options]) == 2
+        assert "are written as .parquet" in capsys.readouterr().err
+        assert not (tmp_path / name).exists()

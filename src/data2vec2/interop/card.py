@@ -86,7 +86,7 @@ def _card(info: ModelInfo, made: str, rows: Mapping[str, str], *, converted: boo
 def _filled(template: str, info: ModelInfo, **shown: Any) -> str:
     """A template with what is known of a model."""
     interop, modality = interop_of(info.kind), info.model.modality
-    return _TEMPLATES.get_template(template).render(
+    page = _TEMPLATES.get_template(template).render(
         info=info,
         usage=interop.usage(modality),
         takes=interop.describe(modality),
@@ -97,6 +97,7 @@ def _filled(template: str, info: ModelInfo, **shown: Any) -> str:
         version=__version__,
         **shown,
     )
+    return page.encode("utf-8", "backslashreplace").decode()  # classes may have names that are no text
 
 
 def _ones(info: ModelInfo, library: str) -> str:

@@ -74,7 +74,7 @@ def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> N
         interop_of(info.kind).write(info, new)
         if info.letters is not None:
             info.letters.save(new)
-        (new / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
+        (new / "README.md").write_text(card, encoding="utf-8")
 
 
 def architecture(info: ModelInfo) -> str:

@@ -116,7 +116,7 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
-        raise UserError(f"{path} is empty and no checkpoint; fetch it again")
+        raise UserError(f"{path} is empty, damaged or cut short; fetch it again")
     if start.lstrip()[:1] == b"<":
         raise UserError(f"{path} is a web page and no checkpoint: its download went wrong; fetch it again")
     stand_ins = [(type(name.rpartition(".")[2], (StandIn,), {"of": name}), name) for name in (DICTIONARY, *allow)]
@@ -138,7 +138,7 @@ def _reason(path: Path, message: str) -> str:
     if named is None:
         # PyTorch's own message may advise to read it in a way that runs whatever is in it.
         why = "" if "weights_only" in message else f" ({message.splitlines()[0].partition('. ')[0]})"
-        return f"{path} can't be read as a checkpoint; it is damaged, cut short, or a file of another kind{why}"
+        return f"{path} can't be read as a checkpoint; it may be damaged or cut short, or another kind of file{why}"
     if "is blocked" in message:
         return f"{path} calls {named[1]}: it is a program in disguise and is not read"
     name = named[1] if "." in named[1] else f"builtins.{named[1]}"  # as PyTorch's message shortens it

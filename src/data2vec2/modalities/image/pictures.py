@@ -177,7 +177,7 @@ def bad_samples(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
 def too_large(max_pixels: int) -> BadSample:
     """Says the limit, and what raises it."""
     where = "--data.max-pixels in training, max_pixels in preprocessor_config.json of a model"
-    return BadSample(f"too large: more than {max_pixels:,} pixels ({where})")
+    return BadSample(f"too large, above {max_pixels:,} pixels ({where})")
 
 
 def _array_mode(values: NDArray[Any]) -> str:
