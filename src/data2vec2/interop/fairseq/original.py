@@ -116,7 +116,7 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
-        raise UserError(f"{path} is empty, damaged or cut short; fetch it again")
+        raise UserError(f"{path} is empty, so it can't be read as a checkpoint; it is damaged or cut short")
     if start.lstrip()[:1] == b"<":
         raise UserError(f"{path} is a web page and no checkpoint: its download went wrong; fetch it again")
     stand_ins = [(type(name.rpartition(".")[2], (StandIn,), {"of": name}), name) for name in (DICTIONARY, *allow)]
