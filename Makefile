@@ -61,7 +61,7 @@ $(LOWER)/.package: pyproject.toml
 	test -x $(LOWER)/bin/pip || $(PYTHON) -m venv $(LOWER)
 	$(LOWER)/bin/python benchmarks/check_range.py --lower-bounds > $(LOWER)/bounds.txt
 	$(LOWER)/bin/pip install --constraint $(LOWER)/bounds.txt $(or $(TORCH),torch torchvision)
-	$(LOWER)/bin/pip install --constraint $(LOWER)/bounds.txt --editable ".[vision,data,lm,onnx,track,trainer]" pytest pandas
+	$(LOWER)/bin/pip install --constraint $(LOWER)/bounds.txt --editable ".[vision,tiff,data,lm,onnx,track,trainer]" pytest pandas
 	@touch $@
 
 # PyTorch as TORCH says; without TORCH, what is already there is kept, else the registry's plain one is installed.
