@@ -19,7 +19,7 @@ from data2vec2.modalities.image.recipes import image_finetune_base
 WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
     (ImageConfig, "model.modality.patch_size", (0, -4)),
     (ImageConfig, "model.modality.image_size", (0, 8, 225)),
-    (ImageConfig, "model.modality.num_channels", (0, 2, 4)),
+    (ImageConfig, "model.modality.num_channels", (0, -1)),
     (EncoderConfig, "model.encoder.num_heads", (0, -1, 7)),
     (EncoderConfig, "model.encoder.depth", (0,)),
     (EncoderConfig, "model.encoder.prenet_depth", (-1,)),
