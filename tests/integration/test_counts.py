@@ -39,8 +39,7 @@ def agrees(run: Path, err: str) -> dict[str, dict[str, Any]]:
     assert scores["samples"] == parts["test"]["used"]
     for key, part in parts.items():
         if part["bad"]:
-            samples = "samples" if key == "train" else f"samples of the {key} part"
-            assert f"{len(part['bad'])} {samples} could not be used: " in err
+            assert f"{key} part: {len(part['bad'])} samples could not be used: " in err
     return parts
 
 

@@ -142,7 +142,7 @@ def test_every_accuracy_has_its_error_bar(run: Path, data: Path, capsys: pytest.
     capsys.readouterr()
     assert run_here(["evaluate", run / "exported", data, "--max-samples", "60"]) == 0
     out, err = capsys.readouterr()
-    assert all(re.search(r"(  +\d+\.\d ±\d+\.\d){2}$", line) for line in out.splitlines()[1:])
+    assert all(re.search(r"(  +\d+\.\d±\d+\.\d){2}$", line) for line in out.splitlines()[1:])
     assert "± is half of a 95 % interval" in " ".join(err.split())
     assert run_here(["evaluate", run / "exported", data, "--max-samples", "60", "--json"]) == 0
     scores = json.loads(capsys.readouterr().out)

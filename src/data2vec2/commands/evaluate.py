@@ -138,7 +138,7 @@ def format_scores(scores: Scores) -> str:
     """Scores as plain text, in percent, with half of their 95 % intervals; of low-label curves the mean over draws."""
 
     def percent(value: float | None, bar: tuple[float, float] | None = None) -> str:
-        half = "" if bar is None else f" ±{50 * (bar[1] - bar[0]):.1f}"
+        half = "" if bar is None else f"±{50 * (bar[1] - bar[0]):.1f}"
         return "n/a" if value is None else f"{100 * value:.1f}{half}"
 
     titles = ["features", *("kNN" if probe == "knn" else probe for probe in scores.probes)]

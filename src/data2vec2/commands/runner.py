@@ -268,8 +268,7 @@ def _train(
             raise
         for name, part in data.account.parts.items():
             if part.bad:
-                samples = "samples" if name == "train" else f"samples of the {name} part"
-                log(f"{len(part.bad)} {samples} could not be used: {part.summary()} ({ACCOUNT})")
+                log(f"{name} part: {len(part.bad)} samples could not be used: {part.summary()} ({ACCOUNT})")
         run.write_json(ACCOUNT, data.account.to_dict())
     _write_end(run, config, outcome)
     return outcome
