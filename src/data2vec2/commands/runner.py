@@ -266,7 +266,7 @@ def _train(
             run.write_json(ACCOUNT, data.account.to_dict())
             _write_end(run, config, Outcome("failed", lines[-1]["step"] if lines else 0, str(error)))
             raise
-        for name, part in data.account.parts.items():
+        for name, part in sorted(data.account.parts.items(), key=lambda one: one[0] == "train"):
             if part.bad:
                 log(f"{name} part: {len(part.bad)} samples could not be used: {part.summary()} ({ACCOUNT})")
         run.write_json(ACCOUNT, data.account.to_dict())
