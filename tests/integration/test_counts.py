@@ -123,7 +123,7 @@ def test_of_one_class_there_is_no_accuracy(untrained: Path, tmp_path: Path, caps
     flags = [*QUICK, "--train.batch-size", 8, "--train.eval-every", 1]
     assert run_here(["finetune", "classify", untrained, root, "--out", run, *flags]) == 0
     err = capsys.readouterr().err
-    assert "data: only one sample to train on of the class single" in err
+    assert "data: classes with one training sample: single" in err
     assert "data: all 6 test samples are of one class (many): they have no accuracy" in err
     assert "test part of" in err
     assert "all 6 pictures are of one class (many), so there is no accuracy" in err
@@ -144,7 +144,7 @@ def test_a_class_of_the_test_part_alone_is_said(
     picture(pictures / "test" / "unknown" / "0.png", 7)
     flags = [*QUICK, "--train.batch-size", 8, "--data.max-bad", 0.2]
     assert run_here(["finetune", "classify", untrained, pictures, "--out", tmp_path / "run", *flags]) == 0
-    assert "data: no sample to train on of the class unknown, which test has" in capsys.readouterr().err
+    assert "data: classes that no training sample has, in the test part: unknown" in capsys.readouterr().err
     remarks = json.loads((tmp_path / "run" / "data.json").read_text())["remarks"]
     assert remarks == ["no sample to train on of the class unknown, which test has"]
 
