@@ -146,7 +146,7 @@ def test_a_class_of_the_test_part_alone_is_said(
     assert run_here(["finetune", "classify", untrained, pictures, "--out", tmp_path / "run", *flags]) == 0
     assert "data: classes that no training sample has, in the test part: unknown" in capsys.readouterr().err
     remarks = json.loads((tmp_path / "run" / "data.json").read_text())["remarks"]
-    assert remarks == ["no sample to train on of the class unknown, which test has"]
+    assert remarks == ["classes that no training sample has, in the test part: unknown (1)"]
 
 
 def damaged(folder: Path, faults: dict[str, tuple[str, ...]]) -> dict[str, dict[str, str]]:
