@@ -98,7 +98,7 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
 
 
 def scored_part(parts: Parts, whole: str = "whole") -> tuple[str, Records]:
-    """The part to score on, by its name: for testing or for validation, if labelled as training is; else the `whole`."""
+    """The part to score on and its name: of test or validation, if labelled as training is; else the `whole`."""
     known, needed = (("test", parts.test), ("validation", parts.val)), parts.train.taught
     usable = ((name, found) for name, found in known if found is not None and (found.taught or not needed))
     return next(usable, (whole, parts.train))
