@@ -88,7 +88,8 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
                     return outcome, []
             else:
                 check_data(run, task, model, data, val)
-            validation = Best(run).score if _state(run) == "finished" else None
+            best = Best(run).load() if _state(run) == "finished" else None
+            validation = float(best.state["score"]) if best else None
             if _state(run) == "finished" and validation is None:
                 raise UserError(f"{run} has no validation scores to choose by; give --val or --data.val-fraction")
             scores = json.loads((run / "scores.json").read_text("utf-8")) if validation is not None else {}
