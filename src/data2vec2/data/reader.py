@@ -222,6 +222,11 @@ def stream(records: Records, read: Callable[[int], Any], size: int) -> Iterator[
         pool.shutdown(cancel_futures=True)
 
 
+def counted(reasons: Iterable[str]) -> str:
+    """Counts by reason, as in "12 truncated, 3 empty file"."""
+    return ", ".join(f"{count} {reason}" for reason, count in Counter(reasons).most_common())
+
+
 class Skipped:
     """Every sample that was replaced, once."""
 
@@ -249,7 +254,7 @@ class Skipped:
 
     def summary(self) -> str:
         """Counts by reason, as in "12 truncated, 3 empty file"."""
-        return ", ".join(f"{count} {reason}" for reason, count in Counter(self.reasons.values()).most_common())
+        return counted(self.reasons.values())
 
     def listed(self, limit: int = 100) -> str:
         """A line for each of the first samples, behind a line end."""

@@ -19,7 +19,7 @@ from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.labels import Letters
-from data2vec2.data.reader import Bad, Reader, Skipped
+from data2vec2.data.reader import Bad, Reader, Skipped, counted
 from data2vec2.data.records import Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of
@@ -31,7 +31,7 @@ from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.method.masking import draw_spans
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
 from data2vec2.modalities.audio.model import WaveformStem
-from data2vec2.modalities.audio.reader import AudioReader, reasons_of, survey_audio
+from data2vec2.modalities.audio.reader import AudioReader, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, score, trainable, with_transcript
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored
@@ -141,7 +141,7 @@ class CtcJob(AudioClassifyJob):
             )
         used, left_out, bad = trainable(train, modality, data, seed)
         if not len(used):
-            why = reasons_of((*left_out, *bad))
+            why = counted(item.reason for item in (*left_out, *bad))
             raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
         if held:
             held, missing, _ = trainable(held, modality, replace(data, max_minutes=None), seed)
@@ -166,7 +166,8 @@ class CtcJob(AudioClassifyJob):
         skipped = Skipped(total, config.data.max_bad)
         skipped.leave_out(left_out)
         if left_out:
-            log(f"data: {len(left_out):,} recordings are left out: {reasons_of(left_out)} (skipped.jsonl)")
+            why = counted(item.reason for item in left_out)
+            log(f"data: {len(left_out):,} recordings are left out: {why} (skipped.jsonl)")
         skipped.add(bad)
         self.survey(data.train, skipped, log)
         log(f"data: letters: {' '.join(letters.symbols[3:])}")

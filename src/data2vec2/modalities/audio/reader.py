@@ -10,8 +10,7 @@ Shapes: `B` samples of a batch, `S` samples of a waveform, `N` records, `P` piec
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.data.folder import Files
-from data2vec2.data.reader import Bad, ReadBatch, Reader, Skipped, by_length
+from data2vec2.data.reader import Bad, ReadBatch, Reader, Skipped, by_length, counted
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
 from data2vec2.data.source import BadSample, Content, Listing, Split, by_part
@@ -236,13 +235,8 @@ def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurv
     )
 
 
-def reasons_of(bad: Iterable[Bad]) -> str:
-    """Counts by reason, as in "12 truncated, 3 empty file"."""
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in bad).most_common())
-
-
 def _with_first(bad: Sequence[Bad]) -> str:
-    return f"{reasons_of(bad)} (the first: {bad[0].name})" if bad else "there is none"
+    return f"{counted(item.reason for item in bad)} (the first: {bad[0].name})" if bad else "there is none"
 
 
 _RATE = 16_000  # frames a second, as manifests count them
