@@ -156,8 +156,8 @@ def helping(store: Store, device: torch.device) -> Iterator[World]:
     try:
         yield _connect(store, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), device)
     except RuntimeError:
-        for _ in range(40):  # process 0's connections close a moment before it is no longer the parent
-            if os.environ.get(PARENT, str(os.getppid())) != str(os.getppid()):
+        for _ in range(40 if PARENT in os.environ else 0):  # connections close before a parent is gone
+            if os.environ[PARENT] != str(os.getppid()):
                 raise SystemExit(1) from None  # process 0 was killed; a helper has nothing to add
             time.sleep(0.05)
         raise

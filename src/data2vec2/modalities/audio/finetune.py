@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.data.account import counted
 from data2vec2.data.batch import Addition, Batch, Step
 from data2vec2.data.labels import Letters
 from data2vec2.data.reader import Reader
@@ -30,7 +31,7 @@ from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.method.masking import draw_spans
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
 from data2vec2.modalities.audio.model import WaveformStem
-from data2vec2.modalities.audio.reader import AudioReader, reasons_of, survey_audio
+from data2vec2.modalities.audio.reader import AudioReader, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, scorable, score, trainable
 from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored, said
@@ -141,7 +142,7 @@ class CtcJob(AudioClassifyJob):
                 continue
             used, left_out, bad = usable(records, modality, of, seed)
             if key == "train" and not len(used):
-                why = reasons_of((*left_out, *bad))
+                why = counted(item.reason for item in (*left_out, *bad))
                 raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
             account = parts.account.part(key)
             account.leave_out(left_out)

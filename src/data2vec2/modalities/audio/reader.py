@@ -10,8 +10,7 @@ Shapes: `B` samples of a batch, `S` samples of a waveform, `N` records, `P` piec
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
-from data2vec2.data.account import Account, Bad, PartAccount
+from data2vec2.data.account import Account, Bad, PartAccount, counted
 from data2vec2.data.folder import Files
 from data2vec2.data.reader import ReadBatch, Reader, by_length
 from data2vec2.data.records import Records
@@ -245,13 +244,8 @@ def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurv
     )
 
 
-def reasons_of(bad: Iterable[Bad]) -> str:
-    """Counts by reason, as in "12 truncated, 3 empty file"."""
-    return ", ".join(f"{count} {reason}" for reason, count in Counter(item.reason for item in bad).most_common())
-
-
 def _with_first(bad: Sequence[Bad]) -> str:
-    return f"{reasons_of(bad)} (the first: {bad[0].name})" if bad else "there is none"
+    return f"{counted(item.reason for item in bad)} (the first: {bad[0].name})" if bad else "there is none"
 
 
 _RATE = 16_000  # frames a second, as manifests count them
