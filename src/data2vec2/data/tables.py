@@ -6,6 +6,7 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,18 +17,22 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data2vec2.data.source import PART_NAMES
 from data2vec2.errors import UserError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PLAIN = ".txt"
 """A text a line, in a column `text`."""
+LINES = (".csv", ".tsv", ".jsonl", PLAIN)
 BAD_BYTES = "undecodable bytes replaced"
 NULS = "NUL characters removed"
+HALVES = "halves of characters replaced"
 NO_TEXT = "no UTF-8 text"
 NO_OBJECT = "no JSON object"
 FEWER, MORE = "fewer fields than columns", "more fields than columns"
-QUOTES = "quotes that are not closed, or text behind them"
+QUOTES = "quotes that are not closed, or text beside them"
 SWALLOWED = "quotes over several lines, each of which could be a row"
+AGAIN = "names of the columns, again"
 REST = "commas of the last column taken as text"
 EMPTY_END = "empty fields at the end dropped"
 PLAIN_QUOTES = "quotes inside the text taken as text"
@@ -38,6 +43,7 @@ _REFUSED = {NO_TEXT: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON ob
 _ADVICE = {
     NO_TEXT: ENCODING_HINT,
     NO_OBJECT: "write one object a line",
+    AGAIN: "remove these lines",
     **dict.fromkeys(
         (MORE, FEWER, QUOTES, SWALLOWED),
         "put texts with commas, quotes or line ends into double quotes, and double the quotes in them",
@@ -45,7 +51,7 @@ _ADVICE = {
 }
 _ROWS = 256  # of a Parquet file or a data set, decoded at a time
 _FIELD = 1 << 26  # characters of a CSV row, at most
-_SEEN = 1_000  # values
+_SEEN = 1_000  # rows
 
 
 class BadRow(NamedTuple):
@@ -83,14 +89,10 @@ class Reading:
     mended: dict[int, str] = field(default_factory=dict)
     """By place, what was done to a row."""
 
-    def odd(self, what: str, times: int = 1) -> None:
-        """Count what is mended."""
+    def mend(self, what: str, times: int = 1) -> None:
+        """Count what is done, so many times, to the row that comes next."""
         self.counts[what] += times
-
-    def mend(self, what: str) -> None:
-        """Note what is done to the row that comes next."""
-        self.mended[self.place] = what
-        self.counts[what] += 1
+        self.mended[self.place] = "; ".join(dict.fromkeys([*filter(None, [self.mended.get(self.place)]), what]))
 
     def leave_out(self, reason: str, where: str, text: str) -> None:
         """Note that the row that comes next is left out; `UserError` that says where it is if it must not be."""
@@ -129,7 +131,6 @@ class Table:
     places: Sequence[int]
     """Of the rows, among all that the table has."""
     classes: Mapping[str, tuple[str, ...]]
-    remarks: Mapping[str, int]
     bad: Sequence[BadRow]
     mended: Mapping[int, str]
 
@@ -181,7 +182,7 @@ def read_table(
             columns |= {column: [None] * number for column in row if column not in columns}
             for column, values in columns.items():
                 values.append(row.get(column))
-    return Table(name, columns, places, table.classes, reading.counts, reading.bad, reading.mended)
+    return Table(name, columns, places, table.classes, reading.bad, reading.mended)
 
 
 def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
@@ -192,18 +193,23 @@ def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
     return next(filter(None, found), None)
 
 
+def parts_unread(table: Table) -> list[str]:
+    """A remark on a column that says which rows are to train and to test on: only names of files make parts."""
+    for name, values in table.columns.items():
+        words = {str(value).lower() for value in values} if values and isinstance(values[0], str) else set()
+        if len(words) > 1 and words <= PART_NAMES.keys():
+            what = f"column {name!r} of {table.name} ({', '.join(sorted(words))}) is not read"
+            return [f"{what}: parts are made by the names of files and folders"]
+    return []
+
+
 def _folded(name: str) -> str:
     return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
-def listed(counts: Mapping[str, int]) -> str:
-    """What was mended, for the user."""
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-
-
 def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
     """Lines of a file with their ends, of longer ones at most `limit` bytes at a time; of bad bytes U+FFFD."""
-    encoding = reading.encoding or _encoding_of(file)
+    encoding = encoding_of(file, reading.encoding)
     if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
         text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
         while line := text.readline(limit):
@@ -211,35 +217,59 @@ def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
             reading.line, reading.spoiled = reading.line + 1, line.count("\ufffd")
             yield line.removeprefix("\ufeff")
         return
-    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while raw := file.readline(limit):
         reading.read(len(raw))
         line = decoder.decode(raw, final=len(raw) != limit)
         reading.line += 1
         reading.spoiled = line.count("\ufffd") - raw.count(b"\xef\xbf\xbd") if "\ufffd" in line else 0
-        yield line
+        yield line.removeprefix("\ufeff")  # also where files were joined
     reading.spoiled = 1
     yield from filter(None, [decoder.decode(b"", final=True)])
 
 
-def _encoding_of(file: BinaryIO) -> str:
-    """UTF-16 where a file begins with its mark, or with Latin letters in it; else UTF-8."""
+def encoding_of(file: BinaryIO, named: str | None) -> str:
+    """What the mark at the beginning of a file says; else the named one; else UTF-16 for Latin letters in it, or UTF-8.
+
+    UTF-8 with a mark is "utf-8-sig".
+    """
     start = file.read(4096)
     file.seek(0)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
+    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    if marked := next((encoding for mark, encoding in marks.items() if start.startswith(mark)), named):
+        return marked
     odd, even = start[1::2].count(0), start[::2].count(0)
     if max(odd, even) > 0.8 * (len(start) // 2) and min(odd, even) < 0.1 * len(start):
         return "utf-16-le" if odd > even else "utf-16-be"
     return "utf-8"
 
 
+_ENDS = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
+
+
+def wording(path: Path, named: str | None) -> str:
+    """Encoding and line ends of a file, as in "UTF-8 with a mark, CRLF"."""
+    with path.open("rb") as raw:
+        encoding = encoding_of(raw, named)
+    with path.open(encoding=encoding, errors="replace") as file:
+        while file.read(1 << 20):
+            pass
+        ends = file.newlines or ()
+    found = " and ".join(_ENDS[end] for end in ([ends] if isinstance(ends, str) else ends))
+    said = " as said" if encoding == named else ""
+    return f"{encoding.upper().replace('-SIG', ' with a mark')}{said}, {found or 'one line'}"
+
+
 def mended(text: str, reading: Reading) -> str:
     """A text without NUL characters, and with "?" for halves of characters, which JSON may have."""
     if "\0" in text:
-        reading.odd(NULS, text.count("\0"))
+        reading.mend(NULS, text.count("\0"))
         text = text.replace("\0", "")
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    if whole != text:
+        reading.mend(HALVES)
+    return whole
 
 
 def described(schema: pa.Schema) -> dict[str, Any]:
@@ -320,7 +350,15 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
         csv.field_size_limit(2 * _FIELD)
         tabbed = (([line], line.text.rstrip("\r\n").split("\t"), "") for line in lines)
         records: Iterator[_Record] = _quoted(lines) if comma else tabbed
-        names = tuple(name.strip() for name in next(records, ([], [], ""))[1])
+        nothing: _Record = [], [], ""
+        block, fields, _ = next(records, nothing)
+        if fields == ["sep=", ""]:  # Excel's
+            block, fields, _ = next(records, nothing)
+        if not all(line.whole for line in block):
+            raise UserError(f"{reading.where}: the first line is no UTF-8 text; {ENCODING_HINT}")
+        names = tuple(name.strip() for name in fields)
+        while names and not names[-1]:
+            names = names[:-1]
         if not any(names) or len(set(names)) < len(names):
             raise UserError(f"{reading.where}: the first line must name the columns, each once; it is {list(names)}")
         others = [mark for mark in (";", "|", "\t", ",") if len(names) == 1 and mark in names[0]]
@@ -363,13 +401,15 @@ def _quoted(lines: Iterator[_Line]) -> Iterator[_Record]:
     while True:
         try:
             fields = next(csv.reader(feed(), strict=True))
-            yield list(block), [one.replace(_RETURN, "\r") for one in fields], ""
+            what = QUOTES if any(one.startswith(' "') for one in fields) else ""
+            yield list(block), [one.replace(_RETURN, "\r") for one in fields], what
         except StopIteration:
             return
         except csv.Error as error:
             first, *rest = block
             again.extendleft(reversed(rest))
-            what = QUOTES if rest or "end of data" in str(error) else PLAIN_QUOTES
+            unclear = rest or "end of data" in str(error) or '\\"' in first.text
+            what = QUOTES if unclear else PLAIN_QUOTES
             yield [first], first.text.rstrip("\r\n").split(","), what
 
 
@@ -378,16 +418,18 @@ def _delimited(
 ) -> Iterator[dict[str, Any]]:
     """Rows with as many fields as columns, or mended where that is certain; all others are left out."""
     count, takes_rest = len(names), column_of(names[-1:], reading.free) is not None
-    seen: set[tuple[int, str]] = set()  # values of the first and the last column
+    seen: set[tuple[int, str]] = set()  # shapes of values, by column
     for block, fields, what in records:
         fault = ""
         if fields in ([], [""]):
             continue
         if not all(line.whole for line in block):
             fault = NO_TEXT
+        elif tuple(one.strip() for one in fields[:count]) == names:
+            fault = AGAIN
         elif what == QUOTES or (what and len(fields) != count):
             fault = QUOTES
-        elif len(block) > 1 and _swallowed(block, count, separator, seen):
+        elif len(block) > 1 and _swallowed(block, fields, separator, seen):
             fault = SWALLOWED
         elif len(fields) > count and not any(fields[count:]):
             fields, what = fields[:count], EMPTY_END
@@ -401,16 +443,26 @@ def _delimited(
             continue
         if what:
             reading.mend(what)
-        if len(seen) < _SEEN:
-            seen |= {(0, fields[0]), (-1, fields[-1])}
+        if reading.place < _SEEN:
+            seen |= _shapes(fields, range(count))
         yield dict(zip(names, fields, strict=True))
 
 
-def _swallowed(block: Sequence[_Line], count: int, separator: str, seen: Collection[tuple[int, str]]) -> bool:
-    """Whether the lines of a row could be rows of their own: of two only if they repeat a value of other rows."""
-    rows = [line.text.rstrip("\r\n").split(separator) for line in block]
-    known = (-1, rows[0][-1]) in seen or (0, rows[1][0]) in seen
-    return count > 1 and all(len(row) == count for row in rows) and (len(rows) > 2 or known)
+def _shapes(fields: Sequence[str], columns: Iterable[int]) -> set[tuple[int, str]]:
+    """Values of some columns by their places, all numbers alike."""
+    return {(column, re.sub(r"\d+", "0", fields[column])) for column in columns if fields[column]}
+
+
+def _swallowed(
+    block: Sequence[_Line], fields: Sequence[str], separator: str, seen: Collection[tuple[int, str]]
+) -> bool:
+    """Whether the lines of a row could be rows of their own: of two only if what would be fields looks `seen`."""
+    first, *others = rows = [line.text.rstrip("\r\n").split(separator) for line in block]
+    if len(fields) == 1 or any(len(row) != len(fields) for row in rows):
+        return False
+    opened = next(place for place, field in enumerate(fields) if field != first[place])
+    would_be = _shapes(first, range(opened + 1, len(fields))) | _shapes(others[-1], range(opened))
+    return len(rows) > 2 or not would_be.isdisjoint(seen)
 
 
 def _objects(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:
@@ -438,13 +490,10 @@ def _flat(row: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
 def _checked(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[str, Any]]:
     """Rows whose strings are mended, unless the pass is strict; `UserError` behind the last if too many are bad."""
     for row in rows:
-        before = reading.counts[NULS]
         if any(isinstance(value, dict) for value in row.values()):
             row = dict(_flat(row))
         if not reading.strict:
             row = {name: mended(value, reading) if isinstance(value, str) else value for name, value in row.items()}
-        if reading.counts[NULS] > before:
-            reading.mended[reading.place] = NULS
         reading.place += 1
         yield row
     reading.check()

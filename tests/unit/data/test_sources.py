@@ -566,7 +566,7 @@ def test_rows_of_metadata_that_can_not_be_read_as_they_are_meant_are_left_out_or
     (folder / "metadata.csv").write_text("\n".join([*rows, 'pictures/000.jpg,"shirt']))
     parts = open_pictures(folder)
     assert len(parts.train) == COUNT and (parts.train.labels >= 0).all()
-    left = "metadata.csv left out: line 42: 'pictures/000.jpg,\"shirt': quotes that are not closed, or text behind them"
+    left = "metadata.csv left out: line 42: 'pictures/000.jpg,\"shirt': quotes that are not closed, or text beside them"
     assert parts.account.remarks == [f"1 of 41 rows of {left}"]
     (folder / "metadata.csv").write_text("file_name,label\npictures/000.jpg,x,y\npictures/001.jpg\n")
     refuse(
