@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.data.account import Account, Bad
-from data2vec2.data.labels import COLUMNS
+from data2vec2.data.labels import COLUMNS, some
 from data2vec2.data.source import (
     BadSample,
     Content,
@@ -141,11 +141,9 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
         account.remarks.append(f"taken as classes, not as parts: the folders {', '.join(sorted(classed))}")
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
-    elif tables := [name for extension in TABLES for name in files.get(extension, ()) if name not in described]:
-        account.remarks.append(
-            f"not read for labels: {', '.join(tables[:3])}; they are read from metadata.csv or metadata.jsonl with a "
-            "column file_name"
-        )
+    elif not folders and (tables := [name for extension in TABLES for name in files.get(extension, ())]):
+        what = f"tables that say nothing of the {content.many} here: {some(tables)}"
+        account.remarks.append(f"{what}; what metadata.csv or metadata.jsonl says, with a column file_name, is read")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
     return Listing(f"folder of {content.files}", parts, classes, account)
 
@@ -276,7 +274,7 @@ def _read_metadata(
             if sample not in there and not (root / sample).exists():
                 found.missing.add(sample)
             found.names.add(sample)
-            says = ({"label": value} if label else {}) | ({"text": row[text]} if text else {})
+            says = ({"labels": value} if label else {}) | ({"texts": row[text]} if text else {})
             earlier = said.get(sample, {})
             differ = [what for what in says if what in earlier and earlier[what] != says[what]]
             said[sample] = {**earlier, **says, **dict.fromkeys(differ)}
@@ -285,6 +283,6 @@ def _read_metadata(
             elif place in table.mended:
                 found.mended[sample] = table.mended[place]
     for sample, says in said.items():
-        found.labels.update({sample: says["label"]} if "label" in says else {})
-        found.texts.update({sample: says["text"]} if "text" in says else {})
+        for what, value in says.items():
+            getattr(found, what)[sample] = value
     return found

@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -444,25 +444,29 @@ def _delimited(
         if what:
             reading.mend(what)
         if reading.place < _SEEN:
-            seen |= _shapes(fields, range(count))
+            seen |= _shapes(enumerate(fields))
         yield dict(zip(names, fields, strict=True))
 
 
-def _shapes(fields: Sequence[str], columns: Iterable[int]) -> set[tuple[int, str]]:
-    """Values of some columns by their places, all numbers alike."""
-    return {(column, re.sub(r"\d+", "0", fields[column])) for column in columns if fields[column]}
+def _shapes(fields: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Values that are not empty, with their columns; all numbers are alike."""
+    return {(column, re.sub(r"\d+", "0", field)) for column, field in fields if field}
 
 
-def _swallowed(
-    block: Sequence[_Line], fields: Sequence[str], separator: str, seen: Collection[tuple[int, str]]
-) -> bool:
-    """Whether the lines of a row could be rows of their own: of two only if what would be fields looks `seen`."""
-    first, *others = rows = [line.text.rstrip("\r\n").split(separator) for line in block]
+def _swallowed(block: Sequence[_Line], fields: Sequence[str], separator: str, seen: Set[tuple[int, str]]) -> bool:
+    """Whether the lines of a row could be rows of their own.
+
+    They could if what would be fields looks like others that were `seen`, or if there are more than two and none of
+    these is empty or begins with a space, as behind commas of a text.
+    """
+    rows = [list(enumerate(line.text.rstrip("\r\n").split(separator))) for line in block]
     if len(fields) == 1 or any(len(row) != len(fields) for row in rows):
         return False
-    opened = next(place for place, field in enumerate(fields) if field != first[place])
-    would_be = _shapes(first, range(opened + 1, len(fields))) | _shapes(others[-1], range(opened))
-    return len(rows) > 2 or not would_be.isdisjoint(seen)
+    opened = next(column for column, field in rows[0] if field != fields[column])
+    would_be = [*rows[0][opened + 1 :], *(one for row in rows[1:-1] for one in row), *rows[-1][: opened + 1]]
+    prose = any(field[:1] in ("", " ") for _, field in would_be)
+    known = _shapes(one for one in would_be if one[0] != opened) & seen
+    return bool(known) or (len(rows) > 2 and not prose)
 
 
 def _objects(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:

@@ -219,6 +219,7 @@ MENDED: list[tuple[bytes, list[str], str]] = [
     (b'1.wav,a "b", c', ["1.wav", 'a "b", c'], REST),
     (b"1.wav,first\rsecond", ["1.wav", "first\rsecond"], ""),
     (b'1.wav,"two\nlines, with ""a"" comma"', ["1.wav", 'two\nlines, with "a" comma'], ""),
+    (b'1.wav,"Roses\nare, red\nviolets, blue"', ["1.wav", "Roses\nare, red\nviolets, blue"], ""),
     (b"1.wav,a\0b", ["1.wav", "ab"], NULS),
 ]
 
