@@ -219,6 +219,25 @@ def test_tables_and_lines_of_text(tmp_path: Path) -> None:
     assert "400 lines of 1 source" in data2vec2.inspect(tmp_path / "lines").description
 
 
+def test_tables_as_fine_tuning_takes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the columns are called and however little there is, though pre-training could not read it so."""
+    rows = [f"Käse {place},more,{'ab'[place % 2]}" for place in range(9)]
+    (tmp_path / "t.csv").write_bytes("\r\n".join(["Sentence1,Sentence2,kind", *rows]).encode("cp1252"))
+    assert run_here(["inspect", tmp_path / "t.csv"]) == 1
+    assert "save the file as UTF-8, or name its encoding" in capsys.readouterr().err
+    assert run_here(["inspect", tmp_path / "t.csv", "--encoding", "cp1252", "--label-column", "kind"]) == 0
+    said = capsys.readouterr().out
+    assert "texts from Sentence1 and Sentence2, labels from kind" in said and "train classes: a (5), b (4)" in said
+    assert "files in CP1252 as said, CRLF: t.csv" in said
+    assert "text_tiny can't be pre-trained on it: " in said and "has no column 'text'" in said
+    (tmp_path / "t.csv").write_text("text,label\n" + "\n".join(f"{place},{place / 3}" for place in range(9)))
+    (tmp_path / "t.jsonl").write_text(
+        "".join(json.dumps({"text": "word " * 9, "label": n / 3}) + "\n" for n in range(99))
+    )
+    found = data2vec2.inspect(tmp_path / "t.jsonl")
+    assert "no texts with labels: " in found.account.remarks[-1] and "a label is 0.333" in found.account.remarks[-1]
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="does not exist"):
         data2vec2.inspect(tmp_path / "nowhere", kind="image")

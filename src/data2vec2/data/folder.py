@@ -270,7 +270,7 @@ def _read_metadata(
                 )
             sample = str(PurePosixPath(name).parent / below)
             if sample not in there:
-                sample = spelled.get(_nfc(sample), sample)
+                sample = spelled.get(_nfc(sample.strip()), sample)
             if sample not in there and not (root / sample).exists():
                 found.missing.add(sample)
             found.names.add(sample)

@@ -35,6 +35,7 @@ SWALLOWED = "quotes over several lines, each of which could be a row"
 AGAIN = "names of the columns, again"
 REST = "commas of the last column taken as text"
 EMPTY_END = "empty fields at the end dropped"
+DOUBLED = "doubled quotes taken as one"
 PLAIN_QUOTES = "quotes inside the text taken as text"
 MAX_BAD = 0.05
 """The share of a table's rows that may be left out because they can't be read as they are meant."""
@@ -146,7 +147,8 @@ class Table:
 def open_rows(source: Any, reading: Reading, column: str | None = None) -> Iterator[Rows]:
     """Read a file, or a `datasets.Dataset`, row by row; only a few rows are in memory at once.
 
-    The first line of a CSV or TSV file names the columns. Quotes mean nothing in a TSV file (as in GLUE's). Empty lines
+    The first line of a CSV or TSV file names the columns. Quotes mean nothing in a TSV file (as in GLUE's), but around
+    a field with doubled quotes (as Excel's). Empty lines
     are left out, but not of a .txt file. A value with names of its own makes columns `outer.inner`. Rows that can't be
     read as they are meant are left out and noted, NUL characters vanish from strings unless the pass is strict. Other
     columns than `column` need not be decoded. `UserError` for what is no such table, or has too many bad rows.
@@ -346,10 +348,10 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
         names = ("text",)
         rows = (dict.fromkeys(names, line.text.rstrip("\r\n")) for line in _whole(lines, reading))
     else:
-        comma = extension == ".csv"
+        separator = "," if extension == ".csv" else "\t"
         csv.field_size_limit(2 * _FIELD)
         tabbed = (([line], line.text.rstrip("\r\n").split("\t"), "") for line in lines)
-        records: Iterator[_Record] = _quoted(lines) if comma else tabbed
+        records: Iterator[_Record] = _quoted(lines) if separator == "," else tabbed
         nothing: _Record = [], [], ""
         block, fields, _ = next(records, nothing)
         if fields == ["sep=", ""]:  # Excel's
@@ -361,13 +363,13 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
             names = names[:-1]
         if not any(names) or len(set(names)) < len(names):
             raise UserError(f"{reading.where}: the first line must name the columns, each once; it is {list(names)}")
-        others = [mark for mark in (";", "|", "\t", ",") if len(names) == 1 and mark in names[0]]
-        if others:
-            want = "commas between the fields" if comma else "tabs between the fields"
+        header, wanted = separator.join(names), f"{'commas' if separator == ',' else 'tabs'} between the fields"
+        others = [mark for mark in "\t;|," if header.count(mark) >= (1 if mark == "\t" else len(names))]
+        if others and others[0] != separator:
             raise UserError(
-                f"{reading.where}: the first line is {names[0]!r}; save the file with {want}, not {others[0]!r}"
+                f"{reading.where}: the first line is {header!r}; save the file with {wanted}, not {others[0]!r}"
             )
-        rows = _delimited(records, names, "," if comma else "\t", reading)
+        rows = _delimited(records, names, separator, reading)
     return Rows(names, {}, _checked(rows, reading))
 
 
@@ -380,6 +382,8 @@ def _whole(lines: Iterator[_Line], reading: Reading) -> Iterator[_Line]:
             reading.leave_out(NO_TEXT, f"line {line.number}", line.text)
 
 
+_DOUBLED = re.compile(r'"(?=.*"".*")(?:[^"]|"")*"', re.DOTALL)
+"""A field of a TSV file as Excel writes it if it has quotes."""
 _Record = tuple[list[_Line], list[str], str]
 """Lines of a row, its fields, and what is odd about its quotes, if anything: then these are the fields without any."""
 
@@ -441,6 +445,8 @@ def _delimited(
             for line in block:
                 reading.leave_out(fault, f"line {line.number}", line.text)
             continue
+        if separator == "\t" and any(map(_DOUBLED.fullmatch, fields)):
+            fields, what = [one[1:-1].replace('""', '"') if _DOUBLED.fullmatch(one) else one for one in fields], DOUBLED
         if what:
             reading.mend(what)
         if reading.place < _SEEN:

@@ -17,6 +17,7 @@ import pytest
 
 from data2vec2.data.tables import (
     AGAIN,
+    DOUBLED,
     EMPTY_END,
     FEWER,
     HALVES,
@@ -236,6 +237,14 @@ def test_what_is_certain_is_mended(tmp_path: Path, content: bytes, fields: list[
             read_table(path, "a.csv")
 
 
+def test_quotes_of_excel_in_tabbed_files(tmp_path: Path) -> None:
+    fields = ['"He said ""great"""', '"Great" movie', '"I am"', '"', '""', '"so "" on"', 'a ""b""']
+    (tmp_path / "a.tsv").write_text("text\n" + "\n".join(fields) + "\n")
+    table = read_table(tmp_path / "a.tsv", "")
+    assert table.columns["text"] == ['He said "great"', *fields[1:5], 'so " on', fields[6]]
+    assert table.mended == {0: DOUBLED, 5: DOUBLED}
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
 def test_encodings_that_a_file_shows(tmp_path: Path, name: str, encoding: str) -> None:
@@ -284,11 +293,16 @@ def test_marks_where_files_were_joined_and_of_another_encoding_than_said(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("name", "header"), [("a.csv", "text;label"), ("a.csv", "text|label"), ("a.tsv", "text,label")]
+    ("name", "header"),
+    [
+        *(("a.csv", f"text{mark}label") for mark in (";", "|", "\t")),
+        *(("a.csv", header) for header in ("text, all\tlabel", "a;text, b;label")),
+        ("a.tsv", "text,label"),
+    ],
 )
 def test_other_separators(tmp_path: Path, name: str, header: str) -> None:
-    (tmp_path / name).write_text(f"{header}\na{header[4]}b\n")
-    with pytest.raises(UserError, match=r"the first line is 'text.label'; save the file with (commas|tabs) between"):
+    (tmp_path / name).write_text(f"{header}\n{header}\n")
+    with pytest.raises(UserError, match=r"the first line is '.*'; save the file with (commas|tabs) between"):
         read_table(tmp_path / name, name)
 
 

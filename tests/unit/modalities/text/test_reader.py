@@ -208,6 +208,18 @@ def test_odd_rows_are_left_out_by_name(tmp_path: Path) -> None:
     assert parts.account.choices[0] == "parts by name: train is train.csv; test is test.csv"
 
 
+def test_columns_and_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+    rows = "".join(f"{place},row {place},{'xy'[place % 2]},{'train' if place else 'test'}\n" for place in range(9))
+    (tmp_path / "a.csv").write_text(f"id,review,Sentiment,split\n{rows}")
+    (tmp_path / "README.txt").write_text("x")
+    parts = open_sentences(tmp_path)
+    assert (parts.train.classes, parts.account.beside) == (("x", "y"), {"README.txt": ".txt"})
+    chosen = ["texts from review, labels from Sentiment", "columns that are not read: id, split"]
+    assert parts.account.choices == chosen
+    unread = "column 'split' of a.csv (test, train) is not read: parts are made by the names of files and folders"
+    assert parts.account.remarks == [unread]
+
+
 def test_values_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "b.jsonl").write_text('{"text": ["a"]}\n{"text": 5}\n{"text": null}\n')
     texts = open_sentences(tmp_path / "b.jsonl").train.source
