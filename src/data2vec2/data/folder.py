@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2.data import hub
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import COLUMNS, some
 from data2vec2.data.source import (
@@ -94,9 +95,11 @@ def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
     return sorted(name for name in names if not _is_metadata(name))
 
 
-def counts(files: Mapping[str, list[str]]) -> dict[str, int]:
-    """How many files there are of each extension."""
-    return {extension: len(names) for extension, names in files.items() if names}
+def held(path: Path, files: Mapping[str, list[str]], hint: str = "") -> str:
+    """What a folder holds, for a message, with a hint at its end, or with another if `datasets` saved it."""
+    found = ", ".join(f"{extension} ({len(names):,})" for extension, names in files.items())
+    hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}" if ".arrow" in files else hint
+    return f"it holds files of type {found}{hint}" if found else "it is empty"
 
 
 def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str, str]:

@@ -579,11 +579,11 @@ def test_metadata_files_that_disagree_and_a_column_of_parts(tmp_path: Path) -> N
         (tmp_path / part).mkdir()
         for name in ("a.jpg", "b.jpg", "c.jpg"):
             (tmp_path / part / name).write_bytes(FILES[0])
-    rows = "train/a.jpg,x,train\ntrain/b.jpg,y,train\ntest/c.jpg ,y,test\n"
+    rows = "train/a.jpg,x,train\ntrain/b.jpg,y,train\ntest/c.jpg ,x,test\n"
     (tmp_path / "metadata.csv").write_text("file_name,label,split\n" + rows)
     (tmp_path / "train/metadata.jsonl").write_text('{"file_name": "a.jpg", "label": "y"}\n{"file_name": "c.jpg"}\n')
     parts = open_pictures(tmp_path)
-    assert parts.test is not None and parts.test.labels.tolist() == [-1, -1, 1]
+    assert parts.test is not None and parts.test.labels.tolist() == [-1, -1, 0]
     assert parts.train.labels.tolist() == [-1, 1, -1]
     said = "rows of train/metadata.jsonl that say different things taken as none"
     assert parts.account.part("train").mended == {"train/a.jpg": said}

@@ -74,9 +74,7 @@ def find_sources(
     files = folder.scan(path) if path.is_dir() else {path.suffix: [path.name]}
     names = sorted(name for extension in extensions for name in files.get(extension, ()))
     if not names:
-        found = ", ".join(f"{extension} ({count:,})" for extension, count in folder.counts(files).items()) or "nothing"
-        hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}" if ".arrow" in files else ""
-        raise UserError(f"no {what} in {path} ({', '.join(extensions)}): it holds {found}{hint}")
+        raise UserError(f"no {what} in {path} ({', '.join(extensions)}): {folder.held(path, files)}")
     return [TextSource(name, path / name, encoding) for name in names]
 
 

@@ -162,7 +162,7 @@ def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
         ("a.jsonl", "[1]\n{", "2 of 2 rows of .*a.jsonl can't be read .*write one object a line"),
         ("a.jsonl", "", "has no rows in a.jsonl"),
         ("a.csv", "text,label\n", "has no rows in a.csv"),
-        ("a.md", "x", r"no tables of texts in .*: it holds .md \(1\)"),
+        ("a.md", "x", r"no tables of texts in .*: it holds files of type .md \(1\)"),
     ],
 )
 def test_tables_that_are_none(tmp_path: Path, name: str, content: str, message: str) -> None:
