@@ -119,7 +119,7 @@ def _opened(path: Path, given: Inspect) -> tuple[Tools, RunConfig, Parts]:
     kind = given.kind
     if kind is not None and kind not in specs():
         raise UsageError(f"--as {kind} is no modality; there are {', '.join(specs())}")
-    reasons = []
+    reasons: dict[str, str] = {}
     named = given.text_columns, given.label_column, given.encoding
     able = [name for name in specs() if not any(named) or tools_of(name).words.columns]
     for name in [kind] if kind else able:
@@ -129,8 +129,12 @@ def _opened(path: Path, given: Inspect) -> tuple[Tools, RunConfig, Parts]:
         try:
             return tools, *tools.inspected(path, recipe, columns, quiet)
         except UserError as error:
-            reasons.append(str(error) if kind else f"  as {name}: {error}")
-    raise UserError(reasons[0] if kind else f"{path} is no data that can be read:\n" + "\n".join(reasons))
+            reasons[name] = str(error)
+    if len(set(reasons.values())) == 1:
+        raise UserError(next(iter(reasons.values())))
+    raise UserError(
+        f"{path} is no data that can be read:" + "".join(f"\n  as {n}: {why}" for n, why in reasons.items())
+    )
 
 
 def _readers(tools: Tools, config: RunConfig, parts: Parts) -> dict[str, Reader]:

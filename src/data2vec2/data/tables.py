@@ -429,7 +429,7 @@ def _delimited(
             continue
         if not all(line.whole for line in block):
             fault = NO_TEXT
-        elif tuple(one.strip() for one in fields[:count]) == names:
+        elif fields[0].strip() == names[0] and tuple(map(str.strip, fields[:count])) == names:
             fault = AGAIN
         elif what == QUOTES or (what and len(fields) != count):
             fault = QUOTES
