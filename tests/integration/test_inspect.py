@@ -14,8 +14,11 @@ import soundfile
 from PIL import Image
 
 import data2vec2
+from data2vec2.data.tables import AGAIN, EMPTY_END, FEWER, HALVES, MORE, NO_OBJECT, NULS, PLAIN_QUOTES, QUOTES
+from data2vec2.data.tables import NO_TEXT as NO_UTF_8
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import english_prompts
+from data2vec2.modalities.text.reader import NO_TEXT
 from tests.integration.helpers import run_here, small_npz
 from tests.unit.reporting.pages import Page
 
@@ -54,6 +57,104 @@ def test_every_sample_is_used_or_named(tmp_path: Path, seed: int) -> None:
         assert account.found == count
         assert account.bad == reasons
         assert account.used == count - len(reasons) == found.facts["train" if alone else part]["mode"]["RGB"]
+
+
+GOOD, MENDED, BAD = "good", "mended", "bad"
+ROWS: dict[str, list[tuple[str, str, str]]] = {
+    ".csv": [
+        (GOOD, "words {0},{1}\n", ""),
+        (GOOD, '"words {0}, and\n""more""",{1}\n', ""),
+        (GOOD, '"words {0}",{1}\r\n\r\n', ""),
+        (MENDED, "words {0},{1},,\n", EMPTY_END),
+        (MENDED, '"words" {0},{1}\n', PLAIN_QUOTES),
+        (MENDED, "words\0 {0},{1}\n", NULS),
+        (BAD, "words {0}, and more,{1}\n", MORE),
+        (BAD, "words {0}\n", FEWER),
+        (BAD, ",{1}\n", NO_TEXT),
+        (BAD, '"words {0}, never closed,{1}\n', QUOTES),
+        (BAD, "words \udcff {0},{1}\n", NO_UTF_8),
+        (BAD, "text,label\n", AGAIN),
+    ],
+    ".tsv": [
+        (GOOD, "words {0}\t{1}\n", ""),
+        (GOOD, '"words, {0}\t{1}\r\n', ""),
+        (MENDED, "words {0}\t{1}\t\n", EMPTY_END),
+        (MENDED, "words\0 {0}\t{1}\n", NULS),
+        (BAD, "words {0}\tmore\t{1}\n", MORE),
+        (BAD, "words {0}\n", FEWER),
+        (BAD, " \t{1}\n", NO_TEXT),
+        (BAD, "words \udcff {0}\t{1}\n", NO_UTF_8),
+    ],
+    ".jsonl": [
+        (GOOD, '{{"text": "words {0}", "label": "{1}"}}\n', ""),
+        (GOOD, '{{"label": "{1}", "more": {{"a": [1]}}, "text": "words\\n{0}"}}\r\n', ""),
+        (MENDED, '{{"text": "words\\u0000 {0}", "label": "{1}"}}\n', NULS),
+        (MENDED, '{{"text": "words\\ud83d {0}", "label": "{1}"}}\n', HALVES),
+        (BAD, '{{"text": "words {0}", "label": "{1}"\n', NO_OBJECT),
+        (BAD, '["words {0}", "{1}"]\n', NO_OBJECT),
+        (BAD, '{{"label": "{1}"}}\n', NO_TEXT),
+        (BAD, '{{"text": ["words {0}"], "label": "{1}"}}\n', "no text but a list"),
+        (BAD, '{{"text": "words \udcff {0}", "label": "{1}"}}\n', NO_UTF_8),
+    ],
+}
+"""Kinds of rows: what becomes of them, how they are written, and why."""
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("extension", ROWS)
+def test_every_row_is_used_or_named(tmp_path: Path, extension: str, seed: int) -> None:
+    draw, expected = random.Random(seed), {}
+    for part in ("train", "val", "test")[: 1 + seed % 3]:
+        kinds = ROWS[extension]
+        chosen = [kind for kind in kinds if kind[0] == GOOD for _ in range(70)]
+        chosen += [kind for kind in kinds if kind[0] != GOOD for _ in range(draw.randint(0, 1))]
+        draw.shuffle(chosen)
+        lines = [form.format(f"{part} {place}", "ab"[place % 2]) for place, (_, form, _) in enumerate(chosen)]
+        header = {".csv": "text,label\n", ".tsv": "text\tlabel\n"}.get(extension, "")
+        content = header + "".join(lines)
+        (tmp_path / f"{part}{extension}").write_bytes(content.encode("utf-8", "surrogateescape"))
+        expected[part] = chosen
+    found = data2vec2.inspect(tmp_path, kind="text")
+    assert found.kind == "text"
+    for part, chosen in expected.items():
+        account = found.account.parts[part]
+
+        def named(what: str, chosen: list[tuple[str, str, str]] = chosen, part: str = part) -> dict[str, str]:
+            return {f"{part}{extension}[{n}]": why for n, (kind, _, why) in enumerate(chosen) if kind == what}
+
+        assert {name.split(" (")[0]: why for name, why in account.bad.items()} == named(BAD)
+        assert account.mended == named(MENDED)
+        assert (account.found, account.used) == (len(chosen), len(chosen) - len(named(BAD)))
+        assert account.used == sum(found.classes[part].values())
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_row_of_metadata_is_used_or_named(tmp_path: Path, seed: int) -> None:
+    draw, rows, missing, left_out, contradicted = random.Random(seed), [], set(), 0, set()
+    for place in range(60):
+        name = f"{place}.png"
+        Image.fromarray(np.full((8, 8, 3), place, dtype=np.uint8)).save(tmp_path / name)
+        rows.append(f"{name},{'ab'[place % 2]}")
+    for place in draw.sample(range(60), draw.randint(0, 9)):
+        (tmp_path / f"{place}.png").unlink()
+        missing.add(f"{place}.png")
+    for place in draw.sample(range(60), draw.randint(0, 4)):
+        rows.append(f"{place}.png,{'ba'[place % 2]}")
+        contradicted.add(f"{place}.png")
+    for row in draw.sample(["1.png,a,b", "2.png", '3.png,"a', "file_name,label"], draw.randint(0, 3)):
+        rows.append(row)
+        left_out += 1
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows]) + "\n")
+    found = data2vec2.inspect(tmp_path)
+    account = found.account.parts["train"]
+    assert set(account.bad) == missing and set(account.mended) == contradicted - missing
+    assert (account.found, account.used) == (60, 60 - len(missing))
+    assert sum(found.classes["train"].values()) == account.used - len(account.mended)
+    said = [
+        line for line in found.account.remarks if line.startswith(f"{left_out} of {len(rows)} rows of metadata.csv")
+    ]
+    assert len(said) == (left_out > 0)
+    assert found.files == {"UTF-8, LF": ["metadata.csv"]}
 
 
 def test_the_same_picture_in_two_parts(tmp_path: Path) -> None:
@@ -108,12 +209,33 @@ def test_tables_and_lines_of_text(tmp_path: Path) -> None:
     rows = [f"words number {place} of a text,{'ab'[place % 2]}" for place in range(400)]
     (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows, ",a"]) + "\n")
     found = data2vec2.inspect(tmp_path / "t.csv", out=tmp_path / "page.html")
+    assert found.files == {"UTF-8, LF": ["t.csv"]}
+    assert "Files" in Page((tmp_path / "page.html").read_text("utf-8")).headings
     assert (found.kind, found.classes) == ("text", {"train": {"a": 200, "b": 200}})
     assert found.account.parts["train"].bad == {"t.csv[400]": "no text"}
     assert "Classes" in Page((tmp_path / "page.html").read_text("utf-8")).headings
     (tmp_path / "lines").mkdir()
     (tmp_path / "lines/a.txt").write_text("\n".join(row.split(",")[0] for row in rows) + "\n")
     assert "400 lines of 1 source" in data2vec2.inspect(tmp_path / "lines").description
+
+
+def test_tables_as_fine_tuning_takes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever the columns are called and however little there is, though pre-training could not read it so."""
+    rows = [f"Käse {place},more,{'ab'[place % 2]}" for place in range(9)]
+    (tmp_path / "t.csv").write_bytes("\r\n".join(["Sentence1,Sentence2,kind", *rows]).encode("cp1252"))
+    assert run_here(["inspect", tmp_path / "t.csv"]) == 1
+    assert "save the file as UTF-8, or name its encoding" in capsys.readouterr().err
+    assert run_here(["inspect", tmp_path / "t.csv", "--encoding", "cp1252", "--label-column", "kind"]) == 0
+    said = capsys.readouterr().out
+    assert "texts from Sentence1 and Sentence2, labels from kind" in said and "train classes: a (5), b (4)" in said
+    assert "files in CP1252 as said, CRLF: t.csv" in said
+    assert "text_tiny can't be pre-trained on it: " in said and "has no column 'text'" in said
+    (tmp_path / "t.csv").write_text("text,label\n" + "\n".join(f"{place},{place / 3}" for place in range(9)))
+    (tmp_path / "t.jsonl").write_text(
+        "".join(json.dumps({"text": "word " * 9, "label": n / 3}) + "\n" for n in range(99))
+    )
+    found = data2vec2.inspect(tmp_path / "t.jsonl")
+    assert "no texts with labels: " in found.account.remarks[-1] and "a label is 0.333" in found.account.remarks[-1]
 
 
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

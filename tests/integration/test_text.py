@@ -124,6 +124,20 @@ def test_a_tokenizer_of_ones_own(tmp_path: Path, data: Path, capsys: pytest.Capt
     assert "room for 280" in capsys.readouterr().err
 
 
+def test_a_tokenizer_that_can_not_be_made(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty.csv").write_text("text\n")
+    for source, out, said in (
+        (data, "file/new", "can't write"),
+        (tmp_path / "empty.csv", "new", "holds no text to learn from"),
+        (tmp_path / "file", "new", "no text in"),
+    ):
+        assert run_here(["tokenizer", "train", source, "--out", tmp_path / out, "--vocab-size", 300]) == 1
+        assert said in capsys.readouterr().err
+    assert run_here(["pretrain", "text_tiny", tmp_path / "empty.csv", "--out", tmp_path / "run", *FLAGS]) == 1
+    assert "has 0 tokens of text" in capsys.readouterr().err
+
+
 def test_a_vocabulary_is_made_of_evenly_spread_pieces_of_long_texts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

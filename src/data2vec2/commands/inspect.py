@@ -13,11 +13,15 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Inspect
 from data2vec2.config.run import RunConfig
+from data2vec2.data import folder
 from data2vec2.data.account import Account
+from data2vec2.data.labels import some
 from data2vec2.data.reader import Reader, stream
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.tables import LINES, wording
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.table import check_out
@@ -52,6 +56,8 @@ class Inspection:
     """Samples of the same content, each with its part before it, where they are in different parts."""
     repeated: int = 0
     """Samples whose content another sample of their part has, too."""
+    files: dict[str, list[str]] = field(default_factory=dict)
+    """Tables and files of text by their encoding and line ends."""
     advice: list[str] = field(default_factory=list)
     """How often each recipe goes through the data."""
 
@@ -68,7 +74,7 @@ def inspect(given: Inspect) -> Inspection:
         if out.suffix.lower() not in (".html", ".json"):
             raise UsageError(f"--out is {out}; its name must end in .html or .json")
     say, path = console().print, Path(given.data)
-    tools, config, parts = _opened(path, given.kind)
+    tools, config, parts = _opened(path, given)
     parts.account.parts = {part: parts.account.parts[part] for part in _PARTS if part in parts.account.parts}
     readers = _readers(tools, config, parts)
     found = Inspection(str(given.data), tools.spec.name, parts.description, parts.account)
@@ -84,9 +90,10 @@ def inspect(given: Inspect) -> Inspection:
         found.account.remarks.append(f"content that stands in more than one part: {len(found.duplicates):,}")
     if found.repeated:
         found.account.remarks.append(f"samples whose content their part has already: {found.repeated:,}")
-    _remark_classes(found)
-    learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
+    found.files = _files(path, found.account, given.encoding)
+    learned = readers["train"]
     try:
+        learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
         config, survey = tools.look(learned, config, quiet)
         found.account.part("train").leave_out(survey.left_out)
         found.advice = _advice(tools, learned)
@@ -107,20 +114,27 @@ def quiet(_: str) -> None:
     """Say nothing: an inspection says it in its own words."""
 
 
-def _opened(path: Path, kind: str | None) -> tuple[Tools, RunConfig, Parts]:
+def _opened(path: Path, given: Inspect) -> tuple[Tools, RunConfig, Parts]:
     """The modality that was named, or the first that finds samples; `UserError` if none does."""
+    kind = given.kind
     if kind is not None and kind not in specs():
         raise UsageError(f"--as {kind} is no modality; there are {', '.join(specs())}")
-    reasons = []
-    for name in [kind] if kind else specs():
+    reasons: dict[str, str] = {}
+    named = given.text_columns, given.label_column, given.encoding
+    able = [name for name in specs() if not any(named) or tools_of(name).words.columns]
+    for name in [kind] if kind else able:
         tools = tools_of(name)
+        columns = named_columns(tools, *named)
         recipe = get_recipe(tools.spec.demo.recipe if tools.spec.demo else next(iter(tools.spec.recipes)))
         try:
-            config = tools.fitted(recipe, recipe, path, quiet)
-            return tools, config, tools.inspected(path, config, quiet)
+            return tools, *tools.inspected(path, recipe, columns, quiet)
         except UserError as error:
-            reasons.append(str(error) if kind else f"  as {name}: {error}")
-    raise UserError(reasons[0] if kind else f"{path} is no data that can be read:\n" + "\n".join(reasons))
+            reasons[name] = str(error)
+    if len(set(reasons.values())) == 1:
+        raise UserError(next(iter(reasons.values())))
+    raise UserError(
+        f"{path} is no data that can be read:" + "".join(f"\n  as {n}: {why}" for n, why in reasons.items())
+    )
 
 
 def _readers(tools: Tools, config: RunConfig, parts: Parts) -> dict[str, Reader]:
@@ -171,12 +185,14 @@ def _counts(records: Records) -> dict[str, int]:
     return dict(zip(records.classes, counts_C.tolist(), strict=True))
 
 
-def _remark_classes(found: Inspection) -> None:
-    """Note that some samples have no label."""
-    for part, counts in found.classes.items():
-        without = found.account.part(part).used - sum(counts.values())
-        if without > 0:
-            found.account.remarks.append(f"{without:,} {part} samples have no label")
+def _files(path: Path, account: Account, encoding: str | None) -> dict[str, list[str]]:
+    """Tables and files of text that were read, by their encoding and line ends."""
+    files = folder.scan(path) if path.is_dir() else {path.suffix.lower(): [path.name]} if path.is_file() else {}
+    names = [name for extension in LINES for name in files.get(extension, ()) if name not in account.beside]
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        found[wording(path / name if path.is_dir() else path, encoding)].append(name)
+    return dict(found)
 
 
 def _advice(tools: Tools, reader: Reader) -> list[str]:
@@ -204,6 +220,7 @@ def format_inspection(found: Inspection) -> str:
         lines.append(f"{name:<6}" + "".join(f"{number:>15,}" for number in numbers))
     for name, facts in found.facts.items():
         lines += ["", *(f"{name} {fact}: {_told(values)}" for fact, values in facts.items())]
+    lines += ["", *(f"files in {one}: {some(names)}" for one, names in found.files.items())] if found.files else []
     for name, counts in found.classes.items():
         lines += ["", f"{name} classes: {_told(counts)}"]
     for title, remarks in (("remarks", found.account.lines()), ("recipes", found.advice)):

@@ -206,7 +206,7 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
 
 
 @dataclass
-class Inspect:
+class Inspect(OfColumns):
     """Say what a data set holds and what a model would make of it: what is used, mended and left out, and why."""
 
     data: Data

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data2vec2.commands.options import Tokenizer
 from data2vec2.errors import UserError
+from data2vec2.files import whole_folder
 from data2vec2.modalities.text.corpus import sampled_texts, shown_progress
 from data2vec2.modalities.text.files import find_text
 from data2vec2.modalities.text.tokenizer import original_tokenizer, save_tokenizer, train_tokenizer
@@ -25,7 +26,8 @@ def tokenizer(given: Tokenizer) -> int:
             made = train_tokenizer(
                 _some(sampled_texts(sources, given.text_column, "line", read), given), given.vocab_size
             )
-    save_tokenizer(made, folder)
+    with whole_folder(folder, replace=folder.exists()) as new:
+        save_tokenizer(made, new)
     return int(made.get_vocab_size())
 
 

@@ -14,8 +14,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from data2vec2.data import hub
 from data2vec2.data.account import Account, Bad
-from data2vec2.data.labels import COLUMNS
+from data2vec2.data.labels import COLUMNS, some
 from data2vec2.data.source import (
     BadSample,
     Content,
@@ -27,7 +28,7 @@ from data2vec2.data.source import (
     parts_by_name,
     readable,
 )
-from data2vec2.data.tables import column_of, read_table
+from data2vec2.data.tables import TABLES, column_of, parts_unread, read_table
 from data2vec2.errors import UserError
 
 
@@ -94,9 +95,11 @@ def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
     return sorted(name for name in names if not _is_metadata(name))
 
 
-def counts(files: Mapping[str, list[str]]) -> dict[str, int]:
-    """How many files there are of each extension."""
-    return {extension: len(names) for extension, names in files.items() if names}
+def held(path: Path, files: Mapping[str, list[str]], hint: str = "") -> str:
+    """What a folder holds, for a message, with a hint at its end, or with another if `datasets` saved it."""
+    found = ", ".join(f"{extension} ({len(names):,})" for extension, names in files.items())
+    hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}" if ".arrow" in files else hint
+    return f"it holds files of type {found}{hint}" if found else "it is empty"
 
 
 def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str, str]:
@@ -116,6 +119,10 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     table = _read_metadata(root, described, content.texts, everything)
     samples = sorted({*samples, *table.names})
     by_part = _by_part(root, samples)
+    tops = {part: _tops(names, depth - 1) for part, (names, depth) in by_part.items()}
+    inside = len(tops) > 1 and len(set(map(tuple, tops.values()))) == 1  # parts in the folders of classes
+    if inside:
+        tops = {part: _tops(names, depth + 1) for part, (names, depth) in by_part.items()}
     account = Account(beside=others(files, content.extensions), remarks=table.remarks)
     parts = {}
     for part, (names, depth) in (by_part or {"train": (samples, 0)}).items():
@@ -128,9 +135,8 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
     account.beside |= {name: "in no part" for name in samples if name not in in_parts}
     account.beside = {name: why for name, why in account.beside.items() if name not in described}
-    tops = {part: _tops(names, depth - 1) for part, (names, depth) in by_part.items()}
     account.choices += parts_by_name(tops)
-    levels = by_part.values() or [(samples, 0)]
+    levels = [(samples, depth) for _, depth in by_part.values()] if inside else by_part.values() or [(samples, 0)]
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
     classed = {top for top in _tops(samples, 0) if part_of(top)} if not by_part and folders else set()
@@ -138,6 +144,9 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
         account.remarks.append(f"taken as classes, not as parts: the folders {', '.join(sorted(classed))}")
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
+    elif not folders and (tables := [name for extension in TABLES for name in files.get(extension, ())]):
+        what = f"tables that say nothing of the {content.many} here: {some(tables)}"
+        account.remarks.append(f"{what}; what metadata.csv or metadata.jsonl says, with a column file_name, is read")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
     return Listing(f"folder of {content.files}", parts, classes, account)
 
@@ -161,12 +170,18 @@ def _by_part(root: Path, names: list[str]) -> dict[str, tuple[list[str], int]]:
     """Names in each part, where folders are called after parts, and the level of the folders that are labels.
 
     Either all folders are called so, or at least one for training and one of another part; all may lie in one. A part's
-    folder may hold another of its name ("seg_train/seg_train"). `UserError` if there is nothing to train on.
+    folder may hold another of its name ("seg_train/seg_train"). Where all folders but those in them are called
+    otherwise, these can be the parts ("cat/train"). `UserError` if there is nothing to train on.
     """
     level, tops = 0, _tops(names, 0)
     while len(tops) == 1 and not part_of(tops[0]) and all(name.startswith(tops[0] + "/") for name in names):
         level, tops = level + 1, _tops(names, level + 1)
     of = {top: part_of(top.rpartition("/")[2]) for top in tops}
+    if not any(of.values()):
+        below = {name: part_of("/".join(name.split("/")[level + 1 : -1][:1])) for name in names}
+        kinds = set(below.values())
+        if None not in kinds and "train" in kinds and len(kinds) > 1:
+            return {part: ([name for name in names if below[name] == part], level) for part in kinds if part}
     found: dict[str, list[str]] = {}
     for top, part in of.items():
         if part:
@@ -230,6 +245,7 @@ def _read_metadata(
     `UserError` for no table, and for a name that leads elsewhere.
     """
     found, spelled = _Described(), {_nfc(name): name for name in there} if described else {}
+    said: dict[str, dict[str, Any]] = {}
     for name in described:
         path = root / name
         table = read_table(path, name, strict=True, free=text_columns)
@@ -245,7 +261,7 @@ def _read_metadata(
         several = label and label.lower() in ("labels", "tags")
         if path.suffix.lower() == ".csv" and (several or any("|" in (one or "") for one in given)):
             given = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in given]
-        said: dict[str, list[Any]] = {}
+        found.remarks.extend(parts_unread(table))
         for place, row, value in zip(table.places, table.rows(), given, strict=True):
             file_name = row.get(file_column or "")
             if not isinstance(file_name, str) or not file_name:
@@ -257,17 +273,19 @@ def _read_metadata(
                 )
             sample = str(PurePosixPath(name).parent / below)
             if sample not in there:
-                sample = spelled.get(_nfc(sample), sample)
+                sample = spelled.get(_nfc(sample.strip()), sample)
             if sample not in there and not (root / sample).exists():
                 found.missing.add(sample)
             found.names.add(sample)
-            says = [value, row.get(text or "")]
-            earlier = said.setdefault(sample, says)
-            said[sample] = [one if one == other else None for one, other in zip(earlier, says, strict=True)]
-            if said[sample] != earlier:
+            says = ({"labels": value} if label else {}) | ({"texts": row[text]} if text else {})
+            earlier = said.get(sample, {})
+            differ = [what for what in says if what in earlier and earlier[what] != says[what]]
+            said[sample] = {**earlier, **says, **dict.fromkeys(differ)}
+            if differ:
                 found.mended[sample] = f"rows of {name} that say different things taken as none"
             elif place in table.mended:
                 found.mended[sample] = table.mended[place]
-        found.labels.update({sample: says[0] for sample, says in said.items() if label})
-        found.texts.update({sample: says[1] for sample, says in said.items() if text})
+    for sample, says in said.items():
+        for what, value in says.items():
+            getattr(found, what)[sample] = value
     return found

@@ -17,10 +17,15 @@ from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
 
-COLUMNS = ("label", "labels", "class", "classes", "category", "categories", "target", "tag", "tags", "fine_label")
+COLUMNS = (
+    *("label", "labels", "class", "classes", "category", "categories", "target", "tag", "tags"),
+    *("fine_label", "sentiment"),
+)
 """Names under which tables keep labels; the first that is there is taken."""
 NUMBERS = ("score", "value")
 """Names under which tables keep numbers to be predicted, besides."""
+UNLABELLED = "have no label"
+"""How a remark ends on samples that only pre-training uses."""
 Encoded = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 """Labels `N` (-1: none) and tags `NC`; where there are tags, all labels are -1."""
 
@@ -64,14 +69,15 @@ def encode(
 
 
 _NEGATIVE = re.compile(r"-[1-9]\d*")
-_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)(\.0*)?")
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,99})(\.0*)?")
+_UNSEEN_ENDS = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
 _NOTHING = {"nan", "none", "null", "na", "n/a", "<na>"}
 
 
 @lru_cache(4096)
 def _normal(text: str) -> str:
-    """A label as it is compared: NFC, without space around it; a whole number as such."""
-    text = unicodedata.normalize("NFC", text).strip()
+    """A label as it is compared: NFC, without space or unseen characters around it; a whole number as such."""
+    text = _UNSEEN_ENDS.sub("", unicodedata.normalize("NFC", text))
     return str(int(text.partition(".")[0])) if _WHOLE.fullmatch(text) else text
 
 
@@ -109,7 +115,7 @@ def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[
                 remarks.append(f"none of the {len(given):,} {part} samples has a label; they can't be scored on")
             continue
         if labelled < len(given) and not several:
-            remarks.append(f"{len(given) - labelled:,} of {len(given):,} {part} samples have no label")
+            remarks.append(f"{len(given) - labelled:,} of {len(given):,} {part} samples {UNLABELLED}")
         if part == "train" and len(train) == 1 and not several:
             remarks.append(f"all {labelled:,} labels of the train part are {next(iter(train))!r}")
         if part != "train" and train:
@@ -120,15 +126,16 @@ def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[
             if other := train.keys() - counts[part].keys():
                 remarks.append(f"classes that the {part} part has not: {_counted(train, other)}")
     if single := [name for name, count in train.items() if count == 1]:
-        remarks.append(f"classes with one training sample: {_some(sorted(single))}")
+        remarks.append(f"classes with one training sample: {some(sorted(single))}")
     return remarks
 
 
 def _counted(counts: Mapping[str, int], names: Iterable[str]) -> str:
-    return _some([f"{name} ({counts[name]:,})" for name in sorted(names)])
+    return some([f"{name} ({counts[name]:,})" for name in sorted(names)])
 
 
-def _some(names: Sequence[str], limit: int = 10) -> str:
+def some(names: Sequence[str], limit: int = 10) -> str:
+    """The first of some names, and how many more there are."""
     return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
@@ -164,7 +171,7 @@ def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Map
     elif not text or (known is not None and _NEGATIVE.fullmatch(text)):
         return []
     elif known is not None:
-        names = _some(list(dict.fromkeys(known.values())))
+        names = some(list(dict.fromkeys(known.values())))
         raise UserError(f"{where}: a label is {value!r}, which is none of the classes that are given ({names})")
     spelled[text].add(str(value) if isinstance(value, str) else text)
     return [text]
@@ -172,7 +179,7 @@ def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Map
 
 def _order(name: str) -> tuple[bool, int, str]:
     """Whole numbers by size, then everything else by spelling."""
-    whole = name.removeprefix("-").isdecimal()
+    whole = name.removeprefix("-").isdecimal() and len(name) < 100
     return not whole, int(name) if whole else 0, name
 
 

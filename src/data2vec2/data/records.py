@@ -173,12 +173,9 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None) -> Listing
         listing = _READERS[packed](path, files[packed], content)
         listing.account.beside |= folder.others(files, {packed})
         return listing
-    found_here = f"it holds files of type {_counts(folder.counts(files))}" if files else "it is empty"
     hint = next((f"; {text}" for extension, text in (own.hints if own else {}).items() if extension in files), "")
-    if ".arrow" in files:
-        hint = f"; if it was saved by datasets, name it as {hub.PREFIX}{path}"
     known = ", ".join(sorted(content.extensions))
-    raise UserError(f"no {content.files} in {path} ({known}, .parquet, .tar): {found_here}{hint}")
+    raise UserError(f"no {content.files} in {path} ({known}, .parquet, .tar): {folder.held(path, files, hint)}")
 
 
 def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
@@ -226,7 +223,8 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
     for key, one in records.items():
         of_part = account.part(key)
         of_part.found = len(one) + len(of_part.bad) + len(of_part.left_out)
-    left_out = f"left out: {_counts(Counter(account.beside.values()))}" if account.beside else ""
+    beside = ", ".join(f"{why} ({count:,})" for why, count in Counter(account.beside.values()).items())
+    left_out = f"left out: {beside}" if beside else ""
     description = "; ".join(filter(None, (f"{found.kind}: {sizes}, {labelling}", left_out, *account.choices)))
     return Parts(train, records.get("val"), records.get("test"), description, account)
 
@@ -238,11 +236,6 @@ def _texts(values: Sequence[Any] | None, where: str) -> tuple[str | None, ...] |
             raise UserError(f"{where}: a transcript is {value!r}; transcripts are strings")
     texts = tuple((value or "").strip() or None for value in values or ())
     return texts if any(texts) else None
-
-
-def _counts(ignored: Mapping[str, int]) -> str:
-    """Files by extension, for a message."""
-    return ", ".join(f"{extension} ({count:,})" for extension, count in ignored.items())
 
 
 def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: float = 0.0) -> NDArray[np.float32]:

@@ -6,8 +6,9 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,20 +17,25 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data2vec2.data.source import PART_NAMES
 from data2vec2.errors import UserError
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PLAIN = ".txt"
 """A text a line, in a column `text`."""
+LINES = (".csv", ".tsv", ".jsonl", PLAIN)
 BAD_BYTES = "undecodable bytes replaced"
 NULS = "NUL characters removed"
+HALVES = "halves of characters replaced"
 NO_TEXT = "no UTF-8 text"
 NO_OBJECT = "no JSON object"
 FEWER, MORE = "fewer fields than columns", "more fields than columns"
-QUOTES = "quotes that are not closed, or text behind them"
+QUOTES = "quotes that are not closed, or text beside them"
 SWALLOWED = "quotes over several lines, each of which could be a row"
+AGAIN = "names of the columns, again"
 REST = "commas of the last column taken as text"
 EMPTY_END = "empty fields at the end dropped"
+DOUBLED = "doubled quotes taken as one"
 PLAIN_QUOTES = "quotes inside the text taken as text"
 MAX_BAD = 0.05
 """The share of a table's rows that may be left out because they can't be read as they are meant."""
@@ -38,6 +44,7 @@ _REFUSED = {NO_TEXT: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON ob
 _ADVICE = {
     NO_TEXT: ENCODING_HINT,
     NO_OBJECT: "write one object a line",
+    AGAIN: "remove these lines",
     **dict.fromkeys(
         (MORE, FEWER, QUOTES, SWALLOWED),
         "put texts with commas, quotes or line ends into double quotes, and double the quotes in them",
@@ -45,7 +52,7 @@ _ADVICE = {
 }
 _ROWS = 256  # of a Parquet file or a data set, decoded at a time
 _FIELD = 1 << 26  # characters of a CSV row, at most
-_SEEN = 1_000  # values
+_SEEN = 1_000  # rows
 
 
 class BadRow(NamedTuple):
@@ -83,14 +90,10 @@ class Reading:
     mended: dict[int, str] = field(default_factory=dict)
     """By place, what was done to a row."""
 
-    def odd(self, what: str, times: int = 1) -> None:
-        """Count what is mended."""
+    def mend(self, what: str, times: int = 1) -> None:
+        """Count what is done, so many times, to the row that comes next."""
         self.counts[what] += times
-
-    def mend(self, what: str) -> None:
-        """Note what is done to the row that comes next."""
-        self.mended[self.place] = what
-        self.counts[what] += 1
+        self.mended[self.place] = "; ".join(dict.fromkeys([*filter(None, [self.mended.get(self.place)]), what]))
 
     def leave_out(self, reason: str, where: str, text: str) -> None:
         """Note that the row that comes next is left out; `UserError` that says where it is if it must not be."""
@@ -129,7 +132,6 @@ class Table:
     places: Sequence[int]
     """Of the rows, among all that the table has."""
     classes: Mapping[str, tuple[str, ...]]
-    remarks: Mapping[str, int]
     bad: Sequence[BadRow]
     mended: Mapping[int, str]
 
@@ -145,7 +147,8 @@ class Table:
 def open_rows(source: Any, reading: Reading, column: str | None = None) -> Iterator[Rows]:
     """Read a file, or a `datasets.Dataset`, row by row; only a few rows are in memory at once.
 
-    The first line of a CSV or TSV file names the columns. Quotes mean nothing in a TSV file (as in GLUE's). Empty lines
+    The first line of a CSV or TSV file names the columns. Quotes mean nothing in a TSV file (as in GLUE's), but around
+    a field with doubled quotes (as Excel's). Empty lines
     are left out, but not of a .txt file. A value with names of its own makes columns `outer.inner`. Rows that can't be
     read as they are meant are left out and noted, NUL characters vanish from strings unless the pass is strict. Other
     columns than `column` need not be decoded. `UserError` for what is no such table, or has too many bad rows.
@@ -181,7 +184,7 @@ def read_table(
             columns |= {column: [None] * number for column in row if column not in columns}
             for column, values in columns.items():
                 values.append(row.get(column))
-    return Table(name, columns, places, table.classes, reading.counts, reading.bad, reading.mended)
+    return Table(name, columns, places, table.classes, reading.bad, reading.mended)
 
 
 def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
@@ -192,18 +195,23 @@ def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
     return next(filter(None, found), None)
 
 
+def parts_unread(table: Table) -> list[str]:
+    """A remark on a column that says which rows are to train and to test on: only names of files make parts."""
+    for name, values in table.columns.items():
+        words = {str(value).lower() for value in values} if values and isinstance(values[0], str) else set()
+        if len(words) > 1 and words <= PART_NAMES.keys():
+            what = f"column {name!r} of {table.name} ({', '.join(sorted(words))}) is not read"
+            return [f"{what}: parts are made by the names of files and folders"]
+    return []
+
+
 def _folded(name: str) -> str:
     return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
-def listed(counts: Mapping[str, int]) -> str:
-    """What was mended, for the user."""
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-
-
 def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
     """Lines of a file with their ends, of longer ones at most `limit` bytes at a time; of bad bytes U+FFFD."""
-    encoding = reading.encoding or _encoding_of(file)
+    encoding = encoding_of(file, reading.encoding)
     if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
         text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
         while line := text.readline(limit):
@@ -211,35 +219,59 @@ def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
             reading.line, reading.spoiled = reading.line + 1, line.count("\ufffd")
             yield line.removeprefix("\ufeff")
         return
-    decoder = codecs.getincrementaldecoder("utf-8-sig")("replace")
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while raw := file.readline(limit):
         reading.read(len(raw))
         line = decoder.decode(raw, final=len(raw) != limit)
         reading.line += 1
         reading.spoiled = line.count("\ufffd") - raw.count(b"\xef\xbf\xbd") if "\ufffd" in line else 0
-        yield line
+        yield line.removeprefix("\ufeff")  # also where files were joined
     reading.spoiled = 1
     yield from filter(None, [decoder.decode(b"", final=True)])
 
 
-def _encoding_of(file: BinaryIO) -> str:
-    """UTF-16 where a file begins with its mark, or with Latin letters in it; else UTF-8."""
+def encoding_of(file: BinaryIO, named: str | None) -> str:
+    """What the mark at the beginning of a file says; else the named one; else UTF-16 for Latin letters in it, or UTF-8.
+
+    UTF-8 with a mark is "utf-8-sig".
+    """
     start = file.read(4096)
     file.seek(0)
-    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16"
+    marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
+    marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+    if marked := next((encoding for mark, encoding in marks.items() if start.startswith(mark)), named):
+        return marked
     odd, even = start[1::2].count(0), start[::2].count(0)
     if max(odd, even) > 0.8 * (len(start) // 2) and min(odd, even) < 0.1 * len(start):
         return "utf-16-le" if odd > even else "utf-16-be"
     return "utf-8"
 
 
+_ENDS = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
+
+
+def wording(path: Path, named: str | None) -> str:
+    """Encoding and line ends of a file, as in "UTF-8 with a mark, CRLF"."""
+    with path.open("rb") as raw:
+        encoding = encoding_of(raw, named)
+    with path.open(encoding=encoding, errors="replace") as file:
+        while file.read(1 << 20):
+            pass
+        ends = file.newlines or ()
+    found = " and ".join(_ENDS[end] for end in ([ends] if isinstance(ends, str) else ends))
+    said = " as said" if encoding == named else ""
+    return f"{encoding.upper().replace('-SIG', ' with a mark')}{said}, {found or 'one line'}"
+
+
 def mended(text: str, reading: Reading) -> str:
     """A text without NUL characters, and with "?" for halves of characters, which JSON may have."""
     if "\0" in text:
-        reading.odd(NULS, text.count("\0"))
+        reading.mend(NULS, text.count("\0"))
         text = text.replace("\0", "")
-    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+    whole = text if text.isascii() else text.encode("utf-8", "replace").decode()
+    if whole != text:
+        reading.mend(HALVES)
+    return whole
 
 
 def described(schema: pa.Schema) -> dict[str, Any]:
@@ -316,20 +348,28 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
         names = ("text",)
         rows = (dict.fromkeys(names, line.text.rstrip("\r\n")) for line in _whole(lines, reading))
     else:
-        comma = extension == ".csv"
+        separator = "," if extension == ".csv" else "\t"
         csv.field_size_limit(2 * _FIELD)
         tabbed = (([line], line.text.rstrip("\r\n").split("\t"), "") for line in lines)
-        records: Iterator[_Record] = _quoted(lines) if comma else tabbed
-        names = tuple(name.strip() for name in next(records, ([], [], ""))[1])
+        records: Iterator[_Record] = _quoted(lines) if separator == "," else tabbed
+        nothing: _Record = [], [], ""
+        block, fields, _ = next(records, nothing)
+        if fields == ["sep=", ""]:  # Excel's
+            block, fields, _ = next(records, nothing)
+        if not all(line.whole for line in block):
+            raise UserError(f"{reading.where}: the first line is no UTF-8 text; {ENCODING_HINT}")
+        names = tuple(name.strip() for name in fields)
+        while names and not names[-1]:
+            names = names[:-1]
         if not any(names) or len(set(names)) < len(names):
             raise UserError(f"{reading.where}: the first line must name the columns, each once; it is {list(names)}")
-        others = [mark for mark in (";", "|", "\t", ",") if len(names) == 1 and mark in names[0]]
-        if others:
-            want = "commas between the fields" if comma else "tabs between the fields"
+        header, wanted = separator.join(names), f"{'commas' if separator == ',' else 'tabs'} between the fields"
+        others = [mark for mark in "\t;|," if header.count(mark) >= (1 if mark == "\t" else len(names))]
+        if others and others[0] != separator:
             raise UserError(
-                f"{reading.where}: the first line is {names[0]!r}; save the file with {want}, not {others[0]!r}"
+                f"{reading.where}: the first line is {header!r}; save the file with {wanted}, not {others[0]!r}"
             )
-        rows = _delimited(records, names, "," if comma else "\t", reading)
+        rows = _delimited(records, names, separator, reading)
     return Rows(names, {}, _checked(rows, reading))
 
 
@@ -342,6 +382,8 @@ def _whole(lines: Iterator[_Line], reading: Reading) -> Iterator[_Line]:
             reading.leave_out(NO_TEXT, f"line {line.number}", line.text)
 
 
+_DOUBLED = re.compile(r'"(?=.*"".*")(?:[^"]|"")*"', re.DOTALL)
+"""A field of a TSV file as Excel writes it if it has quotes."""
 _Record = tuple[list[_Line], list[str], str]
 """Lines of a row, its fields, and what is odd about its quotes, if anything: then these are the fields without any."""
 
@@ -363,13 +405,15 @@ def _quoted(lines: Iterator[_Line]) -> Iterator[_Record]:
     while True:
         try:
             fields = next(csv.reader(feed(), strict=True))
-            yield list(block), [one.replace(_RETURN, "\r") for one in fields], ""
+            what = QUOTES if any(one.startswith(' "') for one in fields) else ""
+            yield list(block), [one.replace(_RETURN, "\r") for one in fields], what
         except StopIteration:
             return
         except csv.Error as error:
             first, *rest = block
             again.extendleft(reversed(rest))
-            what = QUOTES if rest or "end of data" in str(error) else PLAIN_QUOTES
+            unclear = rest or "end of data" in str(error) or '\\"' in first.text
+            what = QUOTES if unclear else PLAIN_QUOTES
             yield [first], first.text.rstrip("\r\n").split(","), what
 
 
@@ -378,16 +422,18 @@ def _delimited(
 ) -> Iterator[dict[str, Any]]:
     """Rows with as many fields as columns, or mended where that is certain; all others are left out."""
     count, takes_rest = len(names), column_of(names[-1:], reading.free) is not None
-    seen: set[tuple[int, str]] = set()  # values of the first and the last column
+    seen: set[tuple[int, str]] = set()  # shapes of values, by column
     for block, fields, what in records:
         fault = ""
         if fields in ([], [""]):
             continue
         if not all(line.whole for line in block):
             fault = NO_TEXT
+        elif fields[0].strip() == names[0] and tuple(map(str.strip, fields[:count])) == names:
+            fault = AGAIN
         elif what == QUOTES or (what and len(fields) != count):
             fault = QUOTES
-        elif len(block) > 1 and _swallowed(block, count, separator, seen):
+        elif len(block) > 1 and _swallowed(block, fields, separator, seen):
             fault = SWALLOWED
         elif len(fields) > count and not any(fields[count:]):
             fields, what = fields[:count], EMPTY_END
@@ -399,18 +445,34 @@ def _delimited(
             for line in block:
                 reading.leave_out(fault, f"line {line.number}", line.text)
             continue
+        if separator == "\t" and any(map(_DOUBLED.fullmatch, fields)):
+            fields, what = [one[1:-1].replace('""', '"') if _DOUBLED.fullmatch(one) else one for one in fields], DOUBLED
         if what:
             reading.mend(what)
-        if len(seen) < _SEEN:
-            seen |= {(0, fields[0]), (-1, fields[-1])}
+        if reading.place < _SEEN:
+            seen |= _shapes(enumerate(fields))
         yield dict(zip(names, fields, strict=True))
 
 
-def _swallowed(block: Sequence[_Line], count: int, separator: str, seen: Collection[tuple[int, str]]) -> bool:
-    """Whether the lines of a row could be rows of their own: of two only if they repeat a value of other rows."""
-    rows = [line.text.rstrip("\r\n").split(separator) for line in block]
-    known = (-1, rows[0][-1]) in seen or (0, rows[1][0]) in seen
-    return count > 1 and all(len(row) == count for row in rows) and (len(rows) > 2 or known)
+def _shapes(fields: Iterable[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Values that are not empty, with their columns; all numbers are alike."""
+    return {(column, re.sub(r"\d+", "0", field)) for column, field in fields if field}
+
+
+def _swallowed(block: Sequence[_Line], fields: Sequence[str], separator: str, seen: Set[tuple[int, str]]) -> bool:
+    """Whether the lines of a row could be rows of their own.
+
+    They could if what would be fields looks like others that were `seen`, or if there are more than two and none of
+    these is empty or begins with a space, as behind commas of a text.
+    """
+    rows = [list(enumerate(line.text.rstrip("\r\n").split(separator))) for line in block]
+    if len(fields) == 1 or any(len(row) != len(fields) for row in rows):
+        return False
+    opened = next(column for column, field in rows[0] if field != fields[column])
+    would_be = [*rows[0][opened + 1 :], *(one for row in rows[1:-1] for one in row), *rows[-1][: opened + 1]]
+    prose = any(field[:1] in ("", " ") for _, field in would_be)
+    known = _shapes(one for one in would_be if one[0] != opened) & seen
+    return bool(known) or (len(rows) > 2 and not prose)
 
 
 def _objects(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:
@@ -438,13 +500,10 @@ def _flat(row: Mapping[str, Any], outer: str = "") -> Iterator[tuple[str, Any]]:
 def _checked(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[str, Any]]:
     """Rows whose strings are mended, unless the pass is strict; `UserError` behind the last if too many are bad."""
     for row in rows:
-        before = reading.counts[NULS]
         if any(isinstance(value, dict) for value in row.values()):
             row = dict(_flat(row))
         if not reading.strict:
             row = {name: mended(value, reading) if isinstance(value, str) else value for name, value in row.items()}
-        if reading.counts[NULS] > before:
-            reading.mended[reading.place] = NULS
         reading.place += 1
         yield row
     reading.check()

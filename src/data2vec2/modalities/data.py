@@ -106,9 +106,9 @@ class DataTools(ABC):
         """The samples of a data set to pre-train on; `UserError` if it holds none."""
         return self.open_labelled(path, Columns(), "classes")
 
-    def inspected(self, path: Path, config: RunConfig, say: Log) -> Parts:
-        """The samples of a data set with all that is known of them, to be looked at."""
-        return self.open_labelled(path, Columns(), "classes")
+    def inspected(self, path: Path, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
+        """A configuration that fits a data set, and its samples with all that is known of them, to be looked at."""
+        return self.fitted(config, config, path, say), self.open_labelled(path, columns, "classes")
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
         """What a file says of itself: sizes as numbers, other things as words; raises `BadSample`."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.account import Account, counted
 from data2vec2.data.batch import Addition, Batches
+from data2vec2.data.labels import UNLABELLED
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
@@ -125,6 +126,7 @@ class Job:
             for key, one in (("val", held), ("test", parts.test))
             if one
         }
+        account.remarks = [one for one in account.remarks if not one.endswith(UNLABELLED)]  # they are left out by name
         account.remarks += _of_one_class(more)
         ready = self.tools.reader(train, info.model, info.data, seed)
         others = {key: self.tools.reader(one, info.model, info.data, seed) for key, one in more.items() if one}

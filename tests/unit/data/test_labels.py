@@ -101,6 +101,11 @@ def test_what_is_odd_is_said_with_numbers() -> None:
     assert remarks(train=["a", "a", "b", "b"], test=["a", "b"]) == []
     assert remarks(train=["1", "1.0", "2", "2"]) == ["labels written '1' and '1.0' are one class, '1'"]
     assert remarks(train=["a", "a ", "b", "b"]) == ["labels written 'a' and 'a ' are one class, 'a'"]
+    assert remarks(train=["a", "a\u200b", "b", "\ufeffb"]) == [
+        r"labels written 'a' and 'a\u200b' are one class, 'a'",
+        r"labels written 'b' and '\ufeffb' are one class, 'b'",
+    ]
+    assert encode({"train": ["9" * 5_000, 1, 2]}, None, "here")[1] == ("1", "2", "9" * 5_000)
     assert remarks(train=["pos", "Pos", "pos", "Pos"]) == ["classes that differ in case only: Pos (2), pos (2)"]
     assert remarks(train=["a", "a", "nan", "nan"])[0].startswith("classes that are called like nothing: nan (2);")
     assert remarks(train=["a", "a", "a"]) == ["all 3 labels of the train part are 'a'"]

@@ -566,12 +566,54 @@ def test_rows_of_metadata_that_can_not_be_read_as_they_are_meant_are_left_out_or
     (folder / "metadata.csv").write_text("\n".join([*rows, 'pictures/000.jpg,"shirt']))
     parts = open_pictures(folder)
     assert len(parts.train) == COUNT and (parts.train.labels >= 0).all()
-    left = "metadata.csv left out: line 42: 'pictures/000.jpg,\"shirt': quotes that are not closed, or text behind them"
+    left = "metadata.csv left out: line 42: 'pictures/000.jpg,\"shirt': quotes that are not closed, or text beside them"
     assert parts.account.remarks == [f"1 of 41 rows of {left}"]
     (folder / "metadata.csv").write_text("file_name,label\npictures/000.jpg,x,y\npictures/001.jpg\n")
     refuse(
         folder, r"2 of 2 rows of .*metadata.csv can't be read .*\n  line 2: 'pictures/000.jpg,x,y': more fields than"
     )
+
+
+def test_metadata_files_that_disagree_and_a_column_of_parts(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / part).mkdir()
+        for name in ("a.jpg", "b.jpg", "c.jpg"):
+            (tmp_path / part / name).write_bytes(FILES[0])
+    rows = "train/a.jpg,x,train\ntrain/b.jpg,y,train\ntest/c.jpg ,x,test\n"
+    (tmp_path / "metadata.csv").write_text("file_name,label,split\n" + rows)
+    (tmp_path / "train/metadata.jsonl").write_text('{"file_name": "a.jpg", "label": "y"}\n{"file_name": "c.jpg"}\n')
+    parts = open_pictures(tmp_path)
+    assert parts.test is not None and parts.test.labels.tolist() == [-1, -1, 0]
+    assert parts.train.labels.tolist() == [-1, 1, -1]
+    said = "rows of train/metadata.jsonl that say different things taken as none"
+    assert parts.account.part("train").mended == {"train/a.jpg": said}
+    column = (
+        "column 'split' of metadata.csv (test, train) is not read: parts are made by the names of files and folders"
+    )
+    assert parts.account.remarks[0] == column
+
+
+def test_parts_in_the_folders_of_classes(tmp_path: Path) -> None:
+    for name in ("cat/train/1.jpg", "cat/train/2.jpg", "dog/train/1.jpg", "cat/test/1.jpg", "dog/test/more/1.jpg"):
+        (tmp_path / "all" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "all" / name).write_bytes(FILES[0])
+    parts = open_pictures(tmp_path)
+    assert parts.test is not None and list(parts.test.names) == ["all/cat/test/1.jpg", "all/dog/test/more/1.jpg"]
+    assert (parts.train.classes, parts.train.labels.tolist()) == (("cat", "dog"), [0, 0, 1])
+    assert parts.test.labels.tolist() == [0, 1]
+    assert parts.account.choices == [
+        "parts by name: train is all/cat/train, all/dog/train; test is all/cat/test, all/dog/test"
+    ]
+    assert parts.account.remarks == ["classes with one training sample: dog"]
+    (tmp_path / "all/cat/3.jpg").write_bytes(FILES[0])
+    parts = open_pictures(tmp_path)
+    assert parts.test is None and len(parts.train) == 6
+
+
+def test_tables_beside_pictures_that_say_nothing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(FILES[0])
+    (tmp_path / "labels.csv").write_text("id,label\na,x\n")
+    assert "tables that say nothing of the pictures here: labels.csv; " in open_pictures(tmp_path).account.remarks[0]
 
 
 def test_metadata_with_other_headers_names_and_two_rows_of_a_file(tmp_path: Path) -> None:

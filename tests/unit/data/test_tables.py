@@ -16,8 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from data2vec2.data.tables import (
+    AGAIN,
+    DOUBLED,
     EMPTY_END,
     FEWER,
+    HALVES,
     MORE,
     NO_OBJECT,
     NO_TEXT,
@@ -28,9 +31,9 @@ from data2vec2.data.tables import (
     SWALLOWED,
     Reading,
     column_of,
-    listed,
     open_rows,
     read_table,
+    wording,
 )
 from data2vec2.errors import UserError
 
@@ -74,7 +77,7 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     FORMATS[name](path, ROWS)
     table = read_table(path, "said")
     assert (table.name, len(table), list(table.rows())) == ("said", 5, READ)
-    assert listed(table.remarks) == "1 NUL characters removed"
+    assert table.mended == {4: NULS}
     heard: list[int] = []
     counts: Counter[str] = Counter()
     with open_rows(path, Reading(name, counts, read=heard.append), "label") as opened:
@@ -96,7 +99,7 @@ def test_line_ends_empty_lines_and_marks(tmp_path: Path, write: Any, end: str, m
     path.write_bytes(mark + path.read_bytes())
     table = read_table(path, path.name)
     assert list(table.rows()) == ROWS[:4]
-    assert not listed(table.remarks)
+    assert not table.mended
 
 
 def test_a_data_set_of_hugging_face_says_the_same(tmp_path: Path) -> None:
@@ -105,7 +108,7 @@ def test_a_data_set_of_hugging_face_says_the_same(tmp_path: Path) -> None:
     made = datasets.Dataset.from_dict({"text": ["a", "b\0", "c"], "label": [1, 0, -1]}, features=features)
     table = read_table(made, "train")
     assert table.columns == {"text": ["a", "b", "c"], "label": [1, 0, -1]}
-    assert (table.classes, listed(table.remarks)) == ({"label": ("x", "y")}, "1 NUL characters removed")
+    assert (table.classes, table.mended) == ({"label": ("x", "y")}, {1: NULS})
     assert read_table(made.select([2, 0]), "some").columns == {"text": ["c", "a"], "label": [-1, 1]}
     heard: list[int] = []
     with open_rows(made, Reading("train", Counter(), read=heard.append), "text") as opened:
@@ -131,7 +134,9 @@ def test_headers(tmp_path: Path, separator: str) -> None:
     path = tmp_path / ("a.csv" if separator == "," else "a.tsv")
     path.write_text(separator.join((" text ", "label")) + "\n")
     assert (read_table(path, "").columns, len(read_table(path, ""))) == ({"text": [], "label": []}, 0)
-    for header in ("", "\n", separator.join(("a", "b", "a ")) + "\n1\n", separator.join(("a", "", "")) + "\n"):
+    path.write_text(separator.join(("text", "label", "", "")) + "\n" + separator.join(("a", "x", "", "")) + "\n")
+    assert read_table(path, "").columns == {"text": ["a"], "label": ["x"]}, "Excel's empty columns are none"
+    for header in ("", "\n", separator.join(("a", "b", "a ")) + "\n1\n", separator.join(("", "", "a")) + "\n"):
         path.write_text(header)
         with pytest.raises(UserError, match=rf"{path}: the first line must name the columns, each once; it is"):
             read_table(path, "")
@@ -145,7 +150,7 @@ def test_rows_of_json_lines_have_their_own_columns(tmp_path: Path) -> None:
         "b": [None, [1], None, None],
         "c.d": [None, None, "x", None],
     }
-    assert (listed(table.remarks), table.mended) == ("1 NUL characters removed", {2: NULS})
+    assert table.mended == {2: NULS}
 
 
 OPEN = '"never closed,x'
@@ -157,6 +162,10 @@ LEFT_OUT: list[tuple[str, bytes, str, int]] = [
     ("a.csv", b'"quoted, then" more,x', QUOTES, 1),
     ("a.csv", b'"open,x\na,y\nb,z\nof 12",x', SWALLOWED, 4),
     ("a.csv", b'"open,good\nof 12",x', SWALLOWED, 2),
+    ("a.csv", b'"text",label', AGAIN, 1),
+    ("a.tsv", b"text\tlabel", AGAIN, 1),
+    ("a.csv", b'"he said \\"so\\"",x', QUOTES, 1),
+    ("a.csv", b'"one, two", "x"', QUOTES, 1),
     ("a.csv", b"caf\xe9,x", NO_TEXT, 1),
     ("a.tsv", b"one\ttwo\tx", MORE, 1),
     ("a.tsv", b"short", FEWER, 1),
@@ -211,6 +220,7 @@ MENDED: list[tuple[bytes, list[str], str]] = [
     (b'1.wav,a "b", c', ["1.wav", 'a "b", c'], REST),
     (b"1.wav,first\rsecond", ["1.wav", "first\rsecond"], ""),
     (b'1.wav,"two\nlines, with ""a"" comma"', ["1.wav", 'two\nlines, with "a" comma'], ""),
+    (b'1.wav,"Roses\nare, red\nviolets, blue"', ["1.wav", "Roses\nare, red\nviolets, blue"], ""),
     (b"1.wav,a\0b", ["1.wav", "ab"], NULS),
 ]
 
@@ -225,6 +235,14 @@ def test_what_is_certain_is_mended(tmp_path: Path, content: bytes, fields: list[
     if what == REST:
         with pytest.raises(UserError, match=f"line 3: .*{MORE}"):
             read_table(path, "a.csv")
+
+
+def test_quotes_of_excel_in_tabbed_files(tmp_path: Path) -> None:
+    fields = ['"He said ""great"""', '"Great" movie', '"I am"', '"', '""', '"so "" on"', 'a ""b""']
+    (tmp_path / "a.tsv").write_text("text\n" + "\n".join(fields) + "\n")
+    table = read_table(tmp_path / "a.tsv", "")
+    assert table.columns["text"] == ['He said "great"', *fields[1:5], 'so " on', fields[6]]
+    assert table.mended == {0: DOUBLED, 5: DOUBLED}
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
@@ -243,12 +261,48 @@ def test_an_encoding_that_is_named(tmp_path: Path) -> None:
     assert read_table(tmp_path / "a.csv", "a.csv", encoding="cp1252").columns["text"] == ["café €"]
 
 
+def test_a_row_that_swallows_one_is_told_by_the_shapes_of_values(tmp_path: Path) -> None:
+    """Numbers and names of other rows, in any column, tell it from a text of two lines."""
+    rows = [f"id{place},text {place},c{place % 2},{3 * place}" for place in range(40)]
+    good = 'id90,"Dear Sir, or Madam,\nyours, c0",c0,7'
+    for spoiled in (['x,"text 10,zz,30', 'y,text 11",c1,33'], ['id10,"text 10,zz,zz', 'id11,text 11",zz,33']):
+        lines = ["id,text,label,number", *rows[:10], *spoiled, good, *rows[12:]]
+        (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+        table = read_table(tmp_path / "a.csv", "")
+        assert [(row.place, row.reason) for row in table.bad] == [(10, SWALLOWED), (11, SWALLOWED)]
+        assert (len(table), table.columns["text"][10]) == (39, "Dear Sir, or Madam,\nyours, c0")
+
+
+def test_marks_where_files_were_joined_and_of_another_encoding_than_said(tmp_path: Path) -> None:
+    for content, named in (("\ufeff", None), ("\ufeff", "cp1252")):
+        (tmp_path / "a.csv").write_bytes(f"{content}text,label\r\nä,x\r\n{content}b,x\r\n".encode())
+        assert read_table(tmp_path / "a.csv", "", encoding=named).columns["text"] == ["ä", "b"]
+        assert wording(tmp_path / "a.csv", named) == "UTF-8 with a mark, CRLF"
+    (tmp_path / "a.csv").write_bytes("sep=,\ntext,label\nä,x\n".encode("utf-32"))
+    assert read_table(tmp_path / "a.csv", "").columns == {"text": ["ä"], "label": ["x"]}
+    for content, named, said in (
+        ("a\rb\r".encode("cp1252"), "cp1252", "CP1252 as said, CR"),
+        ("a\nb\r\n".encode("utf-16"), None, "UTF-16, LF and CRLF"),
+        (b"a", None, "UTF-8, one line"),
+    ):
+        (tmp_path / "a.csv").write_bytes(content)
+        assert wording(tmp_path / "a.csv", named) == said
+    (tmp_path / "a.csv").write_bytes(b"tex\xff,label\na,x\n")
+    with pytest.raises(UserError, match=r"the first line is no UTF-8 text; save the file as UTF-8, or name its encod"):
+        read_table(tmp_path / "a.csv", "")
+
+
 @pytest.mark.parametrize(
-    ("name", "header"), [("a.csv", "text;label"), ("a.csv", "text|label"), ("a.tsv", "text,label")]
+    ("name", "header"),
+    [
+        *(("a.csv", f"text{mark}label") for mark in (";", "|", "\t")),
+        *(("a.csv", header) for header in ("text, all\tlabel", "a;text, b;label")),
+        ("a.tsv", "text,label"),
+    ],
 )
 def test_other_separators(tmp_path: Path, name: str, header: str) -> None:
-    (tmp_path / name).write_text(f"{header}\na{header[4]}b\n")
-    with pytest.raises(UserError, match=r"the first line is 'text.label'; save the file with (commas|tabs) between"):
+    (tmp_path / name).write_text(f"{header}\n{header}\n")
+    with pytest.raises(UserError, match=r"the first line is '.*'; save the file with (commas|tabs) between"):
         read_table(tmp_path / name, name)
 
 
@@ -256,7 +310,8 @@ def test_characters_that_utf_8_has_are_no_fault(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes("text,label\nreal \ufffd,x\n".encode())
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "\\ud800 and \\u0000"}\n')
     assert read_table(tmp_path / "a.csv", "").columns["text"] == ["real \ufffd"]
-    assert read_table(tmp_path / "a.jsonl", "").columns["text"] == ["? and "]
+    table = read_table(tmp_path / "a.jsonl", "")
+    assert (table.columns["text"], table.mended) == (["? and "], {0: f"{NULS}; {HALVES}"})
 
 
 def test_columns_in_another_case() -> None:

@@ -11,7 +11,7 @@ import json
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,12 +24,20 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from data2vec2.data.account import Account, PartAccount
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import Source, parts_by_name
-from data2vec2.data.tables import listed
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
 from data2vec2.modalities.data import narrow
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
-from data2vec2.modalities.text.files import Piece, TextSource, Unit, find_text, identity_of, pieces_of
+from data2vec2.modalities.text.files import (
+    EXTENSIONS,
+    Piece,
+    TextSource,
+    Unit,
+    beside,
+    find_text,
+    identity_of,
+    pieces_of,
+)
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, TextTokenizer, save_tokenizer, train_tokenizer
 from data2vec2.training.progress import console
 
@@ -60,7 +68,7 @@ def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, dat
     number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {sources}"
     choices = parts_by_name({part: [source.name for source in found] for part, found in texts.items()})
     description = "; ".join(filter(None, (f"text: {number}", train.remarks, *choices)))
-    account = Account(kind="text", choices=choices)
+    account = Account(kind="text", choices=choices, beside=beside(path, EXTENSIONS))
     for part, one in corpora.items():
         of_part = account.part(part)
         of_part.bad, of_part.left_out = dict(one.bad), dict(one.left_out)
@@ -105,11 +113,14 @@ class Corpus:
     @property
     def remarks(self) -> str:
         """What the user should know of the text, or nothing."""
-        return listed({name: n for name, n in self.counts.items() if name not in ("units", "characters")})
+        odd = {name: count for name, count in self.counts.items() if count and name not in ("units", "characters")}
+        return ", ".join(f"{count:,} {name}" for name, count in odd.items())
 
     @property
     def tokens(self) -> NDArray[Any]:
         """The ids, memory-mapped."""
+        if not self.num_tokens:  # of an empty file there is no map
+            return np.empty(0, self.dtype)
         return np.memmap(self.path, dtype=self.dtype, mode="r", shape=(self.num_tokens,))
 
 
@@ -252,12 +263,18 @@ def _opened(folder: Path) -> Corpus | None:
 def made_tokenizer(data: Path, vocab_size: int, reading: TextDataConfig, say: Callable[[str], None]) -> Path:
     """A tokenizer of the training text of DATA in the cache folder, made if it is not there yet."""
     sources, text_column, unit = find_text(data, reading.encoding)["train"], reading.text_column, reading.unit
-    key = f"{identity_of(sources)}\0{vocab_size}\0{text_column}"
-    folder = cache_folder() / f"tokenizer-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    with shown_progress(f"reading {data}", sources) as read:
+        texts = sampled_texts(sources, text_column, unit, read)
+        return kept_tokenizer(f"{identity_of(sources)}\0{text_column}", texts, vocab_size, say)
+
+
+def kept_tokenizer(key: str, texts: Iterable[str], vocab_size: int, say: Callable[[str], None]) -> Path:
+    """A tokenizer of texts, which `key` tells from others, in the cache folder, made if it is not there yet."""
+    digest = hashlib.sha256(f"{key}\0{vocab_size}".encode()).hexdigest()
+    folder = cache_folder() / f"tokenizer-{digest[:32]}"
     if not (folder / TOKENIZER_FILES[1]).is_file():
         say(f"tokenizer: made from the text, with a vocabulary of {vocab_size:,} (--data.tokenizer names another)")
-        with shown_progress(f"reading {data}", sources) as read:
-            made = train_tokenizer(sampled_texts(sources, text_column, unit, read), vocab_size)
+        made = train_tokenizer(texts, vocab_size)
         with whole_folder(folder, replace=True, hint=CACHE_HINT) as new:
             save_tokenizer(made, new)
     return folder

@@ -74,9 +74,13 @@ def find_sources(
     files = folder.scan(path) if path.is_dir() else {path.suffix: [path.name]}
     names = sorted(name for extension in extensions for name in files.get(extension, ()))
     if not names:
-        found = ", ".join(f"{extension} ({count:,})" for extension, count in folder.counts(files).items()) or "nothing"
-        raise UserError(f"no {what} in {path} ({', '.join(extensions)}): it holds {found}")
+        raise UserError(f"no {what} in {path} ({', '.join(extensions)}): {folder.held(path, files)}")
     return [TextSource(name, path / name, encoding) for name in names]
+
+
+def beside(data: str | Path, extensions: Sequence[str]) -> dict[str, str]:
+    """Files of other extensions in a folder, for `Account.beside`."""
+    return folder.others(folder.scan(Path(data)), extensions) if Path(data).is_dir() else {}
 
 
 def find_text(data: str | Path, encoding: str | None = None) -> dict[str, list[TextSource]]:
@@ -126,7 +130,7 @@ def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
     try:
         with path.open("rb") as file:
             for text in decoded(file, reading, _CHUNK):
-                reading.odd(BAD_BYTES, reading.spoiled)
+                reading.counts[BAD_BYTES] += reading.spoiled
                 spoiled += reading.spoiled > 0
                 rest += text
                 if not text.endswith("\n"):
@@ -160,7 +164,7 @@ def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -
         for row in table.rows:
             text = row.get(found or column)
             if not isinstance(text, str) or not text.strip():
-                reading.odd("rows without text left out")
+                reading.counts["rows without text left out"] += 1
                 continue
             for line in text.splitlines() if unit == "line" else [text]:
                 *first, last = _cut(line)

@@ -5,7 +5,6 @@ Shapes: `B` samples, `T` tokens, `N` texts.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,16 +16,16 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from data2vec2.data.account import Account, Bad, PartAccount
-from data2vec2.data.labels import COLUMNS, NUMBERS, numbers
+from data2vec2.data.labels import COLUMNS, NUMBERS, numbers, some
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name
-from data2vec2.data.tables import TABLES, Table, column_of, listed, read_table
+from data2vec2.data.tables import TABLES, Table, column_of, parts_unread, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
-from data2vec2.modalities.text.files import find_sources
+from data2vec2.modalities.text.files import beside, find_sources
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
 
 SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset(), ())
@@ -96,17 +95,19 @@ def open_sentences(
     sources = find_sources(data, TABLES, "tables of texts", encoding)
     free = (*columns, *SINGLE, *(name for pair in PAIRS for name in pair))
     tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
-    of_part, account = by_part(list(tables), str(data)), Account()
+    of_part, account = by_part(list(tables), str(data)), Account(beside=beside(data, TABLES))
+    if not any(len(tables[name]) for name in of_part["train"]):
+        raise UserError(f"{data} has no rows in {', '.join(of_part['train'])}")
     if len(of_part) > 1:  # a sample of what to hand in, say
         none = [name for name in of_part["train"] if part_of(name) is None and not _found(tables[name], columns)]
         if len(none) < len(of_part["train"]):
-            account.beside = dict.fromkeys(none, "in no part")
+            account.beside |= dict.fromkeys(none, "in no part")
             of_part["train"] = [name for name in of_part["train"] if name not in none]
     account.choices += parts_by_name(of_part)
     known = {"classes": COLUMNS, "numbers": (*COLUMNS, *NUMBERS), "none": ()}[labels]
     first = tables[of_part["train"][0]]
     texts, label = _columns(first, columns, label, known)
-    parts, remarks = {}, Counter[str]()
+    parts = {}
     for part, names in of_part.items():
         found = [_of(tables[name], texts, label, part) for name in names]
         account.remarks += [
@@ -114,11 +115,12 @@ def open_sentences(
             for one in found
             if label and not one.label
         ]
-        parts[part] = _part(found, account.part(part), remarks, labels)
+        parts[part] = _part(found, account.part(part), labels)
     classes = first.classes.get(label) if label else None
-    if any(remarks.values()):
-        account.remarks.append(listed(remarks))
+    account.remarks += [remark for table in tables.values() for remark in parts_unread(table)]
     account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
+    if unread := [name for name in first.columns if name not in (*texts, label)]:
+        account.choices.append(f"columns that are not read: {some(unread)}")
     return parts_of(Listing("table of texts", parts, classes, account), str(data), SENTENCES)
 
 
@@ -157,11 +159,10 @@ def _of(table: Table, texts: Sequence[str], label: str | None, part: str) -> _Of
     return _Of(table, *_columns(table, texts, wanted))
 
 
-def _part(found: Sequence[_Of], account: PartAccount, remarks: Counter[str], labels: Labels) -> Split:
+def _part(found: Sequence[_Of], account: PartAccount, labels: Labels) -> Split:
     """The samples of some tables."""
     names, values, rows, faults = list[str](), list[Any](), list[tuple[str, ...]](), list[str]()
     for table, texts, label in found:
-        remarks.update(table.remarks)
         cells = list(zip(*(table.columns[name] for name in texts), strict=True))
         given = table.columns[label] if label else [None] * len(table)
         of_table = list(zip(table.places, cells, given, map(_fault, cells), strict=True))
@@ -175,7 +176,6 @@ def _part(found: Sequence[_Of], account: PartAccount, remarks: Counter[str], lab
         rows += [tuple(map(_text, row)) for _, row, _, _ in of_table]
         values += [value for _, _, value, _ in of_table]
         faults += [fault for *_, fault in of_table]
-    remarks["rows without text"] += sum(fault == NO_TEXT for fault in faults)
     source, label = Texts(tuple(rows), tuple(faults)), found[0].label
     if labels == "numbers":
         return Split(names, [None] * len(names), source, numbers=numbers(values, names, label or ""))

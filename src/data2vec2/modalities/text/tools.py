@@ -21,6 +21,7 @@ from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, RunConfig
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.tables import TABLES
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples
@@ -28,7 +29,8 @@ from data2vec2.modalities.data import Columns, Labels, Largest, Log, ModelInfo, 
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
 from data2vec2.modalities.text import SPEC
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig
-from data2vec2.modalities.text.corpus import made_tokenizer, open_text
+from data2vec2.modalities.text.corpus import kept_tokenizer, made_tokenizer, open_text
+from data2vec2.modalities.text.files import find_text
 from data2vec2.modalities.text.finetune import TextClassifyJob, TextRegressJob
 from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.text.reader import SENTENCES, SentenceReader, TextReader, Texts, open_sentences
@@ -210,12 +212,24 @@ class TextTools(Tools):
         known, asked = ((_texts(reader, some.tolist()), reader.records.labels[some]) for reader, some in (train, test))
         return tfidf(*known, *asked)
 
-    def inspected(self, path: Path, config: RunConfig, say: Log) -> Parts:
+    def inspected(self, path: Path, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
         """Tables of texts with their labels, or what pre-training makes of other text."""
+        data = replace(narrow(config.data, TextDataConfig), encoding=columns.encoding)
+        tables = any(source.name.endswith(TABLES) for part in find_text(path).values() for source in part)
         try:
-            return self.open_labelled(path, Columns(), "classes")
-        except UserError:
-            return self.open(path, config, say)
+            parts = self.open_labelled(path, columns, "classes")
+        except UserError as error:
+            try:
+                fitted = self.fitted(replace(config, data=data), config, path, say)
+                parts = self.open(path, fitted, say)
+            except UserError as other:
+                raise (error if tables else other) from None
+            parts.account.remarks += [f"no texts with labels: {error}"] if tables else []
+            return fitted, parts
+        texts = (text for row in narrow(parts.train.source, Texts).rows for text in row)
+        size = narrow(config.model.modality, TextConfig).vocab_size
+        data = replace(data, tokenizer=str(kept_tokenizer(parts.train.fingerprint, texts, size, say)))
+        return self.fitted(replace(config, data=data), config, path, say), parts
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
         """Characters of a text; nothing of blocks, which are all of one length."""

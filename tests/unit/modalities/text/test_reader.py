@@ -69,7 +69,7 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert records.classes == ("x", "y")
     assert list(records.names) == [f"{name}[{place}]" for place in range(4)]
     assert parts.description == "table of texts: 4 train, 2 classes; texts from text, labels from label"
-    odd = ["1 rows without text", "1 of 4 train samples have no label", "classes with one training sample: y"]
+    odd = ["1 of 4 train samples have no label", "classes with one training sample: y"]
     assert parts.account.remarks == odd
 
 
@@ -126,7 +126,7 @@ def test_lines_of_a_text_file(tmp_path: Path) -> None:
     parts = open_sentences(path)
     assert rows(parts.train)[:4] == [("one",), ("",), ("two",), ("three",)]
     assert (len(parts.train), parts.train.classes) == (24, ())
-    assert parts.account.remarks == ["1 NUL characters removed, 1 rows without text"]
+    assert parts.account.remarks == []
     account = parts.account.part("train")
     assert account.bad == {"lines.txt[24] (line 25: '\ufffd')": "no UTF-8 text"}
     assert account.mended == {"lines.txt[2]": "NUL characters removed"}
@@ -160,8 +160,9 @@ def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
         ("a.csv", "body,kind\n1,2\n", "no column of texts under a usual name .*it has body, kind"),
         ("a.parquet", "PAR1", "can't read"),
         ("a.jsonl", "[1]\n{", "2 of 2 rows of .*a.jsonl can't be read .*write one object a line"),
-        ("a.jsonl", "", "it has no columns"),
-        ("a.md", "x", r"no tables of texts in .*: it holds .md \(1\)"),
+        ("a.jsonl", "", "has no rows in a.jsonl"),
+        ("a.csv", "text,label\n", "has no rows in a.csv"),
+        ("a.md", "x", r"no tables of texts in .*: it holds files of type .md \(1\)"),
     ],
 )
 def test_tables_that_are_none(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -199,12 +200,24 @@ def test_odd_rows_are_left_out_by_name(tmp_path: Path) -> None:
     assert parts.test is not None
     assert (len(parts.train), len(parts.test)) == (40, 40)
     assert parts.account.parts["train"].bad == {
-        "train.csv[40] (line 42: '\"open,x')": "quotes that are not closed, or text behind them",
+        "train.csv[40] (line 42: '\"open,x')": "quotes that are not closed, or text beside them",
         "train.csv[41] (line 43: 'b,x,more')": "more fields than columns",
     }
     assert parts.account.parts["test"].bad == {"test.csv[40] (line 42: 'c')": "fewer fields than columns"}
     assert parts.account.beside == {"sample_submission.csv": "in no part"}
     assert parts.account.choices[0] == "parts by name: train is train.csv; test is test.csv"
+
+
+def test_columns_and_files_that_are_not_read_are_named(tmp_path: Path) -> None:
+    rows = "".join(f"{place},row {place},{'xy'[place % 2]},{'train' if place else 'test'}\n" for place in range(9))
+    (tmp_path / "a.csv").write_text(f"id,review,Sentiment,split\n{rows}")
+    (tmp_path / "README.txt").write_text("x")
+    parts = open_sentences(tmp_path)
+    assert (parts.train.classes, parts.account.beside) == (("x", "y"), {"README.txt": ".txt"})
+    chosen = ["texts from review, labels from Sentiment", "columns that are not read: id, split"]
+    assert parts.account.choices == chosen
+    unread = "column 'split' of a.csv (test, train) is not read: parts are made by the names of files and folders"
+    assert parts.account.remarks == [unread]
 
 
 def test_values_that_are_no_text(tmp_path: Path) -> None:
