@@ -27,6 +27,7 @@ from data2vec2.modalities.audio.containers import (
     at,
     checked_chunks,
     first_frame,
+    is_cut,
     links,
     mp3_start,
     payload,
@@ -34,10 +35,43 @@ from data2vec2.modalities.audio.containers import (
 )
 
 EXTENSIONS = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".w64", ".caf", ".sph")
+    (
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".aiff",
+        ".aif",
+        ".aifc",
+        ".au",
+        ".w64",
+        ".caf",
+        ".sph",
+        ".voc",
+        ".mpga",
+    )
 )
 FFMPEG_EXTENSIONS = frozenset(
-    (".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".mka", ".mkv", ".mov", ".amr", ".3gp", ".ac3", ".ape", ".wv")
+    (
+        ".m4a",
+        ".m4b",
+        ".mp4",
+        ".aac",
+        ".wma",
+        ".webm",
+        ".mka",
+        ".mkv",
+        ".mov",
+        ".amr",
+        ".3gp",
+        ".ac3",
+        ".ape",
+        ".wv",
+        ".tta",
+        ".spx",
+    )
 )
 """Extensions of what only ffmpeg decodes."""
 NEEDS_FFMPEG = "needs pip install 'data2vec2[ffmpeg]'"
@@ -83,13 +117,15 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
     if not at(file, size - 1, 1):  # a member of an archive that is cut
         raise BadSample("truncated")
     start = after_tags(file, 0)
+    if at(file, max(0, size - 128), 3) == b"TAG":  # ID3v1
+        size -= 128
     magic = at(file, start, 100)
     try:
         if magic.startswith(b"OggS"):
             return _joined([_link(file, *link, stack) for link in links(file, start, size)])
         if magic.startswith(b"fLaC"):
             return _by_libsndfile(_Part(file, start, size, without_length(magic)), stack)
-        if magic[:1] == b"\xff" and magic[1:2] >= b"\xe0":
+        if magic[:1] == b"\xff" and magic[1] >= 0xE0 and magic[1] & 6:  # else it may be AAC
             return _mp3(file, start, size, stack)
         head, excess = checked_chunks(file, start, size)
         return _by_libsndfile(_Part(file, start, size, head), stack, excess)
@@ -181,6 +217,8 @@ def _by_libsndfile(part: _Part, stack: ExitStack, excess: int = 0) -> Sound:
 
 
 def _link(file: BinaryIO, start: int, stop: int, stack: ExitStack) -> Sound:
+    if is_cut(file, start, stop):
+        raise BadSample("truncated")
     if b"\x7fFLAC" in at(file, start, 300):
         flac = b"".join(payload(file, start, stop))[9:]  # libsndfile knows FLAC by itself alone
         return _by_libsndfile(_Part(io.BytesIO(flac), 0, len(flac), without_length(flac[:26])), stack)
@@ -217,10 +255,11 @@ def _mp3(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound:
 
 _FFMPEG = re.compile(
     rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u\x8ef|#!AMR|\xff[\xf0\xf1\xf8\xf9]|ADIF|\x0bw|wvpk|MAC |TTA1|FLV\x01|\.RMF|DSD |"
-    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.*alac",
+    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.*alac|"
+    rb"RIFF....WAVEfmt ....(?![\x01-\x03\x06\x07\x111@U]\0|\xfe\xff)..",
     re.DOTALL,
 )
-"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3 and others.
+"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3, WAV of rare codecs and others.
 
 It gets no others, for of a list of files it would open these.
 """

@@ -106,8 +106,9 @@ def sound_facts(file: BinaryIO) -> dict[str, float | str]:
         header = soundfile.info(file)
         coding = f"{header.format} {header.subtype}"
     with opened(file) as sound:
-        frames = sound.frames or sum(map(len, sound.blocks(0, math.inf)))
-        channels = next(sound.blocks(0, 1)).shape[1]
+        blocks = sound.blocks(0, math.inf)  # which may be asked for only once
+        first_SC = next(blocks)
+        frames, channels = sound.frames or len(first_SC) + sum(map(len, blocks)), first_SC.shape[1]
         return {
             "seconds": frames / sound.rate,
             "rate": f"{sound.rate:,} Hz",
