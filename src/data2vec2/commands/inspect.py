@@ -150,6 +150,7 @@ def _look(found: Inspection, part: str, reader: Reader, tools: Tools, contents: 
             contents[content][part].append(records.names[place])
             for name, value in of_sample.items():
                 facts[name].append(value)
+    account.mend(reader.mends())
     found.facts[part] = {name: _spread(values) for name, values in facts.items()}
     if records.classes:
         found.classes[part] = _counts(records.select(good))

@@ -48,9 +48,9 @@ _CHUNKS = {  # a name and a size, where the first chunk is, which is the sound, 
 
 
 def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
-    """What to show of the beginning of a WAV, W64, AIFF, CAF, AU or SPHERE, and how much there is beyond what it claims.
+    """What to show of the beginning of a file of chunks, AU or SPHERE, and how many bytes there are beyond its claim.
 
-    That is in bytes. The size of the sound may be none, as where a recorder lost power: it then has what there is.
+    The size of the sound may be none, as where a recorder lost power: it then has what there is.
     """
     magic = at(file, start, 12)
     if magic[:4] == b".snd" and len(magic) == 12:
@@ -153,7 +153,7 @@ def frame_bytes(head: bytes) -> int:
 def first_frame(file: BinaryIO, start: int, size: int) -> int | None:
     """Where four frames of one kind follow each other, from `start` on."""
     for match in re.finditer(rb"\xff[\xe2-\xff]", at(file, start, _SEARCHED)):
-        place, kinds = start + match.start(), set()
+        place, kinds = start + match.start(), set[tuple[int, int]]()
         for _ in range(4):
             length = frame_bytes(head := at(file, place, 4))
             place += length

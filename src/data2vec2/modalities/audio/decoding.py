@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -35,43 +35,10 @@ from data2vec2.modalities.audio.containers import (
 )
 
 EXTENSIONS = frozenset(
-    (
-        ".wav",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aiff",
-        ".aif",
-        ".aifc",
-        ".au",
-        ".w64",
-        ".caf",
-        ".sph",
-        ".voc",
-        ".mpga",
-    )
+    ".wav .flac .ogg .oga .opus .mp3 .mpga .aiff .aif .aifc .au .w64 .caf .sph .voc".split()  # noqa: SIM905
 )
 FFMPEG_EXTENSIONS = frozenset(
-    (
-        ".m4a",
-        ".m4b",
-        ".mp4",
-        ".aac",
-        ".wma",
-        ".webm",
-        ".mka",
-        ".mkv",
-        ".mov",
-        ".amr",
-        ".3gp",
-        ".ac3",
-        ".ape",
-        ".wv",
-        ".tta",
-        ".spx",
-    )
+    ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv .tta .spx".split()  # noqa: SIM905
 )
 """Extensions of what only ffmpeg decodes."""
 NEEDS_FFMPEG = "needs pip install 'data2vec2[ffmpeg]'"
@@ -272,7 +239,7 @@ def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound
     except ImportError as error:
         raise BadSample(NEEDS_FFMPEG) from error
     try:
-        container = stack.enter_context(av.open(_Part(file, start, size), metadata_errors="ignore"))
+        container: Any = stack.enter_context(av.open(_Part(file, start, size), metadata_errors="ignore"))
     except av.FFmpegError as error:
         raise BadSample("damaged") from error
     if not container.streams.audio:
@@ -282,7 +249,8 @@ def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound
     begin, claimed = stream.start_time or 0, (stream.duration or 0) if is_exact else 0
 
     def blocks(start: int, count: float) -> Blocks:
-        plain, place = av.AudioResampler(format="fltp"), 0
+        plain: Any = av.AudioResampler(format="fltp")
+        place = 0
         if start and is_exact:
             container.seek(begin + int(start / rate / stream.time_base), stream=stream)
             place = -1

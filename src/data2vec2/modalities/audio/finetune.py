@@ -89,7 +89,7 @@ class AudioClassifyJob(Job):
         """Lengths, and some of the recordings."""
         if not training:
             good, bad = reader.looked_at(LOOKED_AT)
-            return Survey(len(good) + len(bad), tuple(bad))
+            return Survey(len(good) + len(bad), tuple(bad), mended=reader.mends())
         found = survey_audio(narrow(reader, AudioReader), log, LOOKED_AT)
         log(f"data: {60 * found.hours:.1f} minutes; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
         return found

@@ -166,7 +166,7 @@ class AudioReader(Reader):
     def whole(self, sample: int) -> NDArray[np.float32]:
         """One whole recording, of a longer one the first minute, normalised; raises `BadSample`, also if too short."""
         with self.records.open(sample) as file:
-            return waveform.normal_audio(file, self.config, EVAL_SECONDS)
+            return waveform.normal_audio(file, self.config, EVAL_SECONDS, self._mended(sample))
 
     def entire(self, sample: int) -> NDArray[np.float32] | Windows:
         """As `whole`, but of a recording above a minute all of it, in windows of a minute; raises `BadSample`."""
@@ -178,11 +178,15 @@ class AudioReader(Reader):
         if piece in self._kept:
             return self._kept[piece]
         start, length = int(self.pieces.starts_P[piece]), int(self.pieces.lengths_P[piece])
-        with self.records.open(int(self.pieces.records_P[piece])) as file:
-            wave = waveform.normalise(waveform.read_audio(file, self.rate, start / self.rate, length / self.rate))
+        times_s = start / self.rate, length / self.rate
+        with self.records.open(record := int(self.pieces.records_P[piece])) as file:
+            wave = waveform.normalise(waveform.read_audio(file, self.rate, *times_s, self._mended(record)))
         if self.in_memory:
             self._kept[piece] = wave
         return wave
+
+    def _mended(self, record: int) -> Note:
+        return partial(self.mended.setdefault, self.records.names[record])
 
     def name(self, piece: int) -> str:
         """The recording's name, with the place where it has several pieces."""
@@ -238,6 +242,7 @@ def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurv
         checked=len(reader.records),
         bad=(*pieces.unreadable, *bad),
         left_out=pieces.short,
+        mended=reader.mends(),
         hours=float(pieces.lengths_P.sum() / rate / 3600),
         shortest_s=float(seconds.min()),
         longest_s=float(seconds.max()),
