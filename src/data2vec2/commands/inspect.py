@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.progress import track
 from data2vec2.commands.options import Inspect
 from data2vec2.config.run import RunConfig
 from data2vec2.data.account import Account
+from data2vec2.data.labels import normalise
 from data2vec2.data.reader import Reader, stream
 from data2vec2.data.records import Parts, Records
 from data2vec2.errors import UsageError, UserError
@@ -52,6 +54,8 @@ class Inspection:
     """Samples of the same content, each with its part before it, where they are in different parts."""
     repeated: int = 0
     """Samples whose content another sample of their part has, too."""
+    transcripts: dict[str, str] = field(default_factory=dict)
+    """Those of the first training samples, as they are learned, by name."""
     advice: list[str] = field(default_factory=list)
     """How often each recipe goes through the data."""
 
@@ -85,6 +89,8 @@ def inspect(given: Inspect) -> Inspection:
     if found.repeated:
         found.account.remarks.append(f"samples whose content their part has already: {found.repeated:,}")
     _remark_classes(found)
+    texts = zip(parts.train.names, parts.train.texts or (), strict=False)
+    found.transcripts = {name: normalise(text or "") for name, text in islice(texts, SHOWN)}
     learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
     try:
         config, survey = tools.look(learned, config, quiet)
@@ -207,6 +213,12 @@ def format_inspection(found: Inspection) -> str:
         lines += ["", *(f"{name} {fact}: {_told(values)}" for fact, values in facts.items())]
     for name, counts in found.classes.items():
         lines += ["", f"{name} classes: {_told(counts)}"]
+    if found.transcripts:
+        lines += [
+            "",
+            "transcripts as they are learned:",
+            *(f"  {one}: {text}" for one, text in found.transcripts.items()),
+        ]
     for title, remarks in (("remarks", found.account.lines()), ("recipes", found.advice)):
         lines += ["", f"{title}:", *(f"  {line}" for line in remarks or ["none"])]
     return "\n".join(lines)

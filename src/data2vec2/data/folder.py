@@ -7,7 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -139,6 +139,8 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
+    if not table.labels and not classes:  # the samples' only folder says nothing
+        parts = {part: replace(one, labels=[None] * len(one.names)) for part, one in parts.items()}
     return Listing(f"folder of {content.files}", parts, classes, account)
 
 
