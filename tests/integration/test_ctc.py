@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import yaml
 
+from data2vec2.data.labels import Letters
 from data2vec2.interop.folder import load_classifier, load_encoder, load_recognizer
 from data2vec2.modalities import read_finetune_config
 from tests.integration.helpers import (
@@ -85,6 +86,16 @@ def test_kills_and_resume_end_with_the_same_bits(tmp_path: Path, model: Path, da
     assert_same_tensors(run / "best" / best / "model.safetensors", whole / "best" / best / "model.safetensors")
     for name in ("scores.json", "transcripts.jsonl"):
         assert (run / name).read_text() == (whole / name).read_text()
+
+
+def test_letters_that_have_changed_are_said_on_resume(
+    tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, of = tmp_path / "run", Letters.of
+    assert here("ctc", model, data, run, "--train.updates", 1) == 0
+    monkeypatch.setattr(Letters, "of", lambda texts: of([*texts, "\u00fe"]))
+    assert here("ctc", model, data, run, "--train.updates", 1, "--resume") == 1
+    assert "this version spells transcripts otherwise; start a new run" in capsys.readouterr().err
 
 
 def test_two_processes_learn_as_one(tmp_path: Path, model: Path, data: Path) -> None:

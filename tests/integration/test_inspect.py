@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from data2vec2.data.tables import AGAIN, EMPTY_END, FEWER, HALVES, MORE, NO_OBJE
 from data2vec2.data.tables import NO_TEXT as NO_UTF_8
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import english_prompts
+from data2vec2.modalities.audio.waveform import CANCELLED
 from data2vec2.modalities.text.reader import NO_TEXT
 from tests.integration.helpers import run_here, small_npz
+from tests.unit.data.sounds import encoded, sound
 from tests.unit.reporting.pages import Page
 
 
@@ -203,6 +206,36 @@ def test_recordings(tmp_path: Path) -> None:
     assert found.facts["train"]["coding"] == {"OGG OPUS": 12, "WAV PCM_16": 1}
     page = Page((tmp_path / "page.html").read_text("utf-8"))
     assert page.errors == [] and page.tags.count("audio") == 10
+
+
+def test_transcripts_and_mended_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wave = sound(3.0)
+    for name, channels in (("a.wav", (wave, wave)), ("b.wav", (wave, -wave)), ("c.wav", (wave,))):
+        (tmp_path / name).write_bytes(encoded(np.stack(channels, 1)))
+    rows = "file_name,transcription\na.wav,[noise] 5% OFF!\nb.wav,it is -3\n"
+    (tmp_path / "metadata.csv").write_text(rows)
+    found = data2vec2.inspect(tmp_path)
+    assert found.transcripts == {"a.wav": "noise 5% off", "b.wav": "it is -3", "c.wav": ""}
+    assert found.account.part("train").mended == {"b.wav": CANCELLED}
+    signs = "signs in transcripts of the train part that are not learned: [ (1), ] (1)"
+    remark = f'{signs}; "[noise] 5% OFF!" is taken for "noise 5% off"'
+    assert found.account.remarks == [remark]
+    for out in (tmp_path / "x.html", tmp_path / "x.json"):
+        assert run_here(["inspect", tmp_path, "--out", out]) == 0
+        assert "noise 5% off" in out.read_text("utf-8")
+    printed = capsys.readouterr().out
+    assert remark in printed and "  b.wav: it is -3" in printed
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
+def test_recordings_that_only_ffmpeg_reads(tmp_path: Path) -> None:
+    pytest.importorskip("av", reason="needs PyAV: pip install 'data2vec2[ffmpeg]'")
+    for name in ("a.m4a", "b.webm", "c.wma", "d.flac"):
+        command = ["ffmpeg", "-v", "error", "-i", "-", str(tmp_path / name)]
+        subprocess.run(command, input=encoded(sound(3.0)), check=True)
+    found = data2vec2.inspect(tmp_path)
+    assert found.account.part("train").used == 4
+    assert found.facts["train"]["coding"] == {"known to ffmpeg only": 3, "FLAC PCM_16": 1}
 
 
 def test_tables_and_lines_of_text(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from data2vec2.commands.options import Inspect
 from data2vec2.config.run import RunConfig
 from data2vec2.data import folder
 from data2vec2.data.account import Account
-from data2vec2.data.labels import some
+from data2vec2.data.labels import normalise, some
 from data2vec2.data.reader import Reader, stream
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.tables import LINES, wording
@@ -58,6 +59,8 @@ class Inspection:
     """Samples whose content another sample of their part has, too."""
     files: dict[str, list[str]] = field(default_factory=dict)
     """Tables and files of text by their encoding and line ends."""
+    transcripts: dict[str, str] = field(default_factory=dict)
+    """Those of the first training samples, as they are learned, by name."""
     advice: list[str] = field(default_factory=list)
     """How often each recipe goes through the data."""
 
@@ -91,6 +94,8 @@ def inspect(given: Inspect) -> Inspection:
     if found.repeated:
         found.account.remarks.append(f"samples whose content their part has already: {found.repeated:,}")
     found.files = _files(path, found.account, given.encoding)
+    texts = zip(parts.train.names, parts.train.texts or (), strict=False)
+    found.transcripts = {name: normalise(text or "") for name, text in islice(texts, SHOWN)}
     learned = readers["train"]
     try:
         learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
@@ -164,6 +169,7 @@ def _look(found: Inspection, part: str, reader: Reader, tools: Tools, contents: 
             contents[content][part].append(records.names[place])
             for name, value in of_sample.items():
                 facts[name].append(value)
+    account.mend(reader.mends())
     found.facts[part] = {name: _spread(values) for name, values in facts.items()}
     if records.classes:
         found.classes[part] = _counts(records.select(good))
@@ -223,6 +229,12 @@ def format_inspection(found: Inspection) -> str:
     lines += ["", *(f"files in {one}: {some(names)}" for one, names in found.files.items())] if found.files else []
     for name, counts in found.classes.items():
         lines += ["", f"{name} classes: {_told(counts)}"]
+    if found.transcripts:
+        lines += [
+            "",
+            "transcripts as they are learned:",
+            *(f"  {one}: {text}" for one, text in found.transcripts.items()),
+        ]
     for title, remarks in (("remarks", found.account.lines()), ("recipes", found.advice)):
         lines += ["", f"{title}:", *(f"  {line}" for line in remarks or ["none"])]
     return "\n".join(lines)

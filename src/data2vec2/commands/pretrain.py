@@ -17,6 +17,7 @@ from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Pretrain
 from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training, say_account
 from data2vec2.config.run import RunConfig, fit_schedule
+from data2vec2.data.account import counted
 from data2vec2.data.batch import Batches
 from data2vec2.data.records import held_out
 from data2vec2.errors import UserError
@@ -107,6 +108,9 @@ class Pretraining(Training[RunConfig]):
             skipped.add(())
             config, found = tools.look(reader, config, say)
             skipped.leave_out(found.left_out)
+            skipped.mend(found.mended)
+            if found.mended:
+                say(f"data: {len(found.mended)} looked at are mended: {counted(why for _, why in found.mended)}")
             account.remarks += found.remarks
             for remark in found.remarks:
                 say(f"data: {remark}")

@@ -21,7 +21,7 @@ from data2vec2.evaluation.decoding import Decoding, Word
 from data2vec2.interop.folder import export_of, load_recognizer
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig
 from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS
-from data2vec2.modalities.audio.speech import hear, scorable, score, with_transcript
+from data2vec2.modalities.audio.speech import hear, remarks_on, scorable, score, with_transcript
 from data2vec2.modalities.data import narrow
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
@@ -86,6 +86,7 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     torch_device, say = choose_device(given.device), console().print
     assert info.letters is not None
     decode = decoding.build(info.letters)
+    parts.account.remarks += remarks_on(part, records)
     say_account(parts.account, say)
     say(f"transcribing {len(spoken):,} recordings ({part} part), {decoding.name}: {test or data}")
     heard, not_heard = score(recognizer.to(torch_device), info, spoken, torch_device, decode)

@@ -7,7 +7,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -148,6 +148,8 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
         what = f"tables that say nothing of the {content.many} here: {some(tables)}"
         account.remarks.append(f"{what}; what metadata.csv or metadata.jsonl says, with a column file_name, is read")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
+    if not table.labels and not classes:  # the samples' only folder says nothing
+        parts = {part: replace(one, labels=[None] * len(one.names)) for part, one in parts.items()}
     return Listing(f"folder of {content.files}", parts, classes, account)
 
 

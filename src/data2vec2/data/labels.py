@@ -204,8 +204,11 @@ _JOINS = re.compile(
     rf"(?<={_LETTER})[\u00b7\u2027\u05f3\u05f4](?={_LETTER})"
 )
 """Full stops between single letters (U.S.), and points and marks inside words (of Catalan, of Hebrew)."""
-_SIGNS = re.compile(r"(?P<number>(?<=\d)[.,:/\u066b\u066c](?=\d)|(?<!\S)\.(?=\d))|[^a-z0-9 '&]")
-"""Signs inside numbers, and all characters that need a look."""
+_SIGNS = re.compile(
+    r"(?P<kept>(?<=\d)[.,:/\u066b\u066c](?=\d)|(?<![\w.])\.(?=\d)|(?<!\S)-(?=\.?\d)|[+%\u2030\u00b0=\u00b1\u00d7\u00f7])"
+    r"|[^a-z0-9 '&]"
+)
+"""Signs of numbers, those that are read aloud, and all characters that need a look."""
 _UNSEEN = re.compile(r"[\u034f\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 """Marks that only choose among shapes of a letter."""
 
@@ -213,13 +216,14 @@ _UNSEEN = re.compile(r"[\u034f\u180b-\u180d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 def normalise(text: str) -> str:
     """Words in lower case with one space between them: letters of any script, their marks, digits and apostrophes.
 
-    Unicode is brought to NFKC. Signs inside numbers stay ("3.5", "10:30", "1/2"), and so does "&". Single quotes, full
-    stops between single letters ("U.S." becomes "us") and characters without a shape are dropped. All other signs part
-    words ("well-known", "well...I"). docs/speech.md has the table.
+    Unicode is brought to NFKC. Signs of numbers stay ("3.5", "10:30", "1/2", "-5"), and so do those that are read aloud
+    ("&", "5%", "$5", "C++"). Single quotes, full stops between single letters ("U.S." becomes "us") and characters
+    without a shape are dropped. All other signs part words ("well-known", "well...I"). docs/speech.md has the table.
     """
     text = _ALONE.sub(r" \g<0> ", _INNER.sub("'", text.translate(_APOSTROPHES)))
     text = unicodedata.normalize("NFKC", text).lower().replace("i\u0307", "i")  # that of a Turkish capital
     text = unicodedata.normalize("NFKC", text).translate(_APOSTROPHES).replace("\u2044", "/")
+    text = re.sub(r"\u2212(?=\.?\d)", "-", text)
     text = _JOINS.sub("", _QUOTES.sub(r" \1 ", text))
     return " ".join(word for word in _SIGNS.sub(_kept, text).split() if word.strip("'"))
 
@@ -227,12 +231,25 @@ def normalise(text: str) -> str:
 def _kept(found: re.Match[str]) -> str:
     """What becomes of a character: itself, nothing, or a place between words."""
     sign, kind = found[0], unicodedata.category(found[0])
-    if found["number"] or kind[0] in "LN":
+    if found["kept"] or kind[0] in "LN" or kind == "Sc":
         return sign
+    last, follows = found.string[: found.start()][-1:], found.string[found.end() :][:1]
+    before, after = (unicodedata.category(one)[0] if one else "" for one in (last, follows))
     if kind[0] == "M":
-        before = unicodedata.category(found.string[found.start() - 1]) if found.start() else ""
-        return "" if kind == "Me" or before[:1] not in ("L", "M", "N") or _UNSEEN.match(sign) else sign
+        return "" if kind == "Me" or before not in ("L", "M", "N") or _UNSEEN.match(sign) else sign
+    if sign in "\u200c\u200d" and last > "\u0600" and (before == "M" or (before, after) == ("L", "L")):
+        return sign  # which makes other letters, as in Persian and Sinhala
     return "" if kind == "Cf" and sign != "\u200b" else " "  # a zero-width space
+
+
+def lost_signs(texts: Iterable[str | None]) -> Counter[str]:
+    """In how many texts each symbol or bracket stands that `normalise` leaves out, for it may have a meaning."""
+    found: Counter[str] = Counter()
+    for text in filter(None, texts):
+        odd = set(re.findall(r"[^\w\s.,;:!?'\"()&%$+-]|_", text))
+        signs = {one for one in odd if unicodedata.category(one) in ("Sm", "So") or one in "@#*[]{}\\_|"}
+        found.update(sorted(signs - set(normalise(text))) if signs else ())
+    return found
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ class Reader(ABC):
 
     def __init__(self, records: Records, seed: int) -> None:
         self.records, self.seed = records, seed
+        self.mended: dict[str, str] = {}
+        """What was done to samples that were read, by name."""
 
     @property
     def in_memory(self) -> bool:
@@ -151,6 +153,10 @@ class Reader(ABC):
     def unreadable(self, note: Callable[[str], None]) -> Sequence[Bad]:
         """Samples that evaluation can't use, as far as that is known of all before they are needed."""
         return ()
+
+    def mends(self) -> tuple[Bad, ...]:
+        """What was done to samples that were read so far."""
+        return tuple(Bad(*item) for item in sorted(self.mended.items()))
 
     def note_unreadable(self, part: PartAccount, max_bad: float, say: Callable[[str], None]) -> None:
         """Note in the account what `unreadable` finds of held-out samples; `UserError` if it is more than `max_bad`."""

@@ -59,6 +59,8 @@ class Survey:
     """Those of them that can't be used."""
     left_out: tuple[Bad, ...] = ()
     """Those that are not used though nothing is wrong with them."""
+    mended: tuple[Bad, ...] = ()
+    """What was done to some that are used."""
     remarks: tuple[str, ...] = ()
     """What the user should know before training."""
 

@@ -169,10 +169,10 @@ class Job:
         for key, reader in data.readers.items():
             found, part = self.check(reader, log, key == "train"), data.account.part(key)
             part.leave_out(found.left_out)
-            if found.left_out:
-                log(
-                    f"data: {len(found.left_out):,} {key} samples are left out: {counted(r for _, r in found.left_out)}"
-                )
+            part.mend(found.mended)
+            for what, items in (("left out", found.left_out), ("mended", found.mended)):
+                if items:
+                    log(f"data: {len(items):,} {key} samples are {what}: {counted(why for _, why in items)}")
             if part.add(found.bad, found.checked):
                 bad = f"{len(found.bad):,} of {found.checked:,} {key} samples looked at can't be used"
                 log(f"data: {bad}: {part.summary()}")

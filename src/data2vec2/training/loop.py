@@ -166,8 +166,15 @@ class _Trainer:
         """Put back model, optimiser and the loop's state; returns the step to go on from."""
         state = checkpoint.state
         if state["fingerprint"] != self.fingerprint:
-            raise UserError("the data has changed since the run began; resume with the same data, or start a new run")
-        self.model.load_state_dict(checkpoint.groups["model"])
+            raise UserError(
+                "the data has changed since the run began, or how it is read; resume with the same data, or start a "
+                "new run"
+            )
+        try:
+            self.model.load_state_dict(checkpoint.groups["model"])
+        except RuntimeError as error:
+            what = "this data asks for other outputs than the run has, or this version spells transcripts otherwise"
+            raise UserError(f"{what}; start a new run") from error
         optim.load_optimizer_tensors(self.model, self.optimizer, checkpoint.groups["optimizer"])
         self.window = [torch.tensor(loss, device=self.device) for loss in state["window"]]
         self.earlier_s = state["elapsed_s"]

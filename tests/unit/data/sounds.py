@@ -29,6 +29,8 @@ FORMATS = {
     ".w64": ("W64", "PCM_16"),
     ".caf": ("CAF", "PCM_16"),
     ".sph": ("NIST", "PCM_16"),
+    ".voc": ("VOC", "PCM_16"),
+    ".mpga": ("MP3", "MPEG_LAYER_III"),
 }
 """Container and coding of each extension."""
 

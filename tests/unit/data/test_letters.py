@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data2vec2 import Data2Vec2CTCTokenizer
-from data2vec2.data.labels import Letters, normalise
+from data2vec2.data.labels import Letters, lost_signs, normalise
 from data2vec2.errors import UserError
 
 TEXTS = ["Don't stop!", "she said: well-known facts", "ÉTÉ 1984", "été", "R&B at 10:30, 1/2 or 3.5"]
@@ -21,7 +21,7 @@ TEXTS = ["Don't stop!", "she said: well-known facts", "ÉTÉ 1984", "été", "R&
         ("IT'S  A\ttest.\n", "it's a test"),
         ("It\u2019s", "it's"),
         ("well-known, and/or \u2014 so", "well known and or so"),
-        ("U.S. $5 (five)", "us 5 five"),
+        ("U.S. $5 (five), 50 €, $.50", "us $5 five 50 € $.50"),
         ("e\u0301t\u00e9", "\u00e9t\u00e9"),
         ("\uff21\ufb01", "afi"),
         ("हिन्दी भाषा", "हिन्दी भाषा"),
@@ -38,11 +38,18 @@ TEXTS = ["Don't stop!", "she said: well-known facts", "ÉTÉ 1984", "été", "R&
         ("U.S.A. at 5 a.m. I.Then", "usa at 5 am i then"),
         ("\u2018quoted\u2019 word, 'I don't know', \u201che said\u201d, ''so''", "quoted word i don't know he said so"),
         ("don\u00b4t don`t don\u2018t, the boys' 'tis", "don't don't don't the boys' 'tis"),
-        ("x² + y², 10²³, H₂O, log₂8", "x 2 y 2 10 23 h2o log2 8"),
+        ("x² + y², 10²³, H₂O, log₂8", "x 2 + y 2 10 23 h2o log2 8"),
         ("Linux™ №5 5㎏", "linux no 5 5 kg"),
         (
             "A\u00adB, \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645, c\u200bd",
-            "ab \u0645\u06cc\u062e\u0648\u0627\u0647\u0645 c d",
+            "ab \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 c d",
+        ),
+        ("-5 to \u22123.5, 10-20, covid-19: \u2013 - so", "-5 to -3.5 10 20 covid 19 so"),
+        ("5%, 5 %, 5\u00b0C, C++, 2+2=4, A+", "5% 5 % 5\u00b0c c++ 2+2=4 a+"),
+        ("so...5 people, .5, ...", "so 5 people .5"),
+        (
+            "\u0dc1\u0dca\u200d\u0dbb\u0dd3, \U0001f469\u200d\U0001f4bb, a\u200cb\u200c",
+            "\u0dc1\u0dca\u200d\u0dbb\u0dd3 ab",
         ),
         ("\u0130STANBUL I\u0307z", "istanbul iz"),
         ("Straße, \ufb01ne, col\u00b7lecció", "straße fine collecció"),
@@ -53,6 +60,16 @@ TEXTS = ["Don't stop!", "she said: well-known facts", "ÉTÉ 1984", "été", "R&
 def test_what_is_left_of_a_text(text: str, expected: str) -> None:
     assert normalise(text) == unicodedata.normalize("NFKC", expected)
     assert normalise(normalise(text)) == normalise(text)
+
+
+def test_signs_that_are_lost_are_counted() -> None:
+    texts = [
+        "[noise] C# [noise]",
+        "a < b",
+        None,
+        "5% of $5 + 3, -5 \u2013 (so) 'well' \u201cyes\u201d \u2026 A.B. 1\u00bd",
+    ]
+    assert lost_signs(texts) == {"[": 1, "]": 1, "#": 1, "<": 1}
 
 
 def test_blank_is_0_and_letters_are_in_order() -> None:

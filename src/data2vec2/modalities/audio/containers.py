@@ -5,6 +5,7 @@ Nothing here is decoded: chunks of WAV and AIFF, pages of Ogg, frames of MP3.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -36,11 +37,18 @@ def without_length(head: bytes) -> bytes:
     return head[:21] + bytes([head[21] & 0xF0, 0, 0, 0, 0]) if len(head) >= 26 else b""
 
 
-_CHUNKS = {b"RIFF": ("<4sI", b"data"), b"RIFX": (">4sI", b"data"), b"FORM": (">4sI", b"SSND")}
+_CHUNKS = {  # a name and a size, where the first chunk is, which is the sound, what sizes count too, and their steps
+    b"RIFF": ("<4sI", 12, b"data", 0, 2),
+    b"RIFX": (">4sI", 12, b"data", 0, 2),
+    b"RF64": ("<4sI", 12, b"data", 0, 2),
+    b"FORM": (">4sI", 12, b"SSND", 0, 2),
+    b"riff": ("<4s12xQ", 40, b"data", 24, 8),
+    b"caff": (">4sq", 8, b"data", 0, 1),
+}
 
 
 def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
-    """What to show of the beginning of a WAV, AIFF or AU, and how many bytes there are beyond what it claims.
+    """What to show of the beginning of a file of chunks, AU or SPHERE, and how many bytes there are beyond its claim.
 
     The size of the sound may be none, as where a recorder lost power: it then has what there is.
     """
@@ -48,19 +56,27 @@ def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
     if magic[:4] == b".snd" and len(magic) == 12:
         offset, length = struct.unpack(">II", magic[4:])
         return (magic[:8] + _FULL, 0) if not 0 < length < _UNKNOWN else (b"", size - start - offset - length)
-    form, sound = _CHUNKS.get(magic[:4], ("", b""))
-    place, found = start + 12, -1
-    while form and len(chunk := at(file, place, 8)) == 8:
+    if magic[:8] == b"NIST_1A\n":
+        said = dict(re.findall(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)", at(file, start, 1024)))
+        length = math.prod(map(int, said.values())) if len(said) == 3 else 0
+        return b"", size - start - int(at(file, start + 8, 8)) - length if length else 0
+    form, first, sound, more, step = _CHUNKS.get(magic[:4], ("", 0, b"", 0, 1))
+    width, place, found, wide = struct.calcsize(form), start + first, -1, 0
+    while form and len(chunk := at(file, place, width)) == width:
         name, length = struct.unpack(form, chunk)
+        if name == b"ds64":  # the size of the sound in an RF64
+            wide = int.from_bytes(at(file, place + 16, 8), "little")
         if name == sound:
-            found = place + 8
-            if length >= _UNKNOWN:
+            found = place + width
+            if length < 0:
+                return at(file, start, found - start - 8) + struct.pack(">q", size - found), 0
+            if width == 8 and length >= _UNKNOWN and not (length := wide):
                 return b"", 0
         elif chunk.startswith((b"ID3", b"TAG", b"APETAGEX")):
             return b"", 0
         elif not (name.isascii() and name.decode().isprintable()):
             break
-        place += 8 + length + length % 2
+        place += width + -(-max(0, length - more) // step) * step
         if place >= size and name != sound:  # only what follows the sound is cut off
             return b"", 0
     if found < 0:
@@ -86,6 +102,13 @@ def links(file: BinaryIO, start: int, size: int) -> list[tuple[int, int]]:
     return list(zip(starts or [start], [*starts[1:], size], strict=True))
 
 
+def is_cut(file: BinaryIO, start: int, stop: int) -> bool:
+    """Whether the last page of a link is not all there."""
+    place = max(start, stop - 65_307)  # a page is no longer
+    table = (end := at(file, place, stop - place))[end.rfind(b"OggS\0") + 26 :]
+    return bool(table) and len(table) < 1 + table[0] + sum(table[1 : 1 + table[0]])
+
+
 def payload(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
     """What the pages of the first stream of a link hold."""
     serial = b""
@@ -100,34 +123,45 @@ def payload(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
         start += 27 + len(table) + length
 
 
-_KBITS = {
-    1: (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    2: (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+_LAYER_3 = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
+_LOW = (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)
+_KBITS = {  # by whether it is MPEG 1, and by layer
+    (True, 1): range(32, 449, 32),
+    (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (True, 3): _LAYER_3,
+    (False, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (False, 2): _LOW,
+    (False, 3): _LOW,
 }
 
 
 def frame_bytes(head: bytes) -> int:
-    """Size of the frame of MPEG audio, layer III, that begins so; 0: it is none."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2 or head[1] & 0x18 == 0x08:
+    """Size of the frame of MPEG audio that begins so; 0: it is none."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE2 or head[1] & 0x18 == 0x08 or not head[1] & 6:
         return 0
-    kbits, rate, version = head[2] >> 4, head[2] >> 2 & 3, {0x18: 1, 0x10: 2, 0x00: 4}[head[1] & 0x18]
+    layer, kbits, rate, padding = 4 - (head[1] >> 1 & 3), head[2] >> 4, head[2] >> 2 & 3, head[2] >> 1 & 1
     if kbits in (0, 15) or rate == 3:
         return 0
+    version = {0x18: 1, 0x10: 2, 0x00: 4}[head[1] & 0x18]
+    bits = 1000 * _KBITS[version == 1, layer][kbits - 1]
     hertz = (44_100, 48_000, 32_000)[rate] // version
-    return (144_000 if version == 1 else 72_000) * _KBITS[min(version, 2)][kbits - 1] // hertz + (head[2] >> 1 & 1)
+    if layer == 1:
+        return (12 * bits // hertz + padding) * 4
+    return (72 if layer == 3 and version > 1 else 144) * bits // hertz + padding
 
 
 def first_frame(file: BinaryIO, start: int, size: int) -> int | None:
-    """Where frames follow each other, from `start` on."""
+    """Where four frames of one kind follow each other, from `start` on."""
     for match in re.finditer(rb"\xff[\xe2-\xff]", at(file, start, _SEARCHED)):
-        place = first = start + match.start()
+        place, kinds = start + match.start(), set[tuple[int, int]]()
         for _ in range(4):
-            length = frame_bytes(at(file, place, 4))
+            length = frame_bytes(head := at(file, place, 4))
             place += length
-            if not length or place > size:
+            if not length or place > size or len(kinds | {(head[1] & 0xFE, head[2] & 0x0C)}) > 1:
                 break
+            kinds.add((head[1] & 0xFE, head[2] & 0x0C))
         else:
-            return first
+            return start + match.start()
     return None
 
 
@@ -136,9 +170,9 @@ def mp3_start(file: BinaryIO, start: int, size: int) -> tuple[int, bool]:
 
     A tag that claims less than there is, as the first of several files that were put together does, is left out.
     """
-    if not (length := frame_bytes(at(file, start, 4))):
-        start = first_frame(file, start, size) or start
-        length = frame_bytes(at(file, start, 4))
+    if (found := first_frame(file, start, size)) is None and size - start > 10_000:  # of which there may be too few
+        raise BadSample("not audio")
+    length = frame_bytes(at(file, start := start if found is None else found, 4))
     tag = re.search(rb"(?:Xing|Info)...(.)(.{8})", at(file, start, min(length, 200)), re.DOTALL)
     if tag is None:
         return start, False

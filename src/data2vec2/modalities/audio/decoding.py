@@ -15,29 +15,20 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
 from data2vec2.data.source import BadSample
-from data2vec2.modalities.audio.containers import (
-    after_tags,
-    at,
-    checked_chunks,
-    first_frame,
-    links,
-    mp3_start,
-    payload,
-    without_length,
-)
+from data2vec2.modalities.audio import containers
 
 EXTENSIONS = frozenset(
-    (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".w64", ".caf", ".sph")
+    ".wav .flac .ogg .oga .opus .mp3 .mpga .aiff .aif .aifc .au .w64 .caf .sph .voc".split()  # noqa: SIM905
 )
 FFMPEG_EXTENSIONS = frozenset(
-    (".m4a", ".m4b", ".mp4", ".aac", ".wma", ".webm", ".mka", ".mkv", ".mov", ".amr", ".3gp", ".ac3", ".ape", ".wv")
+    ".m4a .m4b .mp4 .aac .wma .webm .mka .mkv .mov .amr .3gp .ac3 .ape .wv .tta .spx".split()  # noqa: SIM905
 )
 """Extensions of what only ffmpeg decodes."""
 NEEDS_FFMPEG = "needs pip install 'data2vec2[ffmpeg]'"
@@ -77,21 +68,23 @@ def opened(file: BinaryIO) -> Iterator[Sound]:
 
 
 def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
-    if not at(file, 0, 1):
+    if not containers.at(file, 0, 1):
         raise BadSample("empty file")
     size = file.seek(0, io.SEEK_END)
-    if not at(file, size - 1, 1):  # a member of an archive that is cut
+    if not containers.at(file, size - 1, 1):  # a member of an archive that is cut
         raise BadSample("truncated")
-    start = after_tags(file, 0)
-    magic = at(file, start, 100)
+    start = containers.after_tags(file, 0)
+    if containers.at(file, max(0, size - 128), 3) == b"TAG":  # ID3v1
+        size -= 128
+    magic = containers.at(file, start, 100)
     try:
         if magic.startswith(b"OggS"):
-            return _joined([_link(file, *link, stack) for link in links(file, start, size)])
+            return _joined([_link(file, *link, stack) for link in containers.links(file, start, size)])
         if magic.startswith(b"fLaC"):
-            return _by_libsndfile(_Part(file, start, size, without_length(magic)), stack)
-        if magic[:1] == b"\xff" and magic[1:2] >= b"\xe0":
+            return _by_libsndfile(_Part(file, start, size, containers.without_length(magic)), stack)
+        if magic[:1] == b"\xff" and magic[1] >= 0xE0 and magic[1] & 6:  # else it may be AAC
             return _mp3(file, start, size, stack)
-        head, excess = checked_chunks(file, start, size)
+        head, excess = containers.checked_chunks(file, start, size)
         return _by_libsndfile(_Part(file, start, size, head), stack, excess)
     except soundfile.LibsndfileError as error:
         if _FFMPEG.match(magic):
@@ -99,7 +92,7 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
         if error.code != _NOT_RECOGNISED:
             raise
         start = start if start < size else 0  # a tag may be wrong, too
-        if first_frame(file, start, size) is not None:
+        if containers.first_frame(file, start, size) is not None:
             return _mp3(file, start, size, stack)
         raise BadSample("not audio") from error
 
@@ -174,16 +167,18 @@ def _by_libsndfile(part: _Part, stack: ExitStack, excess: int = 0) -> Sound:
                     raise BadSample("truncated")
                 return
         rest, end = part.start + part.place, part.start + part.size
-        if place == decoder.frames and "MPEG" in decoder.subtype and first_frame(part.file, rest, end):
+        if place == decoder.frames and "MPEG" in decoder.subtype and containers.first_frame(part.file, rest, end):
             raise BadSample("longer than its header says")
 
     return Sound(rate, blocks, decoder.frames if is_known else None)
 
 
 def _link(file: BinaryIO, start: int, stop: int, stack: ExitStack) -> Sound:
-    if b"\x7fFLAC" in at(file, start, 300):
-        flac = b"".join(payload(file, start, stop))[9:]  # libsndfile knows FLAC by itself alone
-        return _by_libsndfile(_Part(io.BytesIO(flac), 0, len(flac), without_length(flac[:26])), stack)
+    if containers.is_cut(file, start, stop):
+        raise BadSample("truncated")
+    if b"\x7fFLAC" in containers.at(file, start, 300):
+        flac = b"".join(containers.payload(file, start, stop))[9:]  # libsndfile knows FLAC by itself alone
+        return _by_libsndfile(_Part(io.BytesIO(flac), 0, len(flac), containers.without_length(flac[:26])), stack)
     return _by_libsndfile(_Part(file, start, stop), stack)
 
 
@@ -208,7 +203,7 @@ def _joined(sounds: list[Sound]) -> Sound:
 
 
 def _mp3(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound:
-    start, is_told = mp3_start(file, start, size)
+    start, is_told = containers.mp3_start(file, start, size)
     return _by_libsndfile(_Part(file, start, size, endless=not is_told), stack)
 
 
@@ -217,10 +212,11 @@ def _mp3(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound:
 
 _FFMPEG = re.compile(
     rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u\x8ef|#!AMR|\xff[\xf0\xf1\xf8\xf9]|ADIF|\x0bw|wvpk|MAC |TTA1|FLV\x01|\.RMF|DSD |"
-    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.*alac",
+    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.*alac|"
+    rb"RIFF....WAVEfmt ....(?![\x01-\x03\x06\x07\x111@U]\0|\xfe\xff)..",
     re.DOTALL,
 )
-"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3 and others.
+"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3, WAV of rare codecs and others.
 
 It gets no others, for of a list of files it would open these.
 """
@@ -233,7 +229,7 @@ def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound
     except ImportError as error:
         raise BadSample(NEEDS_FFMPEG) from error
     try:
-        container = stack.enter_context(av.open(_Part(file, start, size), metadata_errors="ignore"))
+        container: Any = stack.enter_context(av.open(_Part(file, start, size), metadata_errors="ignore"))
     except av.FFmpegError as error:
         raise BadSample("damaged") from error
     if not container.streams.audio:
@@ -243,7 +239,8 @@ def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound
     begin, claimed = stream.start_time or 0, (stream.duration or 0) if is_exact else 0
 
     def blocks(start: int, count: float) -> Blocks:
-        plain, place = av.AudioResampler(format="fltp"), 0
+        plain: Any = av.AudioResampler(format="fltp")
+        place = 0
         if start and is_exact:
             container.seek(begin + int(start / rate / stream.time_base), stream=stream)
             place = -1

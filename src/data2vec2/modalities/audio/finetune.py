@@ -32,7 +32,7 @@ from data2vec2.method.masking import draw_spans
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
 from data2vec2.modalities.audio.model import WaveformStem
 from data2vec2.modalities.audio.reader import AudioReader, survey_audio
-from data2vec2.modalities.audio.speech import SpokenReader, scorable, score, trainable
+from data2vec2.modalities.audio.speech import SpokenReader, remarks_on, scorable, score, trainable
 from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored, said
 from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets
@@ -89,7 +89,7 @@ class AudioClassifyJob(Job):
         """Lengths, and some of the recordings."""
         if not training:
             good, bad = reader.looked_at(LOOKED_AT)
-            return Survey(len(good) + len(bad), tuple(bad))
+            return Survey(len(good) + len(bad), tuple(bad), mended=reader.mends())
         found = survey_audio(narrow(reader, AudioReader), log, LOOKED_AT)
         log(f"data: {60 * found.hours:.1f} minutes; recordings of {found.shortest_s:.1f} to {found.longest_s:.1f} s")
         return found
@@ -128,9 +128,10 @@ class CtcJob(AudioClassifyJob):
         assert isinstance(data, AudioFinetuneDataConfig)
         parts, train, held = self.split(config, path, val)
         if train.texts is None:
+            more = "; ".join(("", *parts.account.lines()))
             raise UserError(
                 f"{path} has no transcripts ({parts.description}); put them into a metadata.csv with columns file_name "
-                "and transcription, or give a table or a manifest that has them"
+                f"and transcription, or give a table or a manifest that has them{more}"
             )
         readers: dict[str, AudioReader] = {}
         for key, records, usable, of in (
@@ -144,6 +145,7 @@ class CtcJob(AudioClassifyJob):
             if key == "train" and not len(used):
                 why = counted(item.reason for item in (*left_out, *bad))
                 raise UserError(f"none of {len(train)} recordings of {path} can be trained on: {why}")
+            parts.account.remarks += remarks_on(key, records)
             account = parts.account.part(key)
             account.leave_out(left_out)
             account.add(bad)

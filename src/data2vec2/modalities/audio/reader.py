@@ -95,10 +95,10 @@ class AudioReader(Reader):
         """The pieces, from what can be decoded of each recording; `note` hears of long waits."""
         if self._pieces is None:
             lengths_N, reasons = measured(self.records, self.rate, note)
-            if (claimed_N := self.records.seconds) is not None:
-                for place in np.flatnonzero(np.abs(lengths_N / self.rate - claimed_N) > LENGTH_STEP).tolist():
-                    reasons.setdefault(place, "not as long as the manifest says")
-                    lengths_N[place] = 0
+            claimed_N = lengths_N / self.rate if self.records.seconds is None else self.records.seconds
+            for place in np.flatnonzero(np.abs(lengths_N / self.rate - claimed_N) > LENGTH_STEP).tolist():
+                reasons.setdefault(place, "not as long as the manifest says")
+                lengths_N[place] = 0
             shortest = max(round(self.data.min_seconds * self.rate), self.config.receptive_field)
             places, names = np.flatnonzero(lengths_N < shortest).tolist(), self.records.names
             short = tuple(Bad(names[place], TOO_SHORT) for place in places if place not in reasons)
@@ -166,7 +166,7 @@ class AudioReader(Reader):
     def whole(self, sample: int) -> NDArray[np.float32]:
         """One whole recording, of a longer one the first minute, normalised; raises `BadSample`, also if too short."""
         with self.records.open(sample) as file:
-            return waveform.normal_audio(file, self.config, EVAL_SECONDS)
+            return waveform.normal_audio(file, self.config, EVAL_SECONDS, self._mended(sample))
 
     def entire(self, sample: int) -> NDArray[np.float32] | Windows:
         """As `whole`, but of a recording above a minute all of it, in windows of a minute; raises `BadSample`."""
@@ -177,12 +177,15 @@ class AudioReader(Reader):
         """One piece, normalised; raises `BadSample`."""
         if piece in self._kept:
             return self._kept[piece]
-        start, length = int(self.pieces.starts_P[piece]), int(self.pieces.lengths_P[piece])
-        with self.records.open(int(self.pieces.records_P[piece])) as file:
-            wave = waveform.normalise(waveform.read_audio(file, self.rate, start / self.rate, length / self.rate))
+        start_s, seconds = (int(of_P[piece]) / self.rate for of_P in (self.pieces.starts_P, self.pieces.lengths_P))
+        with self.records.open(record := int(self.pieces.records_P[piece])) as file:
+            wave = waveform.normalise(waveform.read_audio(file, self.rate, start_s, seconds, self._mended(record)))
         if self.in_memory:
             self._kept[piece] = wave
         return wave
+
+    def _mended(self, record: int) -> Note:
+        return partial(self.mended.setdefault, self.records.names[record])
 
     def name(self, piece: int) -> str:
         """The recording's name, with the place where it has several pieces."""
@@ -238,6 +241,7 @@ def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurv
         checked=len(reader.records),
         bad=(*pieces.unreadable, *bad),
         left_out=pieces.short,
+        mended=reader.mends(),
         hours=float(pieces.lengths_P.sum() / rate / 3600),
         shortest_s=float(seconds.min()),
         longest_s=float(seconds.max()),

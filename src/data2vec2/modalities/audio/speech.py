@@ -5,6 +5,7 @@ Shapes: `B` samples of a batch, `N` records, `S` samples, `T` tokens, `V` symbol
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.data.account import Bad
-from data2vec2.data.labels import BLANK_ID, SPACE, UNKNOWN, Letters, normalise
+from data2vec2.data.labels import BLANK_ID, SPACE, UNKNOWN, Letters, lost_signs, normalise
 from data2vec2.data.reader import ReadBatch
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LENGTH_STEP, Plan, WholeBatches
@@ -48,19 +49,29 @@ class SpokenReader(AudioReader):
 
 
 def with_transcript(records: Records) -> tuple[Records, tuple[Bad, ...]]:
-    """The records whose transcripts have letters, and the others."""
-    told_N = [bool(normalise(text or "")) for text in records.texts or (None,) * len(records)]
-    untold = tuple(Bad(name, "no transcript") for name, told in zip(records.names, told_N, strict=True) if not told)
-    return records.select(np.flatnonzero(told_N)) if untold else records, untold
+    """The records whose transcripts have letters, with these spelled as they are learned, and the others."""
+    spelled_N = tuple(normalise(text or "") for text in records.texts or (None,) * len(records))
+    untold = tuple(Bad(name, "no transcript") for name, text in zip(records.names, spelled_N, strict=True) if not text)
+    records = replace(records, texts=spelled_N)
+    return records.select(np.flatnonzero(list(map(bool, spelled_N)))) if untold else records, untold
+
+
+def remarks_on(part: str, records: Records) -> list[str]:
+    """What the user should know of a part's transcripts."""
+    if not (lost := lost_signs(records.texts or ())):
+        return []
+    text = next(text or "" for text in records.texts or () if lost_signs([text]))
+    signs = ", ".join(f"{sign} ({count:,})" for sign, count in lost.most_common(10))
+    what = f"signs in transcripts of the {part} part that are not learned: {signs}"
+    return [f'{what}; "{text[:80]}" is taken for "{normalise(text)[:80]}"']
 
 
 UNALIGNED = "too short for its transcript"
 """Why a recording is left out that has more letters than CTC can align."""
 
 
-def alignable(text: str | None, num_tokens: int) -> bool:
-    """Whether CTC can align a transcript: with a token for each letter, and one between two that are the same."""
-    spelled = normalise(text or "")
+def alignable(spelled: str, num_tokens: int) -> bool:
+    """Whether CTC can align a spelled text: with a token for each letter, and one between two that are the same."""
     return len(spelled) + sum(map(str.__eq__, spelled, spelled[1:])) <= num_tokens
 
 
@@ -102,11 +113,10 @@ def _unaligned(
     records: Records, config: AudioConfig, lengths_N: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], tuple[Bad, ...]]:
     """Which records have more letters than can be aligned, of those that can be read."""
-    texts = records.texts or (None,) * len(records)
     unaligned_N = np.array(
         [
-            length >= config.receptive_field and not alignable(text, config.num_tokens(length))
-            for text, length in zip(texts, lengths_N.tolist(), strict=True)
+            length >= config.receptive_field and not alignable(text or "", config.num_tokens(length))
+            for text, length in zip(records.texts or (), lengths_N.tolist(), strict=True)
         ],
         dtype=np.bool_,
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.data.labels import TOKENIZER, VOCAB
-from data2vec2.data.records import Records
+from data2vec2.data.records import Parts, Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of
 from data2vec2.evaluation.scores import Samples
@@ -30,6 +30,7 @@ from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mels_of, phones_beside
 from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS, AudioReader, survey_audio
 from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
+from data2vec2.modalities.audio.speech import remarks_on
 from data2vec2.modalities.audio.waveform import sound_facts
 from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey
 from data2vec2.modalities.interop import PROCESSOR, Interop, Usage
@@ -179,6 +180,13 @@ class AudioTools(Tools):
             if alignments.keys().isdisjoint(names):
                 raise UserError(f"{path} has no row for any of {len(names):,} recordings, such as {names[0]}")
         return PhoneProbe(train, test, alignments)
+
+    def inspected(self, path: Path, config: RunConfig, say: Log) -> Parts:
+        """With remarks on transcripts."""
+        parts = super().inspected(path, config, say)
+        for key, records in (("train", parts.train), ("val", parts.val), ("test", parts.test)):
+            parts.account.remarks += remarks_on(key, records) if records else []
+        return parts
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
         """Length, rate, channels and coding."""

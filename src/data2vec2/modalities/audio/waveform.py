@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from zipfile import BadZipFile
 
 import numpy as np
@@ -38,12 +38,21 @@ _LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decod
 _SILENT = 1e-5
 _EPS = 1e-5
 _CANCELLED = 0.01  # of the channels' energy is left in their mean
+CANCELLED = "one channel taken, for all cancel each other"
+"""What is done to a recording whose channels do so."""
+Note = Callable[[str], Any]
 
 
 def read_audio(
-    file: BinaryIO, sample_rate: int, start_s: float = 0.0, seconds: float | None = None
+    file: BinaryIO,
+    sample_rate: int,
+    start_s: float = 0.0,
+    seconds: float | None = None,
+    mended: Note = lambda _: None,
 ) -> NDArray[np.float32]:
     """A waveform of what can be decoded, or of `seconds` from `start_s` on: the mean of the channels, resampled.
+
+    `mended` hears of what is done to it besides.
 
     Only the part is decoded where the format allows, and it is as in the whole. It is shorter than `seconds` where the
     file ends before. Raises `BadSample`: "empty file", "not audio", "damaged", "truncated" (less than is claimed, or
@@ -53,7 +62,7 @@ def read_audio(
         first_s = max(0, math.floor(start_s - _LEAD_S))  # a whole second is a whole number of samples at any two rates
         count = math.inf if seconds is None else math.ceil((start_s + seconds + _LEAD_S - first_s) * sound.rate)
         blocks = [np.zeros((0, 1), dtype=np.float32), *sound.blocks(first_s * sound.rate, count)]
-        wave = _mixed(np.concatenate(blocks[1:] or blocks)[: None if seconds is None else int(count)])
+        wave = _mixed(np.concatenate(blocks[1:] or blocks)[: None if seconds is None else int(count)], mended)
         if sound.rate != sample_rate and len(wave):
             wave = soxr.resample(wave, sound.rate, sample_rate)
     wave = wave[round(start_s * sample_rate) - first_s * sample_rate :]
@@ -68,7 +77,7 @@ def read_audio(
     return wave
 
 
-def _mixed(wave_SC: NDArray[np.float32]) -> NDArray[np.float32]:
+def _mixed(wave_SC: NDArray[np.float32], mended: Note = lambda _: None) -> NDArray[np.float32]:
     """The mean of the channels; where they cancel each other, as both lines of a balanced one do, a loud channel."""
     with np.errstate(all="ignore"):  # infinities are refused later
         wave: NDArray[np.float32] = wave_SC.mean(axis=1)
@@ -76,6 +85,7 @@ def _mixed(wave_SC: NDArray[np.float32]) -> NDArray[np.float32]:
         if wave_SC.shape[1] > 1 and left * wave_SC.size < np.vdot(wave_SC, wave_SC):  # cheap; variances are not
             energy_C = wave_SC.var(axis=0)
             if left < energy_C.mean():
+                mended(CANCELLED)
                 return wave_SC[:, np.argmax(energy_C > energy_C.max() / 2)]
     return wave
 
@@ -106,8 +116,9 @@ def sound_facts(file: BinaryIO) -> dict[str, float | str]:
         header = soundfile.info(file)
         coding = f"{header.format} {header.subtype}"
     with opened(file) as sound:
-        frames = sound.frames or sum(map(len, sound.blocks(0, math.inf)))
-        channels = next(sound.blocks(0, 1)).shape[1]
+        blocks = sound.blocks(0, math.inf)  # which may be asked for only once
+        first_SC = next(blocks)
+        frames, channels = sound.frames or len(first_SC) + sum(map(len, blocks)), first_SC.shape[1]
         return {
             "seconds": frames / sound.rate,
             "rate": f"{sound.rate:,} Hz",
@@ -123,9 +134,11 @@ def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     return scaled
 
 
-def normal_audio(file: BinaryIO, config: AudioConfig, seconds: float | None = None) -> NDArray[np.float32]:
+def normal_audio(
+    file: BinaryIO, config: AudioConfig, seconds: float | None = None, mended: Note = lambda _: None
+) -> NDArray[np.float32]:
     """A whole waveform (or its first `seconds`) as models hear it; raises `BadSample`, also for less than a token."""
-    wave = read_audio(file, config.sample_rate, seconds=seconds)
+    wave = read_audio(file, config.sample_rate, seconds=seconds, mended=mended)
     if len(wave) < config.receptive_field:
         raise BadSample(TOO_SHORT)
     return normalise(wave)
@@ -197,7 +210,6 @@ class Windows(Windowed):
             yield from _stream(file, self.config.sample_rate)
 
 
-Note = Callable[[str], None]
 Lengths = tuple[NDArray[np.int64], dict[int, str]]
 """Samples `N`, 0 where there is a reason why they can't be told, and these reasons."""
 KEPT_FROM_S = 1.0  # measurements that take so long are kept, for other processes and later runs

@@ -106,6 +106,11 @@ def first(content: bytes) -> int:
     return frame_bytes(content[:4])
 
 
+@pytest.mark.parametrize("extension", [".flac", ".mp3", ".wav", ".ogg"])
+def test_a_tag_of_old_at_the_end(extension: str) -> None:
+    heard(encoded(WAVE, extension=extension) + b"TAG".ljust(128, b"x"))
+
+
 def test_mp3_without_its_tag() -> None:
     """Half of it is silence in small frames, so that any guess from the first frames is far off."""
     for halves in ((WAVE, 0.001 * WAVE), (0.001 * WAVE, WAVE)):
@@ -158,6 +163,15 @@ def test_links_of_a_chain(extension: str) -> None:
     heard(files[0] + files[0], np.concatenate([parts[0], parts[0]]))  # of the same serial number
 
 
+@pytest.mark.parametrize("extension", [".ogg", ".opus"])
+def test_ogg_that_is_cut(extension: str) -> None:
+    content = encoded(WAVE, extension=extension)
+    assert reason(content[: len(content) // 2]) == "truncated"
+    assert reason(content[: len(content) // 2] + content) == "truncated"
+    unclosed = io.BytesIO(content[: content.rindex(b"OggS")])
+    assert SECONDS - 1.5 < length_of(unclosed, RATE) / RATE < SECONDS  # of a stream; a page has up to a second
+
+
 def test_links_that_do_not_fit_together() -> None:
     content = encoded(sound(3.0), extension=".ogg")
     assert reason(content + encoded(sound(3.0, 48_000), 48_000, ".ogg")) == "parts of several sample rates"
@@ -170,7 +184,7 @@ def test_ogg_flac(tmp_path: Path) -> None:
     content = ffmpeg(tmp_path / "a.oga", "-c:a", "flac")
     heard(content)
     heard(content + content, np.concatenate([WAVE, WAVE]))
-    assert reason(content[: len(content) // 2]) == "damaged"
+    assert reason(content[: len(content) // 2]) == "truncated"
 
 
 # Plain numbers, and codecs that can't seek
@@ -192,6 +206,38 @@ def test_sizes_of_plain_files(extension: str) -> None:
         heard(patched(content, place, struct.pack(form, size)))
     for size, why in ((50_000, "longer than its header says"), (10**7, "truncated")):
         assert reason(patched(content, place, struct.pack(form, size))) == why
+
+
+WIDE = {
+    "W64": lambda content, size: patched(content, content.index(b"data") + 16, struct.pack("<Q", size + 24)),
+    "RF64": lambda content, size: patched(content, content.index(b"ds64") + 16, struct.pack("<Q", size)),
+    "CAF": lambda content, size: patched(content, content.index(b"data") + 4, struct.pack(">q", size + 4)),
+    "NIST": lambda content, size: content.replace(b"count -i %d" % len(WAVE), b"count -i %d" % (size // 2), 1),
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+def test_sizes_of_large_files_and_of_sphere(kind: str) -> None:
+    """These take what is there for what they claim, or less."""
+    file = io.BytesIO()
+    soundfile.write(file, WAVE, RATE, format=kind, subtype="PCM_16")
+    content = file.getvalue()
+    heard(content)
+    assert reason(content[: len(content) // 2]) == ("damaged" if kind == "CAF" else "truncated")
+    assert reason(WIDE[kind](content, 100_000)) == "longer than its header says"
+
+
+def test_a_caf_that_was_not_closed() -> None:
+    content = encoded(WAVE, extension=".caf")
+    heard(patched(content, content.index(b"data") + 4, b"\xff" * 8))
+
+
+@pytest.mark.parametrize("first", [b"", b"\xff\xff\xff\xff\xfe\xff", b"\xff\xfe\xff\xfd"])
+def test_numbers_without_a_header_are_no_audio(first: bytes) -> None:
+    """MPEG's marks of frames are frequent in these."""
+    for loud in (0.001, 0.01, 1.0):
+        assert reason(first + (loud * 32_767 * WAVE).astype("<i2").tobytes()) == "not audio"
+    assert reason(first + np.random.default_rng(0).normal(0, 30, 600_000).astype("<i2").tobytes()) == "not audio"
 
 
 def test_what_follows_the_sound_of_a_wav_is_none() -> None:
@@ -260,7 +306,14 @@ def test_what_only_ffmpeg_reads(extension: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("a.ogg", "libspeex"), ("a.caf", "alac"), ("a.wv", "wavpack"), ("a.wav", "mp3"), ("a.mp2", "mp2")],
+    [
+        ("a.ogg", "libspeex"),
+        ("a.caf", "alac"),
+        ("a.wv", "wavpack"),
+        ("a.wav", "mp3"),
+        ("a.mp2", "mp2"),
+        ("a.wav", "adpcm_yamaha"),
+    ],
 )
 def test_codecs_in_files_that_are_known(name: str, codec: str, tmp_path: Path) -> None:
     content = ffmpeg(tmp_path / name, "-c:a", codec, *(("-f", "mp2") if name == "b" else ()))

@@ -17,7 +17,7 @@ from data2vec2.data.sampler import LengthBatches, Plan
 from data2vec2.errors import UserError
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.reader import AudioReader, survey_audio
-from data2vec2.modalities.audio.waveform import TOO_SHORT, normalise
+from data2vec2.modalities.audio.waveform import CANCELLED, TOO_SHORT, normalise
 from data2vec2.tasks.pretrain import Masks
 from tests.unit.data.sounds import RATE, encoded, open_recordings, put, sound
 
@@ -399,3 +399,11 @@ def test_long_measurements_are_told(records: Records, monkeypatch: pytest.Monkey
     said: list[str] = []
     reader_of(records).measure(said.append)
     assert said[-1] == "measured 13 of 13 recordings"
+
+
+def test_recordings_whose_channels_cancel_are_told(tmp_path: Path) -> None:
+    left = sound(4.0)
+    for name, right in (("plain.wav", left), ("mirrored.wav", -left)):
+        (tmp_path / name).write_bytes(encoded(np.stack([left, right], 1)))
+    reader = AudioReader(open_recordings(tmp_path).train, AudioConfig(), AudioDataConfig(), 0)
+    assert survey_audio(reader, print).mended == (Bad("mirrored.wav", CANCELLED),)
