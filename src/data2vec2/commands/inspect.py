@@ -84,7 +84,6 @@ def inspect(given: Inspect) -> Inspection:
         found.account.remarks.append(f"content that stands in more than one part: {len(found.duplicates):,}")
     if found.repeated:
         found.account.remarks.append(f"samples whose content their part has already: {found.repeated:,}")
-    _remark_classes(found)
     learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
     try:
         config, survey = tools.look(learned, config, quiet)
@@ -169,14 +168,6 @@ def _counts(records: Records) -> dict[str, int]:
     else:
         counts_C = np.bincount(records.labels[records.labels >= 0], minlength=len(records.classes))
     return dict(zip(records.classes, counts_C.tolist(), strict=True))
-
-
-def _remark_classes(found: Inspection) -> None:
-    """Note that some samples have no label."""
-    for part, counts in found.classes.items():
-        without = found.account.part(part).used - sum(counts.values())
-        if without > 0:
-            found.account.remarks.append(f"{without:,} {part} samples have no label")
 
 
 def _advice(tools: Tools, reader: Reader) -> list[str]:

@@ -23,6 +23,7 @@ from data2vec2.data.source import (
     Source,
     Split,
     check_parts,
+    extension_of,
     part_of,
     parts_by_name,
     readable,
@@ -43,7 +44,7 @@ class Files(Source):
         path = self.root / self.names[index]
         with readable():
             if not path.is_file():  # opening a pipe would wait for ever
-                raise BadSample("unreadable")
+                raise BadSample("unreadable" if os.path.lexists(path) else "does not exist")
             return path.open("rb")
 
     def select(self, places: NDArray[np.int64]) -> Files:
@@ -84,7 +85,7 @@ def scan(root: Path) -> dict[str, list[str]]:
                 if real not in ancestors:
                     todo.append((Path(entry.path), name + "/", ancestors | {real}))
             elif is_file or not Path(entry.path).exists():
-                files[Path(entry.name).suffix.lower() or "no extension"].append(name)
+                files[extension_of(entry.name) or "no extension"].append(name)
     return {extension: sorted(names) for extension, names in sorted(files.items())}
 
 

@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from data2vec2.data.reader import stream
@@ -40,12 +40,12 @@ MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded, unless a configuration allows them."""
 FULL: Levels = (0.0, 65535.0)
 """Of whole numbers where nothing else is known."""
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = (b"\xff\xd8\xff", _PNG, b"RIFF", b"GIF8", *_TIFF)
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-_BITS, _DESCRIPTION, _SAMPLES, _PLANES = 258, 270, 277, 284  # tags of TIFF
+_BITS, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANES = 258, 262, 270, 277, 284  # tags of TIFF
 _MAX_PLANES = 32
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _DARK = 240
@@ -63,6 +63,8 @@ def bands(opened: Image.Image | NDArray[Any], raw: Raw, num_channels: int, level
     if isinstance(opened, Image.Image):
         values = _wide(opened, raw)
         picture = _loaded(opened, raw) if values is None else _narrow(values, levels)
+        if values is not None and getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+            picture = ImageOps.invert(picture)  # 0 is white, which Pillow heeds of 8 bits only
     else:
         values_HWC = scaled(opened, levels).reshape(*opened.shape[:2], -1)
         channels = values_HWC.shape[2]
@@ -124,16 +126,17 @@ def open_picture(
     if max_pixels > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = None  # else Pillow has a limit of its own
     file = io.BytesIO(raw) if isinstance(raw, bytes) else raw
-    start = file.read(4)
+    start = file.read(8)
     file.seek(0)
     try:
         image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        if start in _TIFF:
+        if start[:4] in _TIFF:
             return _read_tiff(file, max_pixels)
-        raise BadSample("damaged" if start.startswith(_MAGIC) else "not an image") from error
+        other = "HEIC or AVIF, not read" if start[4:] == b"ftyp" else "not an image"
+        raise BadSample("damaged" if start.startswith(_MAGIC) else other) from error
     except ValueError:  # text or a colour profile that is too long for Pillow
-        if start != _PNG:
+        if start[:4] != _PNG:
             raise
         image = Image.open(io.BytesIO(_without_metadata(_all(file))), formats=_FORMATS)
     if image.width * image.height > max_pixels:
@@ -144,12 +147,16 @@ def open_picture(
 
 
 def picture_facts(raw: Raw) -> dict[str, float | str]:
-    """Width, height and mode (Pillow's, or the type of an array), as the header says; raises `BadSample`."""
+    """Width, height and mode (Pillow's, or the type of an array), as the header says; raises `BadSample`.
+
+    The mode also says if the file has several frames.
+    """
     with bad_samples():
         opened = open_picture(raw)
         if isinstance(opened, np.ndarray):
             return {"width": opened.shape[1], "height": opened.shape[0], "mode": _array_mode(opened)}
-        return {"width": opened.width, "height": opened.height, "mode": opened.mode}
+        several = ", first of several" if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO" else ""
+        return {"width": opened.width, "height": opened.height, "mode": opened.mode + several}
 
 
 def upright(opened: Image.Image | NDArray[Any]) -> Image.Transpose | None:
@@ -202,9 +209,10 @@ def _plain(image: Image.Image) -> Image.Image:
 
 def _wide(image: Image.Image, raw: Raw) -> NDArray[Any] | None:
     """The values of a picture of more than 8 bits, `HW` or `HWC`, the last channel of 2 or 4 an alpha; none: of 8."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return np.asarray(_loaded(image, raw))
     raw_mode = _raw_mode(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(_loaded(image, raw))
+        return values.view(np.uint32) if raw_mode in ("I;32", "I;32B", "I;32N") else values
     if raw_mode == "LA;16B":  # four bytes a pixel
         return _decoded(raw, "RGBA").view(">u2")
     if image.mode in ("RGB", "RGBA") and ";16" in raw_mode:  # Pillow has no such mode, and reads the higher byte alone
