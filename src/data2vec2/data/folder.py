@@ -44,7 +44,7 @@ class Files(Source):
         path = self.root / self.names[index]
         with readable():
             if not path.is_file():  # opening a pipe would wait for ever
-                raise BadSample("unreadable" if os.path.lexists(path) else "does not exist")
+                raise BadSample("unreadable")
             return path.open("rb")
 
     def select(self, places: NDArray[np.int64]) -> Files:

@@ -127,7 +127,7 @@ class OwnFormat(Protocol):
 
 
 _READERS = {".tar": tars.read, ".parquet": parquet.read}
-"""What reads files of many samples; of as many files of both kinds, the first: img2dataset puts a table to each .tar."""
+"""What reads files of many samples; of as many files of both kinds the first: img2dataset puts a table to each tar."""
 
 
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:

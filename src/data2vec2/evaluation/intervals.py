@@ -89,8 +89,8 @@ def resampled(
     """Of each of the `statistics` of `count` samples, from how often each sample is in a draw with replacement.
 
     Further out than 95 % of the draws, as few samples vary less among themselves than others of their kind do: the
-    expanded percentiles of Hesterberg (2015). `work` is how many numbers one draw looks at. What is perfect in all draws
-    is no more certain than a share that is.
+    expanded percentiles of Hesterberg (2015). `work` is how many numbers one draw looks at. What is perfect in all
+    draws is no more certain than a share that is.
     """
     from scipy.stats import norm, t
 

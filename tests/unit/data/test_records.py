@@ -33,7 +33,7 @@ def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
     assert parts.train.classes == ()
     assert (parts.train.labels == -1).all()
     assert parts.val is parts.test is None
-    assert "9 train, no labels; left out: .txt (2), no extension (1)" in parts.description
+    assert "13 train, no labels; left out: .txt (2), no extension (1)" in parts.description
     for place in range(len(parts.train)):
         assert decode(parts.train.read(place), 3).shape[:2] == (16, 24)
 

@@ -111,8 +111,8 @@ def read_npz(path: Path) -> Listing:
         listing = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()) or "no arrays"
         raise UserError(
             f"{path} has no training pictures under a known name; it holds {listing}. Known are x_train (y_train), "
-            "train_images (train_labels), the same with val and test, images (labels), x (y), data (target), or one array "
-            "of pictures"
+            "train_images (train_labels), the same with val and test, images (labels), x (y), data (target), or one "
+            "array of pictures"
         )
     parts = {}
     for part, (x, y) in chosen.items():
@@ -134,17 +134,14 @@ def read_npz(path: Path) -> Listing:
 
 def _part(origin: str, images: NDArray[Any], labels: NDArray[Any] | None) -> Split:
     """The part that an array of pictures and one of labels make; `UserError` for labels of a type that is none."""
-    if labels is not None and labels.dtype.kind not in "iubfUS":
-        raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
-    if labels is not None and labels.ndim == 2:
-        of_one = (labels.sum(axis=1) == 1).all()
-        values = labels.argmax(axis=1).tolist() if of_one else [np.flatnonzero(row).tolist() for row in labels]
-    else:
-        values = (
-            [None] * len(images)
-            if labels is None
-            else labels.astype(str if labels.dtype.kind == "S" else None).tolist()
-        )
+    values: list[Any] = [None] * len(images)
+    if labels is not None:
+        if labels.dtype.kind not in "iubfUS":
+            raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
+        values = (labels.astype(str) if labels.dtype.kind == "S" else labels).tolist()
+        if labels.ndim == 2:
+            of_one = (labels.sum(axis=1) == 1).all()
+            values = labels.argmax(axis=1).tolist() if of_one else [np.flatnonzero(row).tolist() for row in labels]
     return Split(tuple(f"{origin}[{place}]" for place in range(len(images))), values, Arrays(images))
 
 
