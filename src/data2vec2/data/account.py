@@ -122,8 +122,8 @@ class Account:
             )
         self.parts["val"] = other.part("train")
         self.beside |= other.beside
-        self.choices += other.choices
-        self.remarks += other.remarks
+        self.choices += [f"--val: {one}" for one in other.choices]
+        self.remarks += [f"--val: {one}" for one in other.remarks]
 
     def lines(self) -> list[str]:
         """Remarks, and what of each part is mended or not used, for the user; empty where nothing is odd."""
