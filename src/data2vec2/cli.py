@@ -234,7 +234,7 @@ def _predict(words: list[str]) -> int:
 
 def _transcribe(words: list[str]) -> int:
     given, printed = _parsed("transcribe", words)
-    said = partial(_json, ensure_ascii=False) if printed.json else lambda found: f"{found.name}\t{found.text}"
+    said = partial(_json, ensure_ascii=False) if printed.json else lambda found: f"{_cell(found.name)}\t{found.text}"
     with _lines(None, False) as write:
         return _each(api.transcribe(**vars(given)), partial(write, flush=True), said)
 
@@ -288,8 +288,13 @@ def _said_of_inspect(found: Any, _: Any) -> str:
 
 def _said_of_prediction(found: Any) -> str:
     lines = [] if found.value is None else [f"{found.value:.6g}"]
-    lines += [f"{name}\t{probability:.4f}" for name, probability in found.classes.items()]
-    return "\n".join(f"{found.name}\t{line}" for line in lines or ["\t"])
+    lines += [f"{_cell(name)}\t{probability:.4f}" for name, probability in found.classes.items()]
+    return "\n".join(f"{_cell(found.name)}\t{line}" for line in lines or ["\t"])
+
+
+def _cell(text: str) -> str:
+    r"""A name in a line of cells with tabs between them: \t, \n and \r for what would end it."""
+    return text.translate({ord(sign): repr(sign)[1:-1] for sign in "\t\n\r"})
 
 
 def _said_of_convert(found: Any, _: Any) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import data2vec2
 from data2vec2.commands.evaluate import format_scores
 from data2vec2.data.records import open_data
 from data2vec2.evaluation.intervals import of_share
@@ -157,6 +159,22 @@ def test_another_test_part(run: Path, tested: Path, capsys: pytest.CaptureFixtur
     out, err = capsys.readouterr()
     assert "named test part" in err
     assert [list(row) for row in json.loads(out)["rows"]] == [["features", "knn"]] * 4
+
+
+def test_another_test_part_is_scaled_as_what_is_learned_from(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part, top in (("known", 4095), ("asked", 65535)):
+        for name, value in (("dark", 500), ("light", 3500)):
+            (tmp_path / part / name).mkdir(parents=True)
+            for place in range(12):
+                values = np.full((28, 28), value + 20 * place, dtype=np.uint16)
+                values[0, 0] = top
+                Image.fromarray(values).save(tmp_path / part / name / f"{place}.png")
+    scores = data2vec2.evaluate(run, tmp_path / "known", test=tmp_path / "asked", device="cpu")
+    assert {row.features: row.linear for row in scores.rows}["raw pixels"] == 1.0
+    err = capsys.readouterr().err
+    assert "values lie in 0 to 4,095;" in err and "values lie in 0 to 65,535;" in err
 
 
 def test_files_that_can_not_be_read_are_listed(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -172,6 +172,14 @@ def test_the_same_picture_in_two_parts(tmp_path: Path) -> None:
     assert found.classes == {"train": {"a": 4, "b": 3}, "test": {"a": 3, "b": 2}}
 
 
+def test_nothing_is_said_twice(tmp_path: Path) -> None:
+    for place, name in enumerate(("a/0", "a/1", "b/0", "b/1", "0")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((28, 28), 100, np.uint8)).save(tmp_path / f"{name}.png", dpi=(72 + place, 72))
+    flat = "the pictures hardly vary: the deviation is below 0.001, as of a single colour"
+    assert data2vec2.inspect(tmp_path).account.remarks == ["1 of 5 train samples have no label", flat]
+
+
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = small_npz(tmp_path / "data.npz", 120, tested=40)
     page, file = tmp_path / "page.html", tmp_path / "data.json"

@@ -147,6 +147,17 @@ def test_a_file_name_that_is_no_text_is_printed_as_it_is(
     assert capfdbinary.readouterr().out.startswith(name + b"\t")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="no such names elsewhere")
+def test_a_file_name_with_a_tab_stays_in_its_cell(
+    model: Path, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open(sorted(clothes.rglob("*.jpg"))[0]) as picture:
+        picture.save(tmp_path / "a\tb\nc.png")
+    assert run_here(["predict", model, tmp_path / "a\tb\nc.png"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split("\t")[0] == str(tmp_path / r"a\tb\nc.png")
+
+
 def test_lines_go_to_a_file_that_is_not_overwritten_unasked(
     model: Path, clothes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,14 +217,17 @@ def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) ->
     """Records to learn from, records to score on, and which part those are."""
     data, test = Path(given.data), Path(given.test) if given.test else None
     parts, say = tools.open_labelled(data, columns, "classes"), console().print
+    say(f"data: {data}: {parts.description}")
     say_account(parts.account, say)
     if test is not None:
         of_test = tools.open_labelled(test, columns, "classes")
+        say(f"data: {test}: {of_test.description}")
         say_account(of_test.account, say)
         _, records = scored_part(of_test)
         if records.classes != parts.train.classes:
-            raise UserError(f"{data} has the classes {parts.train.classes}, but {test} has {records.classes}")
-        return parts.train, records, "named test"
+            classes, others = (", ".join(one.classes) or "none" for one in (parts.train, records))
+            raise UserError(f"{data} has the classes {classes}, but {test} has {others}")
+        return parts.train, replace(records, levels=parts.train.levels or records.levels), "named test"
     train, held, part = learned_and_scored(parts, given.seed, run)
     if held is None:
         raise UserError(f"{data} has {len(train)} samples, too few to split; name others with --test")

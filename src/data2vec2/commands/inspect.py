@@ -101,6 +101,7 @@ def inspect(given: Inspect) -> Inspection:
         learned = tools.reader(tools.open(path, config, quiet).train, config.model, config.data, config.train.seed)
         config, survey = tools.look(learned, config, quiet)
         found.account.part("train").leave_out(survey.left_out)
+        found.account.remarks += survey.remarks
         found.advice = _advice(tools, learned)
     except UserError as error:
         found.account.remarks.append(f"{config.recipe} can't be pre-trained on it: {error}")

@@ -99,7 +99,7 @@ class Pretraining(Training[RunConfig]):
         reader, account = tools.reader(train, config.model, config.data, seed), parts.account
         account.hold_out(len(parts.train) - len(train))
         if others:
-            account.parts["val"] = others.account.part("train")
+            account.join_val(others.account)
         skipped = account.part("train")
         skipped.max_bad = config.data.max_bad
         if say:

@@ -114,6 +114,17 @@ class Account:
             self.part("train").found -= count
             self.part("val").found += count
 
+    def join_val(self, other: Account) -> None:
+        """Take what another data set has to train on for the validation part of this one."""
+        if "val" in self.parts:
+            self.remarks.append(
+                f"{self.parts['val'].found:,} val samples of the data set are not used, for --val is given"
+            )
+        self.parts["val"] = other.part("train")
+        self.beside |= other.beside
+        self.choices += [f"--val: {one}" for one in other.choices]
+        self.remarks += [f"--val: {one}" for one in other.remarks]
+
     def lines(self) -> list[str]:
         """Remarks, and what of each part is mended or not used, for the user; empty where nothing is odd."""
         found = list(self.remarks)

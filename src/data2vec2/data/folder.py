@@ -24,6 +24,7 @@ from data2vec2.data.source import (
     Source,
     Split,
     check_parts,
+    extension_of,
     part_of,
     parts_by_name,
     readable,
@@ -60,18 +61,22 @@ class Files(Source):
         yield sizes.data
 
 
+_HIDDEN = (".", "__MACOSX", "@eaDir")
+
+
 def scan(root: Path) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
-    Hidden ones are skipped. Links are followed, except to a folder that holds them; a link to nothing or to itself is a
-    file, which is reported when it is read. `UserError` for a folder that can't be listed.
+    Hidden ones, and folders of Macs' and Synology's own, are skipped. Links are followed, except to a folder that holds
+    them; a link to nothing or to itself is a file, which is reported when it is read. `UserError` for a folder that
+    can't be listed.
     """
     files: dict[str, list[str]] = defaultdict(list)
     todo = [(root, "", frozenset((os.path.realpath(root),)))]
     while todo:
         folder, prefix, ancestors = todo.pop()
         try:
-            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+            entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(_HIDDEN)]
         except OSError as error:
             raise UserError(f"can't list the folder {folder}: {error.strerror}") from error
         for entry in entries:
@@ -85,7 +90,7 @@ def scan(root: Path) -> dict[str, list[str]]:
                 if real not in ancestors:
                     todo.append((Path(entry.path), name + "/", ancestors | {real}))
             elif is_file or not Path(entry.path).exists():
-                files[Path(entry.name).suffix.lower() or "no extension"].append(name)
+                files[extension_of(entry.name) or "no extension"].append(name)
     return {extension: sorted(names) for extension, names in sorted(files.items())}
 
 
@@ -139,6 +144,8 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     levels = [(samples, depth) for _, depth in by_part.values()] if inside else by_part.values() or [(samples, 0)]
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
+    if deeper := sorted({one for names, depth in levels for one in _tops(names, depth + 1)}) if folders else []:
+        account.choices.append(f"folders inside those of classes are not told apart ({some(deeper)})")
     classed = {top for top in _tops(samples, 0) if part_of(top)} if not by_part and folders else set()
     if classed:
         account.remarks.append(f"taken as classes, not as parts: the folders {', '.join(sorted(classed))}")

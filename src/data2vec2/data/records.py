@@ -18,7 +18,7 @@ from data2vec2.data import folder, hub, parquet, tars
 from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.labels import encode
 from data2vec2.data.sampler import split_validation
-from data2vec2.data.source import BadSample, Content, Listing, Source
+from data2vec2.data.source import BadSample, Content, Listing, Source, extension_of
 from data2vec2.errors import UserError
 
 NO_LABEL = "no label"
@@ -126,8 +126,8 @@ class OwnFormat(Protocol):
         """What a folder holds, whose files are listed by extension."""
 
 
-_READERS = {".parquet": parquet.read, ".tar": tars.read}
-"""What reads files of many samples; of as many files of both kinds, the first is taken."""
+_READERS = {".tar": tars.read, ".parquet": parquet.read}
+"""What reads files of many samples; of as many files of both kinds the first: img2dataset puts a table to each tar."""
 
 
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
@@ -146,13 +146,13 @@ def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) 
 
 def _read_file(path: Path, content: Content, own: OwnFormat | None) -> Listing:
     """What a single file holds."""
-    extension = path.suffix.lower()
+    extension = extension_of(path.name)
     if own and (found := own.file(path)):
         return found
     if extension in _READERS:
         return _READERS[extension](path.parent, [path.name], content)
-    if path.name.lower().endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-        raise UserError(f"{path} is compressed, so nothing can be found in it quickly; unpack it to a plain .tar")
+    if extension in (".zip", ".7z", ".rar"):
+        raise UserError(f"{path} is an archive of a kind that is not read; unpack it and name the folder")
     what = f"one {content.one}" if extension in content.extensions else "not a known kind of data"
     others = f", {own.named}" if own else ""
     raise UserError(

@@ -45,6 +45,7 @@ PART_NAMES = {
 }
 """What parts are called in the names of folders, files and splits, and what they are called here."""
 _WORD = re.compile(r"t10k|[^\W\d_]+|\d+")
+_PACKED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
 
 
 class BadSample(Exception):
@@ -53,6 +54,11 @@ class BadSample(Exception):
     def __init__(self, reason: str):
         super().__init__(reason)
         self.reason = reason
+
+
+def extension_of(name: str) -> str:
+    """What a file's name ends in, from the last dot and in small letters; ".tar" for a compressed one; "" for none."""
+    return ".tar" if _PACKED_TAR.search(name) else Path(name).suffix.lower()
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 The members of a sample share their name but for the extension: "a/07.jpg" has its label in "a/07.cls" (a number or a
 word) or in "a/07.json" (under `label` or `labels`); a recording's transcript is in "a/07.txt" or in "a/07.json". Names
 may have dots ("scan_2021.05.jpg"); yet beside "a.jpg", "a.seg.jpg" is no sample, unless something describes it alone.
+What is called as a name up to its first dot ("s1.cls") describes the only sample of that beginning ("s1.input.jpg").
 Archives that are joined end to end are read as one; a compressed one is unpacked into the cache folder.
 """
 
@@ -17,20 +18,27 @@ import re
 import shutil
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
-from data2vec2.data.account import Account
+from data2vec2.data.account import MAX_EXAMPLES, Account
 from data2vec2.data.labels import COLUMNS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_file
 
 _MAX_BYTES = 1 << 20  # of what describes a sample
-_PACKED: dict[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+_PACKED: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"(\xb5/\xfd": lambda path: pa.input_stream(path, compression="zstd"),
+}
 _DAMAGE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
@@ -54,6 +62,12 @@ class _Member(NamedTuple):
         """What the members of one sample share."""
         return self.archive, self.name[: len(self.name) - len(self.extension)]
 
+    @property
+    def beginning(self) -> tuple[int, str]:
+        """The name up to the first dot."""
+        folder, slash, stem = self.key[1].rpartition("/")
+        return self.archive, folder + slash + stem.partition(".")[0]
+
 
 def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     """The samples in .tar files below `root`, in the parts that these are called after; `UserError` for a bad file."""
@@ -63,7 +77,10 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
         sample_names: list[str] = []
         described: list[dict[str, Any]] = []
         places: list[tuple[int, int, int]] = []
-        paths = [_unpacked(root / name, account) for name in files]
+        paths = [_unpacked(root / name) for name in files]
+        if packed := [name for name, path in zip(files, paths, strict=True) if path != root / name]:
+            which = f"and {len(packed) - 1:,} more are compressed, and were" if packed[1:] else "is compressed, and was"
+            account.choices.append(f"{packed[0]} {which} unpacked to {cache_folder()}")
         for place, (name, path) in enumerate(zip(files, paths, strict=True)):
             try:
                 with path.open("rb") as file:
@@ -85,12 +102,16 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
             known = ", ".join(sorted(content.extensions))
             raise UserError(f"no {content.many} ({known}) in {', '.join(files)} of {root}")
         labels, texts = ([one.get(what) for one in described] for what in ("label", "transcript"))
+        folders = {name.rpartition("/")[0] for name in sample_names}
+        if len(folders) > len(files) and not any(described):
+            some = ", ".join(sorted(folders)[:MAX_EXAMPLES]) + ", ..." * (len(folders) > MAX_EXAMPLES)
+            account.remarks.append(f"folders in archives are neither parts nor classes ({some}); unpack them for that")
         source = Spans(tuple(paths), np.array(places, dtype=np.int64))
         parts[part] = Split(tuple(sample_names), labels, source, texts if content.texts else None)
     return Listing("WebDataset tars", parts, account=account)
 
 
-def _unpacked(path: Path, account: Account) -> Path:
+def _unpacked(path: Path) -> Path:
     """The file itself, or for a compressed one its content, which is written to the cache folder if need be."""
     try:
         with path.open("rb") as file:
@@ -107,7 +128,6 @@ def _unpacked(path: Path, account: Account) -> Path:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
     except _DAMAGE as error:
         raise UserError(f"can't unpack {path}: {error}; fetch or write it again") from error
-    account.choices.append(f"{path.name} is compressed, and was unpacked to {copy}")
     return copy
 
 
@@ -162,26 +182,24 @@ def _samples(members: Sequence[_Member], content: Content) -> list[_Member]:
     keys = {one.key for one in able}
     described = {one.key for one in members if one.extension in _describe(content)}
 
-    def alone(one: _Member) -> bool:
-        folder, slash, stem = one.key[1].rpartition("/")
-        plain = (one.archive, folder + slash + stem.partition(".")[0])
-        return one.key == plain or one.key in described or plain not in keys
-
-    return [one for one in able if alone(one)]
+    return [one for one in able if one.key == one.beginning or one.key in described or one.beginning not in keys]
 
 
 def _descriptions(
     file: BinaryIO, path: Path, members: Sequence[_Member], samples: Sequence[_Member], content: Content
 ) -> tuple[dict[tuple[int, str], dict[str, Any]], list[_Member]]:
     """The "label" and the "transcript" of samples by key, and the members that say them."""
-    keys, used = {one.key for one in samples}, []
+    count, used = Counter(one.beginning for one in samples), []
+    of = {one.beginning: one.key for one in samples if count[one.beginning] == 1} | {
+        one.key: one.key for one in samples
+    }
     said: dict[tuple[int, str], dict[str, Any]] = {}
     for one in members:
-        if one.extension in _describe(content) and one.key in keys:
+        if one.extension in _describe(content) and (key := of.get(one.key)):
             file.seek(one.offset)
             found = _described(file, one, path, content)
             if known := {what: value for what, value in found.items() if value is not None}:
-                said[one.key] = said.get(one.key, {}) | known
+                said[key] = said.get(key, {}) | known
                 used.append(one)
     return said, used
 

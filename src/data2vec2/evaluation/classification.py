@@ -91,8 +91,6 @@ def headline(predictions: Predictions) -> dict[str, float]:
     F1 is that of the second class where there are two, else the mean over the classes that occur. With several labels
     the loss, and the mean average precision of the classes that occur. Of samples of one class the loss alone.
     """
-    from sklearn.metrics import f1_score, matthews_corrcoef
-
     logits, truth = torch.from_numpy(predictions.logits_NC), torch.from_numpy(predictions.truth_NC).float()
     loss = classification(logits, truth, predictions.multi_label).item() / max(1, len(logits))
     if predictions.multi_label:
@@ -100,32 +98,29 @@ def headline(predictions: Predictions) -> dict[str, float]:
         return {"loss": loss, "map": float(np.mean(precisions)) if precisions else 0.0}
     if predictions.only_class is not None:
         return {"loss": loss}
-    truth_N, decided_N = predictions.truth_NC.argmax(axis=1), predictions.decided_NC.argmax(axis=1)
-    average = "binary" if truth.shape[1] == 2 else "macro"
-    several = len(np.union1d(truth_N, decided_N)) > 1  # of one class scikit-learn warns
-    return {
-        "loss": loss,
-        "accuracy": float((truth_N == decided_N).mean()),
-        "f1": float(f1_score(truth_N, decided_N, average=average, zero_division=0.0)),
-        "matthews": float(matthews_corrcoef(truth_N, decided_N)) if several else 0.0,
-    }
+    confusion_CC = _confusion(predictions)()
+    f1, matthews = intervals.f1_and_matthews(confusion_CC)
+    accuracy = float(np.trace(confusion_CC) / confusion_CC.sum())
+    return {"loss": loss, "accuracy": accuracy, "f1": f1, "matthews": matthews}
 
 
 def headline_intervals(predictions: Predictions) -> dict[str, intervals.Interval]:
     """95 % intervals of the scores of `headline`, but for the loss."""
-    logits_NC, truth_NC = predictions.logits_NC, predictions.truth_NC
     if predictions.multi_label:
-        return {"map": intervals.of_map(logits_NC, truth_NC)}
+        return {"map": intervals.of_map(predictions.logits_NC, predictions.truth_NC)}
     if predictions.only_class is not None:
         return {}
-    truth_N, decided_N, C = truth_NC.argmax(axis=1), predictions.decided_NC.argmax(axis=1), truth_NC.shape[1]
-
-    def confusion(weights_N: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.bincount(truth_N * C + decided_N, weights_N, C * C).reshape(C, C).astype(np.float64)
-
-    accuracy = intervals.of_share(float((truth_N == decided_N).mean()), len(truth_N))
-    f1, matthews = intervals.of_confusion(confusion, len(truth_N))
+    count, confusion = len(predictions.samples_N), _confusion(predictions)
+    accuracy = intervals.of_share(float(np.trace(confusion())) / count, count)
+    f1, matthews = intervals.of_confusion(confusion, count)
     return {"accuracy": accuracy, "f1": f1, "matthews": matthews}
+
+
+def _confusion(predictions: Predictions) -> Callable[..., NDArray[np.float64]]:
+    """What counts samples, or their weights, by class (rows) and prediction (columns)."""
+    C = predictions.truth_NC.shape[1]
+    both_N = predictions.truth_NC.argmax(axis=1) * C + predictions.decided_NC.argmax(axis=1)
+    return lambda weights_N=None: np.bincount(both_N, weights_N, C * C).reshape(C, C).astype(np.float64)
 
 
 def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any]:
@@ -133,7 +128,7 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
 
     With several labels, `ap` is a class's average precision, None where no sample has it.
     """
-    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+    from sklearn.metrics import precision_recall_fscore_support
 
     truth_NC, decided_NC = predictions.truth_NC, predictions.decided_NC
     scores = precision_recall_fscore_support(truth_NC, decided_NC, average=None, zero_division=0.0)
@@ -145,9 +140,7 @@ def details(predictions: Predictions, classes: tuple[str, ...]) -> dict[str, Any
         for row, precision in zip(rows, _average_precisions(predictions), strict=True):
             row["ap"] = precision
         return {"per_class": rows}
-    labels = np.arange(len(classes))
-    matrix = confusion_matrix(truth_NC.argmax(axis=1), decided_NC.argmax(axis=1), labels=labels)
-    return {"confusion": matrix.tolist(), "per_class": rows}
+    return {"confusion": _confusion(predictions)().astype(int).tolist(), "per_class": rows}
 
 
 def mistakes(predictions: Predictions, reader: Reader, limit: int = 24) -> dict[str, NDArray[Any]]:

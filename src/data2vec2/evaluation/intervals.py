@@ -88,13 +88,18 @@ def resampled(
 ) -> list[Interval]:
     """Of each of the `statistics` of `count` samples, from how often each sample is in a draw with replacement.
 
-    `work` is how many numbers one draw looks at. What is perfect in all draws is no more certain than a share that is.
+    Further out than 95 % of the draws, as few samples vary less among themselves than others of their kind do: the
+    expanded percentiles of Hesterberg (2015). `work` is how many numbers one draw looks at. What is perfect in all
+    draws is no more certain than a share that is.
     """
+    from scipy.stats import norm, t
+
+    tail = norm.cdf(-math.sqrt(count / (count - 1)) * t.ppf((1 + LEVEL) / 2, count - 1)) if count > 1 else 0.0
     draws = int(np.clip(_WORK // max(1, work or count), 100, DRAWS))
     keys = rng.keys(rng.Stream.RESAMPLE, np.arange(draws))
     found = []
     for draw in range(draws):
         samples_N = (rng.uniforms(keys[draw : draw + 1], count)[0] * count).astype(np.int64)
         found.append(np.asarray(statistics(np.bincount(samples_N, minlength=count).astype(np.float64))))
-    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    low, high = np.quantile(found, [tail, 1 - tail], axis=0)
     return [of_share(1.0, count) if bar == (1, 1) else bar for bar in zip(low.tolist(), high.tolist(), strict=True)]

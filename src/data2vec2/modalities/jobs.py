@@ -120,7 +120,8 @@ class Job:
             what = f"all {len(train):,} {self.tools.words.many} to train on are of one class ({_named(train, only)})"
             raise UserError(f"{what}; {path} has nothing to tell apart")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
-            raise UserError(f"{path} has the classes {_few(train)}, but {val} has {_few(held)}; they must be the same")
+            ours, theirs = (_named(one, np.arange(len(one.classes))) or "none" for one in (train, held))
+            raise UserError(f"{path} has the classes {ours}, but {val} has {theirs}; they must be the same")
         more = {
             key: labelled_records(one, account=account.part(key))
             for key, one in (("val", held), ("test", parts.test))
@@ -153,12 +154,7 @@ class Job:
         account = parts.account
         account.hold_out(len(parts.train) - len(train))
         if other:
-            if parts.val:
-                account.remarks.append(f"{len(parts.val):,} val samples of {path} are not used, for --val is given")
-            account.parts["val"] = other.account.part("train")
-            account.beside |= other.account.beside
-            account.choices += other.account.choices
-            account.remarks += other.account.remarks
+            account.join_val(other.account)
         limit = config.data.max_bad
         for key, part in account.parts.items():  # where few are scored on, a single one stops no run
             part.max_bad = limit if key == "train" or not limit else max(limit, 1.5 / max(1, part.found))
@@ -176,10 +172,8 @@ class Job:
             if part.add(found.bad, found.checked):
                 bad = f"{len(found.bad):,} of {found.checked:,} {key} samples looked at can't be used"
                 log(f"data: {bad}: {part.summary()}")
-        train, *others = (
-            f"{data.account.part(key).used:,} {what}" for key, what in PARTS.items() if key in data.readers
-        )
-        log(f"data: {train}, {', '.join(others) or 'none held out'}; {self.about(data)}")
+        train, *held = (f"{data.account.part(key).used:,} {PARTS[key]}" for key in data.readers)
+        log(f"data: {train}, {', '.join(held) or 'none held out'}; {self.about(data)}")
 
     def about(self, data: FinetuneData) -> str:
         """What is learned, for the user."""
@@ -327,7 +321,3 @@ def _of_one_class(parts: Mapping[str, Records]) -> Iterator[str]:
 
 def _named(records: Records, classes: NDArray[np.int64], shown: int = 10) -> str:
     return ", ".join(records.classes[place] for place in classes[:shown].tolist()) + ", ..." * (len(classes) > shown)
-
-
-def _few(records: Records, shown: int = 10) -> str:
-    return ", ".join(records.classes[:shown]) + (", ..." if len(records.classes) > shown else "") or "none"

@@ -39,6 +39,10 @@ class RunFolder:
         """Refuse (`UserError`) a folder that this run would damage, or that holds nothing to resume; writes nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--out {self.path} is a file; give a folder that does not exist yet")
+        if any("\udc80" <= one <= "\udcff" for one in str(self.path.resolve())):
+            raise UserError(
+                f"--out {self.path} is no text in UTF-8, so no model can be written there; give another folder"
+            )
         content = {entry.name for entry in self.path.iterdir()} - {LOCK} if self.path.exists() else set()
         is_run = CONFIG in content
         if resume and not is_run:

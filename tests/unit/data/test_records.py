@@ -20,6 +20,15 @@ from .pictures import clothes, open_pictures, put, refuse
 # Folders
 
 
+def test_folders_below_classes_and_those_of_other_programs(tmp_path: Path) -> None:
+    for name in ("animal/cat/0", "animal/dog/0", "plant/oak/0", "@eaDir/0", "__MACOSX/0", ".thumbs/0"):
+        put(tmp_path / f"{name}.jpg")
+    parts = open_pictures(tmp_path)
+    assert (parts.train.classes, parts.train.labels.tolist()) == (("animal", "plant"), [0, 0, 1])
+    some = "animal/cat, animal/dog, plant/oak"
+    assert parts.account.choices == [f"folders inside those of classes are not told apart ({some})"]
+
+
 def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
     for place, extension in enumerate(sorted(CONTENT.extensions)):
         put(tmp_path / f"{place}{extension.upper() if place % 2 else extension}")
@@ -33,7 +42,7 @@ def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
     assert parts.train.classes == ()
     assert (parts.train.labels == -1).all()
     assert parts.val is parts.test is None
-    assert "9 train, no labels; left out: .txt (2), no extension (1)" in parts.description
+    assert "13 train, no labels; left out: .txt (2), no extension (1)" in parts.description
     for place in range(len(parts.train)):
         assert decode(parts.train.read(place), 3).shape[:2] == (16, 24)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import lzma
 import pickle
 import subprocess
 import sys
@@ -457,7 +459,9 @@ def test_tars_without_pictures_and_packed_ones(tmp_path: Path, monkeypatch: pyte
     refuse(tmp_path / "a.tar", "no pictures .* in a.tar")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz"):
         pass
-    refuse(tmp_path / "a.tar.gz", "is compressed.*; unpack it to a plain .tar")
+    refuse(tmp_path / "a.tar.gz", "no pictures .* in a.tar.gz")
+    (tmp_path / "a.zip").write_bytes(b"PK")
+    refuse(tmp_path / "a.zip", "is an archive of a kind that is not read; unpack it and name the folder")
     (tmp_path / "a.tar.gz").rename(tmp_path / "b.tar")
     refuse(tmp_path / "b.tar", "no pictures .* in b.tar")  # unpacked, and empty
 
@@ -695,21 +699,66 @@ def test_archives_joined_end_to_end(tmp_path: Path) -> None:
     refuse(tmp_path / "all" / "a.tar", r"a\.tar is damaged or cut off after 10,240 bytes")
 
 
-@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
-def test_a_compressed_archive_that_is_called_tar(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["a.tar", "a.tar.gz", "a.TGZ"])
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "xz", "zstd"])
+def test_a_compressed_archive(tmp_path: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    with tarfile.open(tmp_path / "a.tar", f"w:{kind}") as archive:
-        member = tarfile.TarInfo("0.jpg")
-        member.size = len(FILES[0])
-        archive.addfile(member, io.BytesIO(FILES[0]))
-    parts = open_pictures(tmp_path / "a.tar")
-    assert parts.train.read(0) == FILES[0]
-    assert "a.tar is compressed, and was unpacked to" in parts.description
-    assert len(list((tmp_path / "cache" / "data2vec2").iterdir())) == 1
-    whole = (tmp_path / "a.tar").read_bytes()
-    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
-    refuse(tmp_path / "a.tar", r"can't unpack .*a\.tar")
-    assert len(list((tmp_path / "cache" / "data2vec2").iterdir())) == 1
+    plain = as_tar(tmp_path / "plain", [("0.jpg", FILES[0]), ("0.cls", b"1")]).read_bytes()
+    with lzma.open(tmp_path / name, "w") if kind == "xz" else pa.output_stream(tmp_path / name, kind) as file:
+        file.write(plain)
+    packed = (tmp_path / name).read_bytes()
+    parts = open_pictures(tmp_path / name)
+    assert (parts.train.read(0), parts.train.names) == (FILES[0], (f"{name}/0.jpg",))
+    folder = tmp_path / "cache" / "data2vec2"
+    assert parts.account.choices == [f"{name} is compressed, and was unpacked to {folder}"]
+    assert len(list(folder.iterdir())) == 1
+    (tmp_path / name).write_bytes(packed[: len(packed) // 2])
+    refuse(tmp_path / name, rf"can't unpack .*{name}")
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_compressed_archives_in_a_folder_are_parts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for place, name in enumerate(("train-0.tar.gz", "train-1.tgz", "valid-0.tar")):
+        plain = as_tar(tmp_path / "plain", [(f"{place}.jpg", FILES[place]), (f"{place}.cls", b"%d" % place)])
+        (tmp_path / "all").mkdir(exist_ok=True)
+        packed = gzip.compress(plain.read_bytes()) if "z" in name else plain.read_bytes()
+        (tmp_path / "all" / name).write_bytes(packed)
+    parts = open_pictures(tmp_path / "all")
+    assert list(parts.train.names) == ["train-0.tar.gz/0.jpg", "train-1.tgz/1.jpg"]
+    assert parts.val is not None and parts.val.read(0) == FILES[2]
+    where = tmp_path / "cache" / "data2vec2"
+    assert f"train-0.tar.gz and 1 more are compressed, and were unpacked to {where}" in parts.account.choices
+    assert not parts.account.beside
+
+
+def test_the_tars_of_img2dataset_are_read_and_not_the_tables_beside_them(tmp_path: Path) -> None:
+    said = json.dumps({"caption": "a cat", "key": "0", "status": "success"}).encode()
+    as_tar(tmp_path / "00000.tar", [("0.jpg", FILES[0]), ("0.txt", b"a cat"), ("0.json", said)])
+    pq.write_table(pa.table({"url": ["x"], "caption": ["a cat"]}), tmp_path / "00000.parquet")
+    parts = open_pictures(tmp_path)
+    assert (parts.train.read(0), len(parts.train)) == (FILES[0], 1)
+    assert parts.account.beside["00000.parquet"] == ".parquet"
+
+
+def test_a_label_beside_a_picture_of_two_extensions(tmp_path: Path) -> None:
+    members = [("s0.input.jpg", FILES[0]), ("s0.cls", b"cat"), ("s1.input.jpg", FILES[1]), ("s1.cls", b"dog")]
+    several = [("s2.left.jpg", FILES[2]), ("s2.right.jpg", FILES[3]), ("s2.cls", b"dog")]
+    parts = open_pictures(as_tar(tmp_path / "a.tar", members + several))
+    assert [parts.train.classes[label] if label >= 0 else None for label in parts.train.labels] == (
+        ["cat", "dog", None, None]  # of two, it is not certain which is meant
+    )
+    assert parts.account.beside == {"a.tar/s2.cls": ".cls that says nothing of a sample"}
+
+
+def test_folders_in_an_archive_are_said_to_be_neither_parts_nor_classes(tmp_path: Path) -> None:
+    names = [f"photos/{part}/{name}/0.jpg" for part in ("train", "test") for name in ("cat", "dog")]
+    parts = open_pictures(as_tar(tmp_path / "a.tar", [(name, FILES[0]) for name in names]))
+    assert (len(parts.train), parts.train.classes) == (4, ())
+    said = "a.tar/photos/test/cat, a.tar/photos/test/dog, a.tar/photos/train/cat, ..."
+    assert parts.account.remarks == [
+        f"folders in archives are neither parts nor classes ({said}); unpack them for that"
+    ]
 
 
 def test_members_that_no_one_reads_stand_in_the_account(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS, AudioReader
 from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
 from data2vec2.modalities.audio.speech import remarks_on
 from data2vec2.modalities.audio.waveform import sound_facts
-from data2vec2.modalities.data import Largest, Log, ModelInfo, Survey
+from data2vec2.modalities.data import Columns, Largest, Log, ModelInfo, Survey
 from data2vec2.modalities.interop import PROCESSOR, Interop, Usage
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
 
@@ -181,12 +181,12 @@ class AudioTools(Tools):
                 raise UserError(f"{path} has no row for any of {len(names):,} recordings, such as {names[0]}")
         return PhoneProbe(train, test, alignments)
 
-    def inspected(self, path: Path, config: RunConfig, say: Log) -> Parts:
+    def inspected(self, path: Path, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
         """With remarks on transcripts."""
-        parts = super().inspected(path, config, say)
+        config, parts = super().inspected(path, config, columns, say)
         for key, records in (("train", parts.train), ("val", parts.val), ("test", parts.test)):
             parts.account.remarks += remarks_on(key, records) if records else []
-        return parts
+        return config, parts
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
         """Length, rate, channels and coding."""

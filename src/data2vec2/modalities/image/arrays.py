@@ -19,14 +19,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.source import Listing, Source, Split, part_of
+from data2vec2.data.account import Account
+from data2vec2.data.source import PART_NAMES, Listing, Source, Split, part_of
 from data2vec2.errors import UserError
 
-_NPZ_NAMES = {
-    "train": (("x_train", "y_train"), ("train_images", "train_labels"), ("images", "labels"), ("x", "y")),
-    "val": (("x_val", "y_val"), ("val_images", "val_labels")),
-    "test": (("x_test", "y_test"), ("test_images", "test_labels")),
-}
+_NPZ_NAMES = [
+    *((part, f"x_{word}", f"y_{word}") for word, part in PART_NAMES.items()),
+    *((part, f"{word}_images", f"{word}_labels") for word, part in PART_NAMES.items()),
+    *(("train", "images", "labels"), ("train", "x", "y"), ("train", "data", "target")),
+]
+"""Part, and names of its pictures and of their labels; of a part the first that is there is taken."""
 _IDX_NAME = re.compile(r"idx[34][-_.]?ubyte(\.gz)?$|images([-_.]ubyte)?(\.gz)?$", re.IGNORECASE)
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile, NotImplementedError)
 
@@ -89,7 +91,8 @@ def read_npz(path: Path) -> Listing:
     """Pictures and labels of a `.npz` file; the names of the arrays tell the parts (see the error for those known).
 
     Pictures are `NHW`, `NHWC` or `NCHW`, of numbers of any kind; other than bytes are scaled as `pictures.find_levels`
-    says. An array `classes` names the classes. Raises `UserError` for anything else.
+    says. Labels are one a picture, or `NC` of 0 and 1: tags, or classes where each picture has exactly one. An array
+    `classes` names the classes. Arrays that are not read stand in the account. Raises `UserError` for anything else.
     """
     try:
         file = np.load(path, allow_pickle=False)
@@ -98,39 +101,47 @@ def read_npz(path: Path) -> Listing:
         with file:
             arrays = {name.lower(): file[name] for name in file.files}
     except _DAMAGE as error:
-        raise UserError(f"can't read {path} as .npz arrays: {error}") from error
-    chosen = {part: xy for part, names in _NPZ_NAMES.items() for xy in reversed(names) if xy[0] in arrays}  # the first
+        why = "it holds Python objects; save plain arrays" if "pickle" in str(error) else error
+        raise UserError(f"can't read {path} as .npz arrays: {why}") from error
+    chosen = {part: xy for part, *xy in reversed(_NPZ_NAMES) if xy[0] in arrays}
     pictures = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     if not chosen and len(pictures) == 1:
-        chosen = {"train": (pictures[0], "")}
+        chosen = {"train": [pictures[0], ""]}
     if "train" not in chosen:
         listing = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()) or "no arrays"
         raise UserError(
             f"{path} has no training pictures under a known name; it holds {listing}. Known are x_train (y_train), "
-            "train_images (train_labels), images (labels), x (y), the same with val and test, or one array of pictures"
+            "train_images (train_labels), the same with val and test, images (labels), x (y), data (target), or one "
+            "array of pictures"
         )
     parts = {}
     for part, (x, y) in chosen.items():
         if arrays[x].dtype.kind not in "biuf":
             raise UserError(f"{path}: {x} is of type {arrays[x].dtype}; pictures must be numbers")
-        images = _as_nhwc(arrays[x], f"{path}: {x}")
+        images = _as_nhwc(arrays[x] * np.uint8(255) if arrays[x].dtype == bool else arrays[x], f"{path}: {x}")
         labels = arrays.get(y)
         if labels is not None:
             labels = labels.reshape(-1) if labels.size == len(labels) else labels
-            if labels.shape != images.shape[:1]:
+            several = labels.ndim == 2 and np.isin(labels, (0, 1)).all()
+            if len(labels) != len(images) or (labels.ndim > 1 and not several):
                 raise UserError(f"{path}: {x} has {len(images)} pictures, but {y} has shape {list(labels.shape)}")
         parts[part] = _part(x, images, labels)
     classes = tuple(str(name) for name in arrays["classes"].reshape(-1)) if "classes" in arrays else None
-    return Listing("npz arrays", parts, classes)
+    unread = arrays.keys() - {"classes", *(name for xy in chosen.values() for name in xy)}
+    account = Account(beside=dict.fromkeys(sorted(unread), "array that is not read"))
+    return Listing("npz arrays", parts, classes, account)
 
 
 def _part(origin: str, images: NDArray[Any], labels: NDArray[Any] | None) -> Split:
     """The part that an array of pictures and one of labels make; `UserError` for labels of a type that is none."""
-    if labels is not None and labels.dtype.kind == "f" and np.array_equal(labels, np.rint(labels)):
-        labels = labels.astype(np.int64)
-    if labels is not None and labels.dtype.kind not in "iubU":
-        raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
-    values = [None] * len(images) if labels is None else labels.tolist()
+    values: list[Any] = [None] * len(images)
+    if labels is not None:
+        if labels.dtype.kind not in "iubfUS":
+            raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
+        values = (labels.astype(str) if labels.dtype.kind == "S" else labels).tolist()
+        if labels.ndim == 2:
+            of_one = (labels.sum(axis=1) == 1).all()
+            values = labels.argmax(axis=1).tolist() if of_one else [np.flatnonzero(row).tolist() for row in labels]
     return Split(tuple(f"{origin}[{place}]" for place in range(len(images))), values, Arrays(images))
 
 

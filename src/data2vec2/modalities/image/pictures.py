@@ -25,7 +25,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from data2vec2.data.reader import stream
@@ -40,12 +40,12 @@ MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded, unless a configuration allows them."""
 FULL: Levels = (0.0, 65535.0)
 """Of whole numbers where nothing else is known."""
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 _PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = (b"\xff\xd8\xff", _PNG, b"RIFF", b"GIF8", *_TIFF)
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-_BITS, _DESCRIPTION, _SAMPLES, _PLANES = 258, 270, 277, 284  # tags of TIFF
+_BITS, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANES = 258, 262, 270, 277, 284  # tags of TIFF
 _MAX_PLANES = 32
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _DARK = 240
@@ -63,6 +63,8 @@ def bands(opened: Image.Image | NDArray[Any], raw: Raw, num_channels: int, level
     if isinstance(opened, Image.Image):
         values = _wide(opened, raw)
         picture = _loaded(opened, raw) if values is None else _narrow(values, levels)
+        if values is not None and getattr(opened, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+            picture = ImageOps.invert(picture)  # 0 is white, which Pillow heeds of 8 bits only
     else:
         values_HWC = scaled(opened, levels).reshape(*opened.shape[:2], -1)
         channels = values_HWC.shape[2]
@@ -124,18 +126,20 @@ def open_picture(
     if max_pixels > MAX_PIXELS:
         Image.MAX_IMAGE_PIXELS = None  # else Pillow has a limit of its own
     file = io.BytesIO(raw) if isinstance(raw, bytes) else raw
-    start = file.read(4)
+    file.seek(0)
+    start = file.read(8)
     file.seek(0)
     try:
-        image = Image.open(file, formats=_FORMATS)
+        image: Image.Image = Image.open(file, formats=_FORMATS)
     except UnidentifiedImageError as error:
-        if start in _TIFF:
+        if start[:4] in _TIFF:
             return _read_tiff(file, max_pixels)
-        raise BadSample("damaged" if start.startswith(_MAGIC) else "not an image") from error
+        other = "HEIC or AVIF, not read" if start[4:] == b"ftyp" else "not an image"
+        raise BadSample("damaged" if start.startswith(_MAGIC) else other) from error
     except ValueError:  # text or a colour profile that is too long for Pillow
-        if start != _PNG:
+        if start[:4] != _PNG:
             raise
-        image = Image.open(io.BytesIO(_without_metadata(_all(file))), formats=_FORMATS)
+        image = _without_metadata(file)
     if image.width * image.height > max_pixels:
         raise too_large(max_pixels)
     if image.format == "TIFF" and _has_more(image, num_channels):
@@ -144,12 +148,16 @@ def open_picture(
 
 
 def picture_facts(raw: Raw) -> dict[str, float | str]:
-    """Width, height and mode (Pillow's, or the type of an array), as the header says; raises `BadSample`."""
+    """Width, height and mode (Pillow's, or the type of an array), as the header says; raises `BadSample`.
+
+    The mode also says if the file has several frames.
+    """
     with bad_samples():
         opened = open_picture(raw)
         if isinstance(opened, np.ndarray):
             return {"width": opened.shape[1], "height": opened.shape[0], "mode": _array_mode(opened)}
-        return {"width": opened.width, "height": opened.height, "mode": opened.mode}
+        several = ", first of several" if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO" else ""
+        return {"width": opened.width, "height": opened.height, "mode": opened.mode + several}
 
 
 def upright(opened: Image.Image | NDArray[Any]) -> Image.Transpose | None:
@@ -200,11 +208,12 @@ def _plain(image: Image.Image) -> Image.Image:
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _wide(image: Image.Image, raw: Raw) -> NDArray[Any] | None:
+def _wide(image: Image.Image, raw: Raw | BinaryIO) -> NDArray[Any] | None:
     """The values of a picture of more than 8 bits, `HW` or `HWC`, the last channel of 2 or 4 an alpha; none: of 8."""
-    if image.mode == "F" or image.mode.startswith("I"):
-        return np.asarray(_loaded(image, raw))
     raw_mode = _raw_mode(image)
+    if image.mode == "F" or image.mode.startswith("I"):
+        values = np.asarray(_loaded(image, raw))
+        return values.view(np.uint32) if raw_mode in ("I;32", "I;32B", "I;32N") else values
     if raw_mode == "LA;16B":  # four bytes a pixel
         return _decoded(raw, "RGBA").view(">u2")
     if image.mode in ("RGB", "RGBA") and ";16" in raw_mode:  # Pillow has no such mode, and reads the higher byte alone
@@ -220,16 +229,12 @@ def _raw_mode(image: Image.Image) -> str:
     return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _decoded(raw: Raw, raw_mode: str) -> NDArray[np.uint8]:
+def _decoded(raw: Raw | BinaryIO, raw_mode: str) -> NDArray[np.uint8]:
     """The pixels, as if they lay so in the file."""
-    assert isinstance(raw, bytes)
     image = open_picture(raw)
     assert isinstance(image, ImageFile)
-    tiles = []
-    for tile in image.tile:
-        arguments = (raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode
-        tiles.append(tile._replace(args=arguments))
-    image.tile = tiles
+    of = [(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode for tile in image.tile]
+    image.tile = [tile._replace(args=arguments) for tile, arguments in zip(image.tile, of, strict=True)]
     return np.asarray(_loaded(image, raw))
 
 
@@ -251,8 +256,9 @@ def _range(records: Records, place: int) -> tuple[float, float, bool] | None:
             values: Any = records.read(place)
         else:
             with records.open(place) as file:
-                opened = open_picture(file)
-                values = opened if isinstance(opened, np.ndarray) else _wide_in(opened, file)
+                values = open_picture(file)
+                if isinstance(values, Image.Image) and (values := _wide(values, file)) is not None:
+                    values = values[..., :-1] if values.shape[2:] in ((2,), (4,)) else values  # without the alpha
         if values is None or values.dtype == np.uint8:
             return None
         if values.dtype.kind == "f":
@@ -260,34 +266,28 @@ def _range(records: Records, place: int) -> tuple[float, float, bool] | None:
         return (values.min().item(), values.max().item(), values.dtype.kind == "f") if values.size else None
 
 
-def _wide_in(image: Image.Image, file: BinaryIO) -> NDArray[Any] | None:
-    """As `_wide`, without the alpha; the file is read as a whole only where it has more than 8 bits."""
-    if not (image.mode == "F" or image.mode.startswith("I") or ";16" in _raw_mode(image)):
-        return None
-    values = _wide(image, _all(file))
-    return values[..., :-1] if values is not None and values.shape[2:] in ((2,), (4,)) else values
-
-
-def _loaded(image: Image.Image, raw: Raw) -> Image.Image:
+def _loaded(image: Image.Image, raw: Raw | BinaryIO) -> Image.Image:
     """The picture with its pixels, even if the text behind them is too long for Pillow."""
     try:
         image.load()
     except ValueError:
-        if image.format != "PNG" or not isinstance(raw, bytes) or not isinstance(image, ImageFile):
+        if image.format != "PNG" or isinstance(raw, np.ndarray):
             raise
-        image = Image.open(io.BytesIO(_without_metadata(raw)), formats=_FORMATS)
+        return _without_metadata(io.BytesIO(raw) if isinstance(raw, bytes) else raw)
     return image
 
 
-def _without_metadata(png: bytes) -> bytes:
-    """A PNG file without its texts and colour profile."""
+def _without_metadata(file: BinaryIO) -> Image.Image:
+    """The picture of a PNG file without its texts and colour profile."""
+    file.seek(0)
+    png = file.read()
     kept, place = [png[:8]], 8
     while place < len(png):
         size = int.from_bytes(png[place : place + 4]) + 12
         if png[place + 4 : place + 8] not in _METADATA:
             kept.append(png[place : place + size])
         place += size
-    return b"".join(kept)
+    return Image.open(io.BytesIO(b"".join(kept)), formats=_FORMATS)
 
 
 def _has_more(image: Image.Image, num_channels: int | None) -> bool:
@@ -321,8 +321,3 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> NDArray[Any]:
     left = [axis for axis in series.axes if axis in "YXCS"]
     values = values.transpose([left.index(axis) for axis in ("Y", "X", *(axis for axis in left if axis in "CS"))])
     return np.asarray(values.reshape(*values.shape[:2], -1) if values.ndim > 3 else values)
-
-
-def _all(file: BinaryIO) -> bytes:
-    file.seek(0)
-    return file.read()

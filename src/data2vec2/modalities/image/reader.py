@@ -24,7 +24,8 @@ from data2vec2.modalities.data import Survey
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.pictures import MAX_PIXELS, Levels, Raw, bad_samples, bands, open_picture, upright
 
-_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_PORTABLE = (".ppm", ".pgm", ".pbm")
+_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_PORTABLE)
 _COLUMNS = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes")
 PICTURES = Content("picture", "pictures", "images", "Image", frozenset(_EXTENSIONS), _COLUMNS)
 Box = tuple[float, float, float, float]

@@ -192,7 +192,7 @@ class ImageTools(Tools):
         each = {name: part for name in ("train", "val", "test") if (part := getattr(parts, name)) is not None}
         if (levels := find_levels(list(each.values()))) is None:
             return parts
-        note = f"{_said(levels)}; {_become(levels)}, unless a model has other levels"
+        note = f"{_said(levels)}; {_become(levels)}, unless training had other levels"
         parts.account.choices.append(note)
         described = f"{parts.description}; {note}"
         return replace(

@@ -18,7 +18,7 @@ from data2vec2.data.records import Parts
 from data2vec2.data.source import BadSample
 from data2vec2.modalities.data import Columns
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.image.pictures import MAX_PIXELS, find_levels, scaled
+from data2vec2.modalities.image.pictures import MAX_PIXELS, find_levels, picture_facts, scaled
 from data2vec2.modalities.image.reader import ImageReader, central_box, crop, decode, survey
 from data2vec2.modalities.image.tools import num_channels
 from data2vec2.modalities.tools import tools_of
@@ -136,6 +136,38 @@ def test_sixteen_bit_colour_keeps_what_it_holds(tmp_path: Path, kind: str, bits:
     levels = opened(tmp_path, {f"a.{'png' if kind == 'PNG' else 'tif'}": raw}).train.levels
     assert levels == (0, 2**bits - 1)
     assert abs(decode(raw, 3, levels).astype(int) - COLOUR).max() <= 1
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_tiff_in_which_zero_is_white(tmp_path: Path, kind: Any) -> None:
+    dark = GREY if kind == np.uint8 else GREY * np.uint16(257) if kind == np.uint16 else GREY / np.float32(255)
+    tifffile.imwrite(tmp_path / "a.tif", dark, photometric="miniswhite")
+    parts = tools_of("image").open_labelled(tmp_path, Columns(), "classes")
+    assert np.array_equal(decode(parts.train.read(0), 1, parts.train.levels), 255 - GREY)
+
+
+def test_tiff_of_32_bits_without_a_sign(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY * np.uint32(16843009))
+    parts = tools_of("image").open_labelled(tmp_path, Columns(), "classes")
+    assert parts.train.levels == (0, 2**32 - 1)
+    assert np.array_equal(decode(parts.train.read(0), 1, parts.train.levels), GREY)
+
+
+@pytest.mark.parametrize("top", [255, 4095, 65535])
+def test_portable_grey_maps(tmp_path: Path, top: int) -> None:
+    values = np.rint(GREY / 255 * top).astype(">u2" if top > 255 else np.uint8)
+    head = f"P5\n# by hand\n{values.shape[1]} {values.shape[0]}\n{top}\n".encode()
+    parts = opened(tmp_path, {"a.pgm": head + values.tobytes()})
+    assert np.array_equal(decode(parts.train.read(0), 1, parts.train.levels), GREY)
+
+
+def test_what_phones_and_several_frames_are_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(BadSample, match="HEIC or AVIF, not read"):
+        decode(b"\0\0\0\x18ftypheic" + bytes(99), 3)
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime")]
+    moving, still = (encoded(frames[0], "GIF", save_all=True, append_images=frames[1:shown]) for shown in (2, 1))
+    assert (decode(moving, 3) == (255, 0, 0)).all()
+    assert [picture_facts(one)["mode"] for one in (moving, still)] == ["P, first of several", "P"]
 
 
 @pytest.mark.parametrize("kind", [4, 6])
