@@ -101,7 +101,7 @@ class Pretraining(Training[RunConfig]):
         if others:
             account.join_val(others.account)
         skipped = account.part("train")
-        skipped.max_bad = config.data.max_bad
+        account.limit(config.data.max_bad)
         if say:
             say(f"data: {data}: {parts.description}")
             say_account(account, say)
@@ -120,7 +120,7 @@ class Pretraining(Training[RunConfig]):
         readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
         reader, unit = readers[0] or reader, tools.words.unit
         if say and readers[1]:
-            readers[1].note_unreadable(account.part("val"), config.data.max_bad, say)
+            readers[1].note_unreadable(account.part("val"), say)
         return Opened(config, reader, readers[1], account, parts.description, unit, reader.in_memory)
 
     def built(self, data: Opened[RunConfig], device: torch.device) -> Data2Vec2:

@@ -108,6 +108,11 @@ class Account:
         """That of one part, begun where there is none."""
         return self.parts.setdefault(name, PartAccount())
 
+    def limit(self, max_bad: float) -> None:
+        """Allow that share of bad samples in every part; where few are only scored on, a single one stops no run."""
+        for name, part in self.parts.items():
+            part.max_bad = max_bad if name == "train" or not max_bad else max(max_bad, 1.5 / max(1, part.found))
+
     def hold_out(self, count: int) -> None:
         """Note that so many samples of the training part are kept for validation."""
         if count:

@@ -144,14 +144,16 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     levels = [(samples, depth) for _, depth in by_part.values()] if inside else by_part.values() or [(samples, 0)]
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
-    if deeper := sorted({one for names, depth in levels for one in _tops(names, depth + 1)}) if folders else []:
+    deeper = sorted({one for names, depth in levels for one in _tops(names, depth + 1 + inside)}) if folders else []
+    if deeper:
         account.choices.append(f"folders inside those of classes are not told apart ({some(deeper)})")
     classed = {top for top in _tops(samples, 0) if part_of(top)} if not by_part and folders else set()
     if classed:
         account.remarks.append(f"taken as classes, not as parts: the folders {', '.join(sorted(classed))}")
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
-    elif not folders and (tables := [name for extension in TABLES for name in files.get(extension, ())]):
+    tables = [name for extension in TABLES for name in files.get(extension, ()) if name not in described]
+    if tables and not (table.labels or folders):
         what = f"tables that say nothing of the {content.many} here: {some(tables)}"
         account.remarks.append(f"{what}; what metadata.csv or metadata.jsonl says, with a column file_name, is read")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None

@@ -158,9 +158,8 @@ class Reader(ABC):
         """What was done to samples that were read so far."""
         return tuple(Bad(*item) for item in sorted(self.mended.items()))
 
-    def note_unreadable(self, part: PartAccount, max_bad: float, say: Callable[[str], None]) -> None:
-        """Note in the account what `unreadable` finds of held-out samples; `UserError` if it is more than `max_bad`."""
-        part.max_bad = max_bad
+    def note_unreadable(self, part: PartAccount, say: Callable[[str], None]) -> None:
+        """Note in the account what `unreadable` finds of held-out samples; `UserError` if it is too much."""
         if part.add(self.unreadable(say), len(self.records)):
             say(f"data: {len(part.bad)} of {len(self.records)} held out can't be used: {part.summary()}")
 

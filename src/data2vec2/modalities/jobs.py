@@ -155,9 +155,7 @@ class Job:
         account.hold_out(len(parts.train) - len(train))
         if other:
             account.join_val(other.account)
-        limit = config.data.max_bad
-        for key, part in account.parts.items():  # where few are scored on, a single one stops no run
-            part.max_bad = limit if key == "train" or not limit else max(limit, 1.5 / max(1, part.found))
+        account.limit(config.data.max_bad)
         return parts, train, held
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:

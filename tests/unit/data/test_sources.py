@@ -606,7 +606,8 @@ def test_parts_in_the_folders_of_classes(tmp_path: Path) -> None:
     assert (parts.train.classes, parts.train.labels.tolist()) == (("cat", "dog"), [0, 0, 1])
     assert parts.test.labels.tolist() == [0, 1]
     assert parts.account.choices == [
-        "parts by name: train is all/cat/train, all/dog/train; test is all/cat/test, all/dog/test"
+        "parts by name: train is all/cat/train, all/dog/train; test is all/cat/test, all/dog/test",
+        "folders inside those of classes are not told apart (all/dog/test/more)",
     ]
     assert parts.account.remarks == ["classes with one training sample: dog"]
     (tmp_path / "all/cat/3.jpg").write_bytes(FILES[0])
