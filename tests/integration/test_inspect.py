@@ -167,8 +167,9 @@ def test_the_same_picture_in_two_parts(tmp_path: Path) -> None:
     found = data2vec2.inspect(tmp_path)
     assert found.duplicates == [["train: train/a/2.png", "test: test/a/again.png"]]
     assert found.repeated == 1
-    said = ["content that stands in more than one part: 1", "samples whose content their part has already: 1"]
-    assert found.account.remarks == said
+    across, within = found.account.remarks
+    assert across == "content that stands in more than one part: 1 (train: train/a/2.png, test: test/a/again.png)"
+    assert within.startswith("samples whose content their part has already: 1 (train/")
     assert found.classes == {"train": {"a": 4, "b": 3}, "test": {"a": 3, "b": 2}}
 
 

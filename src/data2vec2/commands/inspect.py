@@ -84,15 +84,17 @@ def inspect(given: Inspect) -> Inspection:
     contents: dict[bytes, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for part, reader in readers.items():
         _look(found, part, reader, tools, contents)
+    twice = [names for same in contents.values() for names in same.values() if len(names) > 1]
+    found.repeated = sum(map(len, twice)) - len(twice)
     for same in contents.values():
-        repeated = {part: len(names) - 1 for part, names in same.items()}
-        found.repeated += sum(repeated.values())
         if len(same) > 1:
             found.duplicates.append([f"{part}: {name}" for part in same for name in same[part]])
-    if found.duplicates:
-        found.account.remarks.append(f"content that stands in more than one part: {len(found.duplicates):,}")
-    if found.repeated:
-        found.account.remarks.append(f"samples whose content their part has already: {found.repeated:,}")
+    for what, count, groups in (
+        ("content that stands in more than one part", len(found.duplicates), found.duplicates),
+        ("samples whose content their part has already", found.repeated, twice),
+    ):
+        if groups:
+            found.account.remarks.append(f"{what}: {count:,} ({some(groups[0], 3)})")
     found.files = _files(path, found.account, given.encoding)
     texts = zip(parts.train.names, parts.train.texts or (), strict=False)
     found.transcripts = {name: normalise(text or "") for name, text in islice(texts, SHOWN)}
