@@ -229,7 +229,7 @@ def test_mistakes_of_evaluate(place: Path, capsys: pytest.CaptureFixture[str], d
     evaluate(1, "few.npz is not an exported model", "few.npz", data)
     evaluate(1, "nowhere does not exist", run / "exported", "nowhere")
     evaluate(1, "unlabelled.npz has no labels to evaluate with", run / "exported", "unlabelled.npz")
-    evaluate(1, "others.npz has ('0', '1', '2')", run / "exported", data, "--test", "others.npz")
+    evaluate(1, "but others.npz has 0, 1, 2", run / "exported", data, "--test", "others.npz")
     evaluate(1, "few.npz has 10 samples, too few to split; name others with --test", run / "exported", "few.npz")
     evaluate(1, "nowhere does not exist", run / "exported", data, "--test", "nowhere")
     evaluate(2, "is 'cuda:99', which this machine", run / "exported", data, "--device", "cuda:99")
