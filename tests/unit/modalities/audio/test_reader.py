@@ -328,13 +328,13 @@ def test_a_manifest_that_is_wrong(tmp_path: Path, claimed: str) -> None:
 def test_held_out_recordings_that_can_not_be_used_are_noted(half_bad: Records, tmp_path: Path) -> None:
     (tmp_path / "even" / "6.wav").write_bytes(encoded(sound(1.0)[4_000:4_399]))
     reader = reader_of(half_bad)
-    part, said = PartAccount(found=10), list[str]()
-    reader.note_unreadable(part, 0.4, said.append)
+    part, said = PartAccount(found=10, max_bad=0.4), list[str]()
+    reader.note_unreadable(part, said.append)
     assert part.bad == REASONS | {"even/6.wav": TOO_SHORT}
     assert part.used == 6
     assert said == ["data: 4 of 10 held out can't be used: 1 empty file, 1 not audio, 1 damaged, 1 too short"]
     with pytest.raises(UserError, match=r"4 of 10 samples can't be used .*--data.max-bad 0.3"):
-        reader.note_unreadable(PartAccount(found=10), 0.3, print)
+        reader.note_unreadable(PartAccount(found=10, max_bad=0.3), print)
 
 
 def test_files_that_vanish(records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
