@@ -4,21 +4,24 @@
 #   TORCH   what to install as PyTorch, on first use:    make demo TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
 #   ARGS    more arguments for the command behind it:    make demo ARGS="--train.updates 300"
 #
-# `make clean` deletes .venv, for another choice of PYTHON or TORCH.
+# A PyTorch that is installed in .venv stays. `make clean` deletes .venv, for another choice of PYTHON or TORCH.
 
 PYTHON ?= python3
 TORCH ?=
+MINUTES ?= 30
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 LOWER := .venv-lower
 LOWER_TESTS := tests/unit tests/parity $(patsubst %,tests/integration/test_%.py,convert export_onnx pipelines trainer)
 
-.PHONY: help demo test check format docs gpu-check wheels lower-bound clean
+.PHONY: help demo test test-faults soak check format docs gpu-check wheels lower-bound clean
 
 help:
 	@echo "make demo         learn from bundled pictures, about three minutes on two cores"
 	@echo "make test         the whole test suite"
+	@echo "make test-faults  kills, full disks, damaged and hostile files, for about twenty minutes"
+	@echo "make soak         runs that are killed, stopped and robbed of their disk for MINUTES=30"
 	@echo "make check        ruff and mypy"
 	@echo "make format       format the code"
 	@echo "make docs         build the documentation as a site with search, site/index.html"
@@ -33,6 +36,12 @@ demo: $(VENV)/.package
 test: $(VENV)/.development
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
+test-faults: $(VENV)/.development
+	$(BIN)/python -m pytest -n auto --dist loadfile --faults tests/fault $(ARGS)
+
+soak: $(VENV)/.development
+	$(BIN)/python -m tests.fault.soak --minutes $(MINUTES) $(ARGS)
+
 check: $(VENV)/.development
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,7 +51,7 @@ format: $(VENV)/.development
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.development
+docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 gpu-check:
@@ -67,14 +76,23 @@ $(LOWER)/.package: pyproject.toml
 # PyTorch as TORCH says; without TORCH, what is already there is kept, else the registry's plain one is installed.
 install_torch = $(if $(TORCH),,$(BIN)/pip show --quiet torch 2>/dev/null ||) $(BIN)/pip install $(or $(TORCH),$(1))
 
-# Stamps: the package alone, and with all that its development needs.
+# torchvision where only PyTorch is: for that version, and of the index that a build such as 2.9.0+cpu comes from.
+partner = from importlib.metadata import version; torch = version("torch"); build = torch.partition("+")[2]; \
+  print("torch==" + torch, *(["--index-url", "https://download.pytorch.org/whl/" + build] if build else []))
+
+# Stamps: the package alone, with what the documentation needs, and with all that its development needs.
 $(VENV)/.package: pyproject.toml | $(VENV)/bin/pip
 	$(call install_torch,torch)
 	$(BIN)/pip install --editable .
 	@touch $@
 
+$(VENV)/.docs: $(VENV)/.package
+	$(BIN)/pip install --editable ".[docs]"
+	@touch $@
+
 $(VENV)/.development: pyproject.toml | $(VENV)/bin/pip
 	$(call install_torch,torch torchvision)
+	$(BIN)/pip show --quiet torchvision 2>/dev/null || $(BIN)/pip install torchvision $$($(BIN)/python -c '$(partner)')
 	$(BIN)/pip install --editable ".[dev,track]"
 	@touch $@ $(VENV)/.package
 

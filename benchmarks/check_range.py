@@ -1,7 +1,7 @@
 """The range of versions that pyproject.toml promises: `make wheels` and `make lower-bound`.
 
 Without an argument pip is asked for the newest wheel of every dependency that fits this machine and each Python of the
-range, and a Markdown table says so; exit 1 if a hard dependency has none. No wheel is downloaded.
+range, and a Markdown table says so; exit 1 if a required dependency has none. No wheel is downloaded.
 `--lower-bounds` prints the oldest version that each dependency is promised to work with, as constraints for pip.
 """
 
@@ -60,7 +60,9 @@ def table() -> int:
             print(f"| {one.name} | {extra} | {oldest} | {' | '.join(versions)} |")
             if not extra and "none" in versions:
                 lacking.append(one.name)
-    print(f"\n{', '.join(lacking)}: no wheel" if lacking else "\nEvery hard dependency has a wheel for every Python.")
+    print(
+        f"\n{', '.join(lacking)}: no wheel" if lacking else "\nEvery required dependency has a wheel for every Python."
+    )
     return int(bool(lacking))
 
 

@@ -47,11 +47,11 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders of data2vec2 pretrain, one for each seed")
     parser.add_argument("--out", type=Path, required=True, help="folder for the rivals")
     parser.add_argument("--seconds", type=float, help="processor time of each run, if the machine did other things too")
-    parser.add_argument("--labels", default="10,100,1000", help="labels a class of the low-label curves")
+    parser.add_argument("--labels", default="10,100,1000", help="labels per class of the low-label curves")
     parser.add_argument("--seeds", type=int, default=3, help="draws of labels for each point and run")
     parser.add_argument("--max-samples", type=int, default=10_000, help="samples of each part to score with")
     parser.add_argument("--finetune", help="recipe or config.yaml: add curves of fine-tuning")
-    parser.add_argument("--finetune-labels", default="10,100", help="labels a class of these")
+    parser.add_argument("--finetune-labels", default="10,100", help="labels per class of these")
     args = parser.parse_args()
     options = {"labels": counts(args.labels), "seeds": args.seeds, "max_samples": args.max_samples}
     found: dict[Key, list[float]] = {}

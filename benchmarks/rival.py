@@ -16,11 +16,12 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from data2vec2.commands.pretrain import Pretraining
-from data2vec2.commands.runner import Opened, read_yaml
+from data2vec2.commands.training import Opened
 from data2vec2.config.run import OptimConfig, RunConfig
+from data2vec2.files import read_yaml
 from data2vec2.modalities import get_recipe, read_run_config
 from data2vec2.modalities.tools import tools_of
-from data2vec2.training.device import cpu_threads
+from data2vec2.training.device import computing
 from data2vec2.training.optim import build_optimizer, set_learning_rate
 from data2vec2.training.run import CONFIG
 
@@ -42,7 +43,7 @@ def train(
     Seconds are processor time, which with one thread is the wall-clock time of a machine that does nothing else. The
     learning rate (cosine, to zero) follows them, so that it ends at zero wherever the machine gets to.
     """
-    with cpu_threads(1):
+    with computing(1):
         optimizer = build_optimizer(model, OptimConfig(lr=lr))
         started, step, mean_loss = time.process_time(), 0, 0.0
         while True:
@@ -70,7 +71,7 @@ def saved_config(run: Path) -> RunConfig:
 def opened(config: RunConfig, data: Path, say: Callable[[str], None]) -> Opened[RunConfig]:
     """Data as `pretrain` opens them, and the configuration that they complete."""
     training = Pretraining()
-    return training.opened(training.started(config, data, say), data, None, say)
+    return training.opened(training.started(config, [str(data)], say), [str(data)], None, say)
 
 
 def main(pretrain: Callable[..., int], doc: str, like: str, batch_size: int, lr: float) -> None:

@@ -10,6 +10,18 @@ import pytest
 import torch
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="also the long tests of faults (make test-faults)")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the long tests of faults out, unless they are asked for."""
+    if not config.getoption("--faults"):
+        left_out = [item for item in items if item.get_closest_marker("fault")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """No test depends on which others ran before it."""

@@ -205,7 +205,10 @@ def result(folder: Path) -> dict[str, Any]:
     texts = {path.name: path.read_text() for path in [*folder.glob("exported/*.json"), *folder.glob("scores.json")]}
     weights = {name: load_file(folder / name / "model.safetensors") for name in ("exported", "checkpoints/step-20")}
     return {
-        "metrics": [{k: v for k, v in line.items() if k not in ("elapsed_s", "samples_per_s")} for line in lines],
+        "metrics": [
+            {k: v for k, v in line.items() if k not in ("elapsed_s", "samples_per_s", "units_per_s", "waited_for_data")}
+            for line in lines
+        ],
         "files": {k: json.loads(text) if len(text) < 20_000 else digest(text) for k, text in sorted(texts.items())},
         **{name: {k: digest(one) for k, one in sorted(of_name.items())} for name, of_name in weights.items()},
     }

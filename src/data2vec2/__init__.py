@@ -16,14 +16,16 @@ from data2vec2.version import __version__
 
 if TYPE_CHECKING:
     from data2vec2.api import *
+    from data2vec2.commands.load import Data2Vec2Features
     from data2vec2.modalities.audio.transformers import *
     from data2vec2.modalities.image.transformers import *
     from data2vec2.modalities.text.transformers import *
     from data2vec2.modalities.transformers.pretraining import TeacherUpdate
 
 __all__ = ["TeacherUpdate", "__version__"]
-__all__ += ["convert", "demo", "doctor", "embed", "evaluate", "evaluate_recognizer", "export", "finetune", "inspect"]
-__all__ += ["predict", "pretrain", "report", "tokenizer", "transcribe"]
+__all__ += ["convert", "demo", "doctor", "embed", "estimate", "evaluate", "evaluate_recognizer", "export", "finetune"]
+__all__ += ["Data2Vec2Features", "inspect", "load", "predict", "pretrain", "recipes", "report", "tokenizer"]
+__all__ += ["bench", "transcribe"]
 __all__ += ["Data2Vec2AudioConfig", "Data2Vec2AudioForAudioClassification", "Data2Vec2AudioForCTC"]
 __all__ += ["Data2Vec2AudioForPreTraining", "Data2Vec2AudioModel", "Data2Vec2CTCTokenizer"]
 __all__ += ["Data2Vec2ImageConfig", "Data2Vec2ImageForImageClassification", "Data2Vec2ImageForPreTraining"]
@@ -31,14 +33,16 @@ __all__ += ["Data2Vec2ImageModel", "Data2Vec2ImageProcessor"]
 __all__ += ["Data2Vec2TextConfig", "Data2Vec2TextForPreTraining", "Data2Vec2TextForSequenceClassification"]
 __all__ += ["Data2Vec2TextModel"]
 
+_FEATURES = "Data2Vec2Features"
 _MODELS = tuple(f"data2vec2.modalities{kind}.transformers" for kind in (".image", ".audio", ".text", ""))
-"""Where the classes stand."""
+"""Where the classes of Transformers stand."""
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    homes = map(importlib.import_module, ("data2vec2.api",) if name.islower() else _MODELS)
+    named = ("data2vec2.api",) if name.islower() else ("data2vec2.commands.load",) if name == _FEATURES else _MODELS
+    homes = map(importlib.import_module, named)
     return next(vars(home)[name] for home in homes if name in vars(home))
 
 

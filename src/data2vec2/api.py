@@ -18,15 +18,18 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from data2vec2.commands import options
 
 if TYPE_CHECKING:
+    from data2vec2.commands.bench import Speed
     from data2vec2.commands.convert import Converted
     from data2vec2.commands.demo import DemoResult
     from data2vec2.commands.embed import Embedded
+    from data2vec2.commands.estimate import Plan, RecipeFacts
     from data2vec2.commands.export import Exported
     from data2vec2.commands.inspect import Inspection
+    from data2vec2.commands.load import Model
     from data2vec2.commands.predict import Prediction
     from data2vec2.commands.transcribe import Transcription
     from data2vec2.evaluation.scores import Scores
-    from data2vec2.training.loop import Outcome
+    from data2vec2.training.task import Outcome
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,12 +43,16 @@ def verb(kind: Callable[P, Any], home: str = "") -> Callable[[Callable[[], R]], 
 
         @functools.wraps(described)
         def call(*values: P.args, **named: P.kwargs) -> R:
-            found: R = pkgutil.resolve_name(f"data2vec2.commands.{home or name}:{name}")(kind(*values, **named))
+            from data2vec2.data import objects
+
+            with objects.named(kind(*values, **named)) as given:
+                found: R = pkgutil.resolve_name(f"data2vec2.commands.{home or name}:{name}")(given)
             return found
 
         call.__signature__ = python_inspect.signature(kind)  # type: ignore[attr-defined]
         named = "\n".join(f"    {name}: {text}" for name, text in descriptions(kind).items())
-        call.__doc__ = f"{textwrap.dedent(f'    {described.__doc__}').strip()}\n\nArgs:\n{named}\n"
+        about = textwrap.dedent(f"    {described.__doc__}").strip()
+        call.__doc__ = f"{about}\n\nArgs:\n{named}\n" if named else about
         return call
 
     return decorate
@@ -70,6 +77,19 @@ def pretrain() -> Outcome:
     `config` is a recipe's name or a complete configuration. Returns how the run ended. Raises `UserError` (data or
     folder can't be used) or `UsageError`, a `ValueError` (configuration).
     """
+
+
+@verb(options.Estimate, "pretrain")
+def estimate() -> Plan:
+    """Say what pre-training would take, from a few measured updates; writes nothing.
+
+    Raises `UserError` (data can't be used) or `UsageError`, a `ValueError` (configuration).
+    """
+
+
+@verb(options.Recipes, "estimate")
+def recipes() -> list[RecipeFacts]:
+    """All recipes of pre-training with their sizes and times, computed."""
 
 
 @verb(options.Finetune)
@@ -132,6 +152,14 @@ def embed() -> Embedded:
     """
 
 
+@verb(options.Load)
+def load() -> Model:
+    """A model in memory, with `embed`, `predict` and `transcribe` for paths, arrays, pictures, waveforms and texts.
+
+    Raises `UserError` for a folder that holds no model.
+    """
+
+
 @verb(options.Predict)
 def predict() -> Iterator[Prediction]:
     """Classes of samples, and of those below folders, by a fine-tuned model; one a file (of tables: a text), in order.
@@ -183,6 +211,15 @@ def tokenizer() -> int:
 
     It is made of 100 million characters at most, evenly spread over longer texts. Raises `UserError` if there is no
     text, or `out` is no new or empty folder.
+    """
+
+
+@verb(options.Bench)
+def bench() -> list[Speed]:
+    """Measure updates of pre-training on made-up samples; one result for each recipe.
+
+    A process's share of a batch is measured, or less of it where that would take long. Raises `UsageError`, a
+    `ValueError`, for a configuration that can't be.
     """
 
 

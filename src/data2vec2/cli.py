@@ -7,21 +7,26 @@ import dataclasses
 import inspect
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import tyro
 
 from data2vec2 import api
-from data2vec2.commands import flags, options
+from data2vec2.commands import completion, flags, options
+from data2vec2.commands.hints import NEXT, near, next_command
 from data2vec2.config.run import FinetuneConfig, RunConfig
-from data2vec2.errors import UsageError, UserError
+from data2vec2.config.tree import to_dict
+from data2vec2.errors import Stopped, UsageError, UserError
 from data2vec2.modalities import finetune_config, get_recipe, recipes, run_config, specs
+from data2vec2.training.progress import catch_stops
 from data2vec2.version import __version__
 
 FAILED, USAGE, ALARM, INTERRUPTED, ABORTED = 1, 2, 3, 75, 130
@@ -57,20 +62,24 @@ codecs.register_error(_ESCAPED, _escaped)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code (0 done, 1 failed, 2 usage, 3 alarm, 75 interrupted, 130 Ctrl-C)."""
+    """Run a command line; returns the exit code, all of which docs/troubleshooting.md lists."""
     words = list(sys.argv[1:] if argv is None else argv)
     if reconfigure := getattr(sys.stdout, "reconfigure", None):  # that of stderr escapes what it can't print anyway
         reconfigure(errors=_ESCAPED)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
     if not words or words[0] in HELP:
         print(_usage(), file=sys.stdout if words else sys.stderr)
         return 0 if words else USAGE
-    if words[0] == "--version":
+    if words[0] in {"-v", "--version"}:
         print(f"data2vec2 {__version__}")
         return 0
-    if words[0] not in VERBS:
-        return _fail(f"unknown command {words[0]!r}; there are {', '.join(VERBS)}", USAGE)
+    if words[0] not in (*VERBS, "completion"):
+        hint = near(words[0], (*VERBS, "completion")) or f"; there are {', '.join(VERBS)}"
+        return _fail(f"unknown command {words[0]!r}{hint}", USAGE)
     try:
-        return VERBS[words[0]][1](words[1:])
+        with _interruptible():
+            return (VERBS[words[0]][1] if words[0] in VERBS else _completion)(words[1:])
     except UserError as error:
         return _fail(str(error), FAILED)
     except UsageError as error:
@@ -79,14 +88,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error), USAGE)
     except BrokenPipeError:
         return FAILED
-    except KeyboardInterrupt:
-        return _fail("stopped", ABORTED)
+    except OSError as error:
+        if error.filename is None or os.environ.get("DATA2VEC2_TRACEBACK"):
+            raise
+        return _fail(f"can't use {error.filename}: {error.strerror}", FAILED)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "stopped", 128 + getattr(stop, "number", signal.SIGINT))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """A signal ends a command by `Stopped`, without unfinished files; a further SIGINT at once."""
+    ending = False
+
+    def end(number: int, frame: FrameType | None) -> None:
+        nonlocal ending
+        if ending and number == signal.SIGINT:
+            os._exit(ABORTED)
+        ending = True
+        raise Stopped(number)
+
+    hook = sys.unraisablehook
+    previous = catch_stops(end)
+    sys.unraisablehook = lambda lost: None if ending else hook(lost)  # of readers that are ended while they work
+    try:
+        yield
+    finally:
+        if not ending:
+            sys.unraisablehook = hook
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
 
 def _usage() -> str:
     verbs = "\n".join(f"  {verb:<10} {(kind.__doc__ or '').strip()}" for verb, (kind, _) in VERBS.items())
-    more = "data2vec2 COMMAND --help shows a command's arguments; data2vec2 --version the version"
+    more = "data2vec2 help COMMAND shows a command's arguments, data2vec2 --version the version;\n"
+    more += f"  data2vec2 completion {'|'.join(completion.SHELLS)} prints a completion script"
     return f"usage: data2vec2 COMMAND [...]\n\n{verbs}\n\n  {more}\n"
+
+
+def _completion(words: list[str]) -> int:
+    """Print what completes words in a shell."""
+    if len(words) != 1 or words[0] not in completion.SHELLS:
+        raise UsageError(f"name one shell: data2vec2 completion {'|'.join(completion.SHELLS)}")
+    written = {"predict": _Written}
+    verbs = {verb: _with_printing(kind, written.get(verb, _Printed)) for verb, (kind, _) in VERBS.items()}
+    first = {"pretrain": recipes(), "finetune": _tasks(), "demo": _demos(), "tokenizer": ("train", "original")}
+    print(completion.script(words[0], verbs, first), end="")
+    return 0
+
+
+def _tasks() -> list[str]:
+    """What finetune can be asked for."""
+    return list(dict.fromkeys(task for spec in specs().values() for task in spec.finetune))
+
+
+def _demos() -> dict[str, Any]:
+    """Modalities that have a demonstration."""
+    return {name: spec.demo for name, spec in specs().items() if spec.demo}
 
 
 def _fail(message: str, code: int) -> int:
@@ -98,7 +157,8 @@ def _fail(message: str, code: int) -> int:
 def _parsed(verb: str, words: Sequence[str], how: type[_Printed] = _Printed, prog: str = "", **given: Any) -> Any:
     """The options in the words of a command line, with those of printing, and some that are given beside them."""
     kind = VERBS[verb][0]
-    found = tyro.cli(_with_printing(kind, how), args=list(words), prog=f"data2vec2 {prog or verb}")
+    prog = f"data2vec2 {prog or verb}"
+    found = tyro.cli(_with_printing(kind, how), args=list(words), prog=prog, registry=options.WHOLE_NUMBERS)
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**{name: value for name, value in vars(found).items() if name in names} | given), found
 
@@ -136,13 +196,13 @@ def _pretrain(words: list[str]) -> int:
         return _help(options.Pretrain, "pretrain", run_config(first) if first else get_recipe(next(iter(recipes()))))
     if first is None:
         raise UsageError("the recipe comes first: data2vec2 pretrain RECIPE DATA --out RUN [...]")
-    set_fields, rest = flags.split(words, RunConfig)
+    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Pretrain)))
     given, printed = _parsed("pretrain", rest, flags=tuple(set_fields))
-    return _trained(api.pretrain(**vars(given)), given.out, printed.json)
+    return _trained(api.pretrain(**vars(given)), given, printed, ["pretrain", *words])
 
 
 def _finetune(words: list[str]) -> int:
-    tasks = list(dict.fromkeys(task for spec in specs().values() for task in spec.finetune))
+    tasks = _tasks()
     task, known = words[0] if words and words[0] in tasks else None, "|".join(tasks)
     if HELP & set(words):
         named = [word for place, word in enumerate(words) if words[place - 1] == "--recipe"]
@@ -151,12 +211,10 @@ def _finetune(words: list[str]) -> int:
     if task is None:
         found = f", not {words[0]!r}" if words else ""
         raise UsageError(f"the task comes first{found}: data2vec2 finetune {known} MODEL DATA --out RUN [...]")
-    set_fields, rest = flags.split(words[1:], FinetuneConfig)
+    set_fields, rest = flags.split(words[1:], FinetuneConfig, flags.own_flags(_with_printing(options.Finetune)))
     given, printed = _parsed("finetune", rest, prog=f"finetune {task}", flags=tuple(set_fields), task=task)
     if not given.sweep and given.seeds == 1:
-        outcome, path = api.finetune(**vars(given)), given.out / "scores.json"
-        scores = json.loads(path.read_text()) if outcome.state == "finished" and path.exists() else None
-        return _trained(outcome, given.out, printed.json, scores=scores)
+        return _trained(api.finetune(**vars(given)), given, printed, ["finetune", *words])
     from data2vec2.commands.sweep import format_sweep, sweep
 
     outcome, rows = sweep(given)
@@ -166,27 +224,74 @@ def _finetune(words: list[str]) -> int:
         print(format_sweep(rows))
         if rows[0].run:
             print(f"best: rate {rows[0].lr:g}, {given.out / rows[0].run}")
+            _say_next(printed, "finetune", verb=_verb_of(task), out=given.out / rows[0].run)
     return STATES[outcome.state]
 
 
 def _demo(words: list[str]) -> int:
-    demos = {name: spec.demo for name, spec in specs().items() if spec.demo}
+    demos = _demos()
     kind = words.pop(0) if words and not words[0].startswith("-") else next(iter(demos))
     if kind not in demos:
         raise UsageError(f"unknown demo {kind!r}; there are: {', '.join(demos)}")
     if HELP & set(words):
         return _help(options.Demo, f"demo {kind}", get_recipe(demos[kind].recipe))
-    set_fields, rest = flags.split(words, RunConfig)
+    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Demo)))
     given, printed = _parsed("demo", rest, prog=f"demo {kind}", flags=tuple(set_fields), kind=kind)
     result = api.demo(**vars(given))
     if printed.json:
-        print(_json({"run": result.run, "scores": result.scores, **vars(result.outcome)}))
+        scores = {"scores": result.scores, **({"longer": result.longer} if result.longer else {})}
+        print(_json({**vars(result.outcome), "run": result.run, **scores}))
     elif result.scores:
         from data2vec2.commands.evaluate import format_scores
 
         print(f"\nAccuracy on {result.scores.test_samples:,} test {specs()[kind].words.many}, in percent:\n")
-        print(f"{format_scores(result.scores)}\n\nreport: {result.run / 'report.html'}")
+        print(format_scores(result.scores))
+        if result.longer:
+            print(f"\nThe same of a bundled model of {demos[kind].recipe}, trained for {result.how_long}:\n")
+            print(format_scores(result.longer))
+        print(f"\nreport: {result.run / 'report.html'}")
+        _say_next(printed, "demo")
     return STATES[result.outcome.state]
+
+
+def _bench(words: list[str]) -> int:
+    if HELP & set(words):
+        first = words[0] if not words[0].startswith("-") else next(iter(recipes()))
+        return _help(options.Bench, "bench", run_config(first))
+    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Bench)))
+    given, printed = _parsed("bench", rest, flags=tuple(set_fields))
+    found = api.bench(**vars(given))
+    from data2vec2.commands.bench import format_speeds
+
+    print(_json(found) if printed.json else format_speeds(found))
+    _say_next(printed, "bench")
+    return 0
+
+
+def _estimate(words: list[str]) -> int:
+    first = words[0] if words and not words[0].startswith("-") else None
+    if HELP & set(words):
+        return _help(options.Estimate, "estimate", run_config(first) if first else get_recipe(next(iter(recipes()))))
+    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Estimate)))
+    given, printed = _parsed("estimate", rest, flags=tuple(set_fields))
+    plan = api.estimate(**vars(given))
+    if printed.json:
+        print(_json(plan))
+    else:
+        _say_plan(plan, given.show_config)
+    _say_next(printed, "estimate", **vars(given))
+    return 0
+
+
+def _say_plan(plan: Any, show_config: bool) -> None:
+    """Ten lines, and where it was asked for the configuration."""
+    from data2vec2.commands.estimate import format_plan
+
+    print(format_plan(plan))
+    if show_config:
+        import yaml
+
+        print(f"\n{yaml.safe_dump(to_dict(plan.config), sort_keys=False).rstrip()}")
 
 
 def _help(kind: type[Any], verb: str, config: RunConfig | FinetuneConfig) -> int:
@@ -198,12 +303,37 @@ def _help(kind: type[Any], verb: str, config: RunConfig | FinetuneConfig) -> int
     return 0
 
 
-def _trained(outcome: Any, out: Path, as_json: bool, **more: Any) -> int:
-    if as_json:
-        print(_json({"run": out, **vars(outcome), **more}))
+def _trained(outcome: Any, given: Any, printed: _Printed, words: list[str]) -> int:
+    if outcome.plan and not printed.json:
+        _say_plan(outcome.plan, given.show_config)
+    if printed.json:
+        plan = {"plan": outcome.plan} if outcome.plan else {}
+        print(
+            _json(
+                {**{name: value for name, value in vars(outcome).items() if name != "plan"}, "run": given.out, **plan}
+            )
+        )
     elif outcome.state == "finished":
-        print(f"model: {out / 'exported'}\nreport: {out / 'report.html'}")
+        print(f"model: {given.out / 'exported'}\nreport: {given.out / 'report.html'}")
+        several = {"data": "DATA"} if isinstance(given.data, tuple) and len(given.data) > 1 else {}
+        _say_next(printed, words[0], **{**vars(given), **several}, verb=_verb_of(words[1]))
+    elif outcome.state in ("interrupted", "planned"):
+        resume = ["--resume"] if outcome.state == "interrupted" else []
+        gone = {"--dry-run", *resume, *(["--overwrite"] if resume else [])}
+        again = [word for word in words if word.replace("_", "-") not in gone]
+        print(f"next: data2vec2 {shlex.join([*again, *resume])}", file=sys.stderr)
     return STATES[outcome.state]
+
+
+def _verb_of(task: str) -> str:
+    """What a model of a task of fine-tuning is for."""
+    return "transcribe" if task == "ctc" else "predict"
+
+
+def _say_next(printed: _Printed, verb: str, /, **values: Any) -> None:
+    """Say which command makes sense now, to those who read and not to programs."""
+    if not printed.json:
+        print(next_command(verb, **values), file=sys.stderr)
 
 
 # Verbs that use a model, and others
@@ -215,6 +345,7 @@ def _evaluate(words: list[str]) -> int:
 
     found, said = evaluate_any(given)
     print(_json(found) if printed.json else said)
+    _say_next(printed, "evaluate", **vars(given))
     return 0
 
 
@@ -222,6 +353,7 @@ def _tokenizer(words: list[str]) -> int:
     given, printed = _parsed("tokenizer", words)
     size = api.tokenizer(**vars(given))
     print(_json({"tokenizer": given.out, "vocab_size": size}) if printed.json else f"tokenizer: {given.out}")
+    _say_next(printed, "tokenizer", **vars(given))
     return 0
 
 
@@ -229,19 +361,24 @@ def _predict(words: list[str]) -> int:
     given, printed = _parsed("predict", words, _Written)
     predictions = api.predict(**vars(given))
     with _lines(printed.out, printed.overwrite) as write:
-        return _each(predictions, write, _json if printed.json else _said_of_prediction)
+        code = _each(predictions, write, _json if printed.json else _said_of_prediction)
+    if not code:
+        _say_next(printed, "predict", **vars(given))
+    return code
 
 
 def _transcribe(words: list[str]) -> int:
     given, printed = _parsed("transcribe", words)
     said = partial(_json, ensure_ascii=False) if printed.json else lambda found: f"{_cell(found.name)}\t{found.text}"
     with _lines(None, False) as write:
-        return _each(api.transcribe(**vars(given)), partial(write, flush=True), said)
+        code = _each(api.transcribe(**vars(given)), partial(write, flush=True), said)
+    if not code:
+        _say_next(printed, "transcribe", **vars(given))
+    return code
 
 
 def _each(results: Iterable[Any], write: Callable[[str], object], said: Callable[[Any], str]) -> int:
     """Write what is said of each file, or to stderr why it could not be read; returns the exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: without an unfinished file
     code = 0
     for found in results:
         if found.error:
@@ -268,9 +405,11 @@ def _lines(out: Path | None, overwrite: bool) -> Iterator[Callable[..., object]]
 def _run(verb: str, said: Callable[[Any, Any], str], words: list[str]) -> int:
     """A verb whose result is printed whole: what is `said` of it and of what was asked for."""
     given, printed = _parsed(verb, words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     result = getattr(api, verb)(**vars(given))
     print(_json(result) if printed.json else said(result, given))
+    if verb in NEXT and getattr(given, "to", "") != "fairseq":
+        of_kind = {"recipe": next(iter(specs()[result.kind].recipes))} if hasattr(result, "kind") else {}
+        _say_next(printed, verb, **vars(given), **of_kind)
     return 0
 
 
@@ -284,6 +423,12 @@ def _said_of_inspect(found: Any, _: Any) -> str:
     from data2vec2.commands.inspect import format_inspection
 
     return format_inspection(found)
+
+
+def _said_of_recipes(found: Any, _: Any) -> str:
+    from data2vec2.commands.estimate import format_recipes
+
+    return format_recipes(found)
 
 
 def _said_of_prediction(found: Any) -> str:
@@ -314,6 +459,8 @@ def _said_of_doctor(found: dict[str, Any], _: Any) -> str:
 
 VERBS: dict[str, tuple[type[Any], Callable[[list[str]], int]]] = {
     "demo": (options.Demo, _demo),
+    "recipes": (options.Recipes, partial(_run, "recipes", _said_of_recipes)),
+    "estimate": (options.Estimate, _estimate),
     "pretrain": (options.Pretrain, _pretrain),
     "finetune": (options.Finetune, _finetune),
     "evaluate": (options.Evaluate, _evaluate),
@@ -325,6 +472,7 @@ VERBS: dict[str, tuple[type[Any], Callable[[list[str]], int]]] = {
     "export": (options.Export, partial(_run, "export", _said_of_export)),
     "report": (options.Report, partial(_run, "report", lambda page, _: str(page))),
     "tokenizer": (options.Tokenizer, _tokenizer),
+    "bench": (options.Bench, _bench),
     "doctor": (options.Doctor, partial(_run, "doctor", _said_of_doctor)),
 }
 """Each verb's options and what runs it."""

@@ -17,7 +17,7 @@ from data2vec2.interop.folder import export_model
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from tests.integration.helpers import FINETUNED, PRETRAINED, run_here, small_npz
+from tests.integration.helpers import FINETUNED, PRETRAINED, run_here, small_npz, uninterrupted
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
@@ -52,6 +52,12 @@ def small(once: Once) -> Path:
 def parted(once: Once) -> Path:
     """The same to train on, and 100 others to test on."""
     return once("parted.npz", partial(small_npz, tested=100))
+
+
+@pytest.fixture(scope="session")
+def whole(once: Once, small: Path) -> Path:
+    """A run with the flags `STOPPED` that nothing stops."""
+    return once("whole", lambda folder: uninterrupted(folder, small)) / "run"
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,9 @@ FINETUNED = words(
     "--train.precision float32 --train.device cpu --train.processes 1 --data.val-fraction 0.2"
 )
 """Of the run that the fixture `tuned` is."""
+UPDATES = 60
+STOPPED = (*SMALL, *words(f"--train.updates {UPDATES} --train.log-every 1 --train.save-every 7 --train.eval-every 25"))
+"""Of runs that are stopped, and of the fixture `whole`: every sixth batch (32 of 200 pictures) spans two epochs."""
 
 # Importing takes seconds; children forked from a server that has imported everything start at once.
 PRELOADED = [
@@ -89,7 +92,7 @@ class Child:
     def __init__(self, arguments: Sequence[object], log: Path) -> None:
         self.log = log
         self.process: ForkServerProcess = _SERVER.Process(
-            target=_child, args=([str(argument) for argument in arguments], log)
+            target=_child, args=([str(argument) for argument in arguments], log, dict(os.environ))
         )
         self.process.start()
 
@@ -119,7 +122,23 @@ class Child:
             time.sleep(pause)
 
 
-def _child(arguments: list[str], log: Path) -> None:
+def start(run: Path, data: Path, *flags: object) -> Child:
+    """A run with the flags `STOPPED` and others."""
+    return Child(["pretrain", "image_tiny", data, "--out", run, *STOPPED, *flags], run.with_suffix(".out"))
+
+
+def uninterrupted(folder: Path, data: Path, *flags: object) -> Path:
+    """Such a run from beginning to end, in a folder of its own in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    run = folder / "run"
+    child = start(run, data, *flags)
+    assert child.wait() == 0, child.output
+    assert last_step(run) == UPDATES
+    return run
+
+
+def _child(arguments: list[str], log: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # that of the server is of when it began
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -132,7 +151,8 @@ def _child(arguments: list[str], log: Path) -> None:
 def metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what differs from clock to clock."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k not in ("elapsed_s", "samples_per_s")} for line in lines]
+    clocks = ("elapsed_s", "samples_per_s", "units_per_s", "waited_for_data")
+    return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
 
 
 def last_step(run: Path) -> int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.integration.helpers import SMALL, metrics, run_here
+from tests.integration.helpers import SMALL, Child, last_step, metrics, run_here
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,19 @@ def test_a_collapsed_run_stops(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert outcome["step"] < 400
     assert not (run / "exported").exists()
     assert_finite_checkpoints(run)
+
+
+def test_a_reader_that_the_system_kills(tmp_path: Path, data: Path) -> None:
+    """As it does where shared memory is full (bus error) or all memory."""
+    run = tmp_path / "run"
+    flags = ["--train.updates", "100000", "--train.log-every", "1", "--data.workers", "1"]
+    child = Child(["pretrain", "image_tiny", data, "--out", run, *SMALL, *flags], tmp_path / "output")
+    child.until(lambda: last_step(run) >= 3)
+    for pid in Path(f"/proc/{child.process.pid}/task/{child.process.pid}/children").read_text().split():
+        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(int(pid), signal.SIGBUS)
+    assert child.wait() == 1
+    assert "data2vec2: DataLoader worker (" in child.output, child.output
+    assert "--data.workers 0" in child.output, child.output
+    assert "Traceback" not in child.output, child.output
+    assert json.loads((run / "status.json").read_text())["state"] == "failed"

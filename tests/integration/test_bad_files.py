@@ -103,7 +103,7 @@ def test_allowed_bad_files_are_left_out_counted_and_named(
 
     before = {path: (run / path).read_bytes() for path in files(run) if (run / path).is_file()}
     assert run_here([*command, "--data.max-bad", "0.2"]) == 1
-    assert "run already holds a run; --resume goes on with it, --overwrite deletes it" in capsys.readouterr().err
+    assert "run already holds a run; --resume continues it, --overwrite deletes it" in capsys.readouterr().err
     assert {path: (run / path).read_bytes() for path in files(run) if (run / path).is_file()} == before
 
     assert run_here([*command, "--resume"]) == 0

@@ -66,7 +66,7 @@ def test_no_command_ends_at_a_name(tmp_path: Path, pictures: Path, environment: 
 def test_a_run_folder_that_is_no_text_is_refused_before_the_run(tmp_path: Path, pictures: Path) -> None:
     out = os.fsencode(tmp_path) + b"/run\xe9"
     code, _, err = run("pretrain", "image_tiny", pictures, "--out", os.fsdecode(out), *RUN)
-    assert (code, b"no text in UTF-8" in err, Path(os.fsdecode(out)).exists()) == (1, True, False)
+    assert (code, b"is not valid UTF-8" in err, Path(os.fsdecode(out)).exists()) == (1, True, False)
 
 
 def test_a_tokenizer_needs_text(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_letters_that_have_changed_are_said_on_resume(
     assert here("ctc", model, data, run, "--train.updates", 1) == 0
     monkeypatch.setattr(Letters, "of", lambda texts: of([*texts, "\u00fe"]))
     assert here("ctc", model, data, run, "--train.updates", 1, "--resume") == 1
-    assert "this version spells transcripts otherwise; start a new run" in capsys.readouterr().err
+    assert "this version normalises transcripts otherwise; start a new run" in capsys.readouterr().err
 
 
 def test_two_processes_learn_as_one(tmp_path: Path, model: Path, data: Path) -> None:

@@ -334,7 +334,7 @@ def test_bad_files_are_counted_listed_and_left_out(
     [
         (["--layer", "4"], 2, "--layer is 4; it must be 1 to 3"),
         (["--layer", "-1"], 2, "--layer is -1"),
-        (["--layer", "0", "--pool", "cls"], 2, "--layer 0 has patches only"),
+        (["--layer", "0", "--pool", "cls"], 2, "--layer 0 has no CLS token"),
         (["--size", "30"], 2, "--size is 30; it must be a multiple of the model's patch size (8)"),
         (["--size", "0"], 2, "--size is 0"),
         (["--batch", "0"], 2, "--batch is 0"),
@@ -374,7 +374,7 @@ def test_killed_half_way_it_leaves_nothing_behind(model: Path, tmp_path: Path) -
     asked.until(temporary.exists)
     time.sleep(0.1)  # not in the moment in which the file is made
     asked.signal(signal.SIGTERM)
-    assert asked.wait() == 130, asked.output
+    assert asked.wait() == 143, asked.output
     assert files(tmp_path) == {"asked.log"}
 
     killed = Child(command, tmp_path / "killed.log")

@@ -121,9 +121,9 @@ def test_unreadable_recordings_are_listed_and_left_out(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pool", "cls"], "--pool cls is for models of pictures"),
-        (["--size", "64"], "--size is for models of pictures"),
-        (["--keep-aspect"], "--keep-aspect is for models of pictures"),
+        (["--pool", "cls"], "--pool cls is for image models"),
+        (["--size", "64"], "--size is for image models"),
+        (["--keep-aspect"], "--keep-aspect is for image models"),
         (["--layer", "3"], "--layer is 3; it must be 1 to 2"),
         (["--batch", "0"], "--batch is 0"),
     ],

@@ -257,11 +257,11 @@ def test_spectra_as_a_convolution() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--int8"], 2, "--int8 needs --data DATA"),
-        (["--int8", "--to", "torch", "--data", "nothing"], 2, "--int8 is for --to onnx"),
-        (["--text-columns", "a"], 2, "--data, which is not given"),
+        (["--int8"], 2, "--int8 needs labelled data"),
+        (["--int8", "--to", "torch", "--data", "nothing"], 2, "--int8 works only with --to onnx"),
+        (["--text-columns", "a"], 2, "--data, which is missing"),
         (["--data", "nothing"], 1, "nothing does not exist"),
-        (["--data", "PICTURES", "--label-column", "a"], 2, "are for models of text"),
+        (["--data", "PICTURES", "--label-column", "a"], 2, "are for text models"),
         (["--to", "tensorflow"], 2, "tensorflow"),
     ],
 )

@@ -361,9 +361,9 @@ def test_another_model_or_other_data_are_refused_on_resume(
     tmp_path: Path, whole: Path, data: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_here(["finetune", "classify", whole, data, "--out", whole, "--resume"]) == 1
-    assert "not the one that the run was started from" in capsys.readouterr().err
+    assert "the run was started from a different MODEL" in capsys.readouterr().err
     assert run_here(["finetune", "classify", model, fashion_mnist(), "--out", whole, "--resume"]) == 1
-    assert "data has changed" in capsys.readouterr().err
+    assert "have changed since the run started" in capsys.readouterr().err
 
 
 def test_files_that_can_not_be_read_are_counted_and_too_many_stop_it(tmp_path: Path, model: Path) -> None:

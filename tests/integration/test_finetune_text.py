@@ -220,9 +220,9 @@ def test_dry_run_writes_nothing(tmp_path: Path, model: Path, data: Path, capsys:
         ("classify", ["--data.labels-per-class", "0"], 2, "data.labels_per_class"),
         ("classify", ["--model.dropout", "1"], 2, "model.dropout is 1"),
         ("classify", ["--recipe", "ctc_tiny"], 2, "ctc_tiny"),
-        ("regress", ["--data.label-column", "label"], 1, "label is 'plant'; to be learned as numbers"),
+        ("regress", ["--data.label-column", "label"], 1, "label is 'plant'; for regression"),
         ("regress", ["--data.labels-per-class", "5"], 2, "--data.labels-per-class is for classes"),
-        ("ctc", [], 1, "finetune ctc needs a model of audio, and MODEL is one of text"),
+        ("ctc", [], 1, "finetune ctc needs a model of audio, but MODEL is one of text"),
     ],
 )
 def test_mistakes(

@@ -168,8 +168,8 @@ def test_the_same_picture_in_two_parts(tmp_path: Path) -> None:
     assert found.duplicates == [["train: train/a/2.png", "test: test/a/again.png"]]
     assert found.repeated == 1
     across, within = found.account.remarks
-    assert across == "content that stands in more than one part: 1 (train: train/a/2.png, test: test/a/again.png)"
-    assert within.startswith("samples whose content their part has already: 1 (train/")
+    assert across == "duplicates across parts: 1 (train: train/a/2.png, test: test/a/again.png)"
+    assert within.startswith("duplicates within a part: 1 (train/")
     assert found.classes == {"train": {"a": 4, "b": 3}, "test": {"a": 3, "b": 2}}
 
 
@@ -177,7 +177,7 @@ def test_nothing_is_said_twice(tmp_path: Path) -> None:
     for place, name in enumerate(("a/0", "a/1", "b/0", "b/1", "0")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((28, 28), 100, np.uint8)).save(tmp_path / f"{name}.png", dpi=(72 + place, 72))
-    flat = "the pictures hardly vary: the deviation is below 0.001, as of a single colour"
+    flat = "the pictures hardly vary: the standard deviation is below 0.001, as in a single colour"
     assert data2vec2.inspect(tmp_path).account.remarks == ["1 of 5 train samples have no label", flat]
 
 
@@ -186,8 +186,10 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     page, file = tmp_path / "page.html", tmp_path / "data.json"
     assert run_here(["inspect", data, "--out", page]) == 0
     printed = capsys.readouterr().out
-    for text in ("120 train, 40 test", "train width: least 28, median 28, largest 28", "image_tiny: 2,200 updates"):
+    for text in ("120 train, 40 test", "train width: least 28, median 28, largest 28", "image_base: 120 pictures"):
         assert text in printed, text
+    assert "x 2,133.3 passes = 1,000 updates of 256 pictures, of 375,300 that it was made for\n" in printed
+    assert "cut to less than a tenth, a recipe may do worse than a smaller one; --init-from MODEL may help\n" in printed
     shown = Page(page.read_text("utf-8"))
     assert shown.errors == []
     assert {"Data", "What the model sees", "Sizes: train", "Classes", "Recipes"} <= set(shown.headings)
@@ -226,8 +228,8 @@ def test_transcripts_and_mended_recordings(tmp_path: Path, capsys: pytest.Captur
     found = data2vec2.inspect(tmp_path)
     assert found.transcripts == {"a.wav": "noise 5% off", "b.wav": "it is -3", "c.wav": ""}
     assert found.account.part("train").mended == {"b.wav": CANCELLED}
-    signs = "signs in transcripts of the train part that are not learned: [ (1), ] (1)"
-    remark = f'{signs}; "[noise] 5% OFF!" is taken for "noise 5% off"'
+    signs = "symbols in transcripts of the train part that are dropped: [ (1), ] (1)"
+    remark = f'{signs}; "[noise] 5% OFF!" becomes "noise 5% off"'
     assert found.account.remarks == [remark]
     for out in (tmp_path / "x.html", tmp_path / "x.json"):
         assert run_here(["inspect", tmp_path, "--out", out]) == 0
@@ -290,7 +292,7 @@ def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for flags in wrong:
         assert run_here(["inspect", tmp_path / "empty", *flags]) == 2
     err = capsys.readouterr().err
-    assert "--as video is no modality; there are image, audio, text" in err
+    assert "--as video is not a modality; there are image, audio, text" in err
     assert "its name must end in .html or .json" in err
     with pytest.raises(UsageError):
         data2vec2.inspect(tmp_path, kind="video")

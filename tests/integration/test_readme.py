@@ -36,9 +36,15 @@ from tests.parity.originals import LETTERS, finetuned, pretrained, save_with_dic
 UPDATES = 6
 TRAINING = {"--train.updates": UPDATES, "--train.processes": 1, "--data.workers": 0}
 QUICK = {"pretrain": TRAINING, "finetune": TRAINING, "evaluate": {"--seeds": 1}}
+BRIEF = {"--train.batch-size": 4, "--train.updates": 2}
+SHALLOW = {**BRIEF, "--model.encoder.depth": 1, "--model.targets.average-layers": 1}
+LARGE = {"estimate": SHALLOW, "pretrain": {**QUICK["pretrain"], **SHALLOW}, "finetune": {**QUICK["finetune"], **BRIEF}}
+"""The same of recipes for a GPU."""
 FIRST = "data2vec2 pretrain image_tiny pictures --out runs/first"
-RUN_BY_OTHERS = "docs/own-modality.md"
-"""By test_sensors.py."""
+RUNS = {"first", "heard", "labelled", "letters", "read", "small", "small-classes"}
+"""What README.md leaves."""
+RUN_BY_OTHERS = ("docs/own-modality.md", "docs/remote.md")
+"""By test_sensors.py and test_remote.py."""
 
 
 def make_pictures(folder: Path) -> None:
@@ -123,6 +129,8 @@ def quick(line: str) -> str:
     if program == "python":
         return re.sub(r" \d+$", f" {UPDATES}", line)
     flags = QUICK.get(words[0], {}) if program == "data2vec2" else {}
+    if "image_small" in words[:2] or "image_finetune_base" in words:
+        flags = LARGE[words[0]]
     wanted = ["--train.updates"] if line == FIRST else [flag for flag in flags if flag not in words]
     return " ".join([line, *(f"{flag} {flags[flag]}" for flag in wanted)])
 
@@ -134,7 +142,7 @@ def is_checked_only(line: str) -> bool:
         assert line.split()[1] in targets, f"{line}: the Makefile has {targets}"
         return True
     if line.startswith("pip install"):
-        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision|lm|onnx|trainer)\])?'?", line), line
+        assert re.fullmatch(r"pip install '?\.(\[(track|dev|data|vision|lm|onnx|remote|trainer)\])?'?", line), line
         return True
     return False
 
@@ -154,9 +162,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_readme_commands(place: Path) -> None:
-    assert {path.name for path in (place / "runs").iterdir()} == {"first", "heard", "labelled", "letters", "read"}, (
-        "the dry run must write nothing"
-    )
+    assert {path.name for path in (place / "runs").iterdir()} == RUNS, "the dry run must write nothing"
     run = place / "runs" / "first"
     for name in re.findall(r"^\| `([a-z.]+)`", (ROOT / "README.md").read_text("utf-8"), flags=re.MULTILINE):
         assert (run / name).exists(), f"the README's table of the run folder names {name}"
@@ -165,7 +171,7 @@ def test_readme_commands(place: Path) -> None:
     assert "torch.Size([1, 96])" in printed
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES[1:] if page != RUN_BY_OTHERS])
+@pytest.mark.parametrize("page", [page for page in PAGES[1:] if page not in RUN_BY_OTHERS])
 def test_commands_of_other_pages(page: str, place: Path, tmp_path: Path) -> None:
     shutil.copytree(place, tmp_path / "place")
     run_page(page, tmp_path / "place")
@@ -185,6 +191,15 @@ def test_every_option_and_every_field_is_documented(page: str, render: str) -> N
     assert (ROOT / "docs" / page).read_text("utf-8") == generator[render](), "run: python docs/make_configuration.py"
 
 
+def test_the_tests_that_reliability_names_are_there() -> None:
+    faults = "".join(path.name + path.read_text("utf-8") for path in (ROOT / "tests" / "fault").glob("test_*.py"))
+    page = (ROOT / "docs" / "reliability.md").read_text("utf-8")
+    named = re.findall(r"\| `(?:-k )?(test_\w+)` \|", page) + re.findall(r'-k (test_\w+)"', page)
+    assert len(named) > 10
+    assert not [name for name in named if f"def {name}" not in faults and f"{name}.py" not in faults]
+    assert all((ROOT / path).is_file() for path in re.findall(r"ARGS=(tests/\S+)`", page))
+
+
 def test_no_machine_paths_in_the_documentation() -> None:
     for page in [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "Makefile", "benchmarks/RESULTS.md"]:
         assert not re.search(r"/(work|home|root|tmp|Users)/", (ROOT / page).read_text("utf-8")), page
@@ -200,5 +215,5 @@ def test_no_block_is_overlooked(page: str) -> None:
 
 
 def test_the_blocks_are_found() -> None:
-    assert {language for language, _ in blocks("README.md")} == {"bash", "python"}
+    assert {language for language, _ in blocks("README.md")} == {"bash", "python", "text"}
     assert sum("data2vec2" in text for page in PAGES for _, text in blocks(page)) >= 8

@@ -7,6 +7,7 @@ import pytest
 
 from data2vec2.api import report
 from data2vec2.errors import UserError
+from tests.integration.browser import Browser
 from tests.integration.helpers import SMALL, run_here, words
 from tests.unit.reporting.pages import read_page
 
@@ -57,7 +58,27 @@ def test_several_runs_are_compared(folder: Path, capsys: pytest.CaptureFixture[s
     assert page.headings[0] == "3 runs compared"
     assert "optim.lr" in page.text
     assert "linear probe accuracy: data2vec2" in page.text
-    assert "b: scores.json is missing" in page.text
+    assert "b: scores.json is missing: the model has not been scored. data2vec2 evaluate" in page.text
+
+
+def test_on_a_telephone_nothing_is_cut_or_wrapped_and_wide_tables_show_that_they_scroll(
+    folder: Path, tmp_path: Path
+) -> None:
+    pages = [report(folder / "a"), report(folder / "c"), report([folder / "a", folder / "b"], out=tmp_path / "page")]
+    pages[2] = pages[2].rename(tmp_path / "page.html")
+    tops = "[...document.querySelectorAll('.strip')].map(row => new Set([...row.children].map(e => e.offsetTop)).size)"
+    with Browser(tmp_path / "profile") as browser:
+        browser.do("Emulation.setDeviceMetricsOverride", width=400, height=900, deviceScaleFactor=1, mobile=False)
+        for page in pages:
+            browser.open(page.as_uri())
+            assert browser.value("document.documentElement.scrollWidth") <= 400, page
+            strips = browser.value(f"{tops}.filter(rows => rows)")
+            assert set(strips) == ({1} if page == pages[0] else set())
+        wide = "[...document.querySelectorAll('.scroll')].find(e => e.scrollWidth > e.clientWidth)"
+        assert "local, local, scroll, scroll" in browser.value(f"getComputedStyle({wide}).backgroundAttachment")
+        browser.open(pages[0].as_uri())
+        inside = "(e => e.x >= -1 && e.x + e.width <= 601)(name.getBBox())"
+        assert browser.value(f"[...document.querySelectorAll('.map text')].map(name => {inside})") == [True] * 10
 
 
 def test_a_comparison_goes_to_the_current_folder(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

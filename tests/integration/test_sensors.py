@@ -126,7 +126,12 @@ class Worked:
         """Lines of a shell, or Python, one after another in one process."""
         asked = [self.words(one) for one in given]
         (self.place / "asked.json").write_text(json.dumps(asked))
-        environment = {**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")]),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         command = [sys.executable, "-c", CHILD, "asked.json", "said.json"]
         done = subprocess.run(command, cwd=self.place, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -228,7 +233,7 @@ def test_pretrain(worked: Worked) -> None:
 
 
 def test_resume_is_the_same_to_the_bit(worked: Worked) -> None:
-    assert "going on from update 3" in worked.all(PRETRAIN.format("series --out runs/again --resume"))
+    assert "resuming from update 3" in worked.all(PRETRAIN.format("series --out runs/again --resume"))
     assert_same_run(worked.place / "runs/again", worked.place / "runs/sensors", 6)
 
 

@@ -121,11 +121,11 @@ def test_a_rate_that_diverges_has_failed_and_is_last(
     [
         ("--sweep 1e-3,x", 2, "--sweep: could not convert string to float: 'x'"),
         ("--sweep 0", 2, "rates must be above 0"),
-        ("--sweep 1e-3,0.001", 2, "each another"),
+        ("--sweep 1e-3,0.001", 2, "all different"),
         ("--sweep nan", 2, "rates must be above 0"),
         ("--seeds 0", 2, "seeds at least 1"),
-        ("--sweep 1e-3 --overwrite", 2, "--overwrite is for single runs"),
-        ("--sweep 1e-3 --dry-run", 2, "--dry-run is for single runs"),
+        ("--sweep 1e-3 --overwrite", 2, "--overwrite can't be combined with"),
+        ("--sweep 1e-3 --dry-run", 2, "--dry-run can't be combined with"),
         ("--sweep 1e-3 --resume", 1, "holds no sweep"),
     ],
 )
@@ -155,7 +155,7 @@ def test_what_a_sweep_refuses(
     assert here(model, data, tmp_path / "none", "--sweep", "1e-2", "--data.val-fraction", 0) == 1
     assert "no validation scores" in capsys.readouterr().err
     assert run_here(["finetune", "classify", whole / RUNS[0], data, "--out", whole, *SWEEP, "--resume"]) == 1
-    assert "MODEL is not the one" in capsys.readouterr().err
+    assert "was started from a different MODEL" in capsys.readouterr().err
     with np.load(data) as same:
         np.savez(tmp_path / "other.npz", **{**same, "x_train": 255 - same["x_train"]})
     assert run_here(["finetune", "classify", model, tmp_path / "other.npz", "--out", whole, *SWEEP, "--resume"]) == 1

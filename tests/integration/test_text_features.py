@@ -15,6 +15,7 @@ import torch
 
 import data2vec2
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
+from data2vec2.errors import UsageError, UserError
 from data2vec2.interop.folder import export_model
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.data import ModelInfo
@@ -192,9 +193,9 @@ def test_parts_labels_and_rows_without_text(
         ("evaluate", ["--test", "nowhere"], 1, "nowhere does not exist"),
         ("embed", ["--text-columns", "body"], 1, "has no column 'body'"),
         ("embed", ["--label-column", "kind"], 1, "has no column 'kind'"),
-        ("embed", ["--pool", "cls"], 2, "--pool cls is for models of pictures"),
-        ("embed", ["--size", "64"], 2, "--size is for models of pictures"),
-        ("embed", ["--keep-aspect"], 2, "--keep-aspect is for models of pictures"),
+        ("embed", ["--pool", "cls"], 2, "--pool cls is for image models"),
+        ("embed", ["--size", "64"], 2, "--size is for image models"),
+        ("embed", ["--keep-aspect"], 2, "--keep-aspect is for image models"),
         ("embed", ["--layer", "3"], 2, "--layer is 3; it must be 1 to 2"),
         ("embed", ["--batch", "0"], 2, "--batch is 0"),
         ("embed", ["--part", "val"], 1, "the data have no val part; there is train, test"),
@@ -246,4 +247,19 @@ def test_columns_are_for_text(tmp_path: Path, data: Path, capsys: pytest.Capture
     export_model(build_encoder(shape), info, tmp_path / "m", "# A model\n")
     out = ["--out", tmp_path / "f"] if verb == "embed" else []
     assert run_here([verb, tmp_path / "m", data, "--text-columns", "text", *out]) == 2
-    assert "--text-columns and --label-column are for models of text" in capsys.readouterr().err
+    assert "--text-columns and --label-column are for text models" in capsys.readouterr().err
+
+
+def test_texts_in_memory_have_the_features_of_their_table(model: Path, tmp_path: Path) -> None:
+    rows = [("a warm coat", "1"), ("it", "2"), ("a dog that barks at night", "3")]
+    write_csv(tmp_path / "data.csv", rows)
+    expected = [row["features"] for row in embedded(model, tmp_path / "data.csv", "--out", tmp_path / "f.parquet")]
+    loaded = data2vec2.load(model)
+    assert np.abs(loaded.embed([text for text, _ in rows]) - np.array(expected)).max() < 1e-6
+    assert np.abs(loaded.embed(rows[0][0]) - np.array(expected[:1])).max() < 1e-6
+    assert loaded.embed([("a warm coat", "a dog")]).shape == (1, len(expected[0]))
+    for wrong in ([1], [("a", "b"), "c"], [{"text": "a"}], [("a", "b", "c")]):
+        with pytest.raises(UsageError, match="a text must be a string"):
+            loaded.embed(wrong)
+    with pytest.raises(UserError, match=r"1 of 2 texts can't be used:\n  \[1\]: no text"):
+        loaded.embed(["a", " "])

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data2vec2 import files
 from data2vec2.errors import UserError
-from data2vec2.files import sha256_of, whole_file, whole_folder
+from data2vec2.files import parse_json, parse_yaml, read_json, sha256_of, unpacked, whole_file, whole_folder
 
 
 def names(folder: Path) -> list[str]:
@@ -52,7 +56,7 @@ def test_what_can_not_be_written_is_said(tmp_path: Path) -> None:
             raise AssertionError("the file was not opened")
         with pytest.raises(UserError, match=r"can't write .*below: .*; try"), whole_folder(path, hint="; try"):
             raise AssertionError("the folder was not made")
-    with pytest.raises(UserError, match="disk full"), whole_file(tmp_path / "g"):
+    with pytest.raises(UserError, match="No space left on device; free some space"), whole_file(tmp_path / "g"):
         raise OSError(28, "disk full")
     with pytest.raises(OSError, match="a damaged table"), whole_file(tmp_path / "g"):
         raise OSError("a damaged table")
@@ -135,9 +139,53 @@ def test_a_failed_renaming_brings_the_old_folder_back(tmp_path: Path, monkeypatc
         return original(path, target)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(UserError, match="no luck"), whole_folder(folder, replace=True) as new:
+    with pytest.raises(UserError, match="Input/output error"), whole_folder(folder, replace=True) as new:
         (new / "new").write_text("new")
     assert (names(tmp_path), names(folder)) == (["folder"], ["old"])
+
+
+# What is read
+
+
+def test_json_and_yaml_that_can_not_be_read() -> None:
+    bomb = "a: &a [x, x]\n" + "".join(f"{name}: &{name} [*{last}, *{last}]\n" for last, name in pairwise("abcdefgh"))
+    assert parse_yaml("a: [1, 2]\nb: {c: 1.5}") == {"a": [1, 2], "b": {"c": 1.5}}
+    assert parse_json(b'{"a": [1]}') == {"a": [1]}
+    for text in ("[" * 100_000, '{"a":' * 100_000):
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse_json(text)
+        with pytest.raises(ValueError, match="nested too deeply"):
+            parse_yaml(text)
+    with pytest.raises(ValueError, match="alias"):
+        parse_yaml(bomb)
+    for text in ("!!python/object/apply:os.getcwd []", "a: [", "9" * 5000, "\0"):
+        with pytest.raises(ValueError):
+            parse_yaml(text)
+
+
+def test_a_json_file_that_holds_no_object_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for content, said in ((b"[1]", "holds a list"), (b"{", "not valid JSON"), (b"\xff", "not valid JSON")):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f"a.json.*{said}"):
+            read_json(path)
+    with pytest.raises(UserError, match="No such file"):
+        read_json(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("mean", [1, 50])
+def test_only_what_is_packed_a_hundredfold_and_large_is_a_bomb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mean: int
+) -> None:
+    path, content = tmp_path / "a.gz", random.Random(0).randbytes(1000)
+    path.write_bytes(gzip.compress(content * (20 * mean)))
+    monkeypatch.setattr(files, "PLAUSIBLE", 20_000)
+    assert mean == 1 or len(content) * 20 * mean > 100 * path.stat().st_size
+    if mean == 1:
+        assert b"".join(unpacked(path, gzip.open)) == content * 20
+    else:
+        with pytest.raises(UserError, match="unpack it yourself"):
+            list(unpacked(path, gzip.open))
 
 
 # Both

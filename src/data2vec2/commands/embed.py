@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,7 +13,7 @@ import torch
 from rich.progress import track
 
 from data2vec2.commands.evaluate import named_columns
-from data2vec2.commands.options import Embed, paths_of
+from data2vec2.commands.options import Embed, OfFeatures, names_of, paths_of
 from data2vec2.commands.runner import say_account
 from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
@@ -22,13 +23,15 @@ from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_encoder
 from data2vec2.interop.table import FeatureTable, check_out, table_kind
+from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.data import Columns, Log, ModelInfo
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools, tools_of
 from data2vec2.training.device import choose_device
-from data2vec2.training.progress import console
+from data2vec2.training.progress import console, shows_bars
 from data2vec2.version import __version__
 
 Pool = Literal["mean", "none", "cls"]
+NO_DATA = "is no DATA; give a data set or files"
 
 
 @dataclass(frozen=True)
@@ -51,13 +54,11 @@ def embed(given: Embed) -> Embedded:
     out, say, pool, batch, overwrite = Path(given.out), console().print, given.pool, given.batch, given.overwrite
     kind = table_kind(out, dense=pool == "none")
     check_out(out, overwrite)
-    encoder, info = load_encoder(export_of(Path(given.model)))
+    encoder, info = load_encoder(export_of(Path(given.model), *paths_of(given.data, NO_DATA)))
     tools, torch_device = tools_of(info.kind), choose_device(given.device)
-    layer = _checked(info, given.layer, pool, batch)
+    encoder, feed = prepared(encoder, info, given)
     columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
-    encoder.blocks = encoder.blocks[:layer]
-    feed = tools.feed(tools, info, EmbedOptions(layer=layer, pool=pool, size=given.size, keep_aspect=given.keep_aspect))
-    batch, many = batch or feed.batch, tools.words.many
+    batch, many, layer = batch or feed.batch, tools.words.many, len(encoder.blocks)
     parts = _parts(given.data, given.part, tools, columns, say)
     dim, skipped = info.model.encoder.embed_dim, PartAccount(sum(map(len, parts.values())), max_bad=1)
     tagged = any(records.tags is not None for records in parts.values())
@@ -71,19 +72,32 @@ def embed(given: Embed) -> Embedded:
         FeatureTable(file, dim, given.dtype, **kept) as table,
     ):
         for name, records in parts.items():
-            chunks, to = stream(records, feed.open(records), batch), console()
-            shown: dict[str, Any] = {"console": to, "transient": True, "disable": not to.is_terminal}
-            for chunk in track(chunks, f"encoding {name}", -(-len(records) // batch), **shown):
+            chunks, to = encoded(encoder, feed, records, batch, torch_device), console()
+            shown: dict[str, Any] = {"console": to, "transient": True, "disable": not shows_bars(to)}
+            for chunk, rows in track(chunks, f"encoding {name}", -(-len(records) // batch), **shown):
                 skipped.add(chunk.bad.values())
-                if chunk.good:
-                    rows = feed.features(encoder, list(chunk.good.values()), torch_device)
-                    _add(table, name, records, chunk, feed, rows)
+                _add(table, name, records, chunk, feed, rows)
         if not table.num_rows:
             why = skipped.summary() + skipped.listed()
             raise UserError(f"none of {skipped.found} {many} can be used: {why or 'there are none'}")
     if skipped.bad:
         say(f"{len(skipped.bad)} of {skipped.found} {many} are left out: {skipped.summary()}{skipped.listed()}")
     return Embedded(out, table.num_rows, dim, skipped.bad, info.kind)
+
+
+def prepared(encoder: Encoder, info: ModelInfo, given: OfFeatures) -> tuple[Encoder, Feed]:
+    """As much of an encoder as the features need, and what feeds it; `UsageError` for options that don't fit it."""
+    layer, tools = _checked(info, given.layer, given.pool, given.batch), tools_of(info.kind)
+    options = EmbedOptions(layer=layer, pool=given.pool, size=given.size, keep_aspect=given.keep_aspect)
+    return encoder.up_to(layer), tools.feed(tools, info, options)
+
+
+def encoded(
+    encoder: Encoder, feed: Feed, records: Records, batch: int, device: torch.device
+) -> Iterator[tuple[Chunk, list[Row]]]:
+    """Chunks of the records in order, each with the features of those that could be read."""
+    for chunk in stream(records, feed.open(records), batch):
+        yield chunk, feed.features(encoder, list(chunk.good.values()), device) if chunk.good else []
 
 
 def _checked(info: ModelInfo, layer: int | None, pool: Pool, batch: int | None) -> int:
@@ -94,14 +108,14 @@ def _checked(info: ModelInfo, layer: int | None, pool: Pool, batch: int | None) 
     require(0 <= layer <= depth, "--layer", layer, f"1 to {depth} for a block of this model, or 0 for its stem")
     require(pool in get_args(Pool), "--pool", pool, f"one of {', '.join(get_args(Pool))}")
     if layer == 0 and pool == "cls":
-        raise UsageError("--layer 0 has patches only; --pool cls needs a block, so give a layer from 1 on")
+        raise UsageError("--layer 0 has no CLS token; with --pool cls, give --layer 1 or higher")
     require(batch is None or batch >= 1, "--batch", batch, "at least 1")
     return layer
 
 
 def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> dict[str, Records]:
     """The records to encode, by part."""
-    paths = paths_of(data, "is no DATA; name a data set or files")
+    paths = names_of(data, NO_DATA)
     if len(paths) > 1 and tools.words.columns:
         raise UsageError(f"there are {len(paths)} DATA; name one table of {tools.words.many}, or a folder of them")
     if len(paths) > 1 or tools.is_sample(Path(paths[0])):
@@ -109,7 +123,7 @@ def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> di
         found = {"train": found_records}
         say(f"data: {len(found_records):,} {tools.words.many}")
     else:
-        parts = tools.open_labelled(Path(paths[0]), columns, "classes")
+        parts = tools.open_labelled(paths[0], columns, "classes")
         say(f"data: {paths[0]}: {parts.description}")
         say_account(parts.account, say)
         found = {name: records for name in ("train", "val", "test") if (records := getattr(parts, name)) is not None}
@@ -119,11 +133,13 @@ def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> di
 
 
 def _add(table: FeatureTable, part: str, records: Records, chunk: Chunk, feed: Feed, rows: list[Row]) -> None:
-    """Write a chunk's rows; `UserError` if a feature is no number that the table can hold."""
+    """Write a chunk's rows, if there are any; `UserError` if a feature is no number that the table can hold."""
+    if not rows:
+        return
     names = [records.names[index] for index in chunk.good]
     for name, row in zip(names, rows, strict=True):
         if not np.abs(row).max() <= table.largest:
-            raise UserError(f"a feature of {name} is beyond the range of the table's numbers; try --dtype float32")
+            raise UserError(f"a feature of {name} is too large for the table's number format; try --dtype float32")
     if records.tags is not None:
         has_NC = records.tags[list(chunk.good)]
         labels: list[Any] = [[records.classes[place] for place in np.flatnonzero(has_C)] for has_C in has_NC]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -26,12 +25,15 @@ from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.probes import Curve, draws, low_label_curve
 from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
+from data2vec2.evaluation.verdict import verdict
+from data2vec2.files import masked, parse_json, read_json
 from data2vec2.interop.folder import export_of, load_encoder, read_export
 from data2vec2.modalities import finetune_config
 from data2vec2.modalities.data import Columns, Log
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_report
+from data2vec2.reporting.scores import read_mapping
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 from data2vec2.training.run import CONFIG, OTHER_SCORES, SCORES, SPLIT, RunFolder
@@ -45,12 +47,12 @@ NAMED = 20
 
 def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
     """Scores of probes, or of a recogniser of speech its error rates, and the same as plain text."""
-    if read_export(export_of(Path(given.model)))[0].letters is not None:
+    if read_export(export_of(Path(given.model), Path(given.data)))[0].letters is not None:
         rates = evaluate_recognizer(given)
         return rates, format_error_rates(rates)
     for name in ("decoder", "beam", "lm"):
         if getattr(given, name) is not None:
-            raise UsageError(f"--{name} is for models of finetune ctc, and {given.model} holds another")
+            raise UsageError(f"--{name} needs a speech recogniser (finetune ctc), and {given.model} is none")
     scores = evaluate(given)
     return scores, format_scores(scores)
 
@@ -59,10 +61,10 @@ def evaluate(given: Evaluate) -> Scores:
     """Accuracy of probes on frozen features, beside three baselines."""
     require(given.max_samples >= 2, "--max-samples", given.max_samples, "at least 2")
     tuning = finetune_config(given.finetune) if isinstance(given.finetune, str) else given.finetune
-    model, data, say = Path(given.model), Path(given.data), console().print
-    test, seed, probes, labels = Path(given.test) if given.test else None, given.seed, given.probes, given.labels
+    model, data, say = Path(given.model), str(given.data), console().print
+    test, seed, probes, labels = str(given.test) if given.test else None, given.seed, given.probes, given.labels
     run = model if (model / CONFIG).is_file() else None
-    encoder, info = load_encoder(export_of(model))
+    encoder, info = load_encoder(export_of(model, Path(data)))
     torch_device, tools = choose_device(given.device), tools_of(info.kind)
     columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
     train, held, part = _parts(given, run, tools, columns)
@@ -88,21 +90,21 @@ def evaluate(given: Evaluate) -> Scores:
         say(f"{len(skipped.bad)} {many} could not be read and are left out: {unread}")
     counts = dict(Counter(skipped.bad.values()).most_common())
     scores = replace(scores, data=where_is(test or data), skipped=counts)
-    say("± is half of a 95 % interval: of scores over other test samples, of curves over draws of labels")
+    say("± is half of a 95 % interval: over test samples for scores, over draws of labels for curves")
     if tuning is not None:
-        for name in (MODEL, RANDOM):
+        for name in (MODEL, RANDOM) if given.baselines else (MODEL,):
             train_config = replace(tuning.train, device=given.device)
             config = replace(tuning, from_scratch=name == RANDOM, train=train_config)
             tuned = finetune_curve(name, model, data, config, labels, draws(given.seeds, seed), say)
             scores = replace(scores, curves=(*scores.curves, tuned))
     if run and info.classes:
-        say(f"{run} is a fine-tuning run, whose own scores stay in its scores.json and report")
+        say(f"{run} is a fine-tuning run; its scores.json and report keep its own scores")
     elif run:
-        own = test is None and (_read(run / "environment.json") or {}).get("data_path") == scores.data
+        own = test is None and _read(run / "environment.json").get("data_path") == scores.data
         if keep_scores(RunFolder(run), scores.to_dict(), own):
             tools.write_gallery(run, encoder, asked, info, torch_device, test or data)
         else:
-            say(f"{run} keeps its {SCORES}, of other data or of another part; these stand in {OTHER_SCORES}")
+            say(f"{run} keeps its {SCORES} of other data or another part; the new scores are in {OTHER_SCORES}")
         write_report(run)
     return scores
 
@@ -112,13 +114,16 @@ def keep_scores(run: RunFolder, scores: dict[str, Any], own: bool) -> bool:
 
     All others, and what own ones push out, stand in RUN/other_scores.json, one of each part of each data set.
     """
-    known, others = _read(run.path / SCORES), _read(run.path / OTHER_SCORES) or []
+    known, others = _read(run.path / SCORES), list[Any]()
+    with suppress(OSError, ValueError):
+        others = parse_json((run.path / OTHER_SCORES).read_text("utf-8"))
+    others = [one for one in others if isinstance(one, dict)] if isinstance(others, list) else []
 
     def same(other: dict[str, Any]) -> bool:
         return all(other.get(key) == scores[key] for key in ("data", "part"))
 
-    first = own or known is None or same(known)
-    pushed_out = [known] if first and known and "data" in known and not same(known) else []
+    first = own or not known or same(known)
+    pushed_out = [known] if first and "data" in known and not same(known) else []
     kept = [*(one for one in others if not same(one)), *(pushed_out if first else [scores])]
     if kept or others:
         run.write_json(OTHER_SCORES, kept)
@@ -127,15 +132,18 @@ def keep_scores(run: RunFolder, scores: dict[str, Any], own: bool) -> bool:
     return first
 
 
-def _read(path: Path) -> Any:
-    """What a JSON file holds; none if there is no such file, or a broken one."""
+def _read(path: Path) -> dict[str, Any]:
+    """What a JSON file holds; nothing if there is no such file, or a broken one."""
     with suppress(OSError, ValueError):
-        return json.loads(path.read_text("utf-8"))
-    return None
+        return read_mapping(path)
+    return {}
 
 
 def format_scores(scores: Scores) -> str:
-    """Scores as plain text, in percent, with half of their 95 % intervals; of low-label curves the mean over draws."""
+    """Scores as plain text, in percent, with half of their 95 % intervals, and what they say in words.
+
+    Of low-label curves the mean over draws.
+    """
 
     def percent(value: float | None, bar: tuple[float, float] | None = None) -> str:
         half = "" if bar is None else f"±{50 * (bar[1] - bar[0]):.1f}"
@@ -148,13 +156,14 @@ def format_scores(scores: Scores) -> str:
         for row, bar in zip(scores.rows, bars, strict=True)
     ]
     shown, width = _table([titles, *rows], 5), max(len(row.features) for row in scores.rows)
-    curves = [["labels a class", *(f"{count:,}" for curve in scores.curves[:1] for count in curve.labels)]]
+    curves = [["labels per class", *(f"{count:,}" for curve in scores.curves[:1] for count in curve.labels)]]
     for curve in scores.curves:
         points = zip(curve.mean, curve.low, curve.high, strict=True)
         half = " ±{:.1f}" if curve.draws > 1 else ""
         cells = [percent(mean) + half.format(50 * (high - low)) for mean, low, high in points]
         curves.append([f"{curve.features:<{width}} {curve.probe:>9}", *cells])
-    return f"{shown}\n\n{_table(curves, 12)}" if scores.curves else shown
+    said = "\n".join(["", *verdict(scores.to_dict())])
+    return f"{shown}{said}" + (f"\n\n{_table(curves, 12)}" if scores.curves else "")
 
 
 def _table(rows: Sequence[Sequence[str]], least: int) -> str:
@@ -164,20 +173,20 @@ def _table(rows: Sequence[Sequence[str]], least: int) -> str:
     return "\n".join("  ".join(format(*cell) for cell in zip(row, forms, strict=True)) for row in rows)
 
 
-def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: Path, part: str) -> FinetuneConfig:
+def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: str, part: str) -> FinetuneConfig:
     """With the columns that were named; refuses a recipe for anything else, and DATA without a test part."""
     recipes = tools.spec.finetune.get("classify", {})
     if config.recipe not in recipes:
         known = ", ".join(recipes) or "none"
         raise UsageError(f"--finetune {config.recipe} is not for classes of {tools.spec.name}; there are {known}")
     if part != "test":
-        raise UserError(f"--finetune scores on the test part of DATA, which {data} has not; leave --finetune out")
+        raise UserError(f"--finetune needs a test part, and {data} has none; leave --finetune out")
     return replace(config, data=tools.with_columns(config.data, columns)) if columns else config
 
 
 def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) -> None:
     """`UserError` if there are too few labels for what was asked (the probe of phones has its own)."""
-    data, labels, probes = Path(given.data), given.labels, given.probes
+    data, labels, probes = str(given.data), given.labels, given.probes
     if others := [probe for probe in probes if probe not in tools.spec.probes]:
         known = ",".join(tools.spec.probes)
         wrong = UserError if others[0] in PROBES else UsageError
@@ -186,7 +195,7 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
         return
     if train[0].records.tags is not None:
         many = tools.words.many
-        raise UserError(f"{many} of {data} can have several labels, which probes can't learn; use finetune classify")
+        raise UserError(f"{many} of {data} can have several labels, which probes do not support; use finetune classify")
     counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
     if np.count_nonzero(counts) < 2 or not len(test[1]):
         raise UserError(f"{data} has no labels to evaluate with; {tools.label_hint('--label-column')}")
@@ -194,13 +203,13 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
         name = test[0].records.classes[int(only[0])]
         where, many = given.test or data, tools.words.many
         raise UserError(
-            f"all {len(test[1]):,} {many} of {where} to score on are of one class ({name}), so an accuracy would say "
-            "nothing; name others with --test"
+            f"all {len(test[1]):,} {many} of {where} to score on are of one class ({name}), so accuracy is "
+            "meaningless; give other data with --test"
         )
     if labels and max(labels) > counts.max():
         raise UserError(
-            f"--labels asks for {max(labels):,} labels a class, but no class has more than {counts.max():,} in the "
-            "training part; ask for fewer, or use more of it (--max-samples)"
+            f"--labels asks for {max(labels):,} labels per class, but no class has more than {counts.max():,} in the "
+            "training part; ask for fewer, or raise --max-samples"
         )
 
 
@@ -209,13 +218,13 @@ def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding
     columns, kind = Columns(text=tuple(text), label=label, encoding=encoding), tools.spec.name
     if columns and not tools.words.columns:
         flags = "--text-columns and --label-column are" if text or label else "--encoding is"
-        raise UsageError(f"{flags} for models of text, and this is one of {kind}")
+        raise UsageError(f"{flags} for text models, not for {kind}")
     return columns
 
 
 def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) -> tuple[Records, Records, str]:
     """Records to learn from, records to score on, and which part those are."""
-    data, test = Path(given.data), Path(given.test) if given.test else None
+    data, test = str(given.data), str(given.test) if given.test else None
     parts, say = tools.open_labelled(data, columns, "classes"), console().print
     say(f"data: {data}: {parts.description}")
     say_account(parts.account, say)
@@ -228,34 +237,47 @@ def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) ->
             classes, others = (", ".join(one.classes) or "none" for one in (parts.train, records))
             raise UserError(f"{data} has the classes {classes}, but {test} has {others}")
         return parts.train, replace(records, levels=parts.train.levels or records.levels), "named test"
-    train, held, part = learned_and_scored(parts, given.seed, run)
+    train, held, part = learned_and_scored(parts, given.seed, run, data)
     if held is None:
-        raise UserError(f"{data} has {len(train)} samples, too few to split; name others with --test")
+        raise UserError(f"{data} has {len(train)} samples, too few to split; give test data with --test")
     return train, held, part
 
 
-def learned_and_scored(parts: Parts, seed: int, run: Path | None) -> tuple[Records, Records | None, str]:
+def learned_and_scored(
+    parts: Parts, seed: int, run: Path | None, data: str = ""
+) -> tuple[Records, Records | None, str]:
     """Records to learn from, others to score on, and which part those are; none where there are too few to split."""
     part, held = scored_part(parts)
     if held is not parts.train:
         return parts.train, held, part
-    kept = np.isin(held.names, json.loads((run / SPLIT).read_text())["validation"] if run else [])
+    kept = np.isin(list(held.names), _held_by(run, data) if run else [])
     if kept.sum() >= MIN_HELD_OUT:
         return held.select(np.flatnonzero(~kept)), held.select(np.flatnonzero(kept)), "held-out"
     return *held_out(parts, None, VAL_FRACTION, seed), "split-off"
 
 
+def _held_by(run: Path, data: str) -> list[str]:
+    """Samples of DATA that a run held out; of several data sets, the name of each stands before its samples."""
+    names = read_json(run / SPLIT).get("validation")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{run / SPLIT} does not say which samples were held out; evaluate RUN/exported instead")
+    if "data_paths" not in _read(run / "environment.json"):
+        return names
+    first = f"{masked(data)}/"
+    return [name.removeprefix(first) for name in names if name.startswith(first)]
+
+
 def finetune_curve(
-    name: str, model: Path, data: Path, config: FinetuneConfig, labels: Sequence[int], seeds: Sequence[int], log: Log
+    name: str, model: Path, data: str, config: FinetuneConfig, labels: Sequence[int], seeds: Sequence[int], log: Log
 ) -> Curve:
-    """Accuracy on DATA's test part after fine-tuning with few labels a class.
+    """Accuracy on DATA's test part after fine-tuning with few labels per class.
 
     `config` says whether `model` gives its weights or only its shape. The last model is scored, not the best on a
     validation part: that would need more labels. Seeds decide which labels are drawn, initialisation and order.
     """
 
     def accuracy(count: int, seed: int) -> float:
-        log(f"fine-tuning from {name}: {count} labels a class, seed {seed}")
+        log(f"fine-tuning from {name}: {count} labels per class, seed {seed}")
         train = replace(config.train, seed=seed, eval_every=0)
         limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
         with TemporaryDirectory() as folder:
@@ -264,7 +286,7 @@ def finetune_curve(
             if outcome.state == "interrupted":
                 raise KeyboardInterrupt
             if outcome.state != "finished":
-                raise UserError(f"fine-tuning with {count} labels a class {outcome.state}: {outcome.message}")
-            return float(json.loads((run / "scores.json").read_text("utf-8"))["accuracy"])
+                raise UserError(f"fine-tuning with {count} labels per class {outcome.state}: {outcome.message}")
+            return float(read_json(run / SCORES)["accuracy"])
 
     return low_label_curve(name, "finetune", labels, seeds, accuracy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -106,7 +107,7 @@ def export(given: Export) -> Exported:
     columns, demo = named_columns(tools, given.text_columns, given.label_column, given.encoding), tools.spec.demo
     if data is None and demo is None:
         raise UsageError(f"--data names {tools.words.many} to check with; none come with the package")
-    samples = (demo.check or demo.data)() if data is None and demo else Path(str(data))
+    samples = (demo.check or demo.data)() if data is None and demo else str(data)
     labels: Labels = ("numbers" if info.regression else "classes") if int8 else "none"
     parts = tools.open_labelled(samples, columns, labels)
     with whole_folder(out) as new:
@@ -131,7 +132,9 @@ def _write_checked(model: AnyModel, info: ModelInfo, folder: Path, to: To, parts
         onnx.write_onnx(program, onnx.output_names(model), folder / onnx.ONNX)
         run: Callable[[Inputs], tuple[Tensor, ...]] = onnx.OnnxRunner(folder / onnx.ONNX, info, model).run
     else:
-        torch.export.save(program, folder / onnx.TORCH)
+        written = io.BytesIO()  # for a full disk would kill the process if PyTorch wrote the file
+        torch.export.save(program, written)
+        (folder / onnx.TORCH).write_bytes(written.getbuffer())
         run = onnx.program_runner(folder / onnx.TORCH)
     original, largest = onnx.portable(model, info), 0.0
     for inputs in check_batches(info, parts.train):
@@ -176,7 +179,7 @@ def int8_scores(float32: onnx.OnnxRunner, int8: onnx.OnnxRunner, info: ModelInfo
     else:
         return _int8_of_features(float32, int8, info, parts)
     if not len(records):
-        raise UserError(f"--int8 needs labels to measure its drop in score, and --data has none ({parts.description})")
+        raise UserError(f"--int8 needs labels to measure the drop in score, and --data has none ({parts.description})")
     records = at_most(MAX_SCORED, records)
     found32, found8 = (_score(runner, info, records, measure) for runner in (float32, int8))
     return Int8(measure=measure, float32=found32, int8=found8, samples=len(records), part=part)
@@ -192,7 +195,7 @@ def _score(runner: onnx.OnnxRunner, info: ModelInfo, records: Records, measure: 
         return correlations(predict_numbers(runner, reader, kind.normalise(info.data, CPU), CPU))["pearson"]
     found = headline(predict(runner, reader, kind.normalise(info.data, CPU), CPU))
     if measure not in found:
-        raise UserError("the samples of --data to score on are of one class, so an accuracy would say nothing")
+        raise UserError("the samples of --data to score on are of one class, so accuracy is meaningless")
     return found[measure]
 
 
@@ -202,7 +205,7 @@ def _int8_of_features(float32: onnx.OnnxRunner, int8: onnx.OnnxRunner, info: Mod
     both = [(records, labelled(records.labels, MAX_SCORED)) for records in (train, held) if records is not None]
     if len(both) < 2 or not all(len(samples) for _, samples in both):
         raise UserError(
-            "--int8 needs labels, one a sample, to measure the drop in score of an encoder's features, and --data has "
+            "--int8 needs one label per sample to measure the drop in score of an encoder's features, and --data has "
             f"none ({parts.description})"
         )
     kind = tools_of(info.kind)

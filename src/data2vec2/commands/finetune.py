@@ -14,11 +14,12 @@ from torch import nn
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training, say_account, where_is
+from data2vec2.commands.runner import run_training, say_account, where_is
+from data2vec2.commands.training import Opened, Training, keep_started, of_length
 from data2vec2.config.run import FinetuneConfig, fit_schedule
 from data2vec2.data.batch import Batches
 from data2vec2.errors import UsageError, UserError
-from data2vec2.files import sha256_of, whole_file
+from data2vec2.files import read_yaml, sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
 from data2vec2.modalities import finetune_config, get_finetune_recipe, is_file_name, read_finetune_config, specs
@@ -29,21 +30,24 @@ from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import write_transcripts
 from data2vec2.training.checkpoint import Best, load_newest
-from data2vec2.training.loop import Outcome, Task
 from data2vec2.training.run import CONFIG, RunFolder
+from data2vec2.training.task import Outcome, Task
 
 
 def finetune(given: Finetune) -> Outcome:
     """Fine-tune once as asked; returns how the run ended."""
+    export_of(Path(given.model), Path(given.data))
+    data = (str(given.data),)
     training = Finetuning(str(given.model), given.task, given.from_scratch)
     asked = training.default_recipe if given.config is None else given.config
-    return run_training(training, asked, given.data, given)
+    return run_training(training, asked, data, given)
 
 
 class Finetuning(Training[FinetuneConfig]):
     """One task on the modality of a model."""
 
     read = staticmethod(read_finetune_config)
+    recipe = staticmethod(get_finetune_recipe)
 
     def __init__(self, model: str, task: str = "classify", from_scratch: bool = False) -> None:
         self.model_path, self.task_name, self.from_scratch = model, task, from_scratch
@@ -68,7 +72,7 @@ class Finetuning(Training[FinetuneConfig]):
             raise UsageError(f"the task is {self.task_name!r}; it must be {' or '.join(tasks)}")
         if kind not in able:
             needed = " or ".join(able)
-            raise UserError(f"finetune {self.task_name} needs a model of {needed}, and MODEL is one of {kind}")
+            raise UserError(f"finetune {self.task_name} needs a model of {needed}, but MODEL is one of {kind}")
         tools = tools_of(kind)
         return tools.jobs[self.task_name](tools)
 
@@ -83,14 +87,13 @@ class Finetuning(Training[FinetuneConfig]):
         self._check_recipe(config)
         return config
 
-    def started(self, config: FinetuneConfig, data: Path, say: Log) -> FinetuneConfig:
-        """With a warm-up, and updates in which the encoder is frozen, that fit the number of updates."""
-        config = replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
-        planned = fit_schedule(config, get_finetune_recipe(config.recipe))
-        if (planned.optim, planned.task) != (config.optim, config.task):
-            remark = "" if planned.from_scratch else planned.task.remark
-            say(f"schedule: {config.train.updates:,} updates: warm-up {planned.optim.warmup_updates:,}{remark}")
-        return planned
+    def started(self, config: FinetuneConfig, data: Sequence[str], say: Log) -> FinetuneConfig:
+        """From the model's weights, or from scratch."""
+        return replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
+
+    def schedule(self, config: FinetuneConfig) -> str:
+        """Warm-up, and the updates in which the encoder is frozen."""
+        return f"warm-up {config.optim.warmup_updates:,}{'' if config.from_scratch else config.task.remark}"
 
     def resumed(self, run: Path, asked: FinetuneConfig | str, flags: Sequence[str]) -> FinetuneConfig:
         """The run's own configuration, with what may change as asked."""
@@ -99,12 +102,14 @@ class Finetuning(Training[FinetuneConfig]):
         if recipe != saved.recipe and not (recipe == self.default_recipe or is_file_name(recipe)):
             raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
         if self.weights != saved.weights:
-            raise UserError("MODEL is not the one that the run was started from; resume with the same")
+            raise UserError("the run was started from a different MODEL; resume with that one")
         if self.from_scratch and not saved.from_scratch:
             raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
         self._check_recipe(saved)
         if not isinstance(asked, str):
-            saved = keep_started(saved, asked, fit_schedule(asked, get_finetune_recipe(asked.recipe)))
+            reference = get_finetune_recipe(asked.recipe)
+            asked = of_length(asked, saved, reference)
+            saved = keep_started(saved, asked, fit_schedule(asked, reference))
         changed = applied(saved, flags)
         return keep_started(saved, changed, changed)
 
@@ -112,35 +117,38 @@ class Finetuning(Training[FinetuneConfig]):
         recipes, kind = self.job.tools.spec.finetune[self.task_name], self.source[1].kind
         there = f"there are {', '.join(recipes)}"
         if config.task.kind != kind:
-            raise UsageError(f"{config.recipe} is a recipe for {config.task.kind}, and MODEL is one of {kind}; {there}")
+            raise UsageError(f"{config.recipe} is a recipe for {config.task.kind}, but MODEL is one of {kind}; {there}")
         if config.recipe not in recipes:
             raise UsageError(f"{config.recipe} is not for this task; {there}")
 
-    def opened(self, config: FinetuneConfig, data: Path, val: Path | None, say: Log | None) -> Opened[FinetuneConfig]:
+    def opened(
+        self, config: FinetuneConfig, data: Sequence[str], val: str | None, say: Log | None
+    ) -> Opened[FinetuneConfig]:
         """Samples with targets, looked at; `more` has them with what the model will be."""
         config, info = self.job.completed(replace(config, weights=self.weights), self.source[1])
-        config, info, found = self.job.fitted(config, info, self.job.open(config, info, data, val))
+        config, info, found = self.job.fitted(config, info, self.job.open(config, info, data[0], val))
         words = self.job.tools.words
-        unit, in_memory = words.finetune_unit or words.unit, self.job.in_memory(found, config)
+        how = words.finetune_unit or words.unit, words.many, self.job.in_memory(found, config)
         if say:
-            say(f"data: {data}: {found.description}")
+            say(f"data: {data[0]}: {found.description}")
             say_account(found.account, say)
             found.account.part("train").add(())
             self.job.look(found, config, say)
-        return Opened(config, found.train, found.val, found.account, found.description, unit, in_memory, (info, found))
+        return Opened(config, found.train, found.val, found.account, found.description, *how, (info, found))
 
     def built(self, data: Opened[FinetuneConfig], device: torch.device) -> nn.Module:
         """The encoder with a head, with the source's weights or random ones."""
         info, found = data.more
         torch.manual_seed(data.config.train.seed)
         encoder = build_encoder(info.model)
+        encoder.gradient_checkpointing = data.config.train.checkpoint_activations
         if not data.config.from_scratch:
             encoder.load_state_dict(self.source[0].state_dict())
         return self.job.model(data.config, encoder, found).to(device)
 
-    def largest(self, model: nn.Module, data: Opened[FinetuneConfig]) -> Sized:
+    def largest(self, model: nn.Module, data: Opened[FinetuneConfig], count: int = 1) -> Sized:
         """As the job has it."""
-        return self.job.largest(data.config, data.more[0], model)
+        return self.job.largest(data.config, data.more[0], model, count)
 
     def task(self, model: nn.Module, data: Opened[FinetuneConfig], context: RunContext) -> Task:
         """The job's."""
@@ -186,10 +194,11 @@ class Finetuning(Training[FinetuneConfig]):
         return {"model": self.model_path, "task": self.task_name}
 
 
-def check_data(run: Path, task: str, model: Path, data: Path, val: Path | None) -> None:
+def check_data(run: Path, task: str, model: Path, data: str, val: str | None) -> None:
     """Raise `UserError` if DATA is not what a run has learned from, as resuming it would."""
     checkpoint, _ = load_newest(RunFolder(run).checkpoints)
-    opened = Finetuning(str(model), task).opened(read_yaml(run / CONFIG, read_finetune_config), data, val, None)
+    config = read_yaml(run / CONFIG, read_finetune_config)
+    opened = Finetuning(str(model), task).opened(config, (data,), val, None)
     if checkpoint and checkpoint.state["fingerprint"] != opened.train.records.fingerprint:
         raise UserError(
             f"the data has changed since {run} was trained; resume with the same data, or start a new sweep"

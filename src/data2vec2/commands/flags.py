@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 import tyro
 
+from data2vec2.commands.hints import near
+from data2vec2.commands.options import WHOLE_NUMBERS
 from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UsageError
 from data2vec2.modalities import kinds
@@ -22,22 +23,24 @@ OWN = ("optim", "data", "train")
 """Sections of fine-tuning that are not the task's; the task's own stand without its name."""
 
 
-def split(words: Sequence[str], config: type[RunConfig | FinetuneConfig]) -> tuple[list[str], list[str]]:
-    """The words that set fields of a configuration of any modality, and all others.
+def split(
+    words: Sequence[str], config: type[RunConfig | FinetuneConfig], own: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
+    """The words that set fields of a configuration of any modality, and all others, with the verb's `own` flags.
 
-    `UsageError` for a field that does not exist, with the nearest one.
+    `UsageError` for a field, or with `own` another flag, that does not exist, with the nearest one.
     """
     known, flags, others, rest = dict(_flags(config, "")), list[str](), list[str](), deque(words)
     while rest:
         word = rest.popleft()
         name, _, value = word.partition("=")
-        if not name.startswith("--") or "." not in name:
+        key = name.replace("_", "-")
+        hint = near(key, (*known, *own)) if (own or "." in name) and key not in (*known, *own) else ""
+        if not name.startswith("--") or ("." not in name and not hint):
             others.append(word)
             continue
-        key = name.replace("_", "-")
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise UsageError(f"unknown flag {name}" + (f"; did you mean {near[0]}?" if near else ""))
+            raise UsageError(f"unknown flag {name}{hint}")
         flags += [key, value] if value else [key]
         wanted = 0 if value else known[key]
         while rest and wanted and not rest[0].startswith("--"):
@@ -46,13 +49,34 @@ def split(words: Sequence[str], config: type[RunConfig | FinetuneConfig]) -> tup
     return flags, others
 
 
+TERNARY = {"--train.compile": ("--train.compile", "True"), "--train.no-compile": ("--train.compile", "False")}
+"""Switches of fields that may also be none, for which tyro wants a value."""
+
+
+def own_flags(kind: type) -> list[str]:
+    """The flags of a verb's options."""
+    found = []
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        if name != "_" and not {tyro.conf.Positional, tyro.conf.Suppress}.intersection(marks):
+            flag = next((mark.name for mark in marks if getattr(mark, "name", None)), name).replace("_", "-")
+            found += [f"--{flag}", f"--no-{flag}"] if hint is bool else [f"--{flag}"]
+    return found
+
+
+def all_flags(config: type[RunConfig | FinetuneConfig]) -> list[str]:
+    """Every flag that sets a field of a configuration of some modality."""
+    return list(dict(_flags(config, "")))
+
+
 def applied(config: C, flags: Sequence[str]) -> C:
     """The configuration with what the words set; a value that can't be ends the program as a usage error."""
     if not flags:
         return config
-    named = [_full(word, config) if word.startswith("--") else word for word in flags]
+    valued = (other for word in flags for other in TERNARY.get(word, (word,)))
+    named = [_full(word, config) if word.startswith("--") else word for word in valued]
     prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
-    return tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT)
+    return tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
 
 
 def print_help(config: RunConfig | FinetuneConfig) -> None:
@@ -78,7 +102,7 @@ def _flags(cls: type, prefix: str) -> Iterator[tuple[str, int]]:
             name, hint = field.name.replace("_", "-"), hints[field.name]
             if dataclasses.is_dataclass(hint):
                 yield from _flags(typing.cast(type, hint), prefix if name == "task" else f"{prefix}{name}.")
-            elif hint is bool:
+            elif hint in (bool, bool | None):
                 yield from ((f"--{prefix}{name}", 0), (f"--{prefix}no-{name}", 0))
             else:
                 yield f"--{prefix}{name}", -1 if "tuple" in str(hint) else 1

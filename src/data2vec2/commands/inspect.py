@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from rich.progress import track
 
+from data2vec2.commands.estimate import format_length
 from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Inspect
-from data2vec2.config.run import RunConfig
+from data2vec2.config.run import RunConfig, bounded_updates
 from data2vec2.data import folder
 from data2vec2.data.account import Account
 from data2vec2.data.labels import normalise, some
@@ -29,15 +30,13 @@ from data2vec2.interop.table import check_out
 from data2vec2.modalities import get_recipe, specs
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_inspection
-from data2vec2.training.progress import console
+from data2vec2.training.progress import console, shows_bars
 
 SHOWN = 10
 """Samples that are shown as the model sees them."""
-PASSES = 300
-"""A run that goes through the data more often than this is advised to be shorter."""
 _AT_ONCE = 64
 _PARTS = ("train", "val", "test")
-_TITLES = ("found", "used", "can't be used", "left out", "mended")
+_TITLES = ("found", "used", "can't be used", "left out", "repaired")
 
 
 @dataclass
@@ -62,7 +61,7 @@ class Inspection:
     transcripts: dict[str, str] = field(default_factory=dict)
     """Those of the first training samples, as they are learned, by name."""
     advice: list[str] = field(default_factory=list)
-    """How often each recipe goes through the data."""
+    """How long each recipe trains on the data."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -76,7 +75,7 @@ def inspect(given: Inspect) -> Inspection:
         check_out(out, given.overwrite, "data.html or data.json")
         if out.suffix.lower() not in (".html", ".json"):
             raise UsageError(f"--out is {out}; its name must end in .html or .json")
-    say, path = console().print, Path(given.data)
+    say, path = console().print, str(given.data)
     tools, config, parts = _opened(path, given)
     parts.account.parts = {part: parts.account.parts[part] for part in _PARTS if part in parts.account.parts}
     readers = _readers(tools, config, parts)
@@ -90,12 +89,12 @@ def inspect(given: Inspect) -> Inspection:
         if len(same) > 1:
             found.duplicates.append([f"{part}: {name}" for part in same for name in same[part]])
     for what, count, groups in (
-        ("content that stands in more than one part", len(found.duplicates), found.duplicates),
-        ("samples whose content their part has already", found.repeated, twice),
+        ("duplicates across parts", len(found.duplicates), found.duplicates),
+        ("duplicates within a part", found.repeated, twice),
     ):
         if groups:
             found.account.remarks.append(f"{what}: {count:,} ({some(groups[0], 3)})")
-    found.files = _files(path, found.account, given.encoding)
+    found.files = _files(Path(path), found.account, given.encoding)
     texts = zip(parts.train.names, parts.train.texts or (), strict=False)
     found.transcripts = {name: normalise(text or "") for name, text in islice(texts, SHOWN)}
     learned = readers["train"]
@@ -122,11 +121,11 @@ def quiet(_: str) -> None:
     """Say nothing: an inspection says it in its own words."""
 
 
-def _opened(path: Path, given: Inspect) -> tuple[Tools, RunConfig, Parts]:
+def _opened(path: str, given: Inspect) -> tuple[Tools, RunConfig, Parts]:
     """The modality that was named, or the first that finds samples; `UserError` if none does."""
     kind = given.kind
     if kind is not None and kind not in specs():
-        raise UsageError(f"--as {kind} is no modality; there are {', '.join(specs())}")
+        raise UsageError(f"--as {kind} is not a modality; there are {', '.join(specs())}")
     reasons: dict[str, str] = {}
     named = given.text_columns, given.label_column, given.encoding
     able = [name for name in specs() if not any(named) or tools_of(name).words.columns]
@@ -140,9 +139,7 @@ def _opened(path: Path, given: Inspect) -> tuple[Tools, RunConfig, Parts]:
             reasons[name] = str(error)
     if len(set(reasons.values())) == 1:
         raise UserError(next(iter(reasons.values())))
-    raise UserError(
-        f"{path} is no data that can be read:" + "".join(f"\n  as {n}: {why}" for n, why in reasons.items())
-    )
+    raise UserError(f"{path} can't be read as data:" + "".join(f"\n  as {n}: {why}" for n, why in reasons.items()))
 
 
 def _readers(tools: Tools, config: RunConfig, parts: Parts) -> dict[str, Reader]:
@@ -165,7 +162,7 @@ def _look(found: Inspection, part: str, reader: Reader, tools: Tools, contents: 
     chunks, to = stream(records, read, _AT_ONCE), console()
     total = -(-len(records) // _AT_ONCE)
     good: list[int] = []
-    for chunk in track(chunks, f"reading {part}", total, console=to, transient=True, disable=not to.is_terminal):
+    for chunk in track(chunks, f"reading {part}", total, console=to, transient=True, disable=not shows_bars(to)):
         account.add(chunk.bad.values())
         good += chunk.good
         for place, (content, of_sample) in chunk.good.items():
@@ -205,18 +202,18 @@ def _files(path: Path, account: Account, encoding: str | None) -> dict[str, list
 
 
 def _advice(tools: Tools, reader: Reader) -> list[str]:
-    """How often each recipe goes through the training part, and a length for those that would too often."""
-    lines, amount = [], reader.amount()
+    """How long each recipe trains on the training part where no length is given."""
+    lines, words, few = list[str](), tools.words, False
     for name in tools.spec.recipes:
-        train = get_recipe(name).train
-        passes = train.updates * train.batch_size / max(amount, 1e-9)
-        line = f"{name}: {train.updates:,} updates of {train.batch_size:,} {tools.words.unit} go {passes:,.1f} times "
-        line += "through the data"
-        if passes > PASSES:
-            line += f"; at most {PASSES} times are --train.updates {max(1, int(PASSES * amount / train.batch_size))}"
-        if passes > 10 * PASSES:
-            line += ", far fewer than it was made for: take a smaller recipe, or --init-from a model that has seen more"
-        lines.append(line)
+        recipe = get_recipe(name)
+        made_for, per_epoch = recipe.train.updates, max(reader.amount(), 1e-9) / recipe.train.batch_size
+        train = replace(recipe.train, updates=bounded_updates(recipe, per_epoch))
+        passes = train.updates / per_epoch
+        line = f"{name}: {format_length(len(reader.records), words.many, passes, train, words.unit)}"
+        lines.append(line + (f", of {made_for:,} that it was made for" if train.updates < made_for else ""))
+        few = few or 10 * train.updates < made_for
+    if few:
+        lines.append("cut to less than a tenth, a recipe may do worse than a smaller one; --init-from MODEL may help")
     return lines
 
 
@@ -235,7 +232,7 @@ def format_inspection(found: Inspection) -> str:
     if found.transcripts:
         lines += [
             "",
-            "transcripts as they are learned:",
+            "normalised transcripts:",
             *(f"  {one}: {text}" for one, text in found.transcripts.items()),
         ]
     for title, remarks in (("remarks", found.account.lines()), ("recipes", found.advice)):

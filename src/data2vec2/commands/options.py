@@ -1,5 +1,5 @@
-"""What every verb can be asked for: one dataclass a verb, from which the command line, the Python function and the docs
-come. Importing this needs no torch.
+"""The options of every command: one dataclass each, from which command line, Python function and docs are made.
+Importing this needs no torch.
 
 Fields before `kw_only` are positional. Types are those of the command line; Python may also give strings for paths, one
 path for several, and complete configurations for recipes.
@@ -8,24 +8,48 @@ path for several, and complete configurations for recipes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import Positional, arg
-from tyro.constructors import PrimitiveConstructorSpec
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from data2vec2.config.tree import require
 from data2vec2.errors import UsageError
 from data2vec2.evaluation.decoding import DecoderName
 
 T = TypeVar("T")
+WHOLE_NUMBERS = ConstructorRegistry()
+"""How tyro reads integers: as `whole_number` does."""
+
+
+def whole_number(word: str) -> int:
+    """The integer in a word, also in one such as 1e3 or 5_000; `ValueError` for any other word."""
+    with suppress(ValueError):
+        return int(word)
+    with suppress(ValueError):
+        if (number := float(word)).is_integer():
+            return int(number)
+    raise ValueError(f"{word!r} is not a whole number")
+
+
+@WHOLE_NUMBERS.primitive_rule
+def _integers(of: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
+    if of.type is not int:
+        return None
+    how: dict[str, Any] = {"is_instance": lambda value: type(value) is int, "str_from_instance": lambda n: [str(n)]}
+    return PrimitiveConstructorSpec(1, "INT", lambda words: whole_number(words[0]), **how)
+
 
 if TYPE_CHECKING:
     from data2vec2.config.run import FinetuneConfig, RunConfig
 
     AnyPath = str | Path
+    AnyData = Any  # a path, or a data set in Python
+    SeveralData = Any  # also a list of paths
     Paths = AnyPath | Sequence[AnyPath]
     Recipe = RunConfig | str
     FinetuneRecipe = FinetuneConfig | str
@@ -44,14 +68,16 @@ else:
             str_from_instance=lambda values: [",".join(map(str, values))],
         )
 
-    AnyPath, Paths, Recipe, FinetuneRecipe = Path, tuple[Path, ...], str, str
+    AnyPath, AnyData, Paths, Recipe, FinetuneRecipe = Path, str, tuple[Path, ...], str, str
+    SeveralData = tuple[str, ...]
     Words = Annotated[tuple[str, ...], _listed(str, "A,B")]
-    Counts = Annotated[tuple[int, ...], _listed(int, "N,N")]
+    Counts = Annotated[tuple[int, ...], _listed(whole_number, "N,N")]
     Rates = Annotated[tuple[float, ...], _listed(float, "X,X")]
 
 Model = Annotated[Positional[AnyPath], arg(metavar="MODEL")]
-Data = Annotated[Positional[AnyPath], arg(metavar="DATA")]
+Data = Annotated[Positional[AnyData], arg(metavar="DATA")]
 MANY = arg(help_behavior_hint="(one or more)")
+DataSets = Annotated[Positional[SeveralData], arg(metavar="DATA"), MANY]
 Flags = Annotated[tuple[str, ...], tyro.conf.Suppress]
 
 
@@ -70,11 +96,11 @@ class OfColumns:
 
     _: KW_ONLY
     text_columns: tuple[str, ...] = ()
-    """Of tables of text: the column of texts, or the two that the model reads as one; none: by their usual names."""
+    """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
     label_column: str | None = None
-    """Of tables of text: the column of labels; none: by its usual names."""
+    """Tables of text: the column of labels; default: found by its usual names."""
     encoding: str | None = None
-    """Of text: encoding of its files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
+    """Text: encoding of the files, such as cp1252; default: UTF-8, or UTF-16 with a byte-order mark."""
 
 
 @dataclass
@@ -83,32 +109,56 @@ class OfDecoding:
 
     _: KW_ONLY
     decoder: DecoderName | None = None
-    """Of speech: greedy, beam (without a language model), lm; none: lm where one is given, else greedy."""
+    """Speech: greedy, beam (without a language model) or lm; default: lm if --lm is given, else greedy."""
     beam: int | None = None
-    """Prefixes that are kept; none: 25, with a language model 500."""
+    """Beam size; default: 25, or 500 with a language model."""
     lm: AnyPath | None = None
-    """An n-gram model of words, as an ARPA file; needs pip install 'data2vec2[lm]'."""
+    """Word n-gram language model, an ARPA file; needs pip install 'data2vec2[lm]'."""
     lm_weight: float = 2.0
     """Weight of the language model."""
     word_score: float = 0.0
-    """Added for each word."""
+    """Score added for each word."""
+
+
+@dataclass
+class OfFeatures:
+    """Which features are taken."""
+
+    _: KW_ONLY
+    layer: int | None = None
+    """Block whose output is used, from 1; 0: the stem's tokens; default: the last block."""
+    pool: Literal["mean", "none", "cls"] = "mean"
+    """mean over patches or tokens; none: a vector for each; cls: the CLS token of pictures."""
+    size: int | None = None
+    """Pictures: side of the model's input in pixels, a multiple of the patch size; default: the model's own."""
+    keep_aspect: bool = False
+    """Pictures: don't crop; scale the shorter side to the size and keep the aspect ratio, in whole patches."""
+    batch: int | None = None
+    """Batch size; default: 64 pictures, 8 recordings or 32 texts."""
 
 
 @dataclass
 class Starting:
-    """How a run begins or goes on."""
+    """How a run starts or continues."""
 
     _: KW_ONLY
-    val: AnyPath | None = None
-    """Data for validation; none: DATA's own part, or part of DATA is held out."""
+    val: AnyData | None = None
+    """Validation data; default: the validation part of DATA, or a held-out part of it."""
     resume: bool = False
-    """Go on with the run that the folder holds."""
+    """Resume the run in the folder."""
     overwrite: bool = False
-    """Delete the run that the folder holds."""
+    """Delete the run in the folder and start anew."""
     dry_run: bool = False
-    """Only print plan, schedule, and the first batch's shapes."""
+    """Measure a few updates, print what the run would do and need, and stop."""
+    show_config: bool = False
+    """With --dry-run, also print the whole configuration."""
+    track: Words = ()
+    """Trackers that get the metrics, separated by commas: tensorboard, wandb, mlflow, trackio; default: tensorboard
+    (RUN/tb) if it is installed."""
+    callback: Annotated[Any, tyro.conf.Suppress] = None
+    """A function that is called with each line of metrics.jsonl, a dictionary of metrics with their `step`."""
     flags: Flags = ()
-    """Words of a command line that set fields of the configuration: ("--train.updates", "100")."""
+    """Command-line flags that set fields of the configuration: ("--train.updates", "100")."""
 
 
 @dataclass
@@ -116,25 +166,48 @@ class Pretrain(Starting):
     """Pre-train on your own data."""
 
     config: Annotated[Positional[Recipe], arg(metavar="RECIPE")]
-    """A recipe, or the config.yaml of a run. data2vec2 pretrain RECIPE --help shows the fields that flags can set."""
-    data: Data
+    """A recipe, or the config.yaml of a run. data2vec2 pretrain RECIPE --help lists its flags."""
+    data: DataSets
     """A folder of images or recordings, .parquet or .tar files, IDX arrays, one such file, a .npz or fairseq .tsv
-    file, or hf:NAME. Of text: .txt, .jsonl, .csv, .tsv or .parquet files, a folder of them, or hf:NAME."""
+    file, a URL of .parquet or .tar files, or hf:NAME. For text: .txt, .jsonl, .csv, .tsv or .parquet files, a folder
+    of them, a URL of .parquet files, or hf:NAME. Several are joined; --data.weights mixes them."""
     out: Annotated[AnyPath, arg(name="out")]
     """Run folder to write; a new one."""
     _: KW_ONLY
     init_from: AnyPath | None = None
-    """Weights to start from: a run, an exported model, or a .pt checkpoint of the original; none: random ones."""
+    """Initial weights: a run, an exported model, or a .pt checkpoint of the original; default: random."""
+
+
+@dataclass
+class Estimate:
+    """Estimate updates, memory, disk, and the time on this machine and common GPUs for pre-training."""
+
+    config: Annotated[Positional[Recipe], arg(metavar="RECIPE")]
+    """A recipe, or the config.yaml of a run; flags set its fields, as in pretrain."""
+    data: DataSets
+    """The data to pre-train on."""
+    _: KW_ONLY
+    val: AnyData | None = None
+    """Validation data; default: the validation part of DATA, or a held-out part of it."""
+    show_config: bool = False
+    """Also print the whole configuration."""
+    flags: Flags = ()
+    """As in pretrain."""
+
+
+@dataclass
+class Recipes:
+    """List the pre-training recipes with purpose, size, memory, and time on this machine and on GPUs."""
 
 
 @dataclass
 class Finetune(Starting):
-    """Train a classifier, a model that gives numbers, or a recogniser of speech from a pre-trained model."""
+    """Fine-tune a pre-trained model for classification, regression or speech recognition."""
 
     model: Model
     """A run folder or an exported model."""
     data: Data
-    """Data with labels, one or several a sample; for regress, texts with numbers; for ctc, recordings with
+    """Labelled data, with one or several labels per sample; for regress, texts with numbers; for ctc, recordings with
     transcripts."""
     out: Annotated[AnyPath, arg(name="out")]
     """Run folder to write; a new one."""
@@ -142,54 +215,58 @@ class Finetune(Starting):
     task: Annotated[str, tyro.conf.Suppress] = "classify"
     """classify (classes or tags), regress (numbers) or ctc (transcripts of speech)."""
     config: Annotated[FinetuneRecipe | None, arg(name="recipe")] = None
-    """A recipe or the config.yaml of a run; none: the tiny one of the task."""
+    """A recipe or the config.yaml of a run; default: the tiny recipe of the task."""
     from_scratch: bool = False
-    """Take the model's shape but not its weights: what pre-training is worth."""
+    """Start from random weights instead of the model's, to show the gain of pre-training."""
     sweep: Rates = ()
-    """Peak learning rates to try, with commas, as in 1e-5,2e-5; OUT then holds a run for each rate and seed, and the
-    rate with the highest median of validation scores is named. With --resume finished runs are kept."""
+    """Peak learning rates to try, separated by commas, as in 1e-5,2e-5. OUT then holds a run for each rate and seed,
+    and the rate with the highest median validation score is printed. --resume keeps finished runs."""
     seeds: int = 1
-    """Seeds for each rate of --sweep, from train.seed on; without --sweep, of the one rate."""
+    """Number of seeds for each rate of --sweep, or for the recipe's rate, starting from train.seed."""
 
 
 @dataclass
 class Demo:
-    """Learn from bundled pictures, speech or text in minutes on a CPU, and say what it learned."""
+    """Pre-train on bundled pictures, speech or text in minutes on a CPU, and score the result."""
 
     kind: Annotated[str, tyro.conf.Suppress] = "image"
     """The modality."""
     config: Annotated[Recipe | None, tyro.conf.Suppress] = None
-    """A recipe; none: the kind's own."""
+    """A recipe; default: the modality's demo recipe."""
     out: AnyPath | None = None
-    """Run folder to write; none: a new one under runs/."""
+    """Run folder to write; default: a new one under runs/."""
     _: KW_ONLY
+    resume: bool = False
+    """Resume an interrupted demo: that in OUT, or the last one under runs/."""
+    overwrite: bool = False
+    """Replace the demo in OUT, or the last one under runs/."""
     flags: Flags = ()
-    """As of pretrain."""
+    """As in pretrain."""
 
 
 @dataclass
 class Evaluate(OnDevice, OfColumns, OfDecoding):
-    """Score frozen features beside random initialisation, raw input and the majority class; error rates of speech."""
+    """Score frozen features against baselines, or measure the error rates of a speech recogniser."""
 
     model: Model
     """A run folder or an exported model."""
     data: Data
-    """Data with labels; for a model of finetune ctc, recordings with transcripts."""
+    """Labelled data; for a speech recogniser (finetune ctc), recordings with transcripts."""
     _: KW_ONLY
-    test: AnyPath | None = None
-    """Data to score on; none: DATA's own test or validation part, what the run held out of it, or a fifth."""
+    test: AnyData | None = None
+    """Data to score on; default: the test or validation part of DATA, what the run held out of it, or a fifth."""
     max_samples: int = 10_000
-    """Samples of each part to use, evenly spread."""
+    """Most samples to use of each part, evenly spread."""
     probes: Words = ("knn", "linear")
-    """Which probes to use, with commas: knn, linear; attentive (of pictures); phones (of speech)."""
+    """Probes, separated by commas: knn, linear, attentive (pictures), phones (speech)."""
     labels: Counts = ()
-    """Labels a class of low-label curves, with commas, as in 10,100,1000; empty: no curves."""
+    """Labels per class for low-label curves, separated by commas, as in 10,100,1000; empty: no curves."""
     seeds: int = 3
-    """Draws of labels for each point of the curves."""
+    """Random draws of labels for each point of the curves."""
     finetune: FinetuneRecipe | None = None
-    """Add curves of fine-tuning by this recipe (image_finetune_tiny, audio_classify_tiny) or config.yaml."""
+    """Add curves of fine-tuning with this recipe (image_finetune_tiny, audio_classify_tiny) or config.yaml."""
     seed: int = 0
-    """Decides the split and the random initialisation."""
+    """Seed of the split and the random initialisation."""
     baselines: Annotated[bool, tyro.conf.Suppress] = True
     """Also score the untrained network and raw inputs."""
 
@@ -198,22 +275,22 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
         if not self.probes:
             raise UsageError("--probes is empty; it must be some of knn, linear, attentive, phones")
         if any(count < 1 for count in self.labels) or list(self.labels) != sorted(set(self.labels)):
-            raise UsageError(f"--labels is {','.join(map(str, self.labels))}; it must be numbers above 0, each larger")
+            raise UsageError(f"--labels is {','.join(map(str, self.labels))}; it must be increasing numbers above 0")
         require(self.seeds >= 1, "--seeds", self.seeds, "at least 1")
         if self.finetune is not None and not self.labels:
-            raise UsageError("--finetune adds to the low-label curves; give --labels with it, as in --labels 10,100")
+            raise UsageError("--finetune adds to the low-label curves, so it needs --labels, as in --labels 10,100")
         require(self.seed >= 0, "--seed", self.seed, "0 or more")
 
 
 @dataclass
 class Inspect(OfColumns):
-    """Say what a data set holds and what a model would make of it: what is used, mended and left out, and why."""
+    """Check a data set: show what is used, repaired and left out, why, and what a model sees."""
 
     data: Data
     """A data set, as `pretrain` and `finetune` take it."""
     _: KW_ONLY
     kind: Annotated[str | None, arg(name="as", metavar="KIND")] = None
-    """What to read it as; none: the first that finds samples."""
+    """Modality to read it as; default: the first one that finds samples."""
     out: AnyPath | None = None
     """Page (.html) or file (.json) to write."""
     overwrite: bool = False
@@ -221,54 +298,52 @@ class Inspect(OfColumns):
 
 
 @dataclass
-class Embed(OnDevice, OfColumns):
+class Embed(OnDevice, OfColumns, OfFeatures):
     """Write the features of pictures, recordings or texts to a file."""
 
     model: Model
     """A run folder or an exported model."""
-    data: Annotated[Positional[Paths], arg(metavar="DATA"), MANY]
-    """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders of them. Of text: one table
-    (.csv, .tsv, .jsonl, .parquet), a folder of them, a .txt file with a text a line, or hf:NAME."""
+    data: DataSets
+    """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders. For text: one table (.csv,
+    .tsv, .jsonl, .parquet), a folder of tables, a .txt file with one text per line, or hf:NAME."""
     out: Annotated[AnyPath, arg(name="out")]
-    """File to write: .parquet, or of one vector a sample also .csv, .npz, .npy."""
+    """File to write: .parquet, or for one vector per sample also .csv, .npz, .npy."""
     _: KW_ONLY
-    layer: int | None = None
-    """Block whose output is taken, from 1; 0: the stem's tokens; none: the last."""
-    pool: Literal["mean", "none", "cls"] = "mean"
-    """Mean over patches or tokens, none (a vector for each), or the CLS token of pictures."""
     part: Literal["train", "val", "test", "all"] = "all"
-    """Which part of a data set."""
-    size: int | None = None
-    """Of pictures: side of the model's input in pixels, a multiple of the patch size; none: the model's own."""
-    keep_aspect: bool = False
-    """Of pictures: cut nothing off: shorter side to the size, longer one in proportion, in whole patches."""
-    batch: int | None = None
-    """Samples that go through the model at once; none: 64 pictures, 8 recordings, 32 texts."""
+    """Part of the data set."""
     dtype: Literal["float32", "float16"] = "float32"
-    """Numbers in the file."""
+    """Number format in the file."""
     overwrite: bool = False
     """Replace an existing file."""
 
 
 @dataclass
+class Load(OnDevice):
+    """Load a model into memory."""
+
+    model: Model
+    """A run folder or an exported model."""
+
+
+@dataclass
 class Predict(OnDevice):
-    """Name the classes of pictures, recordings or texts, or numbers of texts, with a fine-tuned model."""
+    """Predict classes of pictures, recordings or texts, or numbers for texts, with a fine-tuned model."""
 
     model: Model
     """A run folder of finetune, or its exported model."""
     files: Annotated[Positional[Paths], arg(metavar="FILES"), MANY]
-    """Files and folders of pictures or recordings; of text, tables or .txt files with a text a line."""
+    """Files and folders of pictures or recordings; for text, tables or .txt files with one text per line."""
     _: KW_ONLY
     top: int | None = None
-    """Classes for each file, most probable first; none: 1, or all above the threshold where there can be several."""
+    """Number of classes per file, most probable first; default: 1, or all above the threshold for tags."""
     threshold: float = 0.5
-    """Smallest probability to show, for models whose samples have several classes."""
+    """Lowest probability to show, for models of tags (several classes per sample)."""
     batch: int = 64
-    """Samples that go through the model at once."""
+    """Batch size."""
     text_columns: tuple[str, ...] = ()
-    """Of tables of text: the column of texts, or the two that the model reads as a pair; none: by their usual names."""
+    """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
     encoding: str | None = None
-    """Of text: encoding of its files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
+    """Text: encoding of the files, such as cp1252; default: UTF-8, or UTF-16 with a byte-order mark."""
 
     def __post_init__(self) -> None:
         require(self.top is None or self.top >= 1, "--top", self.top, "at least 1")
@@ -278,7 +353,7 @@ class Predict(OnDevice):
 
 @dataclass
 class Transcribe(OnDevice, OfDecoding):
-    """Write down what is said in recordings, with a model of finetune ctc."""
+    """Transcribe recordings with a fine-tuned speech recogniser (finetune ctc)."""
 
     model: Model
     """A run folder of finetune ctc, or its exported model."""
@@ -288,7 +363,7 @@ class Transcribe(OnDevice, OfDecoding):
 
 @dataclass
 class Convert:
-    """Turn a checkpoint of the original data2vec 2.0 into an exported model, or a model into such a checkpoint."""
+    """Convert a checkpoint of the original data2vec 2.0 to an exported model, or back."""
 
     source: Annotated[Positional[AnyPath], arg(metavar="SOURCE")]
     """A .pt file of the original, pre-trained or fine-tuned; with --to fairseq a run folder or an exported model."""
@@ -296,18 +371,18 @@ class Convert:
     """Folder to write, a new one; with --to fairseq a .pt file."""
     _: KW_ONLY
     to: Literal["export", "fairseq"] = "export"
-    """export: a folder that every command reads, and Transformers. fairseq: a checkpoint of the original."""
+    """export: a folder for all commands and Transformers. fairseq: a checkpoint of the original."""
     weights: Literal["student", "teacher"] = "student"
-    """Whose encoder to export. What the teacher has not (the stem of audio and text) is the student's."""
+    """Whose encoder to export. The stem of audio and text is always the student's."""
     vocabulary: AnyPath | None = None
-    """Of text: a folder with encoder.json, vocab.bpe and dict.txt. Of recognisers of speech: dict.ltr.txt. None: beside
-    the checkpoint; letters also from the checkpoint itself."""
+    """Text: a folder with encoder.json, vocab.bpe and dict.txt. Speech recognisers: dict.ltr.txt. Default: beside the
+    checkpoint; letters also from the checkpoint itself."""
     classes: AnyPath | None = None
-    """Of classifiers: a text file with the name of a class on each line; none: numbers."""
+    """Classifiers: a text file with one class name per line; default: numbers."""
     pretrained: AnyPath | None = None
-    """Of a fine-tuned file that doesn't say its model's shape: the pre-trained file that it was made from."""
+    """The pre-trained checkpoint behind a fine-tuned one that lacks its model's shape."""
     allow: tuple[str, ...] = ()
-    """Classes whose objects are read as plain values where a file holds such; nothing of them is run."""
+    """Classes whose objects are read as plain values; their code is not executed."""
 
 
 @dataclass
@@ -320,41 +395,41 @@ class Export(OfColumns):
     """Folder to write, a new one."""
     _: KW_ONLY
     to: Literal["onnx", "torch"] = "onnx"
-    """onnx: model.onnx; needs pip install 'data2vec2[onnx]'. torch: model.pt2, a program of torch.export."""
+    """onnx: model.onnx; needs pip install 'data2vec2[onnx]'. torch: model.pt2, a torch.export program."""
     data: AnyPath | None = None
-    """Data to check with, and to measure the drop in score on; none: the bundled samples, which have no score."""
+    """Data for the check and for measuring the drop in score; default: bundled samples, without a score."""
     int8: bool = False
-    """Of onnx: also write model_int8.onnx, with matrices of 8 bits, and measure its drop in score; needs --data."""
+    """ONNX: also write model_int8.onnx with 8-bit weights, and measure the drop in score; needs --data."""
 
     def __post_init__(self) -> None:
         require(self.to in ("onnx", "torch"), "--to", self.to, "onnx or torch")
         if self.int8 and self.to != "onnx":
-            raise UsageError("--int8 is for --to onnx")
+            raise UsageError("--int8 works only with --to onnx")
         if self.int8 and self.data is None:
-            raise UsageError("--int8 needs --data DATA with labels, on which its drop in score is measured")
+            raise UsageError("--int8 needs labelled data to measure the drop in score; give --data DATA")
         if self.data is None and (self.text_columns or self.label_column or self.encoding):
-            raise UsageError("--text-columns, --label-column and --encoding are those of --data, which is not given")
+            raise UsageError("--text-columns, --label-column and --encoding describe --data, which is missing")
 
 
 @dataclass
 class Report:
-    """Write the page of a run again, or one page that compares several runs."""
+    """Rewrite the report of a run, or compare several runs on one page."""
 
     runs: Annotated[Positional[Paths], arg(metavar="RUN"), MANY]
-    """Run folders: one for its own page, several for a comparison."""
+    """Run folders: one for its own report, several for a comparison."""
     _: KW_ONLY
     out: AnyPath | None = None
-    """File to write; none: RUN/report.html, for several runs comparison.html in this folder."""
+    """File to write; default: RUN/report.html, or comparison.html in the current folder for several runs."""
     overwrite: bool = False
-    """Replace an existing file. RUN/report.html is replaced without it."""
+    """Replace an existing file. RUN/report.html is always replaced."""
 
 
 @dataclass
 class Tokenizer:
-    """Make a tokenizer of your own text, or the original's from its files."""
+    """Train a tokenizer on your own text, or build the original one from its files."""
 
     action: Annotated[Positional[Literal["train", "original"]], arg(metavar="{train,original}")]
-    """train: a byte-level BPE of the text of DATA. original: GPT-2's BPE with the ids of the released models."""
+    """train: a byte-level BPE on the text in DATA. original: GPT-2's BPE with the ids of the released models."""
     data: Data
     """train: .txt, .jsonl, .csv, .tsv or .parquet files, a folder of them, or hf:NAME. original: a folder with
     encoder.json, vocab.bpe and dict.txt."""
@@ -362,16 +437,29 @@ class Tokenizer:
     """Folder to write; a new one."""
     _: KW_ONLY
     vocab_size: int = 4_000
-    """Entries of the vocabulary, special tokens and single bytes (261) among them."""
+    """Size of the vocabulary, including 261 special tokens and single bytes."""
     text_column: str = "text"
-    """Column of tables, or key of .jsonl files, that holds the text."""
+    """Column of tables, or key of .jsonl files, with the text."""
     encoding: str | None = None
-    """train: encoding of the files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
+    """train: encoding of the files, such as cp1252; default: UTF-8, or UTF-16 with a byte-order mark."""
+
+
+@dataclass
+class Bench:
+    """Measure training on made-up samples: rate, share of this device's limit, memory, and where time goes."""
+
+    config: Annotated[Positional[Recipe | None], arg(metavar="RECIPE")] = None
+    """A recipe, or a run's config.yaml; flags set fields of it, as in pretrain; none: the first of each modality."""
+    _: KW_ONLY
+    seconds: float = 10.0
+    """About as long each recipe is measured."""
+    flags: Flags = ()
+    """As of pretrain."""
 
 
 @dataclass
 class Doctor:
-    """Say what this machine can do."""
+    """Check this machine: devices, memory, disk, missing extras, and the recipes that fit."""
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""
@@ -379,7 +467,12 @@ class Doctor:
 
 def paths_of(paths: Any, what: str) -> list[Path]:
     """One path or several as a list; `UsageError` for none."""
-    found = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
+    return [Path(name) for name in names_of(paths, what)]
+
+
+def names_of(data: Any, what: str = "is no DATA: name a folder, an archive, a table or a URL") -> tuple[str, ...]:
+    """Paths, URLs and names of one data set or of several; `UsageError` for none."""
+    found = (str(data),) if isinstance(data, str | Path) else tuple(map(str, data))
     if not found:
         raise UsageError(f"there {what}")
     return found

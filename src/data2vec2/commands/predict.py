@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +18,8 @@ from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
 from data2vec2.evaluation.classification import long_logits
 from data2vec2.interop.folder import export_of, load_classifier
+from data2vec2.method.heads import Classifier
+from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import choose_device
 
@@ -37,11 +40,25 @@ class Prediction:
 
 def predict(given: Predict) -> Iterator[Prediction]:
     """Classes or numbers of samples, one a file or text, in order; what is wrong with the rest is said at once."""
-    paths, top = paths_of(given.files, "are no FILES; name files or folders of them"), given.top
-    classifier, info = load_classifier(export_of(Path(given.model)))
-    tools, torch_device = tools_of(info.kind), choose_device(given.device)
+    paths = paths_of(given.files, "are no FILES; name files or folders of them")
+    classifier, info = load_classifier(export_of(Path(given.model), *paths))
+    tools, device = tools_of(info.kind), choose_device(given.device)
     sources = tools.listed(paths, named_columns(tools, given.text_columns, None, given.encoding))
-    classifier.to(torch_device)
+    classifier.to(device)
+    how = given.top, given.threshold, given.batch
+    return (one for records in sources for one in predictions(classifier, info, records, device, *how))
+
+
+def predictions(
+    classifier: Classifier,
+    info: ModelInfo,
+    records: Records,
+    device: torch.device,
+    top: int | None,
+    threshold: float,
+    batch: int,
+) -> Iterator[Prediction]:
+    """What a model on a device says of each of the records, in order."""
 
     def outputs(logits_BC: Tensor) -> NDArray[np.float32]:
         if not info.regression:
@@ -54,24 +71,21 @@ def predict(given: Predict) -> Iterator[Prediction]:
             return {"value": float(probabilities_C[0])}
         order = np.argsort(-probabilities_C, kind="stable")[: top or (None if info.multi_label else 1)]
         values = {info.classes[place]: float(probabilities_C[place]) for place in order.tolist()}
-        shown = {name: value for name, value in values.items() if value >= given.threshold or not info.multi_label}
-        return {"classes": shown}
-
-    def predictions(records: Records) -> Iterator[Prediction]:
-        feed = tools.feed(tools, info)
-        for chunk in stream(records, feed.open(records), given.batch):
-            found = feed.run(list(chunk.good.values()), several, one, torch_device)
-            rows = dict(zip(chunk.good, found, strict=True))
-            for index in sorted((*chunk.good, *chunk.bad)):
-                if index in rows:
-                    yield Prediction(records.names[index], **said(rows[index]))
-                else:
-                    yield Prediction(records.names[index], error=chunk.bad[index].reason)
+        return {"classes": {name: p for name, p in values.items() if p >= threshold or not info.multi_label}}
 
     def several(inputs: Tensor, lengths_B: Tensor | None) -> list[NDArray[np.float32]]:
         return list(outputs(classifier(inputs, lengths_B)))
 
     def one(windows: Windowed) -> NDArray[np.float32]:
-        return outputs(long_logits(classifier, windows, torch_device))
+        return outputs(long_logits(classifier, windows, device))
 
-    return (prediction for records in sources for prediction in predictions(records))
+    tools = tools_of(info.kind)
+    feed = tools.feed(tools, info)
+    for chunk in stream(records, feed.open(records), batch):
+        found = feed.run(list(chunk.good.values()), several, one, device)
+        rows = dict(zip(chunk.good, found, strict=True))
+        for index in sorted((*chunk.good, *chunk.bad)):
+            if index in rows:
+                yield Prediction(records.names[index], **said(rows[index]))
+            else:
+                yield Prediction(records.names[index], error=chunk.bad[index].reason)

@@ -13,45 +13,57 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data2vec2.commands.estimate import Plan
 from data2vec2.commands.flags import applied
-from data2vec2.commands.options import Pretrain
-from data2vec2.commands.runner import Opened, Training, keep_started, read_yaml, run_training, say_account
+from data2vec2.commands.options import Estimate, Pretrain, names_of
+from data2vec2.commands.runner import run_training, say_account
+from data2vec2.commands.training import Opened, Training, estimate_training, keep_started, of_length
 from data2vec2.config.run import RunConfig, fit_schedule
 from data2vec2.data.account import counted
 from data2vec2.data.batch import Batches
+from data2vec2.data.joined import join, weighted
 from data2vec2.data.records import held_out
-from data2vec2.errors import UserError
-from data2vec2.files import whole_file
+from data2vec2.errors import UsageError, UserError
+from data2vec2.files import masked, read_yaml, whole_file
 from data2vec2.interop.card import model_card
 from data2vec2.interop.fairseq.folder import pretrained_tensors, read_beside
 from data2vec2.interop.fairseq.keys import our_tensors
 from data2vec2.interop.fairseq.original import read_original
 from data2vec2.interop.folder import export_model
-from data2vec2.method.masking import draw_keep_ids, num_kept
+from data2vec2.method.masking import num_kept
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities import get_recipe, read_run_config, run_config
+from data2vec2.modalities import get_recipe, read_run_config, recipes, run_config
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.jobs import Sized
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.tasks import RunContext
-from data2vec2.tasks.pretrain import Masks, PretrainTask
-from data2vec2.training.checkpoint import load_newest
-from data2vec2.training.loop import Outcome
+from data2vec2.tasks.pretrain import SCORE, Masks, PretrainTask
+from data2vec2.training.checkpoint import Best, load_newest
 from data2vec2.training.run import CONFIG, RunFolder
+from data2vec2.training.task import Outcome
 
 PREVIEWED = 4
 """Samples whose masks are kept for the report."""
 
 
+def estimate(given: Estimate) -> Plan:
+    """What pre-training as asked would take."""
+    return estimate_training(Pretraining(), given.config, names_of(given.data), given)
+
+
 def pretrain(given: Pretrain) -> Outcome:
     """Pre-train as asked; returns how the run ended."""
-    return run_training(Pretraining(given.init_from), given.config, given.data, given)
+    data = names_of(given.data)
+    if data[0] in recipes() and isinstance(given.config, str) and given.config not in recipes():
+        raise UsageError(f"RECIPE comes before DATA: data2vec2 pretrain {data[0]} {given.config} --out {given.out}")
+    return run_training(Pretraining(given.init_from), given.config, data, given)
 
 
 class Pretraining(Training[RunConfig]):
     """The data2vec 2.0 objective on samples of any modality."""
 
     read = staticmethod(read_run_config)
+    recipe = staticmethod(get_recipe)
 
     def __init__(self, init_from: str | Path | None = None) -> None:
         """`init_from`: weights to start from, in place of those that the configuration names."""
@@ -63,17 +75,15 @@ class Pretraining(Training[RunConfig]):
         weights = self.init_from or config.init_from
         return replace(config, init_from=str(Path(weights).absolute())) if weights else config
 
-    def started(self, config: RunConfig, data: Path, say: Log) -> RunConfig:
-        """Schedules that fit the number of updates, and a model that fits the data."""
-        tools, recipe = _tools(config), get_recipe(config.recipe)
-        fitted = fit_schedule(tools.located(config), recipe)
-        if (fitted.optim, fitted.ema) != (config.optim, config.ema):
-            say(
-                f"schedule: {config.train.updates:,} updates instead of {recipe.train.updates:,}: "
-                f"warm-up {fitted.optim.warmup_updates:,}, EMA {fitted.ema.start:.6g} to {fitted.ema.end:.6g} "
-                f"over {fitted.ema.anneal_updates:,} updates"
-            )
-        return tools.fitted(fitted, recipe, data, say)
+    def started(self, config: RunConfig, data: Sequence[str], say: Log) -> RunConfig:
+        """A model that fits the data."""
+        tools = _tools(config)
+        return tools.fitted(tools.located(config), get_recipe(config.recipe), data, say)
+
+    def schedule(self, config: RunConfig) -> str:
+        """Warm-up and the teacher's average."""
+        ema = f"EMA {config.ema.start:.6g} to {config.ema.end:.6g} over {config.ema.anneal_updates:,} updates"
+        return f"warm-up {config.optim.warmup_updates:,}, {ema}"
 
     def resumed(self, run: Path, asked: RunConfig | str, flags: Sequence[str]) -> RunConfig:
         """The run's own configuration, with what may change as asked."""
@@ -82,20 +92,27 @@ class Pretraining(Training[RunConfig]):
         if wanted.recipe != saved.recipe:
             raise UserError(f"the folder holds a run of {saved.recipe}, not of {wanted.recipe}")
         if wanted.init_from not in (None, saved.init_from):
-            begun = f"the run began with {saved.init_from}"
+            begun = f"the run was started with {saved.init_from}"
             raise UserError(f"--init-from {self.init_from} can't change on --resume: {begun}")
         tools = _tools(saved)
         if not isinstance(asked, str):
-            saved = keep_started(saved, tools.located(asked), fit_schedule(asked, get_recipe(asked.recipe)))
+            reference = get_recipe(asked.recipe)
+            asked = of_length(asked, saved, reference)
+            saved = keep_started(saved, tools.located(asked), fit_schedule(asked, reference))
         changed = tools.located(applied(saved, flags))
         return tools.resumed(keep_started(saved, changed, changed), run)
 
-    def opened(self, config: RunConfig, data: Path, val: Path | None, say: Log | None) -> Opened[RunConfig]:
+    def opened(self, config: RunConfig, data: Sequence[str], val: str | None, say: Log | None) -> Opened[RunConfig]:
         """Samples to train on and some that are held out, looked at."""
         tools, seed, quiet = _tools(config), config.train.seed, say or (lambda _: None)
-        parts, fraction = tools.open(data, config, quiet), 0.0 if val else config.data.val_fraction
+        each, fraction = [tools.open(one, config, quiet) for one in data], 0.0 if val else config.data.val_fraction
+        named = [masked(one) for one in data]
+        parts = join(each, named, fraction, seed) if len(data) > 1 else each[0]
         others = tools.open(val, config, quiet) if val else None
         train, held = held_out(parts, others, fraction, seed)
+        if weights := config.data.weights:
+            train, shares = weighted(train, named, weights, seed)
+            parts.account.choices += shares
         reader, account = tools.reader(train, config.model, config.data, seed), parts.account
         account.hold_out(len(parts.train) - len(train))
         if others:
@@ -103,39 +120,39 @@ class Pretraining(Training[RunConfig]):
         skipped = account.part("train")
         account.limit(config.data.max_bad)
         if say:
-            say(f"data: {data}: {parts.description}")
+            say(f"data: {parts.description if len(data) > 1 else f'{data[0]}: {parts.description}'}")
+            for share in parts.account.choices if weights else ():
+                say(f"data: {share}")
             say_account(account, say)
             skipped.add(())
             config, found = tools.look(reader, config, say)
             skipped.leave_out(found.left_out)
             skipped.mend(found.mended)
             if found.mended:
-                say(f"data: {len(found.mended)} looked at are mended: {counted(why for _, why in found.mended)}")
+                say(f"data: {len(found.mended)} checked are repaired: {counted(why for _, why in found.mended)}")
             account.remarks += found.remarks
             for remark in found.remarks:
                 say(f"data: {remark}")
             if skipped.add(found.bad, found.checked):
-                say(f"data: {len(found.bad)} of {found.checked} looked at can't be used: {skipped.summary()}")
+                say(f"data: {len(found.bad)} of {found.checked} checked can't be used: {skipped.summary()}")
             say(f"data: {skipped.used:,} to train on, {len(held) if held else 0:,} held out for validation")
         readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
-        reader, unit = readers[0] or reader, tools.words.unit
+        reader, words = readers[0] or reader, tools.words
         if say and readers[1]:
             readers[1].note_unreadable(account.part("val"), say)
-        return Opened(config, reader, readers[1], account, parts.description, unit, reader.in_memory)
+        how = words.unit, words.many, reader.in_memory
+        return Opened(config, reader, readers[1], account, parts.description, *how)
 
     def built(self, data: Opened[RunConfig], device: torch.device) -> Data2Vec2:
         """Student, teacher and decoder."""
-        model = data.config.model
-        return Data2Vec2(model, _tools(data.config).build(model)).to(device)
+        config = data.config.model
+        model = Data2Vec2(config, _tools(data.config).build(config)).to(device)
+        model.student.gradient_checkpointing = data.config.train.checkpoint_activations
+        return model
 
-    def largest(self, model: Any, data: Opened[RunConfig]) -> Sized:
+    def largest(self, model: Any, data: Opened[RunConfig], count: int = 1) -> Sized:
         """With as many masks as in training."""
-        config, zero = data.config, np.zeros(1, dtype=np.int64)
-        inputs, grid, size = _tools(config).largest(config.model, config.data)
-        device = next(model.parameters()).device
-        keep_ids = torch.from_numpy(draw_keep_ids(config.model.masks, grid, 0, zero, zero)).to(device)
-        inputs = inputs.to(device)
-        return Sized(lambda: model(inputs, keep_ids).loss, size)
+        return _tools(data.config).sized(model, data.config, count)
 
     def load(self, model: Any, data: Opened[RunConfig], say: Log) -> None:
         """Weights to start from, if they were named."""
@@ -173,7 +190,10 @@ class Pretraining(Training[RunConfig]):
             np.savez_compressed(file, **tools.preview(reader, samples, data.config))
 
     def finish(self, run: RunFolder, model: Any, data: Opened[RunConfig], log: Log) -> None:
-        """Write the student's encoder as RUN/exported."""
+        """Write the student's encoder as RUN/exported, of the best model where that is kept."""
+        if data.config.train.keep_best and (best := Best(run.path).load()):
+            model.load_state_dict(best.groups["model"])
+            log(f"exporting the model of update {best.step}, whose {SCORE} is the best: {best.state['score']:.3f}")
         info, card = (
             ModelInfo(model=data.config.model, data=data.config.data),
             model_card(data.config, data.description),
@@ -201,7 +221,9 @@ def load_initial(model: Data2Vec2, path: Path) -> str:
     own = model.state_dict()
     for name, tensor in weights.items():
         if name not in own:
-            raise UserError(f"{path} has a tensor {name}, which this model has not; its shape must be the recipe's")
+            raise UserError(
+                f"{path} has a tensor {name}, which this model lacks; its architecture must be the recipe's"
+            )
         if own[name].shape != tensor.shape:
             raise UserError(
                 f"{path}: {name} has shape {list(tensor.shape)}, and this model needs {list(own[name].shape)}; "
@@ -230,7 +252,7 @@ def _weights(model: Data2Vec2, path: Path) -> tuple[dict[str, Tensor], str]:
     if path.suffix == ".pt" and path.is_file():
         original, kind = read_original(path), model.config.modality.kind
         if original.kind != kind:
-            raise UserError(f"{path} is a model of {original.kind}, and this recipe is for {kind}")
+            raise UserError(f"{path} is a model of {original.kind}, but this recipe is for {kind}")
         try:
             found = our_tensors(model.config, original.student, original.ema)[0]
         except (KeyError, ValueError) as error:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from data2vec2.commands.options import Report, paths_of
 from data2vec2.errors import UserError
-from data2vec2.reporting.build import write_comparison, write_report
+from data2vec2.reporting.build import write_report
+from data2vec2.reporting.comparison import write_comparison
 from data2vec2.training.run import CONFIG
 
 COMPARISON = "comparison.html"

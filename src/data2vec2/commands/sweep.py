@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,16 +14,17 @@ import yaml
 from data2vec2.commands.finetune import Finetuning, check_data, finetune
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.runner import keep_started, read_yaml
+from data2vec2.commands.training import keep_started
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import to_dict
 from data2vec2.errors import UsageError, UserError
+from data2vec2.files import read_json, read_yaml
 from data2vec2.modalities import read_finetune_config
 from data2vec2.training.checkpoint import Best
-from data2vec2.training.loop import Outcome
 from data2vec2.training.parallel import under_torchrun
 from data2vec2.training.progress import console
 from data2vec2.training.run import CONFIG, RunFolder, write_text
+from data2vec2.training.task import Outcome
 
 SWEEP = "sweep.yaml"
 MAIN = ("map", "accuracy", "pearson", "wer")
@@ -55,9 +55,9 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
     """
     for flag in ("overwrite", "dry_run"):
         if getattr(given, flag):
-            raise UsageError(f"--{flag.replace('_', '-')} is for single runs, not with --sweep or --seeds")
-    model, data, out, seeds, task = Path(given.model), Path(given.data), Path(given.out), given.seeds, given.task
-    val, training = Path(given.val) if given.val else None, Finetuning(str(model), task, given.from_scratch)
+            raise UsageError(f"--{flag.replace('_', '-')} can't be combined with --sweep or --seeds")
+    model, data, out, seeds, task = Path(given.model), str(given.data), Path(given.out), given.seeds, given.task
+    val, training = str(given.val) if given.val else None, Finetuning(str(model), task, given.from_scratch)
     goes_on = given.resume and given.config is None and (out / SWEEP).is_file()
     asked = (
         read_yaml(out / SWEEP, training.read) if goes_on else training.named(given.config or training.default_recipe)
@@ -68,7 +68,7 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
     if not rates or seeds < 1 or len(named) < len(rates):
         raise UsageError(
             f"--sweep {','.join(f'{rate:g}' for rate in rates)} with --seeds {seeds}; rates must be above 0 and "
-            "finite, each another, seeds at least 1"
+            "finite, and all different, and seeds at least 1"
         )
     if under_torchrun():
         raise UsageError("a sweep starts its processes itself (--train.processes); run it without torchrun")
@@ -83,7 +83,7 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
                 console().print(f"{run.name}:")
                 one = replace(config, optim=replace(config.optim, lr=rate), train=replace(config.train, seed=seed))
                 goes_on = (run / CONFIG).is_file()
-                outcome = finetune(Finetune(model, data, run, task=task, config=one, val=val, resume=goes_on))
+                outcome = finetune(replace(given, out=run, config=one, resume=goes_on, from_scratch=False, flags=()))
                 if outcome.state == "interrupted":
                     return outcome, []
             else:
@@ -91,8 +91,8 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
             best = Best(run).load() if _state(run) == "finished" else None
             validation = float(best.state["score"]) if best else None
             if _state(run) == "finished" and validation is None:
-                raise UserError(f"{run} has no validation scores to choose by; give --val or --data.val-fraction")
-            scores = json.loads((run / "scores.json").read_text("utf-8")) if validation is not None else {}
+                raise UserError(f"{run} has no validation scores to compare; give --val or --data.val-fraction")
+            scores = read_json(run / "scores.json") if validation is not None else {}
             runs.append({"run": run.name, "lr": rate, "seed": seed, "validation": validation, "scores": scores})
     rows = [_row(rate, runs) for rate in rates]
     rows.sort(key=lambda row: float("-inf") if row.median is None else row.median, reverse=True)
@@ -127,12 +127,12 @@ def _started(out: Path, config: FinetuneConfig, resume: bool) -> FinetuneConfig:
             raise UserError(f"{out} holds a sweep of {saved.recipe}, not of {config.recipe}")
         if saved.from_scratch != config.from_scratch:
             start = "from random weights" if config.from_scratch else "from MODEL's weights"
-            raise UserError(f"{out} holds a sweep that can't go on {start}: it began otherwise")
+            raise UserError(f"{out} holds a sweep that can't continue {start}, because it was started differently")
         if saved.weights != config.weights:
-            raise UserError(f"MODEL is not the one that the sweep in {out} was started from; resume with the same")
+            raise UserError(f"the sweep in {out} was started from a different MODEL; resume with that one")
         return keep_started(saved, config, config)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is not empty; give another folder, or --resume to go on with a sweep")
+        raise UserError(f"{out} is not empty; give another folder, or --resume to continue a sweep")
     out.mkdir(parents=True, exist_ok=True)
     write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
     return config
@@ -141,7 +141,7 @@ def _started(out: Path, config: FinetuneConfig, resume: bool) -> FinetuneConfig:
 def _state(run: Path) -> str:
     """How a run ended; empty if it did not, or there is none."""
     status = run / "status.json"
-    return str(json.loads(status.read_text("utf-8"))["state"]) if status.is_file() else ""
+    return str(read_json(status).get("state")) if status.is_file() else ""
 
 
 def _row(rate: float, runs: Sequence[dict[str, Any]]) -> Row:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from data2vec2.commands.options import Evaluate, OfDecoding, Transcribe, paths_of
 from data2vec2.commands.runner import say_account, where_is
@@ -19,10 +20,12 @@ from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import Decoding, Word
 from data2vec2.interop.folder import export_of, load_recognizer
+from data2vec2.method.heads import SpeechRecognizer
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig
-from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS
+from data2vec2.modalities.audio.manifests import MANIFESTS
+from data2vec2.modalities.audio.reader import RECORDINGS
 from data2vec2.modalities.audio.speech import hear, remarks_on, scorable, score, with_transcript
-from data2vec2.modalities.data import narrow
+from data2vec2.modalities.data import ModelInfo, narrow
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 
@@ -51,17 +54,24 @@ class Transcription:
 
 def transcribe(given: Transcribe) -> Iterator[Transcription]:
     """Texts of recordings, one a file, in order; what is wrong with the rest is said at once."""
-    decoding = _decoding(given)
     paths = paths_of(given.files, "are no FILES; name recordings or folders of recordings")
-    recognizer, info = load_recognizer(export_of(Path(given.model)))
+    _decoding(given)
+    recognizer, info = load_recognizer(export_of(Path(given.model), *paths))
+    records, device = listed_files(paths, RECORDINGS), choose_device(given.device)
+    return transcriptions(recognizer.to(device), info, records, device, given)
+
+
+def transcriptions(
+    recognizer: SpeechRecognizer, info: ModelInfo, records: Records, device: torch.device, how: OfDecoding
+) -> Iterator[Transcription]:
+    """What a model on a device hears in each of the records, in order."""
     assert info.letters is not None
-    decode, records = decoding.build(info.letters), listed_files(paths, RECORDINGS)
-    recognizer.to(torch_device := choose_device(given.device))
+    decode = _decoding(how).build(info.letters)
 
     def one(place: int) -> Transcription:
         name = records.names[place]
         try:
-            found = hear(recognizer, info, partial(records.open, place), torch_device, decode)
+            found = hear(recognizer, info, partial(records.open, place), device, decode)
         except BadSample as error:
             return Transcription(name, error=error.reason)
         return Transcription(name, found.text, found.score, found.words)
@@ -72,7 +82,8 @@ def transcribe(given: Transcribe) -> Iterator[Transcription]:
 def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     """Word and character error rates of a recogniser, with the edits that make them."""
     decoding, test, data, max_samples = _decoding(given), given.test, given.data, given.max_samples
-    recognizer, info = load_recognizer(export_of(Path(given.model)))
+    recognizer, info = load_recognizer(export_of(Path(given.model), Path(given.data)))
+    torch_device, say = choose_device(given.device), console().print
     parts = open_data(data if test is None else test, RECORDINGS, MANIFESTS)
     part, records = scored_part(parts, "named test" if test else "whole")
     spoken, left_out = with_transcript(records)
@@ -83,7 +94,6 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     if not len(spoken):
         why = counted(reason for _, reason in (*left_out, *unaligned, *unread))
         raise UserError(f"none of {len(records):,} recordings of {test or data} can be scored: {why}")
-    torch_device, say = choose_device(given.device), console().print
     assert info.letters is not None
     decode = decoding.build(info.letters)
     parts.account.remarks += remarks_on(part, records)

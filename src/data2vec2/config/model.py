@@ -5,10 +5,11 @@ Symbols in brackets are those of the paper (Baevski et al., 2023) and of this pr
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data2vec2.config.tree import require
+from data2vec2.config.tree import require, require_finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class EncoderConfig:
     num_heads: int = 12
     """Attention heads [H]; divides `embed_dim`."""
     prenet_depth: int = 2
-    """Blocks before the trunk; the teacher's targets do not look at them."""
+    """Blocks before the trunk; they do not contribute to the targets."""
     depth: int = 10
     """Blocks of the trunk."""
     mlp_ratio: float = 4.0
@@ -32,9 +33,13 @@ class EncoderConfig:
     attention_dropout: float = 0.0
     """Dropout of the attention weights."""
     layer_drop: float = 0.0
-    """Share of training passes in which a block is left out, drawn for the whole batch; the teacher keeps all."""
+    """Probability of skipping a block in training, drawn for the whole batch; the teacher skips none."""
 
     def __post_init__(self) -> None:
+        require(self.embed_dim >= 1, "model.encoder.embed_dim", self.embed_dim, "at least 1")
+        hidden = self.embed_dim * self.mlp_ratio
+        expected = f"finite, and at least 1 / embed_dim ({self.embed_dim})"
+        require(1 <= hidden < math.inf, "model.encoder.mlp_ratio", self.mlp_ratio, expected)
         divides = self.num_heads >= 1 and self.embed_dim % self.num_heads == 0
         require(divides, "model.encoder.num_heads", self.num_heads, f"a divisor of embed_dim ({self.embed_dim})")
         require(self.depth >= 1, "model.encoder.depth", self.depth, "at least 1")
@@ -50,7 +55,7 @@ class MaskConfig:
     """Which tokens the student sees (paper, section 3.3)."""
 
     num_masks: int = 16
-    """Different masks a sample, all with the same targets [M]."""
+    """Masks per sample, all with the same targets [M]."""
     mask_ratio: float = 0.8
     """Share of tokens removed from the student's input [R]."""
     adjust: float = 0.07
@@ -58,7 +63,7 @@ class MaskConfig:
     block_length: int = 3
     """Side of a block in tokens [B]."""
     inverse: bool = True
-    """True: the blocks are what is kept. False: the blocks are what is removed."""
+    """True: blocks are kept. False: blocks are removed."""
 
     def __post_init__(self) -> None:
         require(self.num_masks >= 1, "model.masks.num_masks", self.num_masks, "at least 1")
@@ -80,17 +85,18 @@ class DecoderConfig:
     groups: int = 16
     """Groups of the convolutions; divides `dim` and the encoder's width."""
     input_dropout: float = 0.0
-    """Dropout of the student's outputs before noise fills the masked places."""
+    """Dropout on the student's outputs before noise fills the masked positions."""
     noise_std: float = 0.01
-    """Standard deviation of the noise at masked places."""
+    """Standard deviation of the noise at masked positions."""
     residual: bool = True
-    """Add a layer's input to its output where the channel counts agree."""
+    """Add a layer's input to its output if the channel counts agree."""
     projection_depth: int = 1
     """Linear layers after the convolutions: 1, or 2 with GELU and twice `dim` between them."""
 
     def __post_init__(self) -> None:
         require(self.depth >= 1, "model.decoder.depth", self.depth, "at least 1")
         require(self.kernel >= 1 and self.kernel % 2 == 1, "model.decoder.kernel", self.kernel, "odd")
+        require(self.dim >= 1, "model.decoder.dim", self.dim, "at least 1")
         divides = self.groups >= 1 and self.dim % self.groups == 0
         require(divides, "model.decoder.groups", self.groups, f"a divisor of model.decoder.dim ({self.dim})")
         require(self.projection_depth in (1, 2), "model.decoder.projection_depth", self.projection_depth, "1 or 2")
@@ -107,7 +113,7 @@ class TargetConfig:
     layer_norm: Literal["none", "instance", "layer"] = "instance"
     """Normalisation of each layer's output before the mean: none (prone to collapse), over time, or over channels."""
     final_norm: Literal["none", "instance", "layer"] = "layer"
-    """Normalisation of the mean."""
+    """Normalisation of the average."""
 
     def __post_init__(self) -> None:
         require(self.average_layers >= 1, "model.targets.average_layers", self.average_layers, "at least 1")
@@ -115,15 +121,15 @@ class TargetConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Masked regression of the targets, and the CLS token's."""
+    """Regression of the targets at masked positions and at the CLS token."""
 
     scale: float | None = None
-    """Factor of the squared error summed over channels; none: 1 / sqrt(D)."""
+    """Factor for the squared error summed over channels; none: 1 / sqrt(D)."""
     beta: float = 0.0
-    """Smooth-L1 threshold; 0 is the plain square."""
+    """Smooth-L1 threshold; 0: squared error."""
     cls_loss_weight: float = 2.56
-    """Weight of the CLS token's loss, a mean over student rows. The released image recipes weigh a sum over the rows
-    of one device by .01, which for base (16 images x 16 masks) is this 2.56."""
+    """Weight of the CLS token's loss, a mean over student rows. The released image recipes weight a sum over the rows
+    of one device by .01, which for base (16 images x 16 masks) equals 2.56."""
 
     def __post_init__(self) -> None:
         require(self.scale is None or self.scale > 0, "model.loss.scale", self.scale, "above 0")
@@ -136,7 +142,7 @@ class ModalityConfig:
     """What the inputs of a model are and how they become tokens; every modality adds fields of its own."""
 
     kind: str
-    """Which modality this is."""
+    """The modality."""
 
     def check(self, encoder: EncoderConfig) -> None:
         """Raise `UsageError` for an encoder that does not suit."""
@@ -156,6 +162,7 @@ class ArchitectureConfig:
     """The Transformer."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "model.")
         self.modality.check(self.encoder)
 
 

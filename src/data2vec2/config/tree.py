@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -15,10 +16,31 @@ from data2vec2.errors import UsageError
 def require(ok: bool, field: str, value: object, expected: str) -> None:
     """Raise `UsageError` naming the field, the value found and what it must be, unless `ok`."""
     if not ok:
-        raise UsageError(f"{field} is {value!r}; it must be {expected}")
+        raise UsageError(f"{field} is {_shown(value)}; it must be {expected}")
+
+
+def require_finite(config: Any, where: str = "") -> None:
+    """Raise `UsageError` for a number that is infinite or none, in a configuration or its parts."""
+    for field in dataclasses.fields(config):
+        value, path = getattr(config, field.name), f"{where}{field.name}"
+        if dataclasses.is_dataclass(value):
+            require_finite(value, f"{path}.")
+        for number in value if isinstance(value, tuple) else (value,):
+            require(not isinstance(number, float) or math.isfinite(number), path, value, "finite")
+
+
+def _shown(value: object) -> str:
+    """A value in a message, as far as it is short."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no numbers of thousands of digits
+        return "a number of thousands of digits"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 T = TypeVar("T")
+SHOWN = 300
+"""Characters of a value in a message, at most."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -43,20 +65,20 @@ def from_dict(cls: type[T], values: Any, where: str = "", *, kinds: Kinds = type
     no default, and for a value of another type.
     """
     if not isinstance(values, Mapping):
-        raise UsageError(f"{where or 'configuration'} is {values!r}; it must be a group of fields")
+        raise UsageError(f"{where or 'configuration'} is {_shown(values)}; it must be a group of fields")
     if options := kinds.get(cls):
         kind = values.get("kind", next(iter(options)))
-        if kind not in options:
-            raise UsageError(f"{where}.kind is {kind!r}; it must be one of {', '.join(options)}")
+        if not isinstance(kind, str) or kind not in options:
+            raise UsageError(f"{where}.kind is {_shown(kind)}; it must be one of {', '.join(options)}")
         cls = options[kind]
     hints = typing.get_type_hints(cls)
     arguments = {}
     for key, value in values.items():
         path = f"{where}.{key}" if where else str(key)
-        if key not in hints:
+        if not isinstance(key, str) or key not in hints:
             near = difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(hints)}"
-            raise UsageError(f"unknown key {path!r}{hint}")
+            raise UsageError(f"unknown key {_shown(path)}{hint}")
         arguments[key] = _convert(hints[key], value, path, kinds)
     for field in dataclasses.fields(typing.cast(Any, cls)):
         if field.name not in arguments and field.default is field.default_factory is dataclasses.MISSING:
@@ -74,6 +96,8 @@ def updated(tree: Any, values: Any) -> Any:
 def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
     """`value` as type `hint`: a dataclass, a Literal, tuple[X, ...], X | None, or a plain type."""
     origin, options = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise UsageError(f"{path} is {_shown(value)}; it must be below 2**63")
     if dataclasses.is_dataclass(hint):
         return from_dict(typing.cast(type, hint), value, path, kinds=kinds)
     if origin in (types.UnionType, typing.Union):
@@ -84,7 +108,7 @@ def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
     if origin is typing.Literal:
         if value in options:
             return value
-        raise UsageError(f"{path} is {value!r}; it must be one of {', '.join(map(str, options))}")
+        raise UsageError(f"{path} is {_shown(value)}; it must be one of {', '.join(map(str, options))}")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(options[0], item, path, kinds) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -92,4 +116,4 @@ def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value
     name = hint.__name__ if isinstance(hint, type) else str(hint)
-    raise UsageError(f"{path} is {value!r}; it must be of type {name}")
+    raise UsageError(f"{path} is {_shown(value)}; it must be of type {name}")

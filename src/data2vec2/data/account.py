@@ -7,7 +7,7 @@ that the user asked to leave out, which are counted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -64,7 +64,7 @@ class PartAccount:
         if count > self.max_bad * looked_at:
             raise UserError(
                 f"{count} of {looked_at} samples can't be used ({self.summary()}), which is more than "
-                f"--data.max-bad {self.max_bad:g} allows; mend or remove them, or raise the limit:{self.listed()}"
+                f"--data.max-bad {self.max_bad:g} allows; fix or remove them, or raise the limit:{self.listed()}"
             )
         return new
 
@@ -123,18 +123,28 @@ class Account:
         """Take what another data set has to train on for the validation part of this one."""
         if "val" in self.parts:
             self.remarks.append(
-                f"{self.parts['val'].found:,} val samples of the data set are not used, for --val is given"
+                f"{self.parts['val'].found:,} val samples of the data set are not used, because --val is given"
             )
         self.parts["val"] = other.part("train")
         self.beside |= other.beside
         self.choices += [f"--val: {one}" for one in other.choices]
         self.remarks += [f"--val: {one}" for one in other.remarks]
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Account:
+        """What `to_dict` made."""
+        found = cls(values["kind"], {}, values["no_samples"], values["choices"], values["remarks"])
+        for name, of in values["parts"].items():
+            part = PartAccount(of["found"], bad=of["bad"], left_out=of["left_out"], mended=of["mended"])
+            part.asked.update(of["left_out_as_asked"])
+            found.parts[name] = part
+        return found
+
     def lines(self) -> list[str]:
         """Remarks, and what of each part is mended or not used, for the user; empty where nothing is odd."""
         found = list(self.remarks)
         for name, part in self.parts.items():
-            for what, items in (("can't be used", part.bad), ("left out", part.left_out), ("mended", part.mended)):
+            for what, items in (("can't be used", part.bad), ("left out", part.left_out), ("repaired", part.mended)):
                 if items:
                     some = ", ".join(list(items)[:MAX_EXAMPLES]) + (", ..." if len(items) > MAX_EXAMPLES else "")
                     share = f"{len(items):,} of {part.found:,} {name} samples"

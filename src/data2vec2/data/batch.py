@@ -5,19 +5,24 @@ Shapes: `B` samples, `M` masks, `N = B*M` student rows, `K` kept tokens, `T` tok
 
 from __future__ import annotations
 
-import os
+import math
+import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from data2vec2.data.account import Bad
 from data2vec2.data.reader import ReadBatch, Reader
 from data2vec2.data.sampler import Order, Plan
+from data2vec2.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,15 +51,20 @@ class Batch:
     """Of this process's mean loss in the mean over processes: 1 where all have equally many samples."""
     size: float = 1.0
     """What a sample counts in a batch size: 1, or its length with padding (`Reader.size`)."""
+    piped: bool = False
+    """Whether a reader sent it through a pipe, for lack of room in shared memory."""
 
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def split(self, size: int) -> Iterator[Batch]:
-        """Micro-batches of at most `size` (at least one sample)."""
+    def split(self, size: int, most: int | None = None) -> Iterator[Batch]:
+        """Micro-batches of at most `size` (at least one sample); as many as a part of `most` samples would have."""
         count, total = max(1, int(size / self.size)), len(self)
-        for start in range(0, total, count):
-            part = slice(start, start + count)
+        starts = list(range(0, total, count))
+        if most is not None:
+            starts = [total * n // math.ceil(most / count) for n in range(math.ceil(most / count))]
+        for start, stop in pairwise([*starts, total]):
+            part = slice(start, stop)
             yield replace(self.each(lambda rows: rows.reshape(total, -1, *rows.shape[1:])[part].flatten(0, 1)), bad=())  # noqa: B023
 
     def to(self, device: torch.device) -> Batch:
@@ -69,6 +79,34 @@ class Batch:
         """The same batch with every tensor changed."""
         changed: dict[str, Any] = {name: change(of) for name, of in vars(self).items() if isinstance(of, Tensor)}
         return replace(self, **changed)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(of.nbytes for of in vars(self).values() if isinstance(of, Tensor))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a reader sends: tensors, which are shared, or arrays, which go through a pipe, where room is short."""
+        if get_worker_info() is None or self.nbytes <= shared_room():
+            return vars(self)
+        arrays = {name: of.numpy() if isinstance(of, Tensor) else of for name, of in vars(self).items()}
+        return {**arrays, "piped": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        back = {name: torch.from_numpy(of) if isinstance(of, np.ndarray) else of for name, of in state.items()}
+        vars(self).update(back)
+
+
+def shared_room() -> float:
+    """How large a batch may be that is passed on in shared memory, in bytes.
+
+    A sixteenth of what is free in /dev/shm, since as many readers may ask at once: where it is full (a container has
+    64 MB), what is written there is lost, or the process is killed. Systems without that folder have no such limit.
+    """
+    try:
+        return shutil.disk_usage("/dev/shm").free / 16
+    except OSError:
+        return float("inf")
 
 
 @dataclass(frozen=True)
@@ -112,13 +150,16 @@ def iterate(dataset: Dataset[Any], start: int, stop: int, *, workers: int, pin_m
     # Workers must be this process's own children: then they notice when it is killed, and end.
     own = {"worker_init_fn": _quiet_worker, "multiprocessing_context": "spawn", "prefetch_factor": 4} if workers else {}
     more: dict[str, Any] = {"num_workers": workers, "pin_memory": pin_memory, **own}
-    return iter(DataLoader(dataset, batch_size=None, sampler=range(start, stop), **more))
-
-
-def default_workers(in_memory: bool) -> int:
-    """Reader processes: none for arrays in memory, else half of the cores, at least 1 and at most 8."""
-    return 0 if in_memory else min(8, max(1, (os.cpu_count() or 2) // 2))
+    try:
+        yield from DataLoader(dataset, batch_size=None, sampler=range(start, stop), **more)
+    except UserError as error:  # a worker's has its traceback in front
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+    except (ConnectionError, EOFError) as error:
+        time.sleep(5)  # a reader died while a batch was taken from it; PyTorch's handler raises here what it died of
+        raise RuntimeError(f"DataLoader worker (one of {workers}) has ended: {error}") from error
 
 
 def _quiet_worker(_: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which saves a checkpoint first
+    for name in ("SIGINT", "SIGHUP", "SIGUSR1"):  # they are for the main process, which saves a checkpoint first
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from data2vec2.data import hub
 from data2vec2.data.account import Account, Bad
+from data2vec2.data.index import State, chosen
 from data2vec2.data.labels import COLUMNS, some
 from data2vec2.data.source import (
     BadSample,
@@ -38,7 +39,7 @@ class Files(Source):
     """Files below a folder."""
 
     root: Path
-    names: tuple[str, ...]
+    names: Sequence[str]
 
     def open(self, index: int) -> BinaryIO:
         """One file; raises `BadSample`."""
@@ -50,31 +51,38 @@ class Files(Source):
 
     def select(self, places: NDArray[np.int64]) -> Files:
         """The files at `places`."""
-        return Files(self.root, tuple(self.names[place] for place in places.tolist()))
+        return Files(self.root, chosen(self.names, places))
+
+    def files(self) -> Iterator[str]:
+        """All of them."""
+        root = self.root.absolute()
+        return (os.path.join(root, name) for name in self.names)  # noqa: PTH118  (many)
 
     def content(self) -> Iterator[bytes | memoryview]:
         """Sizes in bytes, -1 of those that can't be told."""
         sizes = np.full(len(self.names), -1, dtype=np.int64)
         for place, name in enumerate(self.names):
             with suppress(OSError, ValueError):
-                sizes[place] = (self.root / name).stat().st_size
+                sizes[place] = os.stat(os.path.join(self.root, name)).st_size  # noqa: PTH116, PTH118  (many)
         yield sizes.data
 
 
 _HIDDEN = (".", "__MACOSX", "@eaDir")
 
 
-def scan(root: Path) -> dict[str, list[str]]:
+def scan(root: Path, state: State | None = None) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
     Hidden ones, and folders of Macs' and Synology's own, are skipped. Links are followed, except to a folder that holds
-    them; a link to nothing or to itself is a file, which is reported when it is read. `UserError` for a folder that
-    can't be listed.
+    them; a link to nothing or to itself is a file, which is reported when it is read. `state` notes all folders.
+    `UserError` for a folder that can't be listed.
     """
     files: dict[str, list[str]] = defaultdict(list)
     todo = [(root, "", frozenset((os.path.realpath(root),)))]
     while todo:
         folder, prefix, ancestors = todo.pop()
+        if state:
+            state.see(root, prefix)
         try:
             entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(_HIDDEN)]
         except OSError as error:
@@ -90,6 +98,8 @@ def scan(root: Path) -> dict[str, list[str]]:
                 if real not in ancestors:
                     todo.append((Path(entry.path), name + "/", ancestors | {real}))
             elif is_file or not Path(entry.path).exists():
+                if state and not is_file:
+                    state.exact = False  # what it leads to may come
                 files[extension_of(entry.name) or "no extension"].append(name)
     return {extension: sorted(names) for extension, names in sorted(files.items())}
 
@@ -146,16 +156,16 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
     deeper = sorted({one for names, depth in levels for one in _tops(names, depth + 1 + inside)}) if folders else []
     if deeper:
-        account.choices.append(f"folders inside those of classes are not told apart ({some(deeper)})")
+        account.choices.append(f"sub-folders of class folders belong to the class ({some(deeper)})")
     classed = {top for top in _tops(samples, 0) if part_of(top)} if not by_part and folders else set()
     if classed:
-        account.remarks.append(f"taken as classes, not as parts: the folders {', '.join(sorted(classed))}")
+        account.remarks.append(f"folders taken as classes, not as parts: {', '.join(sorted(classed))}")
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
     tables = [name for extension in TABLES for name in files.get(extension, ()) if name not in described]
     if tables and not (table.labels or folders):
-        what = f"tables that say nothing of the {content.many} here: {some(tables)}"
-        account.remarks.append(f"{what}; what metadata.csv or metadata.jsonl says, with a column file_name, is read")
+        what = f"tables that describe none of the {content.many} here: {some(tables)}"
+        account.remarks.append(f"{what}; only metadata.csv and metadata.jsonl with a column file_name are read")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
     if not table.labels and not classes:  # the samples' only folder says nothing
         parts = {part: replace(one, labels=[None] * len(one.names)) for part, one in parts.items()}
@@ -231,7 +241,7 @@ def _nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-MISSING = "not there, though metadata names it"
+MISSING = "missing, though metadata names it"
 
 
 @dataclass(frozen=True)
@@ -279,9 +289,7 @@ def _read_metadata(
                 raise UserError(f"{path}: row {place + 1} has no file_name; it has {', '.join(row) or 'nothing'}")
             below = PurePosixPath(file_name.replace("\\", "/"))
             if below.is_absolute() or ".." in below.parts:
-                raise UserError(
-                    f"{path}: row {place + 1} names {file_name}, which is not below the folder of the table"
-                )
+                raise UserError(f"{path}: row {place + 1} names {file_name}, which is outside the folder of the table")
             sample = str(PurePosixPath(name).parent / below)
             if sample not in there:
                 sample = spelled.get(_nfc(sample.strip()), sample)
@@ -293,7 +301,7 @@ def _read_metadata(
             differ = [what for what in says if what in earlier and earlier[what] != says[what]]
             said[sample] = {**earlier, **says, **dict.fromkeys(differ)}
             if differ:
-                found.mended[sample] = f"rows of {name} that say different things taken as none"
+                found.mended[sample] = f"rows of {name} that contradict each other ignored"
             elif place in table.mended:
                 found.mended[sample] = table.mended[place]
     for sample, says in said.items():

@@ -34,13 +34,17 @@ class HubRows(Source):
         if content is not None:
             return bytes(content)
         if not path:
-            raise BadSample("nothing in the row")
+            raise BadSample("the row is empty")
         with readable():
             return Path(path).read_bytes()
 
     def select(self, places: NDArray[np.int64]) -> HubRows:
         """The rows at `places`."""
         return HubRows(self.dataset, self.column, self.rows[places])
+
+    def files(self) -> list[str]:
+        """Those of the table."""
+        return [str(file["filename"]) for file in self.dataset.cache_files]
 
     def content(self) -> Iterator[bytes | memoryview]:
         """Size of the whole table, and the rows."""
@@ -50,13 +54,17 @@ class HubRows(Source):
 
 def read(text: str, content: Content) -> Listing:
     """The splits of `hf:NAME` or `hf:NAME:CONFIG`; `UserError` if `datasets` is missing or can't load them."""
-    splits = load_splits(text)
+    return listing(load_splits(text), text, content)
+
+
+def listing(splits: Mapping[str, Any], text: str, content: Content) -> Listing:
+    """What the splits of a data set hold; `text` is its name."""
     parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
     of_part = by_part([name for name in splits if name not in left_out], text)
     for part, names in of_part.items():
         if len(names) > 1:
             many = ", ".join(names)
-            raise UserError(f"{text} has several splits for {part}: {many}; save the one you want by itself")
+            raise UserError(f"{text} has several splits for {part}: {many}; save the one you want separately")
         dataset = splits[names[0]]
         columns = choose_columns(dataset.features.arrow_schema, text, content)
         classes, count = columns.classes, len(dataset)

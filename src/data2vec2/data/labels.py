@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
+from data2vec2.files import read_json
 
 COLUMNS = (
     *("label", "labels", "class", "classes", "category", "categories", "target", "tag", "tags"),
@@ -46,7 +47,9 @@ def encode(
     if named is not None:
         known = dict(enumerate(named)) | {_normal(name): name for name in named} | {name: name for name in named}
     spelled: dict[str, set[str]] = defaultdict(set)
-    rows = {part: [_names(value, known, where, spelled) for value in given] for part, given in values.items()}
+    names = partial(_names, known=known, where=where, spelled=spelled)
+    of_text = cache(names)  # a million samples have a thousand labels
+    rows = {part: [(of_text if isinstance(one, str) else names)(one) for one in of] for part, of in values.items()}
     if named is None:
         learned = {name for row in rows.get("train", ()) for name in row}
         for key in rows.keys() - {"train"}:
@@ -95,12 +98,10 @@ def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) 
     remarks += [f"classes that differ in case only: {_counted(found, names)}" for names in alike]
     if nothing := [name for name in found if name.casefold() in _NOTHING]:
         remarks.append(
-            f"classes that are called like nothing: {_counted(found, nothing)}; leave the label of these empty"
+            f"class names that look like missing labels: {_counted(found, nothing)}; leave these labels empty"
         )
     if below := [name for name in found if _NEGATIVE.fullmatch(name)]:
-        remarks.append(
-            f"numbers below zero are classes: {_counted(found, below)}; leave the label empty where there is none"
-        )
+        remarks.append(f"negative numbers taken as classes: {_counted(found, below)}; leave missing labels empty")
     return remarks
 
 
@@ -148,7 +149,7 @@ def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray
         except (TypeError, ValueError):
             found[place] = np.inf
         if np.isinf(found[place]):
-            raise UserError(f"{names[place]}: {column} is {value!r}; to be learned as numbers, all labels must be some")
+            raise UserError(f"{names[place]}: {column} is {value!r}; for regression, all labels must be numbers")
     return found
 
 
@@ -172,7 +173,7 @@ def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Map
         return []
     elif known is not None:
         names = some(list(dict.fromkeys(known.values())))
-        raise UserError(f"{where}: a label is {value!r}, which is none of the classes that are given ({names})")
+        raise UserError(f"{where}: a label is {value!r}, which is not one of the given classes ({names})")
     spelled[text].add(str(value) if isinstance(value, str) else text)
     return [text]
 
@@ -297,11 +298,13 @@ class Letters:
         """What `save` wrote; `UserError` if it can't be read."""
         path = folder / VOCAB
         try:
-            ids = json.loads(path.read_text(encoding="utf-8"))
+            ids = read_json(path)
             symbols = tuple(sorted(ids, key=ids.__getitem__))
             usable = list(map(ids.get, symbols)) == list(range(len(ids))) and symbols[:1] == (BLANK,)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except TypeError as error:
             raise UserError(f"{path} can't be read: {error}") from error
         if not usable or not {SPACE, UNKNOWN} <= set(symbols):
-            raise UserError(f"{path} is no vocabulary of letters: {BLANK} must be 0, and {SPACE} and {UNKNOWN} there")
+            raise UserError(
+                f"{path} is not a vocabulary of letters: {BLANK} must be 0, and {SPACE} and {UNKNOWN} there"
+            )
         return cls(symbols)

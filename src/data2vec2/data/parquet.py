@@ -1,13 +1,18 @@
-"""Pictures or recordings in Parquet files, which are copied to the cache folder to be read in any order."""
+"""Pictures or recordings in Parquet files, which are copied to the cache folder for random access.
+
+Of a remote file the groups of rows are copied that are asked for, and kept as long as there is room for them.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,10 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from data2vec2.data import kept, remote
 from data2vec2.data.account import Account
+from data2vec2.data.kept import Remote
 from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
-from data2vec2.data.tables import class_names, column_of, described
+from data2vec2.data.tables import class_names, column_of, described, parquet_file
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_file
 
@@ -87,7 +94,7 @@ def _is_string(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
-def read(root: Path, names: Sequence[str], content: Content) -> Listing:
+def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Content) -> Listing:
     """The rows of Parquet files below `root`, in the parts that these are called after ("test-00000.parquet").
 
     `UserError` for a file that is damaged or has other columns or classes than the rest, and if there is no room.
@@ -99,12 +106,12 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
         rows: list[str] = []
         labels: list[Any] = []
         texts: list[Any] = []
-        copies: list[Path] = []
+        copies: list[Path | Remote] = []
         places: list[NDArray[np.int64]] = []
         for name in files:
             path = root / name
             try:
-                with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+                with parquet_file(path) as file:
                     columns = choose_columns(file.schema_arrow, str(path), content)
                     if first not in (None, columns):
                         raise UserError(f"{path} has other columns than the files before it: {columns}, not {first}")
@@ -120,16 +127,16 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
                     beside = _paths(file, columns.leaf)
             except pa.ArrowException as error:
                 reason = str(error).split("\n", 1)[0]
-                raise UserError(f"can't read {path} as Parquet; was a download cut off? {reason}") from error
+                raise UserError(f"can't read {path} as Parquet; was the download interrupted? {reason}") from error
             except OSError as error:
                 raise UserError(f"can't read {path}: {error}") from error
             of_file = np.stack([np.full(count, len(copies)), ends[:-1], np.diff(ends)], axis=1)
             copies.append(copy)
             for row, written in enumerate(beside):
                 if written and not of_file[row, 2]:
-                    found = _beside(path.parent, written)
+                    found = _beside(path.parent, written) if isinstance(path, Path) else None
                     if found is None:
-                        account.part(part).bad[f"{name}[{row}]"] = MISSING
+                        account.part(part).bad[f"{name}[{row}]"] = MISSING if isinstance(path, Path) else ELSEWHERE
                     else:
                         of_file[row] = len(copies), 0, found.stat().st_size
                         copies.append(found)
@@ -149,6 +156,7 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
 
 
 MISSING = "no bytes, and no such file beside the table"
+ELSEWHERE = "no bytes, and files beside a remote table are not read"
 
 
 def _beside(folder: Path, written: str) -> Path | None:
@@ -185,8 +193,12 @@ def _paths(file: pq.ParquetFile, leaf: str) -> list[str | None]:
     return [row and row["path"] for row in file.read([column]).column(0).to_pylist()]
 
 
-def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tuple[Path, NDArray[np.int64]]:
+def _copied(
+    path: Path | remote.RemoteFile, file: pq.ParquetFile, leaf: str, content: Content
+) -> tuple[Path | Remote, NDArray[np.int64]]:
     """The copy of a file's samples, made if need be, and where each ends (after a 0); `UserError` if it can't be."""
+    if isinstance(path, remote.RemoteFile):
+        return _remote_copy(path, file, leaf)
     stat = path.stat()
     key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0{leaf}".encode()).hexdigest()[:32]
     samples, index = (cache_folder() / f"{key}.{end}" for end in (content.many, "npy"))
@@ -194,24 +206,93 @@ def _copied(path: Path, file: pq.ParquetFile, leaf: str, content: Content) -> tu
         kept: NDArray[np.int64] = np.load(index, allow_pickle=False)
         if samples.stat().st_size == kept[-1]:
             return samples, kept
-    hint = f", where the {content.many} of {path} are copied to be read in any order{CACHE_HINT}"
+    hint = f", where the {content.many} of {path} are copied for random access{CACHE_HINT}"
     ends = [0]
     with whole_file(samples, shared=True, hint=hint) as copy:
         needed, free = _sample_bytes(file, leaf), shutil.disk_usage(samples.parent).free
         if needed > free:
             raise UserError(
-                f"the {content.many} of {path} must be copied to {samples.parent} to be read in any order, which takes "
+                f"the {content.many} of {path} must be copied to {samples.parent} for random access, which takes "
                 f"{needed:,} bytes; {free:,} are free. Make room, or set XDG_CACHE_HOME to a larger disk"
             )
         if needed > _LONG:
             print(f"copying the {content.many} of {path} to {samples.parent} ({needed / 1e9:.1f} GB)", file=sys.stderr)
-        for batch in file.iter_batches(_ROWS, columns=[leaf], use_threads=False):
-            values = batch.column(0)
-            for value in values.flatten()[0] if pa.types.is_struct(values.type) else values:
-                ends.append(ends[-1] + (copy.write(value.as_buffer()) if value.is_valid else 0))
+        for value in _samples(file, leaf):
+            ends.append(ends[-1] + copy.write(value))
     with whole_file(index, shared=True, hint=hint) as saved:
         np.save(saved, np.array(ends, dtype=np.int64))
     return samples, np.array(ends, dtype=np.int64)
+
+
+def _samples(file: pq.ParquetFile, leaf: str, **which: Any) -> Iterator[Any]:
+    """What a column of samples holds, in all groups of rows or in `row_groups`; nothing of rows without any."""
+    for batch in file.iter_batches(_ROWS, columns=[leaf], use_threads=False, **which):
+        values = batch.column(0)
+        for value in values.flatten()[0] if pa.types.is_struct(values.type) else values:
+            yield value.as_buffer() if value.is_valid else b""
+
+
+@lru_cache(1_000)
+def _metadata(path: remote.RemoteFile) -> pq.FileMetaData:
+    """What is at the end of a file."""
+    with parquet_file(path) as file:
+        return file.metadata
+
+
+@dataclass(frozen=True)
+class RemoteColumn:
+    """The samples of a remote file one behind the other, of which whole groups of rows are read and kept."""
+
+    file: remote.RemoteFile
+    leaf: str
+    ends: tuple[int, ...]
+    """Where each group ends, after a 0."""
+
+    @property
+    def key(self) -> str:
+        """That of the file, with the column."""
+        return f"{self.file.key}-{hashlib.sha256(self.leaf.encode()).hexdigest()[:8]}"
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from `start` to before `stop`; `UserError` if they can't be had."""
+        found = b""
+        for group, (first, last) in enumerate(pairwise(self.ends)):
+            if first < stop and start < last:
+                part = max(start, first) - first, min(stop, last) - first
+                content = kept.kept(f"{self.key}/{group}", last - first, *part)
+                found += self.group(group)[slice(*part)] if content is None else content
+        return found
+
+    def group(self, number: int) -> bytes:
+        """The samples of a group, read from the server."""
+        try:
+            with parquet_file(self.file, metadata=_metadata(self.file)) as file:
+                content = b"".join(map(bytes, _samples(file, self.leaf, row_groups=[number])))
+        except pa.ArrowException as error:
+            raise UserError(f"can't read {self.file} as Parquet: {error}") from error
+        kept.keep(f"{self.key}/{number}", content)
+        return content
+
+
+def _remote_copy(path: remote.RemoteFile, file: pq.ParquetFile, leaf: str) -> tuple[RemoteColumn, NDArray[np.int64]]:
+    """The samples of a remote file, and where each ends (after a 0), which is found once and kept."""
+    groups = [file.metadata.row_group(place).num_rows for place in range(file.num_row_groups)]
+    rows = np.cumsum([0, *groups])
+    index = cache_folder() / f"index-{RemoteColumn(path, leaf, ()).key}.npy"
+    with suppress(OSError, ValueError, EOFError):
+        ends: NDArray[np.int64] = np.load(index, allow_pickle=False)
+        if len(ends) == rows[-1] + 1:
+            return RemoteColumn(path, leaf, tuple(ends[rows].tolist())), ends
+    kept.say(f"{path} is read from end to end once, to find what is in it")
+    sizes = [0]
+    for number in range(len(groups)):
+        values = [bytes(value) for value in _samples(file, leaf, row_groups=[number])]
+        sizes += map(len, values)
+        kept.keep(f"{RemoteColumn(path, leaf, ()).key}/{number}", b"".join(values))
+    ends = np.cumsum(sizes)
+    with whole_file(index, shared=True, hint=f", where what is in {path} is kept{CACHE_HINT}") as saved:
+        np.save(saved, ends)
+    return RemoteColumn(path, leaf, tuple(ends[rows].tolist())), ends
 
 
 def _sample_bytes(file: pq.ParquetFile, leaf: str) -> int:

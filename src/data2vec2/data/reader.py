@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from data2vec2 import rng
 from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.records import Records
-from data2vec2.data.sampler import GlobalBatches, Order, Plan
+from data2vec2.data.sampler import GlobalBatches, Order, Plan, Repeated
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 
@@ -27,6 +28,8 @@ REPLACEMENTS = 100
 """So many others are tried in place of a sample that can't be read."""
 _EVAL_GROUP = 250  # samples of one size that are evaluated at once
 _AHEAD = 3  # chunks
+LOOK_AT: ContextVar[int] = ContextVar("LOOK_AT", default=1 << 30)
+"""How many samples are looked at at most before anything begins; fewer where only time and memory are asked for."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,9 @@ class Reader(ABC):
 
     def order(self, batch_size: int) -> Order:
         """Global batches of so many samples, or of what else `size` counts."""
-        return GlobalBatches(len(self.records), batch_size, self.seed)
+        if self.records.repeats is None:
+            return GlobalBatches(len(self.records), batch_size, self.seed)
+        return Repeated(self.records.repeats, lambda samples: GlobalBatches(len(samples), batch_size, self.seed))
 
     def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The samples in groups that `eval_batch` should be asked for at once; not always in the same order."""
@@ -146,7 +151,7 @@ class Reader(ABC):
             except BadSample as error:
                 last = error.reason
         raise UserError(
-            f"{bad.name} can't be used ({bad.reason}), and none of {REPLACEMENTS} others drawn in its place can "
+            f"{bad.name} can't be used ({bad.reason}), nor can any of {REPLACEMENTS} replacements "
             f"(the last: {last}); check the files of the {self.records.kind}"
         )
 
@@ -167,7 +172,7 @@ class Reader(ABC):
         self, limit: int = 1_000, of: Callable[[Any], Any] = lambda sample: sample
     ) -> tuple[list[Any], list[Bad]]:
         """`of` at most so many samples, evenly spread, that can be read, and the others; `UserError` if none can."""
-        count = min(limit, len(self.records))
+        count = min(limit, LOOK_AT.get(), len(self.records))
         places = np.arange(count) * len(self.records) // max(1, count)
         some = self.records.select(places)
         chunks = list(stream(some, lambda place: of(self.whole(int(places[place]))), _EVAL_GROUP))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
-from data2vec2.data import folder, hub, parquet, tars
+from data2vec2.data import folder, hub, index, objects, parquet, remote, tars
 from data2vec2.data.account import Account, Bad, PartAccount
+from data2vec2.data.index import Index, State, chosen
 from data2vec2.data.labels import encode
 from data2vec2.data.sampler import split_validation
 from data2vec2.data.source import BadSample, Content, Listing, Source, extension_of
@@ -39,7 +42,7 @@ class Records:
     source: Source
     tags: NDArray[np.bool_] | None = None
     """`NC`, which of the C classes each sample has, where samples can have several; `labels` are then all -1."""
-    texts: tuple[str | None, ...] | None = None
+    texts: Sequence[str | None] | None = None
     """Transcripts of recordings; none of all where the data have none."""
     seconds: NDArray[np.float64] | None = None
     """Lengths of recordings, where the data say them without a look at the files."""
@@ -47,6 +50,10 @@ class Records:
     """Labels that are numbers to be predicted, NaN for none; there are then no `classes`."""
     levels: tuple[float, float] | None = None
     """Values that become black and white, where the data set has pictures of more than 8 bits."""
+    origins: NDArray[np.int64] | None = None
+    """Which of several data sets each sample is of, where they are joined."""
+    repeats: NDArray[np.int64] | None = None
+    """How often each sample comes in a pass over the data; none: once."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,13 +73,13 @@ class Records:
         """Records of the samples at `indices`, in that order."""
         places = np.asarray(indices, dtype=np.int64)
 
-        def chosen(values: Any) -> Any:
-            if isinstance(values, np.ndarray):
-                return values[places]
-            return None if values is None else tuple(values[place] for place in places.tolist())
+        def some(values: Any) -> Any:
+            if values is None or isinstance(values, np.ndarray):
+                return None if values is None else values[places]
+            return chosen(values, places)
 
-        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers")
-        values = {name: chosen(getattr(self, name)) for name in of_each}
+        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers", "origins", "repeats")
+        values = {name: some(getattr(self, name)) for name in of_each}
         return replace(self, source=self.source.select(places), **values)
 
     @property
@@ -84,13 +91,15 @@ class Records:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over what is known of the samples, and the sizes of the files or the bytes of the arrays."""
-        digest = hashlib.sha256("\0".join((self.kind, *self.names, "")).encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256(f"{self.kind}\0".encode())
+        for name in self.names:
+            digest.update(f"{name}\0".encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(self.labels).data)
         if self.tags is not None:
             digest.update(np.packbits(self.tags).data)
         if self.texts is not None:
             digest.update("\0".join(text or "" for text in self.texts).encode("utf-8", "surrogateescape"))
-        for values in (self.seconds, self.numbers):
+        for values in (self.seconds, self.numbers, self.repeats):
             if values is not None:
                 digest.update(values.tobytes())
         for part in self.source.content():
@@ -126,6 +135,8 @@ class OwnFormat(Protocol):
         """What a folder holds, whose files are listed by extension."""
 
 
+PARTS = ("train", "val", "test")
+_ARRAYS = ("labels", "tags", "seconds", "numbers")
 _READERS = {".tar": tars.read, ".parquet": parquet.read}
 """What reads files of many samples; of as many files of both kinds the first: img2dataset puts a table to each tar."""
 
@@ -133,15 +144,64 @@ _READERS = {".tar": tars.read, ".parquet": parquet.read}
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
     """List the samples of `data`, whatever it is; `UserError` for a path that does not exist or holds none.
 
-    A folder of files (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset), one such file, or
-    hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the most files is taken.
+    A folder of files (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset), one such file, a URL
+    of these two, or hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the most files
+    is taken.
     """
-    if (text := Path(data).as_posix()).startswith(hub.PREFIX):
-        return parts_of(hub.read(text, content), text, content)
+    if remote.is_url(data):
+        return parts_of(_read_remote(str(data), content), str(data), content)
+    if (text := Path(data).as_posix()).startswith((hub.PREFIX, objects.PREFIX)):
+        return parts_of((objects if objects.is_name(text) else hub).read(text, content), text, content)
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    return parts_of((_read_folder if path.is_dir() else _read_file)(path, content, own), str(path), content)
+    root = path if path.is_dir() else path.parent
+    which = [path.name, content.many, sorted(content.extensions), content.columns, content.texts, own and own.named]
+    key, state = json.dumps(which), State()
+    if kept := index.load(root, key):
+        return _restored(kept, path)
+    if path.is_dir():
+        listing = _read_folder(path, content, own, state)
+    else:
+        for name in ("", *(one.name for one in path.parent.glob(f"{glob.escape(path.stem)}.*"))):
+            state.see(root, name)
+        listing = _read_file(path, content, own)
+    parts = parts_of(listing, str(path), content)
+    kept = _kept(parts, root, key, state)
+    return _restored(kept, path) if kept else parts
+
+
+def _kept(parts: Parts, root: Path, key: str, state: State) -> Index | None:
+    """What is to be known of very many files, kept for later; None where that is not worth it, or can't be."""
+    all_of = {name: one for name in PARTS if (one := getattr(parts, name))}
+    if sum(map(len, all_of.values())) < index.LEAST:
+        return None
+    fields: dict[str, Any] = {}
+    for name, one in all_of.items():
+        if not isinstance(one.source, folder.Files):
+            return None
+        own = {what: getattr(one, what) for what in (*_ARRAYS, "names", "texts")}
+        if one.source.names != one.names:
+            own["files"] = one.source.names
+        fields |= {f"{name}-{what}": values for what, values in own.items() if values is not None}
+    about = {"kind": parts.train.kind, "classes": parts.train.classes, "parts": [*all_of], "said": parts.description}
+    return index.save(root, key, state, {**about, "account": parts.account.to_dict()}, fields)
+
+
+def _restored(kept: Index, path: Path) -> Parts:
+    """What was kept."""
+    found = dict.fromkeys(PARTS, None) | {name: _records(kept, path, name) for name in kept.about["parts"]}
+    return Parts(**found, description=kept.about["said"], account=Account.from_dict(kept.about["account"]))
+
+
+def _records(kept: Index, path: Path, part: str) -> Records:
+    arrays: dict[str, Any] = {name: kept.array(f"{part}-{name}") for name in _ARRAYS}
+    names, files, texts = (kept.strings(f"{part}-{name}") for name in ("names", "files", "texts"))
+    assert names is not None
+    source = folder.Files(Path(), files) if files is not None else folder.Files(path, names)
+    return Records(
+        kept.about["kind"], names, classes=tuple(kept.about["classes"]), source=source, texts=texts, **arrays
+    )
 
 
 def _read_file(path: Path, content: Content, own: OwnFormat | None) -> Listing:
@@ -152,7 +212,7 @@ def _read_file(path: Path, content: Content, own: OwnFormat | None) -> Listing:
     if extension in _READERS:
         return _READERS[extension](path.parent, [path.name], content)
     if extension in (".zip", ".7z", ".rar"):
-        raise UserError(f"{path} is an archive of a kind that is not read; unpack it and name the folder")
+        raise UserError(f"{path} is an unsupported kind of archive; unpack it and give the folder")
     what = f"one {content.one}" if extension in content.extensions else "not a known kind of data"
     others = f", {own.named}" if own else ""
     raise UserError(
@@ -160,19 +220,46 @@ def _read_file(path: Path, content: Content, own: OwnFormat | None) -> Listing:
     )
 
 
-def _read_folder(path: Path, content: Content, own: OwnFormat | None) -> Listing:
-    """What a folder holds."""
-    files = folder.scan(path)
+def _read_remote(url: str, content: Content) -> Listing:
+    """What is at a URL."""
+    root, urls = remote.find(url)
+    files: dict[str, list[str]] = defaultdict(list)
+    for name in urls:
+        files[extension_of(name) or "no extension"].append(name)
+    packed = max(_READERS, key=lambda extension: len(files.get(extension, [])))
+    if packed not in files:
+        there = folder.held(Path(), files)
+        raise UserError(f"no .tar or .parquet files of {content.many} at {url}: {there}; others are read from a disk")
+    known = remote.opened(root, {name: urls[name] for name in files[packed]})
+    return _packed(known, files, packed, content)
+
+
+def _packed(root: Path | remote.RemoteFolder, files: Mapping[str, list[str]], kind: str, content: Content) -> Listing:
+    """What the files of one kind hold, and which others are beside them."""
+    listing = _READERS[kind](root, files[kind], content)
+    listing.account.beside |= folder.others(files, {kind})
+    return listing
+
+
+def _read_folder(path: Path, content: Content, own: OwnFormat | None, state: State) -> Listing:
+    """What a folder holds; `state` notes all of it but samples."""
+    files = folder.scan(path, state)
+    for extension in files.keys() - content.extensions:
+        for name in files[extension]:
+            state.see(path, name)
     if own and (found := own.folder(path, files)):
         return found
     num_samples = sum(len(files.get(extension, [])) for extension in content.extensions)
     packed = max(_READERS, key=lambda extension: len(files.get(extension, [])))
     if num_samples > len(files.get(packed, [])):
-        return folder.read(path, files, content)
-    if packed in files:
-        listing = _READERS[packed](path, files[packed], content)
-        listing.account.beside |= folder.others(files, {packed})
+        listing = folder.read(path, files, content)
+        there = {name for names in files.values() for name in names}
+        for name, part in listing.parts.items():  # what tables name, and was not scanned, may come and go
+            if folder.MISSING in listing.account.part(name).bad.values() or not there.issuperset(part.names):
+                state.exact = False
         return listing
+    if packed in files:
+        return _packed(path, files, packed, content)
     hint = next((f"; {text}" for extension, text in (own.hints if own else {}).items() if extension in files), "")
     known = ", ".join(sorted(content.extensions))
     raise UserError(f"no {content.files} in {path} ({known}, .parquet, .tar): {folder.held(path, files, hint)}")

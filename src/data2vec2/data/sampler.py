@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +37,15 @@ class Plan:
         return Plan(self.epochs_B[own], self.samples_B[own], self.length, share)
 
 
-Order = Callable[[int], Plan]
-"""The global batch of a step (0 is the first)."""
+class Order(Protocol):
+    """Which samples make the batches, one after another without end."""
+
+    @property
+    def per_epoch(self) -> float:
+        """How many batches a pass over the data has."""
+
+    def __call__(self, step: int, /) -> Plan:
+        """The global batch of a step (0 is the first)."""
 
 
 class GlobalBatches:
@@ -50,6 +58,7 @@ class GlobalBatches:
         if num_samples < 1:
             raise ValueError("no samples to train on")
         self.num_samples, self.batch_size, self.seed = num_samples, batch_size, seed
+        self.per_epoch = num_samples / batch_size
 
     def __call__(self, step: int) -> Plan:
         """The global batch of a step (0 is the first)."""
@@ -84,6 +93,11 @@ class LengthBatches:
             first = max(0, min(start, len(cuts) - count))
             self.batches.append((slice(first, first + count), int(cuts[first])))
             start += count
+
+    @property
+    def per_epoch(self) -> float:
+        """How many batches a pass over the data has."""
+        return len(self.batches)
 
     def __call__(self, step: int) -> Plan:
         """The global batch of a step (0 is the first)."""
@@ -123,6 +137,27 @@ class WholeBatches(LengthBatches):
                 stop += 1
             self.batches.append((slice(start, stop), int(longest[stop - 1])))
             stop = start
+
+
+class Repeated:
+    """An order in which samples come several times in a pass, each time with other crops and masks."""
+
+    def __init__(self, repeats_N: NDArray[np.int64], order: Callable[[NDArray[np.int64]], Order]) -> None:
+        """`order` makes an order of places, whose samples it is given: each as often as `repeats_N` says."""
+        self.samples = np.repeat(np.arange(len(repeats_N)), repeats_N)
+        self.times = np.arange(len(self.samples)) - np.repeat(np.cumsum(repeats_N) - repeats_N, repeats_N)
+        self.most, self.order = int(repeats_N.max()), order(self.samples)
+
+    @property
+    def per_epoch(self) -> float:
+        """How many batches a pass over the data has."""
+        return self.order.per_epoch
+
+    def __call__(self, step: int) -> Plan:
+        """The global batch of a step (0 is the first); a sample's second time in a pass counts as another epoch."""
+        plan = self.order(step)
+        epochs_B = plan.epochs_B * self.most + self.times[plan.samples_B]
+        return replace(plan, epochs_B=epochs_B, samples_B=self.samples[plan.samples_B])
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,10 +6,12 @@ import io
 import os
 import posixpath
 import re
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -17,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.data.account import Account
+from data2vec2.data.kept import Remote
 from data2vec2.errors import UserError
+from data2vec2.files import cache_folder
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Content:
     """Names under which tables keep them; the first that is there is taken."""
     texts: tuple[str, ...] = ()
     """Names of columns of transcripts, likewise; empty: samples have none."""
+    raw: Callable[[Any], bytes | NDArray[Any]] | None = None
+    """What makes a Python object what `Source.read` returns, or raises `BadSample`; none: only files and bytes."""
 
 
 PART_NAMES = {
@@ -58,7 +64,11 @@ class BadSample(Exception):
 
 def extension_of(name: str) -> str:
     """What a file's name ends in, from the last dot and in small letters; ".tar" for a compressed one; "" for none."""
-    return ".tar" if _PACKED_TAR.search(name) else Path(name).suffix.lower()
+    if _PACKED_TAR.search(name):
+        return ".tar"
+    name = name.rpartition("/")[2]  # many names are looked at: pathlib takes seven times as long
+    place = name.rfind(".")
+    return name[place:].lower() if 0 < place < len(name) - 1 else ""
 
 
 @contextmanager
@@ -95,6 +105,72 @@ class Source(ABC):
     def content(self) -> Iterator[bytes | memoryview]:
         """What tells these samples from others of the same names: sizes, or all of the bytes."""
 
+    def files(self) -> Iterable[str]:
+        """Files whose sizes and times tell, with `content`, whether samples have changed; empty: no files do."""
+        return ()
+
+    def copies(self) -> list[Path]:
+        """The files in the cache folder that it reads, written when the data were opened."""
+        return []
+
+
+@dataclass(frozen=True, eq=False)
+class Objects(Source):
+    """Python objects: paths, bytes, and what else `Content.raw` knows."""
+
+    in_memory: ClassVar[bool] = True  # or at least of this process alone
+    items: Any
+    """Gives an item by its number."""
+    of: Content
+    rows: NDArray[np.int64]
+    sample: Callable[[Any], Any] | None = None
+    """What takes the sample out of an item; none: the item is one."""
+
+    def read(self, index: int) -> bytes | NDArray[np.uint8]:
+        """What a sample's file would hold; raises `BadSample`."""
+        return self._raw(self._item(index))
+
+    def open(self, index: int) -> BinaryIO:
+        """A file, if the sample is a path; raises `BadSample`."""
+        item = self._item(index)
+        if isinstance(item, str | Path):
+            with readable():
+                return Path(item).open("rb")
+        return io.BytesIO(bytes(self._raw(item)))
+
+    def _item(self, index: int) -> Any:
+        try:
+            with _ONE_AT_A_TIME:
+                item = self.items[int(self.rows[index])]
+        except Exception as error:  # any of other people's
+            raise BadSample(type(error).__name__) from error
+        item = self.sample(item) if self.sample else item
+        if isinstance(item, Mapping) and {"bytes", "path"} & set(item):  # as `datasets` stores them
+            return item.get("bytes") or item.get("path") or b""
+        return item
+
+    def _raw(self, item: Any) -> bytes | NDArray[Any]:
+        if isinstance(item, str | Path):
+            with readable():
+                return Path(item).read_bytes()
+        if isinstance(item, bytes):
+            return item
+        if self.of.raw is None:
+            raise BadSample(f"no {self.of.one} but a {type(item).__name__}")
+        return self.of.raw(item)
+
+    def select(self, places: NDArray[np.int64]) -> Objects:
+        """The samples at `places`."""
+        return replace(self, rows=self.rows[places])
+
+    def content(self) -> Iterator[bytes | memoryview]:
+        """What they are, and how many; reading them could take hours."""
+        yield f"{type(self.items).__qualname__} {len(self.items)}".encode()
+        yield self.rows.tobytes()
+
+
+_ONE_AT_A_TIME = threading.Lock()  # other people's data sets may not be made for threads
+
 
 @dataclass(frozen=True)
 class Split:
@@ -126,6 +202,7 @@ def _words(name: str) -> list[str]:
     return [PART_NAMES.get(word.removesuffix("set"), word) for word in _WORD.findall(name.lower())]
 
 
+@lru_cache(10_000)
 def part_of(name: str) -> str | None:
     """The part that a folder, file or split is called after, by any of its words ("wiki.test.txt"); None: none.
 
@@ -162,13 +239,15 @@ def check_parts(parts: Mapping[str, Sequence[str]], where: str) -> None:
     Names are those of files, folders or splits.
     """
     if "train" not in parts:
-        raise UserError(f"{where} has {' and '.join(sorted(parts))} parts, none to train on; name one of them itself")
+        raise UserError(
+            f"{where} has {' and '.join(sorted(parts))} parts, but none to train on; give one of them directly"
+        )
     for part, names in parts.items():
         spelled: dict[tuple[str, ...], str] = {}
         for name in names:
             if (other := spelled.setdefault(tuple(_words(name)), name)) != name and part_of(name):
                 raise UserError(
-                    f"{where} has more than one {part} part: {other} and {name}; keep one, or name it itself"
+                    f"{where} has more than one {part} part: {other} and {name}; keep one, or give it directly"
                 )
 
 
@@ -187,7 +266,7 @@ def parts_by_name(parts: Mapping[str, Sequence[str]]) -> list[str]:
 class Spans(Source):
     """Stretches of bytes in files, read in place."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | Remote, ...]
     places_N3: NDArray[np.int64]
     """Of each of the N samples the file, as a place in `paths`, where it begins, and how many bytes it has."""
 
@@ -201,8 +280,10 @@ class Spans(Source):
     def open(self, index: int) -> BinaryIO:
         """One stretch as a file; raises `BadSample`."""
         file, start, size = self.places_N3[index].tolist()
+        if not isinstance(path := self.paths[file], Path):
+            return io.BytesIO(path.read(start, start + size))  # whole: decoders take a server's silence for an end
         with readable():
-            return io.BufferedReader(_Stretch(self.paths[file], start, size))
+            return io.BufferedReader(_Stretch(path, start, size))
 
     def select(self, places: NDArray[np.int64]) -> Spans:
         """The stretches at `places`."""
@@ -212,6 +293,14 @@ class Spans(Source):
         """Places and sizes."""
         files, starts, sizes = self.places_N3.T
         yield from (files.astype(np.int32).tobytes(), starts.tobytes(), sizes.tobytes())
+
+    def files(self) -> list[str]:
+        """All of them; of remote ones what else tells it."""
+        return [str(path.absolute()) if isinstance(path, Path) else path.key for path in self.paths]
+
+    def copies(self) -> list[Path]:
+        """Those of the files that are copies."""
+        return [path for path in self.paths if isinstance(path, Path) and path.is_relative_to(cache_folder())]
 
 
 class _Stretch(io.FileIO):

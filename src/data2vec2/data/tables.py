@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
@@ -17,8 +16,10 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data2vec2.data.remote import RemoteFile
 from data2vec2.data.source import PART_NAMES
 from data2vec2.errors import UserError
+from data2vec2.files import parse_json
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PLAIN = ".txt"
@@ -26,24 +27,27 @@ PLAIN = ".txt"
 LINES = (".csv", ".tsv", ".jsonl", PLAIN)
 BAD_BYTES = "undecodable bytes replaced"
 NULS = "NUL characters removed"
-HALVES = "halves of characters replaced"
-NO_TEXT = "no UTF-8 text"
-NO_OBJECT = "no JSON object"
+HALVES = "lone surrogates replaced"
+NO_TEXT = "not UTF-8"
+NO_OBJECT = "not a JSON object"
 FEWER, MORE = "fewer fields than columns", "more fields than columns"
-QUOTES = "quotes that are not closed, or text beside them"
+QUOTES = "unclosed quotes, or text beside quotes"
 SWALLOWED = "quotes over several lines, each of which could be a row"
-AGAIN = "names of the columns, again"
+AGAIN = "header repeated"
 REST = "commas of the last column taken as text"
 EMPTY_END = "empty fields at the end dropped"
 DOUBLED = "doubled quotes taken as one"
 PLAIN_QUOTES = "quotes inside the text taken as text"
 MAX_BAD = 0.05
-"""The share of a table's rows that may be left out because they can't be read as they are meant."""
+"""The share of a table's rows that may be left out because they can't be read reliably."""
 ENCODING_HINT = "save the file as UTF-8, or name its encoding: --data.encoding cp1252 (without training, --encoding)"
-_REFUSED = {NO_TEXT: "is not UTF-8; save the file so", NO_OBJECT: "is no JSON object; write one object a line"}
+_REFUSED = {
+    NO_TEXT: "is not UTF-8; save the file as UTF-8",
+    NO_OBJECT: "is not a JSON object; write one object per line",
+}
 _ADVICE = {
     NO_TEXT: ENCODING_HINT,
-    NO_OBJECT: "write one object a line",
+    NO_OBJECT: "write one object per line",
     AGAIN: "remove these lines",
     **dict.fromkeys(
         (MORE, FEWER, QUOTES, SWALLOWED),
@@ -107,7 +111,7 @@ class Reading:
         if len(self.bad) > MAX_BAD * self.place:
             shown = "".join(f"\n  {row.where}: {row.reason}" for row in self.bad[:10])
             more = f"\n  and {len(self.bad) - 10:,} more" * (len(self.bad) > 10)
-            what = f"{len(self.bad):,} of {self.place:,} rows of {self.where} can't be read as they are meant"
+            what = f"{len(self.bad):,} of {self.place:,} rows of {self.where} can't be read reliably"
             raise UserError(f"{what}; {_ADVICE[self.bad[0].reason]}:{shown}{more}")
 
 
@@ -154,15 +158,15 @@ def open_rows(source: Any, reading: Reading, column: str | None = None) -> Itera
     columns than `column` need not be decoded. `UserError` for what is no such table, or has too many bad rows.
     """
     try:
-        if not isinstance(source, Path):
+        if not isinstance(source, Path | RemoteFile):
             found = column_of(source.column_names, [column] if column else [])
             chosen = source.select_columns([found]) if found else source
             yield _arrow(source.features.arrow_schema, chosen.with_format("arrow").iter(_ROWS), 1.0, reading)
         elif source.suffix.lower() == ".parquet":
-            with pq.ParquetFile(source, memory_map=True, pre_buffer=False) as file:
+            with parquet_file(source) as file:
                 found = column_of(file.schema_arrow.names, [column] if column else [])
                 batches = file.iter_batches(_ROWS, columns=[found] if found else None, use_threads=False)
-                share = source.stat().st_size / max(1, file.metadata.num_rows)
+                share = size_of(source) / max(1, file.metadata.num_rows)
                 yield _arrow(file.schema_arrow, batches, share, reading)
         else:
             with source.open("rb") as file:
@@ -171,11 +175,23 @@ def open_rows(source: Any, reading: Reading, column: str | None = None) -> Itera
         raise UserError(f"can't read {reading.where}: {str(error).splitlines()[0]}") from error
 
 
+def parquet_file(path: Path | RemoteFile, **known: Any) -> pq.ParquetFile:
+    """A Parquet file, of which is read what is asked for; `known` may be its metadata."""
+    if isinstance(path, Path):
+        return pq.ParquetFile(path, memory_map=True, pre_buffer=False, **known)
+    return pq.ParquetFile(pa.PythonFile(path.open("rb", buffering=0), mode="r"), pre_buffer=False, **known)
+
+
+def size_of(file: Path | RemoteFile) -> int:
+    """Bytes of a file."""
+    return file.stat().st_size if isinstance(file, Path) else file.size
+
+
 def read_table(
     source: Any, name: str, *, strict: bool = False, free: Collection[str] = (), encoding: str | None = None
 ) -> Table:
     """All that `open_rows` gives. `strict`, `free` and `encoding` as in `Reading`."""
-    where = str(source) if isinstance(source, Path) else name
+    where = str(source) if isinstance(source, Path | RemoteFile) else name
     reading, places = Reading(where, Counter(), strict, free=free, encoding=encoding), list[int]()
     with open_rows(source, reading) as table:
         columns: dict[str, list[Any]] = {column: [] for column in table.names or ()}
@@ -201,7 +217,7 @@ def parts_unread(table: Table) -> list[str]:
         words = {str(value).lower() for value in values} if values and isinstance(values[0], str) else set()
         if len(words) > 1 and words <= PART_NAMES.keys():
             what = f"column {name!r} of {table.name} ({', '.join(sorted(words))}) is not read"
-            return [f"{what}: parts are made by the names of files and folders"]
+            return [f"{what}: names of files and folders set the parts"]
     return []
 
 
@@ -277,7 +293,7 @@ def mended(text: str, reading: Reading) -> str:
 def described(schema: pa.Schema) -> dict[str, Any]:
     """Hugging Face's description of each column; empty where there is none."""
     try:
-        features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        features = parse_json((schema.metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
     except (ValueError, KeyError, TypeError):
         return {}
     return {name: value if isinstance(value, dict) else {"feature": value} for name, value in features.items()}
@@ -357,12 +373,12 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
         if fields == ["sep=", ""]:  # Excel's
             block, fields, _ = next(records, nothing)
         if not all(line.whole for line in block):
-            raise UserError(f"{reading.where}: the first line is no UTF-8 text; {ENCODING_HINT}")
+            raise UserError(f"{reading.where}: the first line is not UTF-8; {ENCODING_HINT}")
         names = tuple(name.strip() for name in fields)
         while names and not names[-1]:
             names = names[:-1]
         if not any(names) or len(set(names)) < len(names):
-            raise UserError(f"{reading.where}: the first line must name the columns, each once; it is {list(names)}")
+            raise UserError(f"{reading.where}: the first line must have unique column names; it is {list(names)}")
         header, wanted = separator.join(names), f"{'commas' if separator == ',' else 'tabs'} between the fields"
         others = [mark for mark in "\t;|," if header.count(mark) >= (1 if mark == "\t" else len(names))]
         if others and others[0] != separator:
@@ -479,8 +495,8 @@ def _objects(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any
     """One JSON object a line."""
     for line in _whole((line for line in lines if line.text.strip()), reading):
         try:
-            row = json.loads(line.text)
-        except (ValueError, RecursionError):
+            row = parse_json(line.text)
+        except ValueError:
             row = None
         if isinstance(row, dict):
             yield row

@@ -4,7 +4,8 @@ The members of a sample share their name but for the extension: "a/07.jpg" has i
 word) or in "a/07.json" (under `label` or `labels`); a recording's transcript is in "a/07.txt" or in "a/07.json". Names
 may have dots ("scan_2021.05.jpg"); yet beside "a.jpg", "a.seg.jpg" is no sample, unless something describes it alone.
 What is called as a name up to its first dot ("s1.cls") describes the only sample of that beginning ("s1.input.jpg").
-Archives that are joined end to end are read as one; a compressed one is unpacked into the cache folder.
+Archives that are joined end to end are read as one; a compressed one is unpacked into the cache folder. What was found
+in a remote one is kept there, so that it is read from end to end only once.
 """
 
 from __future__ import annotations
@@ -15,29 +16,32 @@ import hashlib
 import json
 import lzma
 import re
-import shutil
 import tarfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from data2vec2.data import remote
 from data2vec2.data.account import MAX_EXAMPLES, Account
+from data2vec2.data.kept import say
 from data2vec2.data.labels import COLUMNS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
 from data2vec2.errors import UserError
-from data2vec2.files import CACHE_HINT, cache_folder, whole_file
+from data2vec2.files import CACHE_HINT, cache_folder, parse_json, unpacked, whole_file
 
 _MAX_BYTES = 1 << 20  # of what describes a sample
-_PACKED: dict[bytes, Callable[[Path], Any]] = {
+_SAYS = (".cls", ".json", ".txt")
+_PACKED: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
-    b"(\xb5/\xfd": lambda path: pa.input_stream(path, compression="zstd"),
+    b"(\xb5/\xfd": lambda file: pa.input_stream(file, compression="zstd"),
 }
 _DAMAGE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
 
@@ -50,6 +54,8 @@ class _Member(NamedTuple):
     name: str
     offset: int
     size: int
+    text: bytes | None = None
+    """Its content, if it may describe a sample and is not too long for that."""
 
     @property
     def extension(self) -> str:
@@ -69,26 +75,24 @@ class _Member(NamedTuple):
         return self.archive, folder + slash + stem.partition(".")[0]
 
 
-def read(root: Path, names: Sequence[str], content: Content) -> Listing:
+def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Content) -> Listing:
     """The samples in .tar files below `root`, in the parts that these are called after; `UserError` for a bad file."""
+    one_by_one = map if isinstance(root, Path) else remote.each
     of_part = by_part(names, str(root))
     parts, account = {}, Account(choices=parts_by_name(of_part))
     for part, files in of_part.items():
         sample_names: list[str] = []
         described: list[dict[str, Any]] = []
         places: list[tuple[int, int, int]] = []
-        paths = [_unpacked(root / name) for name in files]
+        paths = list(one_by_one(_unpacked, [root / name for name in files]))
         if packed := [name for name, path in zip(files, paths, strict=True) if path != root / name]:
             which = f"and {len(packed) - 1:,} more are compressed, and were" if packed[1:] else "is compressed, and was"
             account.choices.append(f"{packed[0]} {which} unpacked to {cache_folder()}")
-        for place, (name, path) in enumerate(zip(files, paths, strict=True)):
-            try:
-                with path.open("rb") as file:
-                    members = _members(file, root / name, account)
-                    samples = _samples(members, content)
-                    said, read_members = _descriptions(file, root / name, members, samples, content)
-            except _DAMAGE as error:
-                raise UserError(f"can't read {root / name} as a .tar file: {error}; fetch or write it again") from error
+        listed = one_by_one(_listed, [(path, f"{root / name}") for name, path in zip(files, paths, strict=True)])
+        for place, (name, (members, replaced)) in enumerate(zip(files, listed, strict=True)):
+            samples = _samples(members, content)
+            said, read_members = _descriptions(f"{root / name}", members, samples, content)
+            account.beside |= {f"{name}/{one}, an earlier one": "replaced later in the archive" for one in replaced}
             shown: dict[str, _Member] = {}
             for sample in samples:
                 again = f"{name}/{sample.name}" in shown  # in archives that are joined
@@ -111,7 +115,10 @@ def read(root: Path, names: Sequence[str], content: Content) -> Listing:
     return Listing("WebDataset tars", parts, account=account)
 
 
-def _unpacked(path: Path) -> Path:
+Archive = Path | remote.RemoteFile
+
+
+def _unpacked(path: Archive) -> Archive:
     """The file itself, or for a compressed one its content, which is written to the cache folder if need be."""
     try:
         with path.open("rb") as file:
@@ -119,21 +126,54 @@ def _unpacked(path: Path) -> Path:
         opener = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
         if opener is None:
             return path
-        stat = path.stat()
-        key = hashlib.sha256(f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\0tar".encode()).hexdigest()[:32]
+        if isinstance(path, Path):
+            stat = path.stat()
+            identity = f"{path.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        else:
+            identity = path.key
+        key = hashlib.sha256(f"{identity}\0tar".encode()).hexdigest()[:32]
         copy = cache_folder() / f"{key}.tar"
         if not copy.is_file():
-            hint = f", where {path} is unpacked to be read in any order{CACHE_HINT}"
-            with whole_file(copy, shared=True, hint=hint) as unpacked, opener(path) as packed:
-                shutil.copyfileobj(packed, unpacked, 1 << 20)
+            hint = f", where {path} is unpacked for random access{CACHE_HINT}"
+            with whole_file(copy, shared=True, hint=hint) as file:
+                file.writelines(unpacked(path, opener, None if isinstance(path, Path) else path.size))
     except _DAMAGE as error:
-        raise UserError(f"can't unpack {path}: {error}; fetch or write it again") from error
+        raise UserError(f"can't unpack {path}: {error}; download or create it again") from error
     return copy
 
 
-def _members(file: BinaryIO, path: Path, account: Account) -> list[_Member]:
-    """All files in the archives that are joined in one; of those of the same name in one archive the last."""
+Listed = tuple[list[_Member], list[str]]
+
+
+def _listed(given: tuple[Archive, str]) -> Listed:
+    """What `_members` finds in a file that is called so; of a remote one as it was kept, if it was."""
+    path, where = given
+    index = None if isinstance(path, Path) else cache_folder() / f"index-{path.key}.json"
+    if index:
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            held = parse_json(index.read_bytes())
+            rows = [(*one[:4], None if one[4] is None else one[4].encode("latin-1")) for one in held["members"]]
+            return [_Member._make(row) for row in rows], held["replaced"]
+        say(f"{where} is read from end to end once, to find what is in it")
+    try:
+        with path.open("rb") as file:
+            members, replaced = _members(file, where)
+    except _DAMAGE as error:
+        raise UserError(f"can't read {where} as a .tar file: {error}; download or create it again") from error
+    if index:
+        rows = [(*one[:4], None if one.text is None else one.text.decode("latin-1")) for one in members]
+        with whole_file(index, shared=True, hint=f", where what is in {where} is kept{CACHE_HINT}") as kept:
+            kept.write(json.dumps({"members": rows, "replaced": replaced}).encode())
+    return members, replaced
+
+
+def _members(file: BinaryIO, path: str) -> Listed:
+    """All files in the archives that are joined in one; of those of the same name in one archive the last.
+
+    And the names of those that are replaced so.
+    """
     found: dict[tuple[int, str], _Member] = {}
+    replaced = list[str]()
     start, archive = 0, 0
     while start >= 0:
         file.seek(start)
@@ -143,14 +183,18 @@ def _members(file: BinaryIO, path: Path, account: Account) -> list[_Member]:
                 if _checked(member, path):
                     name = member.name.removeprefix("./")
                     if (archive, name) in found:
-                        account.beside[f"{path.name}/{name}, an earlier one"] = "written again later in the archive"
-                    found[archive, name] = _Member(archive, name, member.offset_data, member.size)
+                        replaced.append(name)
+                    one = _Member(archive, name, member.offset_data, member.size)
+                    if one.extension in _SAYS and one.size <= _MAX_BYTES:
+                        file.seek(one.offset)
+                        one = one._replace(text=file.read(one.size))
+                    found[archive, name] = one
             end = tar.offset
         file.seek(end)
         if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):  # tarfile takes damage for the end
-            raise UserError(f"{path} is damaged or cut off after {end:,} bytes; fetch or write it again")
+            raise UserError(f"{path} is damaged or cut off after {end:,} bytes; download or create it again")
         start, archive = _next_archive(file), archive + 1
-    return list(found.values())
+    return list(found.values()), replaced
 
 
 def _next_archive(file: BinaryIO) -> int:
@@ -161,19 +205,19 @@ def _next_archive(file: BinaryIO) -> int:
     return -1
 
 
-def _checked(member: tarfile.TarInfo, path: Path) -> bool:
+def _checked(member: tarfile.TarInfo, path: str) -> bool:
     """Whether a member is a file; `UserError` for what could lead elsewhere."""
     name = member.name.replace("\\", "/")
     if re.match(r"(/|[A-Za-z]:/)", name) or ".." in name.split("/"):
-        raise UserError(f"{path} has a member {member.name!r}, whose name leads out of the archive; remove it")
+        raise UserError(f"{path} has a member {member.name!r}, whose path leaves the archive; remove it")
     if not (member.isreg() or member.isdir()) or member.issparse():
-        raise UserError(f"{path} has a member {member.name!r}, which is a link or no plain file; remove it")
+        raise UserError(f"{path} has a member {member.name!r}, which is not a regular file; remove it")
     return member.isreg()
 
 
 def _describe(content: Content) -> tuple[str, ...]:
     """Extensions of what describes a sample."""
-    return (".cls", ".json", ".txt") if content.texts else (".cls", ".json")
+    return _SAYS if content.texts else _SAYS[:2]
 
 
 def _samples(members: Sequence[_Member], content: Content) -> list[_Member]:
@@ -186,7 +230,7 @@ def _samples(members: Sequence[_Member], content: Content) -> list[_Member]:
 
 
 def _descriptions(
-    file: BinaryIO, path: Path, members: Sequence[_Member], samples: Sequence[_Member], content: Content
+    path: str, members: Sequence[_Member], samples: Sequence[_Member], content: Content
 ) -> tuple[dict[tuple[int, str], dict[str, Any]], list[_Member]]:
     """The "label" and the "transcript" of samples by key, and the members that say them."""
     count, used = Counter(one.beginning for one in samples), []
@@ -196,23 +240,22 @@ def _descriptions(
     said: dict[tuple[int, str], dict[str, Any]] = {}
     for one in members:
         if one.extension in _describe(content) and (key := of.get(one.key)):
-            file.seek(one.offset)
-            found = _described(file, one, path, content)
+            found = _described(one, path, content)
             if known := {what: value for what, value in found.items() if value is not None}:
                 said[key] = said.get(key, {}) | known
                 used.append(one)
     return said, used
 
 
-def _described(file: BinaryIO, member: _Member, path: Path, content: Content) -> dict[str, Any]:
+def _described(member: _Member, path: str, content: Content) -> dict[str, Any]:
     """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them."""
-    if member.size > _MAX_BYTES:
+    if member.text is None:
         raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label or a transcript")
     what = "transcript" if member.extension == ".txt" else "label"
     try:
-        text = file.read(member.size).decode("utf-8")
-        described = json.loads(text) if member.extension == ".json" else text.strip()
-    except (ValueError, RecursionError) as error:
+        text = member.text.decode("utf-8")
+        described = parse_json(text) if member.extension == ".json" else text.strip()
+    except ValueError as error:
         raise UserError(f"{path}: can't read the {what} in {member.name}: {error}") from error
     if isinstance(described, list) and not all(isinstance(one, str | int) for one in described):
         return {}  # of boxes, say
@@ -228,5 +271,5 @@ def _why_not(one: _Member, content: Content) -> str:
     if name.startswith("."):
         return "hidden"
     if one.extension in _describe(content):
-        return f"{one.extension} that says nothing of a sample"
+        return f"{one.extension} that describes no sample"
     return name[name.index(".") :].lower() if one.extension in content.extensions else one.extension or "no extension"

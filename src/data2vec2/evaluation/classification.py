@@ -16,11 +16,11 @@ from torch import Tensor
 
 from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import targets_of
-from data2vec2.errors import UserError
 from data2vec2.evaluation import intervals
-from data2vec2.evaluation.features import Normalise, Note, mean_features, readable_batches, window_features
+from data2vec2.evaluation.features import Inputs, Normalise, Note, mean_features, over_batches, window_features
 from data2vec2.method.heads import Classifier, linear_softmax
 from data2vec2.method.losses import classification
+from data2vec2.training.parallel import ALONE, World
 
 Predictor = Callable[[Tensor, Tensor | None], Tensor]
 """A model: outputs `BC` of inputs and of their lengths, where these differ."""
@@ -60,29 +60,38 @@ class Predictions:
 
 
 def predict(
-    classifier: Predictor, reader: Reader, normalise: Normalise, device: torch.device, note: Note = lambda _: None
+    classifier: Predictor,
+    reader: Reader,
+    normalise: Normalise,
+    device: torch.device,
+    note: Note = lambda _: None,
+    world: World = ALONE,
 ) -> Predictions:
     """Classify all samples as evaluation sees them; `note` hears of those that can't be read.
 
     The classifier should be in eval mode. `UserError` if no sample can be read.
     """
-    logits_NC, samples_N = outputs(classifier, reader, normalise, device, note)
+    logits_NC, samples_N = outputs(classifier, reader, normalise, device, note, world)
     truth_NC = targets_of(reader.records, samples_N) > 0
     return Predictions(logits_NC, truth_NC, samples_N, reader.records.tags is not None)
 
 
 @torch.no_grad()
 def outputs(
-    model: Predictor, reader: Reader, normalise: Normalise, device: torch.device, note: Note = lambda _: None
+    model: Predictor,
+    reader: Reader,
+    normalise: Normalise,
+    device: torch.device,
+    note: Note = lambda _: None,
+    world: World = ALONE,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """What the model gives `NC` for all samples that can be read, and their places."""
-    found, samples = [], []
-    for batch in readable_batches(reader, np.arange(len(reader.records)), note):
-        found.append(model(*batch.given(normalise, device)).float().cpu().numpy())
-        samples.append(batch.samples_B)
-    if not found:
-        raise UserError(f"none of {len(reader.records)} samples of the {reader.records.kind} can be read")
-    return np.concatenate(found), np.concatenate(samples)
+
+    def given(batch: Inputs) -> dict[str, NDArray[Any]]:
+        return {"x": model(*batch.given(normalise, device)).float().cpu().numpy()}
+
+    found = over_batches(given, reader, np.arange(len(reader.records)), note, world)
+    return found["x"], found["samples_N"]
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
@@ -187,10 +196,15 @@ class Numbers:
 
 
 def predict_numbers(
-    model: Predictor, reader: Reader, normalise: Normalise, device: torch.device, note: Note = lambda _: None
+    model: Predictor,
+    reader: Reader,
+    normalise: Normalise,
+    device: torch.device,
+    note: Note = lambda _: None,
+    world: World = ALONE,
 ) -> Numbers:
     """Numbers for all samples as evaluation sees them; otherwise as `predict`."""
-    given_N1, samples_N = outputs(model, reader, normalise, device, note)
+    given_N1, samples_N = outputs(model, reader, normalise, device, note, world)
     assert reader.records.numbers is not None
     return Numbers(given_N1[:, 0].astype(np.float64), reader.records.numbers[samples_N], samples_N)
 

@@ -174,7 +174,7 @@ class NgramDecoder:
         spelled = {word: letters.encode(word) for word in _unigrams(path)}
         spelled = {word: ids for word, ids in spelled.items() if len(ids) and not np.isin((unknown, space), ids).any()}
         if not spelled:
-            raise UserError(f"{path} has no words of the model's letters")
+            raise UserError(f"{path} has no words spelled with the model's letters")
         names = dictionary.Dictionary()
         for word in (*spelled, UNKNOWN):
             names.add_entry(word)
@@ -182,7 +182,9 @@ class NgramDecoder:
         try:
             model = kenlm.KenLM(str(path), names)
         except RuntimeError as error:
-            raise UserError(f"{path} is no n-gram model that KenLM can read: {str(error).splitlines()[-1]}") from error
+            raise UserError(
+                f"{path} is not an n-gram model that KenLM can read: {str(error).splitlines()[-1]}"
+            ) from error
         start, trie = model.start(False), decoder.Trie(len(letters), space)
         for word, ids in spelled.items():
             index = names.get_index(word)
@@ -225,7 +227,7 @@ def _unigrams(path: Path) -> Iterator[str]:
                 elif inside and len(fields := line.split()) > 1 and fields[1] not in NO_WORDS:
                     yield fields[1]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not an ARPA file: it is no text") from error
+        raise UserError(f"{path} is not an ARPA file: it is not text") from error
     except OSError as error:
         raise UserError(f"{path} can't be read: {error}") from error
 

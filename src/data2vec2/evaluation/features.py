@@ -6,10 +6,10 @@ Shapes: `B` samples of a batch, `T` tokens, `D` width.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.evaluation.intervals import Interval
 from data2vec2.method.encoder import Encoder
+from data2vec2.training.parallel import ALONE, World
 
 Features = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -74,15 +75,12 @@ class Inputs:
 
 
 def readable_batches(
-    reader: Reader, samples: NDArray[np.int64], note: Note = lambda _: None, size: int | None = None
+    reader: Reader, groups: Sequence[NDArray[np.int64]], note: Note = lambda _: None
 ) -> Iterator[Inputs]:
-    """The samples as evaluation sees them, without those that can't be read: in order `size` at once, or as groups.
+    """Groups of samples as evaluation sees them, without those that can't be read.
 
-    Threads read some batches ahead.
+    Threads read some of them ahead.
     """
-    groups = reader.eval_groups(samples)
-    if size is not None:
-        groups = [samples[start : start + size] for start in range(0, len(samples), size)]
     threads = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads) as pool:
         for first in range(0, len(groups), threads):
@@ -95,20 +93,46 @@ def readable_batches(
                     yield Inputs(torch.from_numpy(batch.inputs[read]), batch.labels_B[read], asked[read], lengths)
 
 
+def over_batches(
+    compute: Callable[[Inputs], Mapping[str, NDArray[Any]]],
+    reader: Reader,
+    samples: NDArray[np.int64],
+    note: Note = lambda _: None,
+    world: World = ALONE,
+) -> dict[str, NDArray[Any]]:
+    """What `compute` makes of all samples that can be read, in the groups' order; and `samples_N`, their places.
+
+    Each process of a world computes a share, and all get all; all hear of what can't be read. `UserError` if none can.
+    """
+    bad: list[Bad] = []
+    groups = reader.eval_groups(samples)
+    batches = readable_batches(reader, groups[world.rank :: world.size], bad.extend)
+    parts = [{"samples_N": batch.samples_B, **compute(batch)} for batch in batches]
+    note(Bad(name, reason) for part in world.collect([(one.name, one.reason) for one in bad]) for name, reason in part)
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    found = [part for part in world.collect_arrays(joined) if part]
+    if not found:
+        raise UserError(f"none of {len(samples)} samples of the {reader.records.kind} can be read")
+    rows = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return {name: row[_as(np.concatenate(groups), rows["samples_N"])] for name, row in rows.items()}
+
+
+def _as(wanted: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The permutation that puts `found` into the order of `wanted`."""
+    place_of = {sample: place for place, sample in enumerate(wanted.tolist())}
+    return np.argsort([place_of[sample] for sample in found.tolist()])
+
+
 def features_of(
     features: Callable[[Inputs], NDArray[np.float32]],
     reader: Reader,
     samples: NDArray[np.int64],
     note: Note = lambda _: None,
+    world: World = ALONE,
 ) -> LabelledFeatures:
-    """`features` of all samples that can be read, with their labels; `UserError` if none can."""
-    found = [(features(batch), batch) for batch in readable_batches(reader, samples, note)]
-    if not found:
-        raise UserError(f"none of {len(samples)} samples of the {reader.records.kind} can be read")
-    place_of = {sample: place for place, sample in enumerate(samples.tolist())}
-    order = np.argsort([place_of[sample] for _, batch in found for sample in batch.samples_B.tolist()])
-    features_NF = np.concatenate([x for x, _ in found])
-    return LabelledFeatures(features_NF[order], np.concatenate([batch.labels_B for _, batch in found])[order])
+    """`features` of all samples that can be read, in their order, with their labels; otherwise as `over_batches`."""
+    found = over_batches(lambda batch: {"x": features(batch), "y": batch.labels_B}, reader, samples, note, world)
+    return LabelledFeatures(found["x"], found["y"]).select(_as(samples, found["samples_N"]))
 
 
 def encode(
@@ -118,15 +142,31 @@ def encode(
     normalise: Normalise,
     device: torch.device,
     note: Note = lambda _: None,
+    world: World = ALONE,
 ) -> LabelledFeatures:
     """Mean-pooled features of the samples as evaluation sees them, with the labels; by an encoder in eval mode."""
+    return encode_by_each([encoder], reader, samples, normalise, device, note, world)[0]
+
+
+def encode_by_each(
+    encoders: Sequence[Encoder],
+    reader: Reader,
+    samples: NDArray[np.int64],
+    normalise: Normalise,
+    device: torch.device,
+    note: Note = lambda _: None,
+    world: World = ALONE,
+) -> list[LabelledFeatures]:
+    """What `encode` gives by each of several encoders of one width; every sample is read once."""
 
     @torch.no_grad()
     def pooled(batch: Inputs) -> NDArray[np.float32]:
         inputs, lengths_B = batch.given(normalise, device)
-        return encoder(inputs, lengths_B=lengths_B).pooled().float().cpu().numpy()  # type: ignore[no-any-return]
+        each = [encoder(inputs, lengths_B=lengths_B).pooled().float() for encoder in encoders]
+        return torch.cat(each, 1).cpu().numpy()
 
-    return features_of(pooled, reader, samples, note)
+    found = features_of(pooled, reader, samples, note, world)
+    return [LabelledFeatures(np.ascontiguousarray(x), found.y) for x in np.split(found.x, len(encoders), 1)]
 
 
 @torch.no_grad()

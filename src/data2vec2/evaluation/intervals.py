@@ -32,6 +32,16 @@ def of_share(share: float, count: int) -> Interval:
     return float(found.low), float(found.high)
 
 
+def of_difference(one: tuple[float, Interval], other: tuple[float, Interval]) -> Interval:
+    """Of the difference of two scores, each with its interval, taken as independent (Newcombe, 1998).
+
+    Of scores on the same samples this is conservative: what one model gets right, the other mostly does too, so that
+    a paired estimate, which would need the results of each sample, would be narrower.
+    """
+    (a, (a_low, a_high)), (b, (b_low, b_high)) = one, other
+    return a - b - math.hypot(a - a_low, b_high - b), a - b + math.hypot(a_high - a, b - b_low)
+
+
 def of_correlation(value: float, count: int, ranks: bool = False) -> Interval:
     """Of Pearson's correlation (Fisher, 1921), or with `ranks` of Spearman's (Bonett and Wright, 2000)."""
     if count < 4 or abs(value) >= 1:

@@ -52,7 +52,7 @@ class Curve:
 def low_label_curve(
     features: str, probe: str, labels: Sequence[int], seeds: Sequence[int], accuracy: Callable[[int, int], float]
 ) -> Curve:
-    """The curve of `accuracy(labels a class, seed)` over `seeds`."""
+    """The curve of `accuracy(labels per class, seed)` over `seeds`."""
     rows = [interval([accuracy(count, seed) for seed in seeds]) for count in labels]
     mean, low, high = zip(*rows, strict=True)
     return Curve(features, probe, tuple(labels), mean, low, high, len(seeds))
@@ -243,7 +243,7 @@ class Patches:
 
     @torch.no_grad()
     def _encoded(self, samples: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-        for batch in readable_batches(self.reader, samples, size=BATCH):
+        for batch in readable_batches(self.reader, np.split(samples, range(BATCH, len(samples), BATCH))):
             features = self.encoder(batch.given(self.normalise, self.device)[0]).features_NTD
             yield features.float(), torch.from_numpy(batch.labels_B).to(self.device)
 

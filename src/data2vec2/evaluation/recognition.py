@@ -22,9 +22,10 @@ from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import greedy
-from data2vec2.evaluation.features import Normalise, Note, readable_batches
+from data2vec2.evaluation.features import Inputs, Normalise, Note, over_batches
 from data2vec2.evaluation.intervals import of_ratio
 from data2vec2.method.heads import Recognized
+from data2vec2.training.parallel import ALONE, World
 
 Unit = Literal["word", "character"]
 
@@ -146,20 +147,23 @@ def recognise_all(
     device: torch.device,
     note: Callable[[Tensor, Tensor, list[int]], None] = lambda *_: None,
     unread: Note = lambda _: None,
+    world: World = ALONE,
 ) -> Recognition:
     """Greedy texts of recordings, by a model in eval mode; `note` sees logits, tokens and places of some at once.
 
     What can't be read is left out, and `unread` hears of it; `UserError` if nothing can.
     """
-    texts: dict[int, str] = {}
-    for batch in readable_batches(reader, samples, unread):
+
+    def heard(batch: Inputs) -> dict[str, NDArray[Any]]:
         logits_BTV, num_tokens_B = model(*batch.given(normalise, device))
         places = batch.samples_B.tolist()
         note(logits_BTV, num_tokens_B, places)
         logits_BTV[..., letters.ids[UNKNOWN]] = -torch.inf  # a letter that nobody can read is never written
-        rows = zip(places, logits_BTV.float().cpu().numpy(), num_tokens_B.tolist(), strict=True)
-        texts |= {place: letters.decode(greedy(row_TV[:count])[0].tolist()) for place, row_TV, count in rows}
-    return recognition_of(reader.records, texts)
+        rows = zip(logits_BTV.float().cpu().numpy(), num_tokens_B.tolist(), strict=True)
+        return {"texts": np.array([letters.decode(greedy(row_TV[:count])[0].tolist()) for row_TV, count in rows])}
+
+    found = over_batches(heard, reader, samples, unread, world)
+    return recognition_of(reader.records, dict(zip(found["samples_N"].tolist(), found["texts"].tolist(), strict=True)))
 
 
 def recognition_of(records: Records, texts: dict[int, str]) -> Recognition:

@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from data2vec2.data.reader import Reader
 from data2vec2.evaluation import probes as probing
-from data2vec2.evaluation.features import LabelledFeatures, Normalise, Note, TokenProbe, encode
+from data2vec2.evaluation.features import LabelledFeatures, Normalise, Note, TokenProbe, encode_by_each
 from data2vec2.evaluation.intervals import Interval, of_share
 from data2vec2.evaluation.probes import Curve, Patches, draws
 from data2vec2.method.encoder import Encoder
+from data2vec2.training.progress import html_table
 
 PROBES = ("knn", "linear", "attentive", "phones")
-MODEL, RANDOM = "data2vec2", "random initialisation"
+MODEL, RANDOM, MAJORITY = "data2vec2", "random initialisation", "majority class"
 """What the features of a row or curve are made of."""
 
 Samples = tuple[Reader, NDArray[np.int64]]
@@ -56,6 +57,10 @@ class Scores:
     skipped: dict[str, int] = field(default_factory=dict)
     """How many samples could not be read, by reason; they are left out."""
 
+    def _repr_html_(self) -> str:
+        rows = [(row.features, *(getattr(row, probe) for probe in self.probes)) for row in self.rows]
+        return html_table(rows, ("features", *self.probes))
+
     def to_dict(self) -> dict[str, Any]:
         """For JSON; a row has only the probes that were asked for."""
         asked = ("features", *self.probes)
@@ -90,14 +95,16 @@ def score(
     """
     rows, curves, bars = [], [], []
     others = ((RANDOM, untrained), (raw[0], None)) if untrained else ()
-    for name, model in ((MODEL, encoder), *others):
+    encoded: list[Sequence[LabelledFeatures]] = []
+    if by_samples := bool(set(probes) - {"phones"} or labels):
+        models = [encoder, *([untrained] if untrained else [])]
+        read = (encode_by_each(models, *samples, normalise, device, note) for samples in (train, test))
+        encoded = list(zip(*read, strict=True))
+    for place, (name, model) in enumerate(((MODEL, encoder), *others)):
         log(f"scoring {name}")
         known, asked = LabelledFeatures.none(), LabelledFeatures.none()
-        if set(probes) - {"phones"} or labels:
-            if model is None:
-                known, asked = raw[1](train, test, note)
-            else:
-                known, asked = (encode(model, *samples, normalise, device, note) for samples in (train, test))
+        if by_samples:
+            known, asked = raw[1](train, test, note) if model is None else encoded[place]
         row: dict[str, float] = {}
         bar: dict[str, Interval] = {}
         if "knn" in probes:
@@ -117,7 +124,7 @@ def score(
     chance, bar = dict.fromkeys(probes, probing.majority_accuracy(known, asked)) if len(known.y) else {}, {}
     if "phones" in probes and phones is not None:
         chance["phones"], bar["phones"] = phones.majority(device)
-    rows.append(Row("majority class", **chance))
+    rows.append(Row(MAJORITY, **chance))
     bars.append(_of_shares(chance, len(asked.y)) | bar)
     classes = train[0].records.classes
     found = tuple(probes), tuple(rows), tuple(curves), tuple(bars)

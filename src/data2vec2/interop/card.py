@@ -16,10 +16,10 @@ from data2vec2.modalities.fields import example_of, interop_of
 from data2vec2.version import __version__
 
 _MEANING = {
-    "encoder": "a vector for each token, and their mean (of pictures without the CLS token, which stands first)",
+    "encoder": "a vector for each token, and their mean (for pictures, without the CLS token, which comes first)",
     "classifier": "of each class, in the order of `id2label` in config.json",
     "regressor": "the number",
-    "recogniser": "of each letter in vocab.json, at every 20 ms; padding is blank (0)",
+    "recogniser": "of each letter in vocab.json, every 20 ms; padding is blank (0)",
 }
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("data2vec2.interop"),

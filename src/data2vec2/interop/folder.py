@@ -23,7 +23,7 @@ from torch import Tensor
 
 from data2vec2.data.labels import TOKENIZER, VOCAB, Letters
 from data2vec2.errors import UserError
-from data2vec2.files import whole_folder
+from data2vec2.files import read_json, whole_folder
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, SpeechRecognizer
 from data2vec2.modalities import specs
@@ -40,7 +40,7 @@ from data2vec2.modalities.fields import (
     interop_of,
     to_fields,
 )
-from data2vec2.modalities.interop import PROCESSOR, TOGETHER, AnyModel, read_json
+from data2vec2.modalities.interop import PROCESSOR, TOGETHER, AnyModel
 from data2vec2.training.run import CONFIG
 
 FILES = ("config.json", "model.safetensors", "README.md")
@@ -92,12 +92,23 @@ def _head_fields(info: ModelInfo) -> dict[str, Any]:
     return {**labels, "problem_type": kind, "pooling": info.pooling} if names else {}
 
 
-def export_of(model: Path) -> Path:
-    """The exported folder of a run, or the folder itself; `UserError` for a run that has none yet."""
+def export_of(model: Path, *data: Path) -> Path:
+    """The exported folder of a run, or the folder itself; `UserError` for a run that has none yet.
+
+    Also for a path that does not exist, and for one that stands where the first of `data` should.
+    """
+
+    def is_model(path: Path) -> bool:
+        return any((path / name).is_file() for name in (CONFIG, FILES[0]))
+
+    if not is_model(model) and data and is_model(data[0]):
+        raise UserError(f"MODEL comes before the data: {data[0]} is a model, and {model} is none; swap them")
+    if not model.exists():
+        raise UserError(f"{model} does not exist; MODEL is a run folder or an exported model")
     if not (model / CONFIG).is_file():
         return model
     if not (model / "exported").is_dir():
-        raise UserError(f"the run in {model} has not finished, so there is no model yet; go on with it by --resume")
+        raise UserError(f"the run in {model} has not finished, so there is no model yet; continue it with --resume")
     return model / "exported"
 
 
@@ -113,18 +124,33 @@ def load_encoder(folder: Path) -> tuple[Encoder, ModelInfo]:
 def load_classifier(folder: Path) -> tuple[Classifier, ModelInfo]:
     """Load a fine-tuned classifier as `load_encoder` loads an encoder; `UserError` also if the model has no head."""
     info, weights = read_export(folder)
-    if not info.classes:
-        found = "a recogniser of speech, whose head has letters" if info.letters else "an encoder without a head"
-        raise UserError(f"{folder} holds {found}; make a classifier of it with data2vec2 finetune classify")
+    require_classes(info, folder)
     return _loaded(build_model(info), info, weights, folder)
 
 
 def load_recognizer(folder: Path) -> tuple[SpeechRecognizer, ModelInfo]:
     """Load a recogniser, as `load_encoder` loads an encoder; `UserError` also for another model."""
     info, weights = read_export(folder)
-    if info.letters is None:
-        raise UserError(f"{folder} holds no recogniser of speech; make one of it with data2vec2 finetune ctc")
+    require_letters(info, folder)
     return _loaded(build_model(info), info, weights, folder)
+
+
+def require_classes(info: ModelInfo, folder: Path) -> None:
+    """`UserError` for a model that predicts nothing."""
+    if not info.classes:
+        found = "a recogniser of speech, whose head has letters" if info.letters else "an encoder without a head"
+        raise UserError(f"{folder} holds {found}; make a classifier of it with data2vec2 finetune classify")
+
+
+def require_letters(info: ModelInfo, folder: Path) -> Letters:
+    """What a recogniser writes; `UserError` for another model."""
+    if info.letters is None:
+        if "ctc" not in specs()[info.kind].finetune:
+            raise UserError(
+                f"{folder} is a model of {specs()[info.kind].words.many}, not of speech; use predict or embed"
+            )
+        raise UserError(f"{folder} holds no recogniser of speech; make one of it with data2vec2 finetune ctc")
+    return info.letters
 
 
 def load_model(folder: Path) -> tuple[AnyModel, ModelInfo]:
@@ -165,7 +191,9 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
     try:
         model, classes = from_fields(fields), _classes(fields)
     except ValueError as error:
-        raise UserError(f"{folder / 'config.json'} is not of a model that can be loaded here: {error}") from error
+        raise UserError(
+            f"{folder / 'config.json'} does not describe a model that can be loaded here: {error}"
+        ) from error
     recognises = fields.get("architectures") == [class_name(kind, interop_of(kind).heads.get("recogniser", "-"))]
     pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
     info = ModelInfo(

@@ -173,7 +173,7 @@ def table_kind(path: Path, dense: bool) -> str:
     if kind not in KINDS:
         raise UsageError(f"--out {path} ends in {path.suffix}; features are written as {', '.join(KINDS)}")
     if dense and kind != KINDS[0]:
-        raise UsageError(f"--out {path}: several vectors a sample (--pool none) are written as {KINDS[0]} only")
+        raise UsageError(f"--out {path}: several vectors per sample (--pool none) are written as {KINDS[0]} only")
     return kind
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.config.model import DecoderConfig
+from data2vec2.method.convolution import conv_norm_gelu
 from data2vec2.method.encoder import initialise
 from data2vec2.method.masking import put, take
 
@@ -44,11 +44,9 @@ class Decoder(nn.Module):
 
     def forward(self, x_NTD: Tensor, grid: tuple[int, ...], places_NU: Tensor | None = None) -> Tensor:
         """Predictions `NUD` at `places_NU`, or `NTD` at all places."""
-        x = x_NTD.view(x_NTD.shape[0], *grid, -1)
+        x = x_NTD.view(len(x_NTD), *grid, -1) if len(grid) > 1 else x_NTD  # a view of one axis can't be compiled
         for conv in self.convs:
-            # Channels stay the last axis in memory; the convolution sees a channels-first view of it.
-            y = conv(x.movedim(-1, 1)).movedim(1, -1)
-            y = F.gelu(F.layer_norm(y, y.shape[-1:]))
+            y = conv_norm_gelu(conv, x)
             x = x + y if self.config.residual and x.shape[-1] == y.shape[-1] else y
         x = x.flatten(1, -2)
         return self.proj(x if places_NU is None else take(x, places_NU))  # type: ignore[no-any-return]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from data2vec2.config.model import EncoderConfig
-from data2vec2.method.block import AttentionBias, Block, BlockOutput
+from data2vec2.method.block import AttentionBias, Block
 
 
 @dataclass(frozen=True)
@@ -134,26 +134,34 @@ class Encoder(nn.Module):
             tokens = self.modality.tokens(inputs, lengths_B)
         rows = self.modality.arrange(tokens, keep_ids_NK)
         x_NLD = self.dropout(self.norm(rows.rows_NLD))
+        bias_NHLL = rows.bias.dense(_product_dtype(x_NLD)) if rows.bias else None  # once for all blocks
         ffn_outputs = []
         for block in self.blocks:
             if self.training and self.layer_drop and torch.rand(()).item() < self.layer_drop:
                 continue
-            x_NLD, ffn_NLD = self._run(block, x_NLD, rows.bias)
+            if self.gradient_checkpointing and self.training:
+                x_NLD, ffn_NLD = checkpoint(block, x_NLD, bias_NHLL, use_reentrant=False)
+            else:
+                x_NLD, ffn_NLD = block(x_NLD, bias_NHLL)
             ffn_outputs.append(ffn_NLD)
         return Encoded(x_NLD, ffn_outputs, tokens, self.modality.num_extra_tokens)
 
-    def _run(self, block: nn.Module, x_NLD: Tensor, bias: AttentionBias | None) -> BlockOutput:
-        if not (self.gradient_checkpointing and self.training):
-            return block(x_NLD, bias)  # type: ignore[no-any-return]
-
-        def run(x_NLD: Tensor) -> BlockOutput:  # with a bias of its own, which no other pass has made dense
-            return block(x_NLD, bias and replace(bias))  # type: ignore[no-any-return]
-
-        return checkpoint(run, x_NLD, use_reentrant=False)
+    def up_to(self, count: int) -> Encoder:
+        """An encoder of the first blocks alone, which shares their weights."""
+        shorter = copy.copy(self)
+        shorter._modules = {**self._modules, "blocks": self.blocks[:count]}
+        return shorter
 
     def trunk_outputs(self, encoded: Encoded) -> list[Tensor]:
         """The trunk's feed-forward outputs `NTD` without extra tokens, first layer first."""
         return [ffn[:, encoded.num_extra_tokens :] for ffn in encoded.ffn_outputs[self.config.prenet_depth :]]
+
+
+def _product_dtype(x: Tensor) -> torch.dtype:
+    """In what products of `x` are computed here."""
+    kind = x.device.type
+    known = torch.amp.is_autocast_available(kind)  # the meta device has none
+    return torch.get_autocast_dtype(kind) if known and torch.is_autocast_enabled(kind) else x.dtype
 
 
 def make_teacher(student: Encoder) -> Encoder:

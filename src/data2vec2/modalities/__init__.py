@@ -11,12 +11,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneConfig, FinetuneDataConfig, RunConfig, TaskConfig
 from data2vec2.config.tree import Kinds, from_dict, to_dict, updated
 from data2vec2.errors import UsageError, UserError
+from data2vec2.files import parse_yaml
 from data2vec2.modalities.audio import SPEC as AUDIO
 from data2vec2.modalities.image import SPEC as IMAGE
 from data2vec2.modalities.spec import Spec
@@ -131,8 +130,8 @@ def is_file_name(name: str) -> bool:
 
 def _file_values(path: str, recipe: Callable[[str], Any]) -> Any:
     try:
-        values = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        values = parse_yaml(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
     name = values.get("recipe") if isinstance(values, Mapping) else None
     if not isinstance(name, str):

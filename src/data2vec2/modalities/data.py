@@ -19,7 +19,7 @@ from data2vec2.data.account import Bad
 from data2vec2.data.labels import Letters
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import OwnFormat, Parts, Records, listed_files, open_data
-from data2vec2.data.source import Content
+from data2vec2.data.source import Content, Objects
 from data2vec2.method.encoder import Modality
 from data2vec2.method.heads import Pooling
 from data2vec2.modalities.spec import Spec, Words
@@ -100,17 +100,21 @@ class DataTools(ABC):
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """As much as a training batch ever holds of one sample."""
 
+    def noise(self, config: RunConfig, count: int, device: torch.device) -> Tensor:
+        """Normalised inputs of `count` made-up samples of the largest size."""
+        return torch.randn(count, *self.largest(config.model, config.data).inputs.shape[1:], device=device)
+
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """The samples of a data set with labels or numbers, if it has any; `UserError` if it holds no samples."""
         return open_data(path, self.content, self.own_format)
 
-    def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
+    def open(self, path: str, config: RunConfig, say: Log) -> Parts:
         """The samples of a data set to pre-train on; `UserError` if it holds none."""
         return self.open_labelled(path, Columns(), "classes")
 
-    def inspected(self, path: Path, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
+    def inspected(self, path: str, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
         """A configuration that fits a data set, and its samples with all that is known of them, to be looked at."""
-        return self.fitted(config, config, path, say), self.open_labelled(path, columns, "classes")
+        return self.fitted(config, config, [path], say), self.open_labelled(path, columns, "classes")
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
         """What a file says of itself: sizes as numbers, other things as words; raises `BadSample`."""
@@ -119,6 +123,15 @@ class DataTools(ABC):
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
         """Files, and those below folders, as records without labels, in order; `UserError` where there is none."""
         return [listed_files(paths, self.content)]
+
+    def given(self, samples: Sequence[Any]) -> Records:
+        """Paths, or Python objects, as records without labels, in order."""
+        paths = [isinstance(one, str | Path) for one in samples]
+        if all(paths):
+            return self.listed(samples, Columns())[0]
+        names = [str(one) if is_path else f"[{i}]" for i, (one, is_path) in enumerate(zip(samples, paths, strict=True))]
+        places = np.arange(len(samples))
+        return Records("objects", names, np.full(len(samples), -1), (), Objects(samples, self.content, places))
 
     @abstractmethod
     def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> Reader:
@@ -140,7 +153,7 @@ class DataTools(ABC):
         """Columns that a configuration names."""
         return Columns()
 
-    def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
+    def fitted(self, config: RunConfig, recipe: RunConfig, data: Sequence[str], say: Log) -> RunConfig:
         """The configuration with what the data decide of the model, where the recipe's own was left."""
         return config
 

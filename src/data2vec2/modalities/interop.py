@@ -18,6 +18,7 @@ from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig
 from data2vec2.config.tree import from_dict
 from data2vec2.errors import UserError
+from data2vec2.files import read_json
 from data2vec2.method.encoder import Encoded, Encoder
 from data2vec2.method.heads import Classifier, Recognized, SpeechRecognizer
 from data2vec2.modalities import spec_of
@@ -126,14 +127,3 @@ class Interop:
     def usage(self, modality: Any) -> Usage | None:
         """How it is called with Transformers; none where no processor of its own makes inputs."""
         return None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; `UserError` where there is none."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds a {type(value).__name__}; it must hold an object")
-    return value

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +26,7 @@ from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import DataTools, Labels, Log, ModelInfo, Survey
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import Bars, ClassTargets, NumberTargets, SampleTask
-from data2vec2.training.loop import Task
+from data2vec2.training.task import Task
 
 PARTS = {"train": "to train on", "val": "for validation", "test": "to test on"}
 """What each part is for."""
@@ -80,7 +79,7 @@ class Scored:
 
 
 class Sized(NamedTuple):
-    """The loss of one sample of the largest size, and what that counts in a batch size."""
+    """The loss of samples of the largest size, and what they count in a batch size."""
 
     loss: Callable[[], Tensor]
     size: float
@@ -101,11 +100,11 @@ class Job:
         """The configuration with what it leaves to the model, and what the model will be; `UsageError` for a misfit."""
         return config, replace(info, data=config.data, classes=(), regression=False, letters=None)
 
-    def parts(self, config: FinetuneConfig, path: Path) -> Parts:
+    def parts(self, config: FinetuneConfig, path: str) -> Parts:
         """The samples of a data set."""
         return self.tools.open_labelled(path, self.tools.columns(config.data), self.labels)
 
-    def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
+    def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Open a data set with labels and split it; `UserError` for too few of them, or for other classes in `val`."""
         seed = config.train.seed
         parts, train, held = self.split(config, path, val)
@@ -118,7 +117,7 @@ class Job:
             raise UserError(f"{path} has no {what} to learn from ({parts.description}); {hint}")
         if train.numbers is None and train.tags is None and len(only := np.unique(train.labels)) == 1:
             what = f"all {len(train):,} {self.tools.words.many} to train on are of one class ({_named(train, only)})"
-            raise UserError(f"{what}; {path} has nothing to tell apart")
+            raise UserError(f"{what}; {path} has no classes to tell apart")
         if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
             ours, theirs = (_named(one, np.arange(len(one.classes))) or "none" for one in (train, held))
             raise UserError(f"{path} has the classes {ours}, but {val} has {theirs}; they must be the same")
@@ -147,7 +146,7 @@ class Job:
         """All three, with what only the data decide."""
         return config, info, data
 
-    def split(self, config: FinetuneConfig, path: Path, val: Path | None) -> tuple[Parts, Records, Records | None]:
+    def split(self, config: FinetuneConfig, path: str, val: str | None) -> tuple[Parts, Records, Records | None]:
         """A data set, and what of it (or of `val`) is to train on and for validation."""
         parts, other = self.parts(config, path), self.parts(config, val) if val else None
         train, held = held_out(parts, other, config.data.val_fraction, config.train.seed)
@@ -164,11 +163,11 @@ class Job:
             found, part = self.check(reader, log, key == "train"), data.account.part(key)
             part.leave_out(found.left_out)
             part.mend(found.mended)
-            for what, items in (("left out", found.left_out), ("mended", found.mended)):
+            for what, items in (("left out", found.left_out), ("repaired", found.mended)):
                 if items:
                     log(f"data: {len(items):,} {key} samples are {what}: {counted(why for _, why in items)}")
             if part.add(found.bad, found.checked):
-                bad = f"{len(found.bad):,} of {found.checked:,} {key} samples looked at can't be used"
+                bad = f"{len(found.bad):,} of {found.checked:,} {key} samples checked can't be used"
                 log(f"data: {bad}: {part.summary()}")
         train, *held = (f"{data.account.part(key).used:,} {PARTS[key]}" for key in data.readers)
         log(f"data: {train}, {', '.join(held) or 'none held out'}; {self.about(data)}")
@@ -193,11 +192,11 @@ class Job:
         """The encoder with a head."""
         return Classifier(encoder, data.outputs)
 
-    def largest(self, config: FinetuneConfig, info: ModelInfo, model: nn.Module) -> Sized:
-        """As much as a batch ever holds of one sample."""
+    def largest(self, config: FinetuneConfig, info: ModelInfo, model: nn.Module, count: int) -> Sized:
+        """As much as a batch ever holds of `count` samples."""
         found = self.tools.largest(info.model, info.data)
-        inputs = found.inputs.to(next(model.parameters()).device)
-        return Sized(lambda: self.error(model(inputs)), found.size)
+        inputs = found.inputs.to(next(model.parameters()).device).repeat_interleave(count, 0)
+        return Sized(lambda: self.error(model(inputs)), count * found.size)
 
     def error(self, outputs: Tensor) -> Tensor:
         """The loss for outputs, whatever the targets."""
@@ -265,7 +264,7 @@ class RegressJob(Job):
     outputs = "number"
     labels = "numbers"
 
-    def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
+    def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """As for classes; `UserError` if the numbers are all the same."""
         if config.data.labels_per_class is not None:
             raise UsageError("--data.labels-per-class is for classes; finetune regress learns from numbers")

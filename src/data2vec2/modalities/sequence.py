@@ -9,10 +9,10 @@ from abc import abstractmethod
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.method.block import AttentionBias, alibi_slopes
+from data2vec2.method.convolution import conv_norm_gelu
 from data2vec2.method.encoder import Modality, Rows, Tokens
 from data2vec2.method.masking import put, take
 
@@ -97,6 +97,5 @@ class ConvPositions(nn.Module):
         for conv in self.convs:
             if padding_NT is not None:
                 x_NTD = x_NTD.masked_fill(padding_NT[..., None], 0.0)
-            x_NTD = conv(x_NTD.transpose(1, 2)).transpose(1, 2)
-            x_NTD = F.gelu(F.layer_norm(x_NTD, x_NTD.shape[-1:]))
+            x_NTD = conv_norm_gelu(conv, x_NTD)
         return x_NTD

@@ -47,6 +47,8 @@ class Demo:
     """Arguments of `evaluate`."""
     check: Callable[[], Path] | None = None
     """Bundled samples that an export is checked with; none: `data`."""
+    longer: tuple[str, Callable[[], Path]] | None = None
+    """How long a bundled model of the same recipe was trained, and where it is: it is scored beside the demo's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from data2vec2.config.run import RunConfig
 from data2vec2.data.account import PartAccount
@@ -33,7 +33,7 @@ from data2vec2.method.masking import draw_keep_ids
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.data import DataTools, ModelInfo
 from data2vec2.modalities.interop import Interop
-from data2vec2.modalities.jobs import Job
+from data2vec2.modalities.jobs import Job, Sized
 from data2vec2.modalities.show import Show
 
 Row = NDArray[np.float32]
@@ -69,7 +69,7 @@ class Feed:
             sized = {"--size": options.size is not None, "--keep-aspect": options.keep_aspect}
             given = {"--pool cls": options.pool == "cls", **sized}
             if option := next((name for name in given if given[name]), None):
-                raise UsageError(f"{option} is for models of pictures, and this is one of {info.kind}; leave it out")
+                raise UsageError(f"{option} is for image models, not for {info.kind}; leave it out")
         self.tools, self.info, self.options = tools, info, options
 
     def open(self, records: Records) -> Callable[[int], Any]:
@@ -142,9 +142,17 @@ class Tools(DataTools):
 
         return features.features_of(statistics, *train, note), features.features_of(statistics, *test, note)
 
-    def token_probe(self, data: Path, train: Reader, test: Reader) -> TokenProbe:
+    def token_probe(self, data: str, train: Reader, test: Reader) -> TokenProbe:
         """What the probe of single tokens learns from and is scored on; `UserError` where there is none."""
         raise UsageError("--probes phones is for speech; leave it out")
+
+    def sized(self, model: nn.Module, config: RunConfig, count: int = 1) -> Sized:
+        """The loss of pre-training on `count` samples of the largest size."""
+        zero, device = np.zeros(1, dtype=np.int64), next(model.parameters()).device
+        inputs, grid, size = self.largest(config.model, config.data)
+        keep_ids = torch.from_numpy(draw_keep_ids(config.model.masks, grid, 0, zero, zero)).to(device).repeat(count, 1)
+        inputs = inputs.to(device).repeat_interleave(count, 0)
+        return Sized(lambda: model(inputs, keep_ids).loss, count * size)
 
     def keep_ids(self, config: RunConfig, grid: tuple[int, ...], samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Kept tokens `NMK` of samples in the first epoch."""
@@ -172,11 +180,11 @@ class Tools(DataTools):
             found["values"] = values[:, : steps * num_tokens].reshape(len(samples), num_tokens, steps, -1).mean(axis=2)
         return found
 
-    def check_beside(self, data: Path) -> None:
+    def check_beside(self, data: str) -> None:
         """Raise `UserError` for files beside the samples that `write_gallery` could not read, before it is due."""
 
     def write_gallery(
-        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
+        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: str
     ) -> None:
         """Write RUN/gallery.npz, for `show`: here names of samples (from `data`), their neighbours, and a map."""
         reader = samples[0]

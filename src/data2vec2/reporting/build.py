@@ -1,4 +1,4 @@
-"""A run folder -> report.html; several -> one page that shows them side by side.
+"""A run folder -> report.html.
 
 The report is written at every end of a run, so any file may be missing or broken. Every part of the page is read from
 one file; what can't be read becomes a sentence on the page.
@@ -6,8 +6,9 @@ one file; what can't be read becomes a sentence on the page.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +16,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from data2vec2.errors import UserError
+from data2vec2.files import read_arrays
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.tools import tools_of
-from data2vec2.reporting import charts, curves, scores
+from data2vec2.reporting import baselines, charts, curves, scores
 from data2vec2.training.run import OTHER_SCORES, SCORES, write_text
 from data2vec2.version import __version__
 
@@ -29,7 +30,7 @@ OWN = "own"
 """Where templates of one modality's package are found."""
 LISTED = 50
 """Samples of the account that are named on the page."""
-ACCOUNTED = {"can't be used": "bad", "left out": "left_out", "mended": "mended"}
+ACCOUNTED = {"can't be used": "bad", "left out": "left_out", "repaired": "mended"}
 """What can become of a sample, and its key in data.json."""
 
 
@@ -41,6 +42,8 @@ class Section:
     problem: str = ""
     missing: bool = False
     """There is no such file."""
+    command: str = ""
+    """What makes it, if it can be made of what is there."""
 
 
 def write_report(run: Path, out: Path | None = None) -> Path:
@@ -51,36 +54,58 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     if not run.is_dir():
         raise UserError(f"{run} is not a folder; give the folder of a run")
     config = read_part(read_config, run / "config.yaml", "the recipe and its settings are unknown")
-    scored = read_part(scores.read_scores, run / SCORES, "the model has not been scored")
+    environment = read_part(read_environment, run / "environment.json", "machine and versions are unknown")
+    asked = (environment.content or {}).get
+    finetuned = bool(config.content and config.content["finetuning"])
+    evaluate = "" if finetuned else f"data2vec2 evaluate {shlex.join((str(run), asked('data_path', 'DATA')))}"
+    unscored = "it is written when fine-tuning ends" if finetuned else "the model has not been scored"
+    scored = read_part(scores.read_scores, run / SCORES, unscored, evaluate)
     kind = _kind(run, config.content)
     tuned = scored.content and scored.content["kind"] in scores.TUNED
-    finetuning = bool(tuned or (config.content and config.content["finetuning"]))
+    finetuning = bool(tuned or finetuned)
     unit = unit_of(kind, finetuning)
     mistakes = partial(charts.read_mistakes, classes=scored.content["classes"] if scored.content else [])
+    account = read_part(read_account, run / "data.json", "it is unknown what became of the data")
     return write_page(
         "run.html.j2",
         out or run / "report.html",
+        title=_title(kind, finetuning, account.content),
+        many=_many(kind),
         finetuning=finetuning,
         unit=unit,
         config=config,
         scores=scored,
+        rivals=baselines.rivals(run) if tuned else None,
         other_scores=read_part(scores.read_others, run / OTHER_SCORES, "no other data were scored"),
-        environment=read_part(read_environment, run / "environment.json", "machine and versions are unknown"),
+        environment=environment,
         status=read_part(read_status, run / "status.json", "it is unknown how the run ended"),
         masks=read_part(partial(_drawn, "masks", kind), run / "masks.npz", "no sample was kept"),
-        gallery=read_part(partial(_drawn, "gallery", kind), run / "gallery.npz", "evaluate writes it"),
-        mistakes=read_part(mistakes, run / "mistakes.npz", "no mistake was kept"),
+        gallery=read_part(partial(_drawn, "gallery", kind), run / "gallery.npz", "evaluate writes it", evaluate),
+        mistakes=read_part(mistakes, run / "mistakes.npz", "it is written when fine-tuning ends"),
         transcripts=read_part(scores.read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
         curves=read_part(partial(curves.read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
-        account=read_part(read_account, run / "data.json", "it is unknown what became of the data"),
+        account=account,
     )
+
+
+def _many(kind: str) -> str:
+    """What samples of a modality are called."""
+    with suppress(ValueError):
+        return spec_of(kind).words.many
+    return "samples"
+
+
+def _title(kind: str, finetuning: bool, account: dict[str, Any] | None) -> str:
+    """What the run did, as in "Pre-training on 9,500 pictures"."""
+    used = dict(account["parts"]).get("train", ["", ""])[1] if account else ""
+    return f"{'Fine-tuning' if finetuning else 'Pre-training'} on {used} {_many(kind)}".replace("  ", " ")
 
 
 def _kind(run: Path, config: dict[str, Any] | None) -> str:
     """The modality, as masks or gallery say, else the configuration; "" where none does."""
     for name in ("masks.npz", "gallery.npz"):
-        with suppress(Exception), np.load(run / name, allow_pickle=False) as arrays:
-            return str(arrays["kind"])
+        with suppress(Exception):
+            return str(read_arrays(run / name)["kind"])
     return config["kind"] if config else ""
 
 
@@ -101,8 +126,7 @@ def write_inspection(found: Any, preview: Mapping[str, Any], out: Path) -> Path:
 
 def _drawn(part: Literal["masks", "gallery"], kind: str, path: Path) -> Markup:
     """A part of the page as the modality's template draws it; `ValueError` for an unknown modality."""
-    with np.load(path, allow_pickle=False) as file:
-        return _draw(part, kind, dict(file))
+    return _draw(part, kind, read_arrays(path))
 
 
 def _draw(part: Literal["masks", "gallery"], kind: str, arrays: Mapping[str, Any]) -> Markup:
@@ -116,12 +140,12 @@ def _draw(part: Literal["masks", "gallery"], kind: str, arrays: Mapping[str, Any
     return drawn
 
 
-def read_part(read: Callable[[Path], Any], path: Path, if_missing: str) -> Section:
+def read_part(read: Callable[[Path], Any], path: Path, if_missing: str, command: str = "") -> Section:
     """What `read` makes of a file, or a sentence on why there is nothing."""
     try:
         return Section(content=read(path))
     except FileNotFoundError:
-        return Section(problem=f"{path.name} is missing: {if_missing}.", missing=True)
+        return Section(problem=f"{path.name} is missing: {if_missing}.", missing=True, command=command)
     except Exception as error:  # whatever stands in a broken file, the rest of the page must be written
         return Section(problem=f"{path.name} can't be shown ({type(error).__name__}: {error}).")
 
@@ -147,8 +171,13 @@ def _environment(package: str = "data2vec2.modalities") -> jinja2.Environment:
     )
     environment.filters.update(picture=charts.data_uri, sound=charts.clip, drawn_map=charts.draw_map)
     environment.filters.update(duration=_duration, count=lambda number: f"{number:,}")
-    environment.filters.update(sentence=lambda text: text[:1].upper() + text[1:])
+    environment.filters.update(sentence=_sentence)
     return environment
+
+
+def _sentence(text: str) -> str:
+    """With a capital at the beginning, but for words like kNN."""
+    return text if text[1:2].isupper() else text[:1].upper() + text[1:]
 
 
 def _duration(seconds: float) -> str:
@@ -215,98 +244,3 @@ def account_of(account: Mapping[str, Any]) -> dict[str, Any]:
     remarks = [str(one) for one in (*account["choices"], *account["remarks"])]
     columns = ["found", "used", *ACCOUNTED]
     return {"columns": columns, "parts": parts, "reasons": reasons, "remarks": remarks, "samples": samples[:LISTED]}
-
-
-def write_comparison(runs: Sequence[Path], out: Path) -> Path:
-    """Write a page on two or more runs: where their configurations differ, their scores, their curves over each other.
-
-    `UserError` for what is no folder, and if the page can't be written.
-    """
-    for run in runs:
-        if not run.is_dir():
-            raise UserError(f"{run} is not a folder; give the folders of runs")
-    named, problems = dict(zip(_names(runs), runs, strict=True)), list[str]()
-
-    def read_all(read: Any, file: str, if_missing: str) -> dict[str, Any]:
-        parts = {name: read_part(read, run / file, if_missing) for name, run in named.items()}
-        problems.extend(f"{name}: {part.problem}" for name, part in parts.items() if part.problem)
-        return {name: part.content for name, part in parts.items()}
-
-    configs = read_all(read_config, "config.yaml", "its settings are unknown")
-    statuses = read_all(read_status, "status.json", "it is unknown how the run ended")
-    environments = read_all(read_environment, "environment.json", "machine and versions are unknown")
-    measures = {}
-    for name, run in named.items():
-        own = read_part(scores.read_measures, run / SCORES, "the model has not been scored")
-        other = read_part(scores.read_other_measures, run / OTHER_SCORES, "")
-        shown = [other] if own.missing and not other.missing else [own, *([] if other.missing else [other])]
-        problems += [f"{name}: {part.problem}" for part in shown if part.problem]
-        measures[name] = {key: value for part in shown for key, value in (part.content or {}).items()}
-    figures = read_all(curves.read_rows, "metrics.jsonl", "no figures recorded")
-    rows = {name: found or [] for name, found in figures.items()}
-    facts = []
-    for name, run in named.items():
-        step, seconds = curves.reached(rows[name])
-        facts.append(
-            {
-                "name": name,
-                "path": str(run),
-                "recipe": (configs[name] or {}).get("recipe", "unknown"),
-                "data": (environments[name] or {}).get("data", "unknown"),
-                "state": (statuses[name] or {}).get("state", "unknown"),
-                "step": step,
-                "seconds": seconds,
-            }
-        )
-    units = {unit_of(found["kind"], found["finetuning"]) for found in configs.values() if found}
-    return write_page(
-        "compare.html.j2",
-        out,
-        runs=facts,
-        names=list(named),
-        differences=_differences(configs),
-        scores=_side_by_side(measures),
-        charts_shown=curves.compare_curves(rows, units.pop() if len(units) == 1 else "samples"),
-        problems=problems,
-    )
-
-
-def _names(runs: Sequence[Path]) -> list[str]:
-    """A name for every run: its folder's, or the path where two folders are called the same."""
-    short = [run.resolve().name for run in runs]
-    names = [name if short.count(name) == 1 else str(run) for name, run in zip(short, runs, strict=True)]
-    if len(set(names)) < len(names):
-        raise UserError(f"the same run is named twice: {', '.join(map(str, runs))}")
-    return names
-
-
-def _differences(configs: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    """(setting, its value in each run), where runs differ; a run without configuration is left blank."""
-    flat = {name: _flat(config["values"], "") if config else None for name, config in configs.items()}
-    keys = dict.fromkeys(key for values in flat.values() if values for key in values)
-    rows = [(key, ["" if values is None else values.get(key, "not set") for values in flat.values()]) for key in keys]
-    return [(key, cells) for key, cells in rows if len(set(cells) - {""}) > 1]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, str]:
-    """Nested settings as dotted names, values as text."""
-    flat = {}
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            flat.update(_flat(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = "none" if value is None else str(value)
-    return flat
-
-
-def _side_by_side(measures: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, bool]]]]:
-    """(score, [(value as text, whether it is the best of the row)])."""
-    rows = []
-    for key in dict.fromkeys(key for found in measures.values() if found for key in found):
-        values = [(found or {}).get(key) for found in measures.values()]
-        known = [value for value in values if charts.is_number(value)]
-        better = min if key in scores.RECOGNIZER.values() else max
-        best = better(known) if len(set(known)) > 1 else None  # where all are the same, none is the best
-        share = key.split(": ")[0] in scores.SHARES.values()
-        rows.append((key, [(charts.said(value, share), best is not None and value == best) for value in values]))
-    return rows

@@ -27,6 +27,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from data2vec2.files import read_arrays
 from data2vec2.modalities.show import class_name
 
 Points = NDArray[np.float64]
@@ -36,7 +37,6 @@ COLOURS = ("#2b83c6", "#dd6a1f", "#0d9c75", "#b565a7", "#a68300", "#7d868f")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
 """Lines differ in these too, not in colour alone."""
 ROUND_STEPS = (1, 2, 2.5, 5, 10)
-LEGEND_COLUMNS = 3
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -88,7 +88,7 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
         "svg.fonttype": "none",  # text stays text, in the page's font
         "svg.hashsalt": plot.title + plot.x_label,  # ids differ between the figures of a page
         "text.parse_math": False,
-        "font.size": 9,
+        "font.size": 10,
         "lines.linewidth": 1.4,
         "lines.scale_dashes": True,
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor"), TEXT),
@@ -97,8 +97,12 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style)
-        legend_rows = -(-len(lines) // LEGEND_COLUMNS) if len(lines) > 1 else 0
-        figure = Figure(figsize=(4.6, 2.35 + 0.19 * max(0, legend_rows - 1)), layout="constrained")
+        named = len(lines) > 1 or not all(line.name in plot.y_label for line in lines)
+        # Cut, because long names of runs would push the plot aside; three beside each other where they are short.
+        names = [line.name if len(line.name) <= 21 else line.name[:20] + "…" for line in lines]
+        columns = 3 if max(map(len, names), default=0) <= 12 else 2
+        legend_rows = -(-len(lines) // columns) if named else 0
+        figure = Figure(figsize=(4.6, 2.45 + 0.2 * max(0, legend_rows - 1)), layout="constrained")
         axes = figure.subplots()
         few = max((len(line.x) for line in lines), default=0) <= 30
         for line, colour, dashes in zip(lines, cycle(COLOURS), cycle(DASHES), strict=False):
@@ -110,10 +114,8 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
             axes.axhline(height, color=TEXT, linestyle=(0, (1, 2)), linewidth=1)
         _set_axes(axes, plot, max((x for line in lines for x in line.x.tolist() if x > 0), default=1))
         if legend_rows:
-            # cut, because long names of runs would push the plot aside
-            names = [line.name if len(line.name) <= 24 else line.name[:23] + "…" for line in lines]
             handles = axes.lines[: len(lines)]
-            figure.legend(handles, names, loc="outside upper right", ncols=LEGEND_COLUMNS, frameon=False)
+            figure.legend(handles, names, loc="outside upper right", ncols=columns, frameon=False)
         buffer = io.StringIO()
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
@@ -146,7 +148,12 @@ def _set_axes(axes: Axes, plot: Plot, x_end: float) -> None:
     if plot.from_zero:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_formatter("{x:,.0f}" if plot.whole else "{x:g}")
-    axes.yaxis.set_major_formatter((lambda share, _: f"{100 * share:.6g}") if plot.percent else "{x:.6g}")
+    axes.yaxis.set_major_formatter(lambda y, _: _plain(100 * y if plot.percent else y))
+
+
+def _plain(value: float) -> str:
+    """Six digits, without an exponent where few zeros do."""
+    return np.format_float_positional(value, 6, fractional=False, trim="-") if abs(value) > 1e-6 else f"{value:.6g}"
 
 
 def _thin(x: Points, y: Points, bins: int = 400) -> tuple[Points, Points]:
@@ -162,10 +169,14 @@ Pixels = NDArray[np.uint8]
 MISTAKES_SHOWN = 24
 MAP_SIDE = 600
 """Side of the map of samples, in its own units."""
-SHAPES = ("round", "square", "butt")
-"""Of the dots on the map: circles, squares, dashes; by SVG's names of line caps."""
-NAMED = 5 * len(SHAPES)
-"""Classes with a colour and a shape of their own on the map: the most frequent ones."""
+MAP_COLOURS = {
+    "round": ("#0088ff", "#00aa66", "#ff1144", "#7700ff", "#ff00aa"),
+    "square": ("#ee7700", "#0099bb", "#666622", "#994466", "#8833bb"),
+}
+"""By the shape of dots (SVG's names of line caps): far apart for people with red-green blindness too. Other classes are
+grey."""
+CLOSE = 40
+"""Dots so near to each other, in units of the map, are of one cluster."""
 SMALL = 64
 """Up to this side a picture is a PNG, pixel for pixel; larger ones are WebP, which is some 20 times smaller."""
 LOUDEST = 0.9
@@ -179,8 +190,7 @@ def read_mistakes(path: Path, classes: list[str]) -> list[dict[str, Any]]:
     The file holds `truth` and `predicted` (classes, or numbers), of classes `probability`, `names`, and of pictures
     `pictures` (NHWC uint8), of text `texts`.
     """
-    with np.load(path, allow_pickle=False) as file:
-        arrays = dict(file)
+    arrays = read_arrays(path)
     nothing = [None] * len(arrays["names"])  # recordings have no picture, numbers no probability
     columns = [arrays[key] for key in ("truth", "predicted", "names")]
     columns += [arrays.get(key, nothing) for key in ("pictures", "texts", "probability")]
@@ -234,8 +244,8 @@ def clip(wave_S: NDArray[np.floating[Any]], sample_rate: int) -> str:
 def draw_map(points_S2: NDArray[np.float32], labels_S: NDArray[np.int64], classes: list[str]) -> tuple[Markup, Any]:
     """Samples as dots: an SVG element with one path a class, and the legend [(class, colour, shape, samples)].
 
-    A dot is a stroke of no length (a dash: of some), with the cap that makes its shape. The classes' names stand at
-    their middles, so that nobody needs to know a colour.
+    A dot is a stroke of no length, with the cap that makes its shape. A class's name stands where most of it is, so
+    that nobody needs to know a colour.
     """
     if points_S2.shape != (len(labels_S), 2) or not np.isfinite(points_S2).all():
         raise ValueError(f"a map of {points_S2.shape} for {len(labels_S)} labels, or not finite")
@@ -243,19 +253,34 @@ def draw_map(points_S2: NDArray[np.float32], labels_S: NDArray[np.int64], classe
     points = 20 + (points_S2 - low) / np.maximum(high - low, 1e-9) * (MAP_SIDE - 40)
     values, counts = np.unique(labels_S, return_counts=True)
     ordered = sorted(zip(counts.tolist(), values.tolist(), strict=True), key=lambda pair: (pair[1] < 0, -pair[0]))
-    dots, names, legend = [], [], []
+    styles = [(colour, shape) for shape, colours in MAP_COLOURS.items() for colour in colours]
+    dots, names, legend, taken = [], [], [], list[tuple[float, float, float]]()
     for number, (count, label) in enumerate(ordered):
-        own = label >= 0 and number < NAMED
-        colour, shape = (COLOURS[number % 5], SHAPES[number // 5]) if own else (COLOURS[5], SHAPES[0])
+        own = label >= 0 and number < len(styles)
+        colour, shape = styles[number] if own else (COLOURS[5], "round")
         place = points[labels_S == label]
-        line = "m-4 0h8" if shape == "butt" else "h0"
-        path = "".join(f"M{x:.0f} {y:.0f}{line}" for x, y in place)
+        path = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in place)
         dots.append(f'<path d="{path}" stroke="{colour}" stroke-linecap="{shape}"/>')
         if own:
-            x, y = np.median(place, axis=0)
-            names.append(f'<text x="{x:.0f}" y="{y:.0f}">{escape(class_name(label, classes))}</text>')
-            legend.append((class_name(label, classes), colour, shape, count))
+            name = class_name(label, classes)
+            x, y, half = _label_place(place, len(name), taken)
+            taken.append((x, y, half))
+            names.append(f'<text x="{x:.0f}" y="{y:.0f}">{escape(name)}</text>')
+            legend.append((name, colour, shape, count))
     if rest := sum(count for count, label in ordered) - sum(count for *_, count in legend):
-        legend.append(("others" if legend else "no label", COLOURS[5], SHAPES[0], rest))
-    body = "".join(dots) + "".join(names)
+        legend.append(("others" if legend else "no label", COLOURS[5], "round", rest))
+    body = "".join(dots[::-1]) + "".join(names)  # the grey ones below
     return Markup(f'<svg viewBox="0 0 {MAP_SIDE} {MAP_SIDE}" class="map">{body}</svg>'), legend  # escaped above
+
+
+def _label_place(
+    place_S2: NDArray[Any], letters: int, taken: Sequence[tuple[float, float, float]]
+) -> tuple[float, float, float]:
+    """Middle of the largest cluster, moved to where the text fits and covers no other; and half of the text's width."""
+    close_SS = np.linalg.norm(place_S2[:, None] - place_S2, axis=2) < CLOSE
+    x, y = place_S2[close_SS[close_SS.sum(axis=1).argmax()]].mean(axis=0).tolist()
+    half = min(4.6 * letters + 4, MAP_SIDE / 2)
+    x = min(max(x, half), MAP_SIDE - half)
+    lines = sorted(np.arange(12, MAP_SIDE - 10, 4.0).tolist(), key=lambda line: abs(line - y))
+    free = (line for line in lines if all(abs(line - b) >= 18 or abs(x - a) >= half + c for a, b, c in taken))
+    return x, next(free, y), half

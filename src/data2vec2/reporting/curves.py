@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number
+from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number, said
 from data2vec2.reporting.scores import CLASSIFIER, NUMBERS, PROBES, read_lines
 from data2vec2.training.progress import floors
 
@@ -43,14 +43,14 @@ SPECS = (
         "Squared error",
         "mean squared error",
         series={"val_mse": "validation"},
-        note="Of the numbers as they stand in the data, on samples held out from training.",
+        note="In the units of the data, on samples held out from training.",
         from_zero=True,
     ),
     Spec(
         "Error rates",
         "error rate (%)",
         series={"val_wer": "words", "val_cer": "characters"},
-        note="Edits by the length of what was said, on recordings held out from training; lower is better.",
+        note="Edits divided by the length of the transcripts, on recordings held out from training; lower is better.",
         percent=True,
         from_zero=True,
     ),
@@ -58,7 +58,7 @@ SPECS = (
         "Standard deviations",
         "standard deviation",
         series={"target_std": "targets", "prediction_std": "predictions"},
-        note="Near zero: the model says the same of every sample (collapse).",
+        note="Near zero: the output is the same for every sample (collapse).",
         from_zero=True,
     ),
     Spec(
@@ -72,7 +72,7 @@ SPECS = (
         "Effective ranks",
         "effective rank (dimensions)",
         series={"rank_stem": "stem", "rank_encoder": "encoder", "rank_target": "targets"},
-        note="How many dimensions the features really use; a fall towards one is a collapse.",
+        note="How many dimensions the features use; a fall towards one is a collapse.",
         from_zero=True,
     ),
     Spec("Learning rate", "learning rate", series={"lr": "learning rate"}),
@@ -80,11 +80,18 @@ SPECS = (
         "EMA decay",
         "EMA decay",
         series={"ema_decay": "EMA decay"},
-        note="The share of the teacher that an update keeps.",
+        note="The share of the teacher that each update keeps.",
     ),
     Spec("Gradient norm", "gradient norm", series={"grad_norm": "gradient norm"}),
-    Spec("Throughput", "{unit} per second", series={"samples_per_s": "{unit} per second"}, from_zero=True),
+    Spec("Throughput", "{one} per second", series={"samples_per_s": "{one} per second"}, from_zero=True),
+    Spec("Throughput in units", "{unit} per second", series={"units_per_s": "{unit} per second"}, from_zero=True),
 )
+NOTES = {
+    "regression": "May rise while the model learns, because its targets, the teacher's features, change with it; "
+    "scores and ranks say more.",
+    "val_loss": "A rising validation loss means overfitting; the model with the best validation score is kept.",
+}
+"""What a chart with this key says."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +145,8 @@ def read_curves(path: Path, unit: str = "samples") -> Curves:
     `unit` is what batch sizes count.
     """
     rows = read_rows(path)
-    samples = next((int(row["samples"]) for row in reversed(rows) if is_number(row.get("samples"))), None)
+    seen = [row.get("units", row.get("samples")) for row in rows]
+    samples = next((int(count) for count in reversed(seen) if is_number(count)), None)
     first: dict[str, float] = {}
     for row in reversed(rows):
         first.update((key, value) for key, value in row.items() if is_number(value))
@@ -156,7 +164,7 @@ def compare_curves(runs: Mapping[str, Rows], unit: str) -> list[Chart]:
     for spec in specs_of((row for rows in runs.values() for row in rows), unit):
         for key, name in spec.series.items():
             lines = {run: _series(rows, key) for run, rows in runs.items()}
-            title = spec.title if len(spec.series) == 1 else f"{spec.title}: {name}"
+            title = spec.title if name in spec.y_label else f"{spec.title}: {name}"
             lowest = {name: same[key]} if key in same else {}
             charts.append(_chart(replace(spec, title=title), lines, lowest))
     return charts
@@ -173,12 +181,15 @@ def specs_of(rows: Iterable[dict[str, Any]], unit: str) -> list[Spec]:
     found = dict.fromkeys(
         key for row in rows for key, value in row.items() if is_number(value) or isinstance(value, float)
     )
-    known = {"step", "elapsed_s", "samples", "val_knn_error"}.union(*(spec.series for spec in SPECS))
+    one = "samples" if "units_per_s" in found else unit  # of older runs samples_per_s counts units
+    known = {"step", "elapsed_s", "samples", "units", "val_knn_error"}.union(*(spec.series for spec in SPECS))
     specs = []
     for spec in SPECS:
-        series = {key: name.format(unit=unit) for key, name in spec.series.items() if key in found}
+        series = {key: name.format(unit=unit, one=one) for key, name in spec.series.items() if key in found}
         if series:
-            specs.append(replace(spec, y_label=spec.y_label.format(unit=unit), series=series))
+            note = next((NOTES[key] for key in series if key in NOTES), spec.note)
+            label = spec.y_label.format(unit=unit, one=one)
+            specs.append(replace(spec, y_label=label, series=series, note=note))
     return specs + [Spec(key, key, series={key: key}) for key in found if key not in known]
 
 
@@ -198,13 +209,13 @@ def _chart(spec: Spec, lines: Mapping[str, Series], floors: Mapping[str, float])
     """A chart of named lines; `floors` are the alarm's thresholds, by what they are for."""
     notes = [spec.note] if spec.note else []
     if floors:
-        heights = {name: f"{100 * floor:.1f} %" if spec.percent else f"{floor:g}" for name, floor in floors.items()}
+        heights = {name: said(floor, True) if spec.percent else f"{floor:.2g}" for name, floor in floors.items()}
         found = list(dict.fromkeys(heights.values()))
         if len(found) > 1:
             found = [f"{name} {height}" for name, height in heights.items()]
         notes.append(f"Dotted: the collapse alarm's threshold ({', '.join(found)}).")
     if left_out := sum(series.left_out for series in lines.values()):
-        notes.append(f"Values left out because they are not finite or beyond 1e30: {left_out}.")
+        notes.append(f"Left out, because not finite or beyond 1e30: {left_out}.")
     plot = replace(spec, limits=tuple(floors.values()))
     by_step = [Line(name, series.steps, series.values) for name, series in lines.items()]
     times, by_time = [series.seconds for series in lines.values() if np.isfinite(series.seconds).any()], None

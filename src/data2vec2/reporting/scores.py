@@ -5,25 +5,19 @@ Shapes: `T` true classes, `P` predicted classes.
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from data2vec2.evaluation import verdict
 from data2vec2.evaluation.recognition import align_texts
+from data2vec2.files import parse_json, parse_yaml
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number, said
 
-PROBES = {
-    "knn": "k-NN accuracy",
-    "linear": "linear probe accuracy",
-    "attentive": "attentive probe accuracy",
-    "phones": "phone probe accuracy",
-    "finetune": "fine-tuned accuracy",
-}
+PROBES = {key: f"{name} accuracy" for key, name in verdict.PROBES.items()}
 CLASSIFIER = {
     "accuracy": "accuracy",
     "map": "mean average precision",
@@ -39,6 +33,8 @@ SHARES = PROBES | {key: CLASSIFIER[key] for key in ("accuracy", "map")}
 """Those that are said in percent."""
 EDITS = {"substitutions": "substituted", "insertions": "inserted", "deletions": "left out", "length": "of"}
 EACH_CLASS = {"ap": "average precision", "precision": "precision", "recall": "recall", "f1": "F1"}
+Measure = tuple[float, Any]
+"""A score, and its 95 % interval as it stands in the file, or None."""
 MATRIX = 30
 """Up to so many classes the whole confusion matrix is shown, else only its worst pairs."""
 CONFUSED = 10
@@ -50,7 +46,7 @@ MAX_TRANSCRIPTS = 30
 def read_mapping(path: Path) -> dict[str, Any]:
     """A JSON or YAML file that holds named values; ValueError for anything else."""
     text = path.read_text("utf-8")
-    value = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    value = parse_yaml(text) if path.suffix == ".yaml" else parse_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"expected named values, found {type(value).__name__}")
     return value
@@ -61,7 +57,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text("utf-8", errors="replace").split("\n"):
         with suppress(ValueError):
-            found.append(json.loads(line))
+            found.append(parse_json(line))
     return [value for value in found if isinstance(value, dict)]
 
 
@@ -79,7 +75,7 @@ def read_others(path: Path) -> list[dict[str, Any]]:
 
 
 def _listed(path: Path) -> list[dict[str, Any]]:
-    found = json.loads(path.read_text("utf-8"))
+    found = parse_json(path.read_text("utf-8"))
     if not isinstance(found, list) or not all(isinstance(scores, dict) for scores in found):
         raise ValueError("expected a list of scores")
     return found
@@ -102,8 +98,9 @@ def _shown(scores: dict[str, Any]) -> dict[str, Any]:
         "skipped": [(str(reason), _count(count)) for reason, count in (scores.get("skipped") or {}).items()],
         "counts": {key: _count(scores[key]) if there else "" for key, there in counted.items()},
         "from_scratch": scores.get("from_scratch") is True,
+        "verdict": [],
         "headline": [
-            (name, _with_bar(scores[key], bars.get(key), key in SHARES | RECOGNIZER)) for key, name in known.items()
+            (name, said_with_bar(scores[key], bars.get(key), key in SHARES | RECOGNIZER)) for key, name in known.items()
         ],
     }
     if kind == "classify":
@@ -119,16 +116,16 @@ def _shown(scores: dict[str, Any]) -> dict[str, Any]:
     return (
         shown
         | _table(scores["rows"], bars or [{}] * len(scores["rows"]))
-        | {"curves": _low_label_charts(curves), "bands": bands}
+        | {"curves": _low_label_charts(curves), "bands": bands, "verdict": verdict.verdict(scores)}
     )
 
 
-def read_measures(path: Path) -> dict[str, float]:
-    """Every score of a run by what it is ("linear probe accuracy: data2vec2"), for comparisons."""
+def read_measures(path: Path) -> dict[str, Measure]:
+    """Every score of a run with its interval, if it has one, by what it is ("linear probe accuracy: data2vec2")."""
     return _measures(read_mapping(path))
 
 
-def read_other_measures(path: Path) -> dict[str, float]:
+def read_other_measures(path: Path) -> dict[str, Measure]:
     """Those on other data, which the names say."""
     return {
         f"{name} ({scores.get('data', 'other data')}, {scores.get('part', '?')} part)": value
@@ -137,32 +134,50 @@ def read_other_measures(path: Path) -> dict[str, float]:
     }
 
 
-def _measures(scores: dict[str, Any]) -> dict[str, float]:
+def _measures(scores: dict[str, Any]) -> dict[str, Measure]:
+    bars: Any = scores.get("intervals") or {}
     if names := TUNED.get(str(scores.get("kind"))):
-        return {name: scores[key] for key, name in names.items() if is_number(scores.get(key))}
+        return {name: (scores[key], bars.get(key)) for key, name in names.items() if is_number(scores.get(key))}
     return {
-        f"{SHARES.get(key, key)}: {row.get('features', '?')}": value
-        for row in scores["rows"]
+        f"{SHARES.get(key, key)}: {row.get('features', '?')}": (value, bar.get(key))
+        for row, bar in zip(scores["rows"], bars or [{}] * len(scores["rows"]), strict=True)
         for key, value in row.items()
         if is_number(value)
     }
 
 
-def _with_bar(value: Any, bar: Any, share: bool) -> str:
-    """A value with its interval, if there is one: 84.4 % (82.7 to 86.0 %)."""
-    if not (isinstance(bar, list) and len(bar) == 2 and all(map(is_number, bar))):
+def read_gains(path: Path) -> dict[str, verdict.Gain]:
+    """What the model of a run is ahead of each baseline by, as in "kNN, over the same network untrained"."""
+    scores = read_mapping(path)
+    found = verdict.gains(scores) if scores.get("kind", "probes") == "probes" else {}
+    return {f"{name}, over {one.over}": one for name, over in found.items() for one in over}
+
+
+def said_with_bar(value: Any, bar: Any, share: bool) -> str:
+    """A value with half of its interval, if there is one: 84.4 % ±1.6, or 0.120 ±0.064."""
+    if not is_number(value) or not (ends := _interval(bar)):
         return said(value, share)
-    low, high = (said(end, True) if share else f"{end:.3g}" for end in bar)
-    return f"{said(value, share)} ({low.removesuffix(' %')} to {high})"
+    half = (ends[1] - ends[0]) / 2
+    return f"{said(value, share)} ±{100 * half:.1f}" if share else f"{value:.3f} ±{half:.3f}"
+
+
+def _interval(bar: Any) -> tuple[float, float] | None:
+    """An interval of a file; None for anything else."""
+    return (bar[0], bar[1]) if isinstance(bar, list) and len(bar) == 2 and all(map(is_number, bar)) else None
 
 
 def _table(rows: list[dict[str, Any]], bars: list[dict[str, Any]]) -> dict[str, Any]:
-    """Columns, and rows of (features, [(value as text, whether it is the best of its column)])."""
+    """Columns, and rows of (features, [(value as text, whether it is the best of its column, value, interval)])."""
     keys = list(dict.fromkeys(key for row in rows for key in row if key != "features"))
     best = {key: max((row[key] for row in rows if is_number(row.get(key))), default=None) for key in keys}
     cells = [
         [
-            (_with_bar(row.get(key), bar.get(key), key in SHARES), is_number(row.get(key)) and row[key] == best[key])
+            (
+                said_with_bar(value := row.get(key), bar.get(key), key in SHARES),
+                is_number(value) and value == best[key],
+                value if is_number(value) and key in SHARES else None,
+                _interval(bar.get(key)),
+            )
             for key in keys
         ]
         for row, bar in zip(rows, bars, strict=True)
@@ -172,7 +187,7 @@ def _table(rows: list[dict[str, Any]], bars: list[dict[str, Any]]) -> dict[str, 
 
 
 def _low_label_charts(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A chart for each probe: accuracy over labels a class, a line for each kind of features, with its interval."""
+    """A chart for each probe: accuracy over labels per class, a line for each kind of features, with its interval."""
     charts = []
     for probe in dict.fromkeys(str(curve["probe"]) for curve in curves):
         lines = [
@@ -182,7 +197,7 @@ def _low_label_charts(curves: list[dict[str, Any]]) -> list[dict[str, Any]]:
         ]
         title = SHARES.get(probe, probe)
         ticks = sorted({count for line in lines for count in line.x.tolist()})
-        plot = Plot(title, f"{title} (%)", "labels a class", x_ticks=ticks, percent=True)
+        plot = Plot(title, f"{title} (%)", "labels per class", x_ticks=ticks, percent=True)
         values = [(line.name, dict(zip(line.x.tolist(), line.y.tolist(), strict=True))) for line in lines]
         charts.append(
             {

@@ -12,9 +12,9 @@ from torch.utils.data import Dataset
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.batch import Batch, iterate
 from data2vec2.data.reader import Reader
-from data2vec2.training.loop import Task
 from data2vec2.training.parallel import ALONE, World
 from data2vec2.training.run import ACCOUNT, RunFolder
+from data2vec2.training.task import Task
 
 Normalise = Callable[[Tensor], Tensor]
 
@@ -29,6 +29,8 @@ class RunContext:
     """What becomes of the samples; stands in RUN/data.json."""
     unit: str = "samples"
     """What `train.batch_size` counts."""
+    many: str = "samples"
+    """What samples are called."""
     workers: int = 0
     """Processes that read batches."""
     world: World = ALONE
@@ -43,20 +45,37 @@ class ReadingTask(Task):
     ) -> None:
         """`val` is never trained on."""
         self.model, self.dataset, self.val, self.normalise, self.context = model, batches, val, normalise, context
-        self.unit = context.unit
+        self.unit, self.many = context.unit, context.many
         self._bad: list[Bad] = []
+        self._piped = False
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Batches of the given steps; notes what could not be read."""
         pin_memory = self.context.device.type == "cuda"
         for batch in iterate(self.dataset, start, stop, workers=self.context.workers, pin_memory=pin_memory):
             self._bad += batch.bad
+            if batch.piped and not self._piped:
+                self._piped = True
+                self.context.log(
+                    f"data: a batch of {batch.nbytes / 2**20:,.1f} MiB goes through a pipe, which takes longer, for "
+                    "/dev/shm has little room; more helps (docker run --shm-size=2g)"
+                )
             yield batch
+
+    @property
+    def scoring(self) -> World:
+        """Who shares the work of scoring: of a sharded model each process calls all parts, so each does all of it."""
+        return ALONE if self.context.world.sharded else self.context.world
+
+    def names(self, step: int) -> list[str]:
+        """The samples of a global batch."""
+        names = self.dataset.reader.records.names
+        return [names[sample] for sample in self.dataset.order(step).samples_B.tolist()]
 
     def figures(self, step: int) -> dict[str, float]:
         """Nothing yet; counts the bad samples of all processes."""
         context = self.context
-        bad = context.world.collect(f"bad-{step}", [(item.name, item.reason) for item in self._bad])
+        bad = context.world.collect([(item.name, item.reason) for item in self._bad])
         self._bad.clear()
         self.note("train", (Bad(name, reason) for part in bad for name, reason in part))
         return {}
@@ -64,5 +83,5 @@ class ReadingTask(Task):
     def note(self, part: str, bad: Iterable[Bad]) -> None:
         """Add what could not be read to the account of a part; `UserError` if it is too much."""
         account = self.context.account
-        if account.part(part).add(bad):
-            self.context.run.write_json(ACCOUNT, account.to_dict())
+        if account.part(part).add(bad) and not self.context.world.rank:
+            self.context.run.note_json(ACCOUNT, account.to_dict())

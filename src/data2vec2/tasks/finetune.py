@@ -21,8 +21,9 @@ from data2vec2.evaluation.recognition import recognise_all, rows_of
 from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
 from data2vec2.tasks import Normalise, ReadingTask
-from data2vec2.training.loop import Sums
+from data2vec2.training.parallel import World
 from data2vec2.training.run import RunFolder, write_text
+from data2vec2.training.task import Sums
 
 TRANSCRIPTS = "transcripts.jsonl"
 _WRITTEN, _LOGGED = 8, 3  # transcripts of each evaluation
@@ -30,7 +31,7 @@ Error = Callable[[Tensor, Tensor], Tensor]
 """The loss of outputs for targets, summed over samples."""
 Bars = Mapping[str, tuple[float, float]]
 """95 % intervals of scores."""
-Scores = Callable[[nn.Module, Reader, Normalise, torch.device, Note], tuple[Mapping[str, float], Bars]]
+Scores = Callable[[nn.Module, Reader, Normalise, torch.device, Note, World], tuple[Mapping[str, float], Bars]]
 """Scores of a model on samples, and their intervals."""
 
 
@@ -88,7 +89,7 @@ class LetterTargets:
 class _FinetuneTask(ReadingTask):
     """A model with a head. `val` chooses the best one; all samples have targets."""
 
-    lighter = "smaller or shorter samples, or --train.device cpu"
+    lighter = "--train.checkpoint-activations, smaller or shorter samples, or --train.device cpu"
 
     def outputs(self, model: nn.Module, batch: Batch) -> Any:
         """What the model gives for a batch."""
@@ -114,7 +115,7 @@ class SampleTask(_FinetuneTask):
         if self.val is None:
             return {}
         note = partial(self.note, "val")
-        found, bars = self.scores(self.model, self.val, self.normalise, self.context.device, note)
+        found, bars = self.scores(self.model, self.val, self.normalise, self.context.device, note, self.context.world)
         self.bars = {f"val_{name}": bar for name, bar in bars.items()}
         return {f"val_{name}": value for name, value in found.items()}
 
@@ -147,29 +148,34 @@ class CtcTask(_FinetuneTask):
         if self.val is None:
             return {}
         targets, device = LetterTargets(self.letters, self.val.records.texts or ()), self.context.device
-        losses_of, impossible = [], []
+        losses_of, impossible_of = [], []
 
         def note(logits_BTV: Tensor, num_tokens_B: Tensor, samples: list[int]) -> None:
             letters_BL, lengths_B = targets.of(samples)
             found = losses.ctc(logits_BTV, num_tokens_B, letters_BL.to(device), lengths_B.to(device))
             losses_of.append(found.loss.item())
-            impossible.append(int(found.num_impossible))
+            impossible_of.append(int(found.num_impossible))
 
         order = np.arange(len(self.val.records))
         unread = partial(self.note, "val")
-        found = recognise_all(self.model, self.letters, self.val, order, self.normalise, device, note, unread)
+        world = self.context.world
+        found = recognise_all(self.model, self.letters, self.val, order, self.normalise, device, note, unread, world)
+        loss, impossible = map(sum, zip(*world.collect((sum(losses_of), sum(impossible_of))), strict=True))
         rows = rows_of(found, self.val.records)
         kept = [rows[place] for place in spread(len(rows), _WRITTEN)]
+        if world.rank:
+            kept = []
         for row in kept[:_LOGGED]:
             self.context.log(f'update {step}  "{row["reference"]}" heard as "{row["hypothesis"]}"')
-        write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
+        if kept:
+            write_transcripts(self.context.run, [{**row, "part": "validation", "update": step} for row in kept])
         rates = found.scores()
         (low, high), wer = rates["intervals"]["cer"], rates["intervals"]["wer"]
         self.bars = {"val_cer": (low, high), "val_wer": wer, self.monitor: (1 - high, 1 - low)}
         scores = {"val_cer": rates["cer"], "val_wer": rates["wer"]}
-        if not (possible := len(rows) - sum(impossible)):
+        if not (possible := len(rows) - impossible):
             return scores  # by which no model is the best
-        return {"val_loss": sum(losses_of) / possible, **scores, self.monitor: 1 - rates["cer"]}
+        return {"val_loss": loss / possible, **scores, self.monitor: 1 - rates["cer"]}
 
 
 def write_transcripts(run: RunFolder, rows: list[dict[str, Any]]) -> None:

@@ -19,10 +19,11 @@ from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2, Pretrained
 from data2vec2.tasks import Normalise, ReadingTask, RunContext
-from data2vec2.training.loop import Sums
 from data2vec2.training.optim import Ema
+from data2vec2.training.task import Sums
 
 MONITOR_TRAIN, MONITOR_VAL = 2_000, 1_000
+SCORE = "val_knn"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class PretrainTask(ReadingTask):
     """Student, teacher and decoder on samples of any modality."""
 
     model: Data2Vec2
-    lighter = "fewer masks (--model.masks.num-masks)"
+    scores_untrained = True
+    lighter = "--train.checkpoint-activations, or fewer masks (--model.masks.num-masks)"
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class PretrainTask(ReadingTask):
         batches = Batches(train, order, [Masks(config.model.masks, train)], world.rank, world.size)
         super().__init__(model, batches, val, normalise, context)
         self.train, self.ema = train, Ema(model.teacher, model.student, **asdict(config.ema))
+        self.monitor = SCORE if config.train.keep_best else None
         self._last: dict[str, Tensor] = {}
 
     def loss(self, model: nn.Module, batch: Batch) -> Sums:
@@ -98,7 +101,8 @@ class PretrainTask(ReadingTask):
         if not len(train) or not len(val) or len(np.unique(self.train.records.labels[train])) < 2:
             return {}
         student = self.model.student
-        known = encode(student, self.train, train, self.normalise, self.context.device)
-        asked = encode(student, self.val, val, self.normalise, self.context.device, partial(self.note, "val"))
+        where, world = (self.normalise, self.context.device), self.scoring
+        known = encode(student, self.train, train, *where, world=world)
+        asked = encode(student, self.val, val, *where, partial(self.note, "val"), world)
         accuracy = knn_accuracy(known, asked)
-        return {"val_knn": accuracy, "val_knn_error": math.sqrt(accuracy * (1 - accuracy) / len(asked.y))}
+        return {SCORE: accuracy, f"{SCORE}_error": math.sqrt(accuracy * (1 - accuracy) / len(asked.y))}

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from data2vec2.config.run import FinetuneOptimConfig, OptimConfig, Schedule
+from data2vec2.training.parallel import local, spread_as
 
 
 class Ema:
@@ -23,8 +24,8 @@ class Ema:
         source, named = dict(student.named_parameters()), dict(teacher.named_parameters())
         if missing := [name for name in named if name not in source]:
             raise ValueError(f"the student has no parameters {missing}")
-        self._teacher = [parameter.data for parameter in named.values()]
-        self._student = [source[name].data for name in named]
+        self._teacher = [local(parameter.data) for parameter in named.values()]
+        self._student = [local(source[name].data) for name in named]
         if any(tensor.dtype != torch.float32 for tensor in self._teacher):
             raise ValueError("the teacher must be kept in float32")
         self.start, self.end, self.anneal_updates = start, end, anneal_updates
@@ -36,9 +37,23 @@ class Ema:
         return self.start + (self.end - self.start) * update / self.anneal_updates
 
     @torch.no_grad()
-    def update(self, update: int) -> None:
-        """`teacher = d * teacher + (1 - d) * student`, all tensors in one call."""
-        torch._foreach_lerp_(self._teacher, self._student, 1 - self.decay(update))
+    def update(self, update: int, skip: torch.Tensor | None = None) -> None:
+        """`teacher = d * teacher + (1 - d) * student`, all tensors in one call; not at all where `skip` is true."""
+        share = 1 - self.decay(update)
+        if skip is None:
+            torch._foreach_lerp_(self._teacher, self._student, share)
+        else:  # told on the device, so that nothing waits for it
+            shares = [torch.where(skip, 0.0, share).float()] * len(self._teacher)
+            torch._foreach_lerp_(self._teacher, self._student, shares)
+
+
+def step_unless(skip: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """The optimiser's step, but where `skip` is true; without waiting for the device where that can be."""
+    if optimizer.param_groups[0].get("fused"):
+        optimizer.found_inf = skip.float()  # type: ignore[attr-defined]  # as gradient scaling tells it
+        optimizer.step()
+    elif not skip:
+        optimizer.step()
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -115,7 +130,9 @@ def load_optimizer_tensors(
     for key, tensor in tensors.items():
         kind, name = key.split(".", 1)
         if name not in parameters:
-            raise ValueError(f"the optimiser's state has {name!r}, which the model has not")
+            raise ValueError(f"the optimiser's state has {name!r}, which the model lacks")
         # Adam's step count stays where the optimiser keeps it; moments go to their parameter's device.
         target = torch.device("cpu") if kind == "step" and not fused else parameters[name].device
-        optimizer.state[parameters[name]][kind] = tensor.to(target).clone()
+        whole = kind == "step"
+        placed = tensor if whole else spread_as(tensor, parameters[name])
+        optimizer.state[parameters[name]][kind] = placed.to(target).clone()

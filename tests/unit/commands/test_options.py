@@ -25,6 +25,8 @@ from tests.integration.helpers import run_here, words
 FUNCTIONS = {**{verb: kind for verb, (kind, _) in VERBS.items()}, "evaluate_recognizer": VERBS["evaluate"][0]}
 LINES = {
     "demo": "",
+    "recipes": "",
+    "estimate": "image_tiny DATA",
     "pretrain": "image_tiny DATA --out RUN",
     "finetune": "classify MODEL DATA --out RUN",
     "evaluate": "MODEL DATA",
@@ -37,6 +39,7 @@ LINES = {
     "report": "RUN",
     "tokenizer": "train DATA --out FOLDER",
     "doctor": "",
+    "bench": "",
 }
 """The fewest words that each verb takes."""
 
@@ -59,7 +62,7 @@ def test_help_names_the_same_options(verb: str, capsys: pytest.CaptureFixture[st
     expected |= {"--out", "--overwrite"} if verb == "predict" else set()  # a function returns them, and writes no file
     assert run_here([verb, "--help"]) == 0
     shown, _, fields = capsys.readouterr().out.partition("\nFields of the configuration")
-    assert bool(fields) == (verb in ("demo", "pretrain", "finetune"))
+    assert bool(fields) == (verb in ("bench", "demo", "estimate", "pretrain", "finetune"))
     for flag in re.findall(r"--[a-z0-9-]+\.[a-z0-9.-]*[a-z0-9]", fields):
         assert flags.split([flag], FinetuneConfig if verb == "finetune" else RunConfig) == ([flag], [])
     letters = re.sub(r"[│\s]", "", shown)  # lines are broken anywhere

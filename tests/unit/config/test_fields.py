@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,6 +23,9 @@ WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
     (ImageConfig, "model.modality.patch_size", (0, -4)),
     (ImageConfig, "model.modality.image_size", (0, 8, 225)),
     (ImageConfig, "model.modality.num_channels", (0, -1)),
+    (EncoderConfig, "model.encoder.embed_dim", (0, -12)),
+    (EncoderConfig, "model.encoder.mlp_ratio", (0.0, -4.0, float("nan"), float("inf"))),
+    (DecoderConfig, "model.decoder.dim", (0, -16)),
     (EncoderConfig, "model.encoder.num_heads", (0, -1, 7)),
     (EncoderConfig, "model.encoder.depth", (0,)),
     (EncoderConfig, "model.encoder.prenet_depth", (-1,)),
@@ -70,7 +76,7 @@ WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
     (AudioFinetuneDataConfig, "data.labels_per_class", (0,)),
     (TrainConfig, "train.updates", (0, -1)),
     (TrainConfig, "train.batch_size", (0,)),
-    (TrainConfig, "train.micro_batch", (0, 3, 512)),
+    (TrainConfig, "train.micro_batch", (0, 512)),
     (TrainConfig, "train.seed", (-1,)),
     (TrainConfig, "train.log_every", (0,)),
     (TrainConfig, "train.eval_every", (-1,)),
@@ -86,6 +92,33 @@ def test_a_wrong_value_is_refused_with_field_and_value(kind: type, field: str, v
             kind(**{field.split(".")[-1]: value})
         message = str(caught.value)
         assert message.startswith(f"{field} is {value!r}; it must be "), message
+
+
+def _setters(part: Any, value: float) -> Iterator[tuple[str, Callable[[], Any]]]:
+    """For every number in a part and its parts: the field's name, and what makes the part with `value` there."""
+    for field in fields(part):
+        own = getattr(part, field.name)
+        if isinstance(own, float):
+            yield field.name, partial(replace, part, **{field.name: value})
+        elif is_dataclass(own):
+            for name, make in _setters(own, value):
+                yield name, lambda make=make, field=field: replace(part, **{field.name: make()})
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_every_number_is_finite(value: float) -> None:
+    """Whichever field it is, in both kinds of configuration."""
+
+    def refused(config: Any) -> Iterator[str]:
+        for field in fields(config):
+            own = getattr(config, field.name)
+            for name, make in _setters(own, value) if is_dataclass(own) else []:
+                with pytest.raises(ValueError, match=rf"{re.escape(name)} is {value}; it must be"):
+                    replace(config, **{field.name: make()})
+                yield name
+
+    assert len(list(refused(get_recipe("image_tiny")))) > 20
+    assert len(list(refused(image_finetune_base()))) > 10
 
 
 def test_parts_that_do_not_fit_each_other_are_refused() -> None:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from data2vec2.data.records import Parts, open_data
 from data2vec2.errors import UserError
-from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS
+from data2vec2.modalities.audio.manifests import MANIFESTS
+from data2vec2.modalities.audio.reader import RECORDINGS
 
 RATE = 16_000
 FORMATS = {

@@ -76,8 +76,8 @@ def test_parts_share_classes_and_kind() -> None:
     [
         ([0.5], None, r"here: a label is 0\.5; labels are whole numbers"),
         ([{"a": 1}], None, "a label is {'a': 1}"),
-        ([3], ("x", "y"), r"a label is 3, which is none of the classes that are given \(x, y\)"),
-        (["q"], ("x", "y"), "a label is 'q', which is none of the classes"),
+        ([3], ("x", "y"), r"a label is 3, which is not one of the given classes \(x, y\)"),
+        (["q"], ("x", "y"), "a label is 'q', which is not one of the given classes"),
     ],
 )
 def test_what_is_no_label(values: list[Any], named: tuple[str, ...] | None, match: str) -> None:
@@ -94,7 +94,7 @@ def test_below_zero_is_no_label_where_no_training_sample_has_it() -> None:
     assert (classes, encoded["test"][0].tolist()) == (("0", "1"), [-1, -1])
     encoded, classes, said = encode({"train": [-1, 1, 0], "test": [-1, 1, 0]}, None, "here")
     assert (classes, encoded["test"][0].tolist()) == (("-1", "0", "1"), [0, 2, 1])
-    assert said[0] == "numbers below zero are classes: -1 (2); leave the label empty where there is none"
+    assert said[0] == "negative numbers taken as classes: -1 (2); leave missing labels empty"
 
 
 def test_what_is_odd_is_said_with_numbers() -> None:
@@ -107,7 +107,7 @@ def test_what_is_odd_is_said_with_numbers() -> None:
     ]
     assert encode({"train": ["9" * 5_000, 1, 2]}, None, "here")[1] == ("1", "2", "9" * 5_000)
     assert remarks(train=["pos", "Pos", "pos", "Pos"]) == ["classes that differ in case only: Pos (2), pos (2)"]
-    assert remarks(train=["a", "a", "nan", "nan"])[0].startswith("classes that are called like nothing: nan (2);")
+    assert remarks(train=["a", "a", "nan", "nan"])[0].startswith("class names that look like missing labels: nan (2);")
     assert remarks(train=["a", "a", "a"]) == ["all 3 labels of the train part are 'a'"]
     assert remarks(train=["a", "a", "b", None]) == [
         "1 of 4 train samples have no label",

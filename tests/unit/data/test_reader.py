@@ -10,6 +10,7 @@ import pytest
 
 from data2vec2.data.account import Bad
 from data2vec2.data.folder import Files
+from data2vec2.data.reader import LOOK_AT
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
@@ -128,7 +129,7 @@ def test_a_file_that_vanished_is_replaced(half_bad: Records) -> None:
 def test_nothing_usable_is_the_users_to_mend(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"")
     reader = reader_of(open_pictures(tmp_path).train)
-    with pytest.raises(UserError, match=r"a\.jpg can't be used \(empty file\), and none of 100 others"):
+    with pytest.raises(UserError, match=r"a\.jpg can't be used \(empty file\), nor can any of 100 replacements"):
         reader.eval_batch(ids(0))
     with pytest.raises(UserError, match=r"none of 1 samples .* a\.jpg: empty file"):
         survey(reader)
@@ -149,6 +150,15 @@ def test_survey_of_a_part_and_of_bad_files(half_bad: Records) -> None:
     assert found.checked == 10
     assert len(found.bad) == 5
     assert len(mean) == len(std) == 3
+
+
+def test_fewer_are_surveyed_where_only_time_and_memory_are_asked_for() -> None:
+    before = LOOK_AT.set(7)
+    try:
+        assert survey(reader_of(clothes()))[0].checked == 7
+    finally:
+        LOOK_AT.reset(before)
+    assert survey(reader_of(clothes()))[0].checked > 7
 
 
 def test_survey_of_a_single_colour_has_a_floor(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_folders_below_classes_and_those_of_other_programs(tmp_path: Path) -> No
     parts = open_pictures(tmp_path)
     assert (parts.train.classes, parts.train.labels.tolist()) == (("animal", "plant"), [0, 0, 1])
     some = "animal/cat, animal/dog, plant/oak"
-    assert parts.account.choices == [f"folders inside those of classes are not told apart ({some})"]
+    assert parts.account.choices == [f"sub-folders of class folders belong to the class ({some})"]
 
 
 def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_folders_of_one_part_and_of_none(tmp_path: Path) -> None:
     assert (parts.train.classes, parts.test) == (("b", "c"), None)
     assert "folders without pictures: test/d" in parts.account.remarks
     put(tmp_path / "val" / "b" / "1.png")
-    refuse(tmp_path, "has test and val parts, none to train on")
+    refuse(tmp_path, "has test and val parts, but none to train on")
     put(tmp_path / "plane" / "1.png")
     parts = open_pictures(tmp_path)
     assert parts.train.classes == ("plane", "test", "val")
-    assert "taken as classes, not as parts: the folders test, val" in parts.account.remarks
+    assert "folders taken as classes, not as parts: test, val" in parts.account.remarks
 
 
 def test_two_validation_parts_are_refused(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_name_that_can_not_be_is_bad(tmp_path: Path) -> None:
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a\\u0000.png"}\n')
     train = open_pictures(tmp_path).train
     assert list(train.names) == ["a.png"]
-    assert open_pictures(tmp_path).account.part("train").bad == {"a\0.png": "not there, though metadata names it"}
+    assert open_pictures(tmp_path).account.part("train").bad == {"a\0.png": "missing, though metadata names it"}
 
 
 def test_a_stretch_of_a_file_is_a_file(tmp_path: Path) -> None:

@@ -74,6 +74,18 @@ def test_workers_change_nothing(dataset: Batches) -> None:
     assert all(same(a, b) for a, b in zip(here, there, strict=True))
 
 
+class Refused(Batches):
+    def __getitem__(self, step: int) -> Batch:
+        raise UserError("two of three files are damaged; check them")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_what_a_worker_tells_the_user_has_no_traceback(dataset: Batches, workers: int) -> None:
+    with pytest.raises(UserError) as caught:
+        list(iterate(Refused(dataset.reader, dataset.order), 0, 1, workers=workers))
+    assert str(caught.value) == "two of three files are damaged; check them"
+
+
 @pytest.mark.parametrize("size", [1, 4, 6, 12])
 def test_micro_batches_are_slices(dataset: Batches, size: int) -> None:
     batch = dataset[3]

@@ -260,7 +260,7 @@ def test_one_part_alone_is_trained_on_and_two_without_train_are_refused(tmp_path
     for name in ("train-0", "train-1"):
         (tmp_path / f"{name}.parquet").unlink()
     assert len(open_pictures(tmp_path / "test-0.parquet").train) == 3
-    refuse(tmp_path, "has test and val parts, none to train on")
+    refuse(tmp_path, "has test and val parts, but none to train on")
     (tmp_path / "validation-0.parquet").unlink()
     assert len(open_pictures(tmp_path).train) == 3
 
@@ -325,7 +325,7 @@ def test_rows_without_a_picture_are_bad_samples(tmp_path: Path) -> None:
 def test_cut_parquet(tmp_path: Path, cut: int) -> None:
     path = parquet(tmp_path)
     path.write_bytes(path.read_bytes()[:cut])
-    refuse(path, r"can't read .*data\.parquet as Parquet; was a download cut off\?")
+    refuse(path, r"can't read .*data\.parquet as Parquet; was the download interrupted\?")
 
 
 def test_damaged_row_group(tmp_path: Path, cache: Path) -> None:
@@ -376,16 +376,16 @@ def test_no_room_for_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("name", "kind", "match"),
     [
-        ("../a.jpg", tarfile.REGTYPE, "has a member '../a.jpg', whose name leads out of the archive"),
-        ("b/../../a.jpg", tarfile.REGTYPE, "leads out"),
-        ("b\\..\\a.txt", tarfile.REGTYPE, "leads out"),
-        ("/etc/a.jpg", tarfile.REGTYPE, "'/etc/a.jpg', whose name leads out"),
-        ("C:\\a.jpg", tarfile.REGTYPE, "leads out"),
-        ("a.jpg", tarfile.SYMTYPE, "has a member 'a.jpg', which is a link or no plain file"),
-        ("a.jpg", tarfile.LNKTYPE, "a link"),
-        ("a.txt", tarfile.CHRTYPE, "no plain file"),
-        ("a.jpg", tarfile.BLKTYPE, "no plain file"),
-        ("a.jpg", tarfile.FIFOTYPE, "no plain file"),
+        ("../a.jpg", tarfile.REGTYPE, "has a member '../a.jpg', whose path leaves the archive"),
+        ("b/../../a.jpg", tarfile.REGTYPE, "leaves the archive"),
+        ("b\\..\\a.txt", tarfile.REGTYPE, "leaves the archive"),
+        ("/etc/a.jpg", tarfile.REGTYPE, "'/etc/a.jpg', whose path leaves"),
+        ("C:\\a.jpg", tarfile.REGTYPE, "leaves the archive"),
+        ("a.jpg", tarfile.SYMTYPE, "has a member 'a.jpg', which is not a regular file"),
+        ("a.jpg", tarfile.LNKTYPE, "not a regular file"),
+        ("a.txt", tarfile.CHRTYPE, "not a regular file"),
+        ("a.jpg", tarfile.BLKTYPE, "not a regular file"),
+        ("a.jpg", tarfile.FIFOTYPE, "not a regular file"),
     ],
 )
 def test_members_that_could_lead_out(tmp_path: Path, name: str, kind: bytes, match: str) -> None:
@@ -439,7 +439,7 @@ def test_cut_tar(tmp_path: Path) -> None:
     raw = bytearray(whole)
     raw[starts[8] : starts[8] + 512] = b"\xa5" * 512
     path.write_bytes(raw)
-    refuse(path, r"cut\.tar is damaged or cut off after .* bytes; fetch or write it again")
+    refuse(path, r"cut\.tar is damaged or cut off after .* bytes; download or create it again")
 
 
 def test_a_tar_that_changes_while_it_is_read(tmp_path: Path) -> None:
@@ -461,7 +461,7 @@ def test_tars_without_pictures_and_packed_ones(tmp_path: Path, monkeypatch: pyte
         pass
     refuse(tmp_path / "a.tar.gz", "no pictures .* in a.tar.gz")
     (tmp_path / "a.zip").write_bytes(b"PK")
-    refuse(tmp_path / "a.zip", "is an archive of a kind that is not read; unpack it and name the folder")
+    refuse(tmp_path / "a.zip", "is an unsupported kind of archive; unpack it and give the folder")
     (tmp_path / "a.tar.gz").rename(tmp_path / "b.tar")
     refuse(tmp_path / "b.tar", "no pictures .* in b.tar")  # unpacked, and empty
 
@@ -527,7 +527,7 @@ def test_metadata_and_what_it_leaves_out(tmp_path: Path) -> None:
     assert labels["pictures/001.jpg"] == -1  # not in the table
     assert "pictures/gone.jpg" not in labels
     account = parts.account.part("train")
-    assert account.bad == {"pictures/gone.jpg": "not there, though metadata names it"}
+    assert account.bad == {"pictures/gone.jpg": "missing, though metadata names it"}
     assert (account.found, account.used) == (COUNT + 1, COUNT)
     assert "left out: no extension (1); labels from metadata.csv" in parts.description
 
@@ -544,17 +544,21 @@ def test_metadata_without_labels_leaves_those_of_the_folders(tmp_path: Path) -> 
     ("name", "text", "match"),
     [
         ("metadata.csv", "name,label\na.jpg,1\n", "row 1 has no file_name; it has name, label"),
-        ("metadata.csv", "file_name,label\n../a.jpg,1\n", r"row 1 names \.\./a\.jpg, which is not below"),
+        ("metadata.csv", "file_name,label\n../a.jpg,1\n", r"row 1 names \.\./a\.jpg, which is outside"),
         ("metadata.csv", "file_name,label\n/a.jpg,1\n", "row 1 names /a.jpg"),
         ("metadata.jsonl", '{"file_name": 3}', "row 1 has no file_name"),
         (
             "metadata.jsonl",
             '{"file_name": ',
-            r"metadata\.jsonl: line 1 is no JSON object; write one object a line",
+            r"metadata\.jsonl: line 1 is not a JSON object; write one object per line",
         ),
-        ("metadata.jsonl", "[1]", r"line 1 is no JSON object; .*'\[1\]'"),
-        ("metadata.csv", "file_name,label,label\na.jpg,1,2\n", "the first line must name the columns, each once"),
-        ("metadata.csv", "file_name,label\na.jpg,\udcff\n", "metadata.csv: line 2 is not UTF-8; save the file so"),
+        ("metadata.jsonl", "[1]", r"line 1 is not a JSON object; .*'\[1\]'"),
+        ("metadata.csv", "file_name,label,label\na.jpg,1,2\n", "the first line must have unique column names"),
+        (
+            "metadata.csv",
+            "file_name,label\na.jpg,\udcff\n",
+            "metadata.csv: line 2 is not UTF-8; save the file as UTF-8",
+        ),
         ("metadata.jsonl", '{"file_name": "a.jpg", "label": 0.5}', "a label is 0.5"),
     ],
 )
@@ -570,7 +574,7 @@ def test_rows_of_metadata_that_can_not_be_read_as_they_are_meant_are_left_out_or
     (folder / "metadata.csv").write_text("\n".join([*rows, 'pictures/000.jpg,"shirt']))
     parts = open_pictures(folder)
     assert len(parts.train) == COUNT and (parts.train.labels >= 0).all()
-    left = "metadata.csv left out: line 42: 'pictures/000.jpg,\"shirt': quotes that are not closed, or text beside them"
+    left = "metadata.csv left out: line 42: 'pictures/000.jpg,\"shirt': unclosed quotes, or text beside quotes"
     assert parts.account.remarks == [f"1 of 41 rows of {left}"]
     (folder / "metadata.csv").write_text("file_name,label\npictures/000.jpg,x,y\npictures/001.jpg\n")
     refuse(
@@ -589,11 +593,9 @@ def test_metadata_files_that_disagree_and_a_column_of_parts(tmp_path: Path) -> N
     parts = open_pictures(tmp_path)
     assert parts.test is not None and parts.test.labels.tolist() == [-1, -1, 0]
     assert parts.train.labels.tolist() == [-1, 1, -1]
-    said = "rows of train/metadata.jsonl that say different things taken as none"
+    said = "rows of train/metadata.jsonl that contradict each other ignored"
     assert parts.account.part("train").mended == {"train/a.jpg": said}
-    column = (
-        "column 'split' of metadata.csv (test, train) is not read: parts are made by the names of files and folders"
-    )
+    column = "column 'split' of metadata.csv (test, train) is not read: names of files and folders set the parts"
     assert parts.account.remarks[0] == column
 
 
@@ -607,7 +609,7 @@ def test_parts_in_the_folders_of_classes(tmp_path: Path) -> None:
     assert parts.test.labels.tolist() == [0, 1]
     assert parts.account.choices == [
         "parts by name: train is all/cat/train, all/dog/train; test is all/cat/test, all/dog/test",
-        "folders inside those of classes are not told apart (all/dog/test/more)",
+        "sub-folders of class folders belong to the class (all/dog/test/more)",
     ]
     assert parts.account.remarks == ["classes with one training sample: dog"]
     (tmp_path / "all/cat/3.jpg").write_bytes(FILES[0])
@@ -618,7 +620,7 @@ def test_parts_in_the_folders_of_classes(tmp_path: Path) -> None:
 def test_tables_beside_pictures_that_say_nothing_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(FILES[0])
     (tmp_path / "labels.csv").write_text("id,label\na,x\n")
-    assert "tables that say nothing of the pictures here: labels.csv; " in open_pictures(tmp_path).account.remarks[0]
+    assert "tables that describe none of the pictures here: labels.csv; " in open_pictures(tmp_path).account.remarks[0]
 
 
 def test_metadata_with_other_headers_names_and_two_rows_of_a_file(tmp_path: Path) -> None:
@@ -629,7 +631,7 @@ def test_metadata_with_other_headers_names_and_two_rows_of_a_file(tmp_path: Path
     parts = open_pictures(tmp_path)
     assert list(parts.train.names) == ["b.jpg", "c.jpg", "caf\u0065\u0301.jpg"]
     assert parts.train.labels.tolist() == [-1, 1, 0]
-    said = "rows of metadata.csv that say different things taken as none"
+    said = "rows of metadata.csv that contradict each other ignored"
     assert parts.account.part("train").mended == {"b.jpg": said}
 
 
@@ -749,7 +751,7 @@ def test_a_label_beside_a_picture_of_two_extensions(tmp_path: Path) -> None:
     assert [parts.train.classes[label] if label >= 0 else None for label in parts.train.labels] == (
         ["cat", "dog", None, None]  # of two, it is not certain which is meant
     )
-    assert parts.account.beside == {"a.tar/s2.cls": ".cls that says nothing of a sample"}
+    assert parts.account.beside == {"a.tar/s2.cls": ".cls that describes no sample"}
 
 
 def test_folders_in_an_archive_are_said_to_be_neither_parts_nor_classes(tmp_path: Path) -> None:
@@ -785,11 +787,11 @@ def test_members_that_no_one_reads_stand_in_the_account(tmp_path: Path) -> None:
     assert parts.train.read(2) == FILES[3]
     assert parts.account.beside == {
         "a.tar/d.v1/._0.JPG": "hidden",
-        "a.tar/1.json": ".json that says nothing of a sample",
+        "a.tar/1.json": ".json that describes no sample",
         "a.tar/1.npy": ".npy",
         "a.tar/1.txt": ".txt",
-        "a.tar/2.cls": ".cls that says nothing of a sample",
-        "a.tar/3.jpg, an earlier one": "written again later in the archive",
+        "a.tar/2.cls": ".cls that describes no sample",
+        "a.tar/3.jpg, an earlier one": "replaced later in the archive",
         "a.tar/readme": "no extension",
     }
     as_tar(tmp_path / "b.tar", members[-3:-1])

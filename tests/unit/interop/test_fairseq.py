@@ -21,6 +21,7 @@ from data2vec2.modalities import get_recipe, recipes
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.text.config import TextConfig
+from data2vec2.training.optim import peak_lr
 from tests.parity.cases import GOLDEN
 
 RELEASED = ("image_base", "image_large", "image_huge14", "audio_base", "audio_large", "text_base", "text_large")
@@ -68,10 +69,11 @@ def test_configurations_come_back(name: str) -> None:
     cfg = json.loads(json.dumps(original_config(recipe)))
     again = read_config(recipe.model.modality.kind, cfg, vocabulary)
     assert isinstance(again, RunConfig)
+    peak = peak_lr(recipe.optim, recipe.train.batch_size)
     assert (again.model, again.ema, again.optim) == (
         recipe.model,
         recipe.ema,
-        replace(recipe.optim, lr_batch=again.optim.lr_batch),
+        replace(recipe.optim, lr=peak, lr_rule="none", lr_batch=again.optim.lr_batch),
     )
     assert again.train.updates == recipe.train.updates
     model = ArchitectureConfig(modality=recipe.model.modality, encoder=recipe.model.encoder)

@@ -1,4 +1,4 @@
-"""Drop path: which rows lose a branch, how often, and what is left of the others."""
+"""Drop path: which rows lose a branch, how often, and what is left of the others; what an MLP keeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from data2vec2.config.model import EncoderConfig
-from data2vec2.method.block import Block, DropPath
+from data2vec2.method import block as blocks
+from data2vec2.method.block import MLP, Block, DropPath, recomputed
+from data2vec2.training.device import activation_bytes
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -34,3 +36,21 @@ def test_a_block_without_both_branches_is_its_norms() -> None:
     bare_N = (out.x_NLD - bare_NLD).abs().amax(dim=(1, 2)) < 1e-6
     assert bare_N.float().mean().item() == pytest.approx(0.25, abs=0.09)  # the two branches are drawn apart
     assert (out.ffn_NLD[bare_N].abs() > 0).any()  # what targets are made of is there all the same
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_an_mlp_keeps_less_and_learns_the_same(dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its hidden layer once, not before and after GELU; with dropout the same numbers fall out again."""
+    mlp, x = MLP(8, 64), torch.randn(2, 5, 8)
+    mlp.dropout.p = dropout
+    results = []
+    for run in (recomputed, lambda run, x, random: run(x)):
+        monkeypatch.setattr(blocks, "recomputed", run)
+        mlp.zero_grad()
+        torch.manual_seed(1)
+        mlp(x).square().sum().backward()
+        gradients = [parameter.grad.clone() for parameter in mlp.parameters()]
+        results.append((activation_bytes(lambda: mlp(x)), gradients))
+    (fewer, found), (kept, expected) = results
+    assert kept - fewer >= 2 * 5 * 64 * 4
+    assert all(map(torch.equal, found, expected))

@@ -211,7 +211,7 @@ def helper(rank: int, folder: str) -> None:
     prepare_finetuning(model, freeze_stem=True)
     optimizer = build_optimizer(model, FinetuneOptimConfig(weight_decay=0.1, decay_all=True))
     set_learning_rate(optimizer, 1e-2)
-    shared = World(rank, 2, store).wrap(model, model.skips_parts)
+    shared = World(rank, 2).wrap(model, model.skips_parts)
     for step in range(4):
         update(shared, optimizer, step, slice(2 * rank, 2 * rank + 2))
     save_file(model.state_dict(), f"{folder}/model-{rank}.safetensors")

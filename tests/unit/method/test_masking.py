@@ -54,8 +54,9 @@ def test_every_row_keeps_the_exact_count(grid: tuple[int, ...], inverse: bool, b
 @pytest.mark.parametrize("name", recipes())
 def test_recipes_keep_what_the_paper_keeps(name: str) -> None:
     model = recipes()[name]().model
-    kept = {"image_base": 39, "image_large": 49, "image_huge14": 64, "image_tiny": 19}
+    kept = {"image_base": 39, "image_large": 49, "image_huge14": 64, "image_tiny": 19, "image_small": 16}
     kept |= {"audio_base": 500, "audio_large": 450, "audio_tiny": 500, "audio_mel_tiny": 500, "audio_mel_base": 500}
+    kept |= {"audio_small": 500, "audio_mel_small": 500, "text_small": 133}
     kept |= {"text_base": 266, "text_large": 256, "text_tiny": 66}
     if isinstance(model.modality, TextConfig):
         grid = (model.modality.max_tokens,)

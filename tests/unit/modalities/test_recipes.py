@@ -61,7 +61,7 @@ def test_every_modality_has_recipes_of_its_own() -> None:
 def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no recipe 'image_bas'; did you mean 'image_base'\?"):
         get_recipe("image_bas")
-    with pytest.raises(ValueError, match=r"no recipe 'x'; there are image_tiny, image_base"):
+    with pytest.raises(ValueError, match=r"no recipe 'x'; there are image_tiny, image_small"):
         get_recipe("x")
     with pytest.raises(ValueError, match=r"no fine-tuning recipe 'ctc_base_10hours'; did you mean 'ctc_base_10h'\?"):
         get_finetune_recipe("ctc_base_10hours")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data2vec2.errors import UserError
-from data2vec2.reporting.build import write_comparison
+from data2vec2.reporting.comparison import write_comparison
 from tests.unit.reporting.pages import HOSTILE, fill, fill_finetuned, read_page, write_lines
 
 
@@ -35,13 +35,24 @@ def test_what_differs_is_shown_and_nothing_else(runs: list[Path], tmp_path: Path
     assert re.search(r"extra\s*not set\s*3", page.text)
     assert not re.search(r"^recipe\s+image_tiny\s+image_tiny", page.text, re.MULTILINE)
     assert page.bold == ["90.0 %"], "of equal scores none is the best"
-    assert re.search(r"k-NN accuracy: data2vec2 \(this run\)\s*80\.0 %\s*90\.0 %", page.text)
+    assert re.search(r"kNN accuracy: data2vec2 \(this run\)\s*80\.0 %\s*90\.0 %", page.text)
+
+
+def test_gains_stand_beside_each_other_with_their_errors(runs: list[Path], tmp_path: Path) -> None:
+    for run, bars in zip(runs, ([0.78, 0.82], [0.5, 1.0]), strict=True):
+        scores = json.loads((run / "scores.json").read_text())
+        scores["rows"][1]["features"] = "random initialisation"
+        scores["intervals"] = [{"knn": bars}, {"knn": [0.68, 0.72]}, {}]
+        (run / "scores.json").write_text(json.dumps(scores))
+    page = read_page(write_comparison(runs, tmp_path / "page.html"))
+    assert re.search(r"kNN, over the same network untrained\s*\+10\.0 ±2\.8\s*\+20\.0 ±25\.1", page.text)
+    assert "+10.0 ±2.8" in page.bold and "+20.0 ±25.1" not in page.bold, "it may be chance"
 
 
 def test_curves_lie_over_each_other(runs: list[Path], tmp_path: Path) -> None:
     write_lines(runs[1] / "metrics.jsonl", [{"step": 90, "elapsed_s": 7, "loss": 3, "target_std": 0.5, "only_here": 1}])
     page = read_page(write_comparison(runs, tmp_path / "page.html"))
-    for heading in ("Loss", "Standard deviations", "only_here"):
+    for heading in ("Loss: training", "Standard deviations: targets", "only_here"):
         assert heading in page.headings
     assert "alarm's threshold (0.1)" in page.text
     labels = [value for name, value in page.attributes if name == "aria-label"]
@@ -51,7 +62,7 @@ def test_curves_lie_over_each_other(runs: list[Path], tmp_path: Path) -> None:
 def test_of_error_rates_the_lowest_is_best(runs: list[Path], tmp_path: Path) -> None:
     for run, rate in zip(runs, (0.25, 0.5), strict=True):
         (run / "scores.json").write_text(json.dumps({"kind": "ctc", "wer": rate, "cer": 0.125}))
-    assert read_page(write_comparison(runs, tmp_path / "page.html")).bold == ["0.25"]
+    assert read_page(write_comparison(runs, tmp_path / "page.html")).bold == ["25.0 %"]
 
 
 def test_runs_of_every_kind_and_state(runs: list[Path], tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def test_values_that_cannot_be_drawn_are_counted(tmp_path: Path) -> None:
     losses = [1.0, float("nan"), float("inf"), -1e308, 10**400, None, True, "text"]
     path = write_lines(tmp_path / "metrics.jsonl", [{"step": step, "loss": loss} for step, loss in enumerate(losses)])
     (chart,) = read_curves(path).charts
-    assert chart.note.endswith("left out because they are not finite or beyond 1e30: 4.")
+    assert chart.note.endswith("Left out, because not finite or beyond 1e30: 4.")
     assert chart.by_time is None
 
 

@@ -23,7 +23,8 @@ from data2vec2.modalities.data import Columns, ModelInfo
 from data2vec2.modalities.show import Show
 from data2vec2.modalities.spec import Spec, Words
 from data2vec2.modalities.tools import Tools
-from data2vec2.reporting.build import write_comparison, write_report
+from data2vec2.reporting.build import write_report
+from data2vec2.reporting.comparison import write_comparison
 from tests.unit.data.sounds import sound
 from tests.unit.reporting.pages import Page, changed, fill, read_page, write_lines
 from tests.unit.reporting.test_pictures import decoded

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from data2vec2.modalities.image.show import ImageShow
 from data2vec2.reporting.build import write_report
-from data2vec2.reporting.charts import NAMED, data_uri, draw_map
+from data2vec2.reporting.charts import MAP_COLOURS, data_uri, draw_map
 from tests.unit.reporting.pages import fill, gallery, read_page
 
 
@@ -79,13 +80,42 @@ def test_the_map_has_a_dot_for_every_sample_and_names_its_classes() -> None:
     assert svg.count("<text") == 2
 
 
-@pytest.mark.parametrize("num_classes", [0, 3, NAMED, NAMED + 5])
+def test_a_class_is_named_where_most_of_it_is_and_names_are_whole_and_apart() -> None:
+    rng = np.random.default_rng(0)
+    clusters = [rng.normal(middle, 0.01, (count, 2)) for middle, count in (((0, 0), 30), ((1, 1), 20), ((0, 0), 30))]
+    labels = np.repeat([0, 0, 1], [30, 20, 30])
+    svg, _ = draw_map(np.concatenate(clusters).astype(np.float32), labels, ["a long name of a class", "another one"])
+    (x, y), (other_x, other_y) = [tuple(map(int, place)) for place in re.findall(r'<text x="(\d+)" y="(\d+)"', svg)]
+    assert 80 < x < 140, "at the left, where most are, but not cut"
+    assert y < 60 and other_x < 140
+    assert abs(y - other_y) >= 18
+
+
+def test_colours_of_the_map_are_apart_for_people_who_see_no_red_or_green() -> None:
+    # Vienot, Brettel and Mollon (1999): what is left of linear red, green and blue
+    deuteranope = np.array([[0.293, 0.707, 0.0], [0.293, 0.707, 0.0], [-0.022, 0.022, 1.0]])
+    protanope = np.array([[0.113, 0.887, 0.0], [0.113, 0.887, 0.0], [0.004, -0.004, 1.0]])
+    for colours in MAP_COLOURS.values():
+        shares = np.array([[int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)] for colour in colours])
+        for seen in (deuteranope, protanope):
+            lab = lab_of(np.clip(shares**2.2 @ seen.T, 0, 1))
+            distances = np.linalg.norm(lab[:, None] - lab, axis=2)[np.triu_indices(len(lab), 1)]
+            assert distances.min() > 15, (colours, distances.min())
+
+
+def lab_of(linear: np.ndarray) -> np.ndarray:
+    to_xyz = np.array([[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1095, 0.8728]])  # white is 1
+    x, y, z = np.cbrt(linear @ to_xyz.T).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+
+
+@pytest.mark.parametrize("num_classes", [0, 3, 10, 15])
 def test_classes_on_the_map_differ_in_colour_or_shape(num_classes: int) -> None:
     arrays = gallery(np.random.default_rng(0), classes=tuple(f"class {place}" for place in range(num_classes)))
     arrays["map_labels"] = np.arange(40) % num_classes if num_classes else np.full(40, -1)
     _, legend = drawn_map(arrays)
     looks = [(colour, shape) for _, colour, shape, _ in legend]
-    assert len(looks) == len(set(looks)) == min(max(num_classes, 1), NAMED + 1)
+    assert len(looks) == len(set(looks)) == min(max(num_classes, 1), 11)
     assert sum(count for *_, count in legend) == 40
 
 

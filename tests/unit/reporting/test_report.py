@@ -33,8 +33,8 @@ def test_every_part_is_there(full: str) -> None:
     page = Page(full)
     assert page.errors == []
     assert page.headings == [
-        "image_tiny",
-        *("Scores", "With few labels", "K-NN accuracy"),
+        "Pre-training on 2,939 pictures",
+        *("Scores", "With few labels", "kNN accuracy"),
         *("Masks", "Patch features", "Nearest neighbours", "Map of samples"),
         "Curves",
         *("Loss", "Validation scores", "Standard deviations", "Effective ranks", "Learning rate", "EMA decay"),
@@ -143,6 +143,31 @@ def test_an_empty_folder_is_reported(tmp_path: Path) -> None:
     assert page.errors == []
     for name in FILES:
         assert f"{name} is missing" in page.text
+
+
+def test_the_verdict_comes_first_and_scores_have_error_bars(full: str, tmp_path: Path) -> None:
+    said = "behind raw pixels by 4.0 points: train longer or on more data"
+    assert said in full
+    assert full.index(said) < full.index("<h2>")
+    run = fill(tmp_path)
+    scores = json.loads((run / "scores.json").read_text())
+    scores["intervals"] = [{"knn": [0.78, 0.82]}, {"knn": [0.68, 0.72]}, {}]
+    (run / "scores.json").write_text(json.dumps(scores))
+    html = write_report(run).read_text("utf-8")
+    assert "80.0 % ±2.0" in Page(html).bold
+    assert "+10.0 points over raw pixels, ±2.8" in html
+    assert "--to: 0.8000; --low: 0.7800; --high: 0.8200" in html
+
+
+def test_what_is_missing_names_the_command_that_makes_it(tmp_path: Path) -> None:
+    run = tmp_path / "a run"
+    run.mkdir()
+    fill(run)
+    (run / "environment.json").write_text(json.dumps({"data_path": "/some/pictures"}))
+    for name in ("scores.json", "gallery.npz"):
+        (run / name).unlink()
+    text = read_page(write_report(run)).text
+    assert text.count(f"data2vec2 evaluate '{run}' /some/pictures makes it.") == 2
 
 
 @pytest.mark.parametrize(

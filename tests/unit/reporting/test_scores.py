@@ -17,14 +17,14 @@ def written(path: Path, scores: dict) -> Path:
 def test_what_is_no_score_is_never_the_best(tmp_path: Path) -> None:
     rows = [{"features": "a", "knn": None, "linear": True}, {"features": "b", "knn": None, "linear": "0.9"}]
     shown = read_scores(written(tmp_path, {"rows": rows}))
-    assert shown["rows"] == [("a", [("n/a", False)] * 2), ("b", [("n/a", False)] * 2)]
+    assert shown["rows"] == [("a", [("n/a", False, None, None)] * 2), ("b", [("n/a", False, None, None)] * 2)]
 
 
 def test_low_label_curves_are_drawn_for_each_probe(tmp_path: Path) -> None:
     curves = [low_label_curve(name, probe) for name in ("data2vec2", "raw pixels") for probe in ("knn", "linear")]
     curves[2] |= {"labels": [100, 500], "low": [None, None], "high": [None, None]}
     knn, linear = read_scores(written(tmp_path, {"rows": [], "curves": curves}))["curves"]
-    assert (knn["title"], linear["title"]) == ("k-NN accuracy", "linear probe accuracy")
+    assert (knn["title"], linear["title"]) == ("kNN accuracy", "linear probe accuracy")
     assert knn["columns"] == ["10", "100", "500"]
     assert knn["rows"] == [("data2vec2", ["50.0 %", "70.0 %", "n/a"]), ("raw pixels", ["n/a", "50.0 %", "70.0 %"])]
     assert linear["columns"] == ["10", "100"]
@@ -50,7 +50,7 @@ def test_a_classifiers_figures(tmp_path: Path) -> None:
     wrong = [(number, t, p) for t, row in enumerate(scores["confusion"]) for p, number in enumerate(row) if t != p]
     assert times == max(number for number, *_ in wrong)
     assert scores["confusion"][scores["classes"].index(truth)][scores["classes"].index(taken)] == times
-    assert read_measures(path) == {"accuracy": scores["accuracy"]}
+    assert read_measures(path) == {"accuracy": (scores["accuracy"], None)}
 
 
 def test_of_many_classes_only_the_worst_pairs_are_shown(tmp_path: Path) -> None:
@@ -81,4 +81,4 @@ def test_several_labels_have_average_precisions_and_no_matrix(tmp_path: Path) ->
     assert shown["columns"] == ["average precision", "precision", "recall", "F1", "samples"]
     assert [(name, cells[0]) for name, cells in shown["rows"]] == [("b", "40.0 %"), ("a", "90.0 %"), ("c", "n/a")]
     assert shown["matrix"] is None
-    assert read_measures(path) == {"mean average precision": 0.65}
+    assert read_measures(path) == {"mean average precision": (0.65, None)}

@@ -30,7 +30,7 @@ from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import ClassTargets, NumberTargets
-from data2vec2.training.loop import _Trainer
+from data2vec2.training.loop import Trainer
 from data2vec2.training.parallel import ALONE
 from data2vec2.training.run import RunFolder
 from tests.unit.data.pictures import open_pictures
@@ -73,7 +73,7 @@ def texts(kind: str, tokenizer: Path) -> SentenceReader:
     return SentenceReader(records, TextConfig(vocab_size=500, max_tokens=32), tokenizer, seed=0)
 
 
-def trainer_of(kind: str, tokenizer: Path, folder: Path, parts: int = 1) -> _Trainer:
+def trainer_of(kind: str, tokenizer: Path, folder: Path, parts: int = 1) -> Trainer:
     """Of a small model whose batches are cut into so many micro-batches."""
     torch.manual_seed(0)
     if "pictures" in kind:
@@ -95,7 +95,7 @@ def trainer_of(kind: str, tokenizer: Path, folder: Path, parts: int = 1) -> _Tra
     common = (model, Batches(reader, reader.order(size), [targets]), reader, normalise, context)
     job = (RegressJob if numbers else Job)(tools_of("image" if "pictures" in kind else "text"))
     task = job.learning(FinetuneData(train=reader, val=reader, test=None, description="", outputs=1), common)
-    return _Trainer(task, config, RunFolder(folder), print, CPU, "fingerprint", ALONE)
+    return Trainer(task, config, RunFolder(folder), print, CPU, "fingerprint", ALONE)
 
 
 @pytest.mark.parametrize(

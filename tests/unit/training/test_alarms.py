@@ -22,6 +22,7 @@ def test_what_is_not_finite_diverged_at_once(name: str, value: float) -> None:
 def test_a_figure_that_stays_low_collapsed(name: str, factor: float) -> None:
     alarms = Alarms()
     alarms.check(0, HEALTHY)
+    alarms.check(0, HEALTHY)
     low = {**HEALTHY, name: FLOORS[name] * factor}
     for step in range(1, PATIENCE):
         alarms.check(step, low)
@@ -32,8 +33,9 @@ def test_a_figure_that_stays_low_collapsed(name: str, factor: float) -> None:
 
 def test_predictions_that_have_not_risen_yet_are_fine() -> None:
     alarms = Alarms()
-    for step in range(10):
-        alarms.check(step, {**HEALTHY, "prediction_std": 0.001})
+    alarms.check(0, {**HEALTHY, "prediction_std": 0.05})  # text_small's: noise, then the mean, then more
+    for step in range(1, 10):
+        alarms.check(step, {**HEALTHY, "prediction_std": 0.001 + step / 2_000})
     alarms.check(10, HEALTHY)
     with pytest.raises(Alarm, match="prediction_std"):
         for step in range(11, 20):
@@ -97,3 +99,18 @@ def test_a_rank_that_falls_to_a_small_part_of_the_first_collapsed() -> None:
 
 def test_a_low_first_rank_leaves_the_floor_that_holds_for_all() -> None:
     assert floors({"rank_encoder": 4.0})["rank_encoder"] == FLOORS["rank_encoder"]
+
+
+def test_a_rank_that_falls_while_nothing_is_learned_collapsed() -> None:
+    """Speech at a learning rate 13 times too high: ranks between an eighth and a quarter, which alone would be fine."""
+    first = {"rank_encoder": 76.0, "prediction_std": 0.43, "unexplained": 2.4}
+    fallen = {"rank_encoder": 11.0, "prediction_std": 0.015, "unexplained": 1.2}
+    for healthy in ({"rank_encoder": 60.0}, {"prediction_std": 0.31}, {"unexplained": 0.9}):
+        alarms = Alarms()
+        for step, figures in enumerate((first, *[{**fallen, **healthy}] * 5)):
+            alarms.check(step, figures)
+    alarms = Alarms()
+    alarms.check(0, first)
+    with pytest.raises(Alarm, match=r"rank_encoder is 11 at update 3, below 19 for 3 checks"):
+        for step in (1, 2, 3):
+            alarms.check(step, fallen)

@@ -6,22 +6,25 @@ import math
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from data2vec2.training.checkpoint import Best
 
 
-def linear(value: float) -> nn.Linear:
-    model = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(model.weight, value)
-    return model
+def linear(value: float) -> dict[str, Tensor]:
+    return {"weight": torch.full((1, 1), value)}
+
+
+def keep(best: Best, step: int, score: float, tensors: dict[str, Tensor]) -> None:
+    best.put(step, score, tensors)
+    best.save()
 
 
 def test_the_first_score_is_best_and_then_only_higher_ones(tmp_path: Path) -> None:
     best = Best(tmp_path)
     assert best.load() is None
     assert best.is_best(-1.0)
-    best.save(10, 0.5, linear(1))
+    keep(best, 10, 0.5, linear(1))
     assert not best.is_best(0.5)  # the first of equal scores stays
     assert not best.is_best(math.nan)
     assert best.is_best(0.51)
@@ -33,8 +36,8 @@ def test_nan_is_not_even_the_first(tmp_path: Path) -> None:
 
 def test_one_model_is_kept_and_found_again(tmp_path: Path) -> None:
     best = Best(tmp_path)
-    best.save(10, 0.5, linear(1))
-    best.save(20, 0.75, linear(2))
+    keep(best, 10, 0.5, linear(1))
+    keep(best, 20, 0.75, linear(2))
     again = Best(tmp_path)
     found = again.load()
     assert again.score == 0.75
@@ -46,7 +49,7 @@ def test_one_model_is_kept_and_found_again(tmp_path: Path) -> None:
 
 def test_a_better_model_of_an_earlier_update_replaces_a_later_one(tmp_path: Path) -> None:
     """A run that is resumed from before its best, with scores at other updates."""
-    Best(tmp_path).save(50, 0.5, linear(1))
+    keep(Best(tmp_path), 50, 0.5, linear(1))
     best = Best(tmp_path)
-    best.save(45, 0.6, linear(2))
+    keep(best, 45, 0.6, linear(2))
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["step-45"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data2vec2.files import WriteError
 from data2vec2.training.checkpoint import (
     DamagedCheckpoint,
     list_checkpoints,
@@ -70,12 +71,10 @@ def test_other_things_in_the_folder_are_left_alone(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"step-mine", "notes.txt", "step-3"}
 
 
-def test_leftover_temporary_folders_go(tmp_path: Path) -> None:
-    save(tmp_path, 1)
-    shutil.copytree(tmp_path / "step-1", tmp_path / ".step-2.tmp")
-    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-1"]
-    save(tmp_path, 2)
-    assert not list(tmp_path.glob(".*"))
+def test_the_folder_of_a_run_is_not_made_again(tmp_path: Path) -> None:
+    with pytest.raises(WriteError, match=r"can't write .*step-1: No such file or directory; there is no folder"):
+        save_checkpoint(tmp_path / "run" / "checkpoints", 1, {}, {}, keep=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_there(tmp_path: Path) -> None:

@@ -20,10 +20,11 @@ from data2vec2.modalities.image.tools import ImageTools
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.pretrain import PretrainTask
 from data2vec2.training.checkpoint import Checkpoint
-from data2vec2.training.loop import Outcome, _Trainer, train
+from data2vec2.training.loop import Trainer, train
 from data2vec2.training.parallel import ALONE
 from data2vec2.training.progress import TrainingBar
 from data2vec2.training.run import RunFolder
+from data2vec2.training.task import Outcome
 from tests.unit.data.pictures import open_pictures
 from tests.unit.method.test_pretraining import no_waiting
 
@@ -59,12 +60,12 @@ def task_of(config: RunConfig, folder: Path) -> PretrainTask:
     return PretrainTask(model, config, reader, None, Normalise((0.3,), (0.3,), CPU), context)
 
 
-def trainer_of(config: RunConfig, folder: Path) -> _Trainer:
+def trainer_of(config: RunConfig, folder: Path) -> Trainer:
     folder.mkdir(exist_ok=True)
-    return _Trainer(task_of(config, folder), config, RunFolder(folder), print, CPU, "fingerprint", ALONE)
+    return Trainer(task_of(config, folder), config, RunFolder(folder), print, CPU, "fingerprint", ALONE)
 
 
-def first_gradient(trainer: _Trainer) -> dict[str, Tensor]:
+def first_gradient(trainer: Trainer) -> dict[str, Tensor]:
     gradients: dict[str, Tensor] = {}
 
     def keep(*_: object) -> None:
@@ -155,7 +156,7 @@ def test_a_logged_loss_is_the_mean_since_the_last_line(tmp_path: Path) -> None:
 
 def test_other_data_are_refused_on_resume(tmp_path: Path) -> None:
     checkpoint = Checkpoint(2, {}, {"fingerprint": "another", "window": [], "elapsed_s": 0.0}, tmp_path)
-    with pytest.raises(UserError, match="the data has changed"):
+    with pytest.raises(UserError, match="have changed since the run started"):
         run_loop(config_of(), tmp_path, checkpoint)
 
 

@@ -49,7 +49,7 @@ def test_a_new_or_empty_folder_is_fine(run: RunFolder) -> None:
 
 def test_a_folder_with_a_run(run: RunFolder) -> None:
     make_run(run)
-    with pytest.raises(UserError, match=r"already holds a run; --resume goes on with it, --overwrite deletes it"):
+    with pytest.raises(UserError, match=r"already holds a run; --resume continues it, --overwrite deletes it"):
         run.check(resume=False, overwrite=False)
     run.check(resume=True, overwrite=False)
     run.check(resume=False, overwrite=True)
@@ -150,3 +150,65 @@ def test_json_and_log(run: RunFolder) -> None:
     assert said == ["one", "two"]
     assert [line.split()[-1] for line in (run.path / "train.log").read_text().splitlines()] == said
     assert not list(run.path.glob(".*"))
+
+
+def test_what_a_killed_process_left_goes_when_the_next_has_the_lock(run: RunFolder) -> None:
+    left = [".exported.1a2b3c4d.tmp", ".exported.1a2b3c4d.old.tmp", ".exported.old-123", ".status.json.tmp"]
+    left += ["checkpoints/.step-7.1a2b3c4d.tmp", "best/.step-7.1a2b3c4d.tmp"]
+    make_run(run)
+    for name in left:
+        (run.path / name).mkdir(parents=True)
+        (run.path / name / "model.safetensors").write_text("x")
+    (run.path / ".status.json.tmp" / "model.safetensors").rename(run.path / ".report.html.tmp")
+    (run.path / "tb.tmp").write_text("not ours")
+    run.check(resume=True, overwrite=False)
+    assert (run.path / left[0]).exists(), "it may be of a process that lives"
+    with run.locked():
+        assert {path.name for path in run.path.iterdir()} == {"best", "checkpoints", "config.yaml", "lock", "tb.tmp"}
+        assert not [*(run.path / "best").iterdir(), *run.checkpoints.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "{", "[1, 2]", "7", "null", '{"loss": 1.0}', '{"step": "3"}', '{"step": true}', '{"step": 2.5}',
+        '{"step": 3, "loss": "low"}', '{"step": 3, "loss": [1]}', '{"step": 3, "n": ' + "9" * 400 + "}",
+        '{"step": 3, "n": ' + "9" * 5000 + "}", "[" * 100_000, "\x00\xff\ufffd",
+    ],
+    ids=lambda text: text[:24],
+)  # fmt: skip
+def test_lines_that_are_no_figures_are_left_out_and_named(run: RunFolder, odd: str) -> None:
+    run.path.mkdir()
+    said: list[str] = []
+    run.logger(said.append)
+    lines: list[dict[str, float]] = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": float("inf")}]
+    texts = [json.dumps(lines[0]), odd, json.dumps(lines[1])]
+    run.metrics_path.write_bytes("".join(f"{text}\n" for text in texts).encode("latin1", "replace"))
+    assert run.read_metrics() == lines
+    assert said == [f"{run.metrics_path}: what is no line of figures is left out: line 2"]
+    assert run.cut_metrics(1) == lines[:1]
+
+
+def test_lines_wait_for_a_folder_that_can_be_written(run: RunFolder, tmp_path: Path) -> None:
+    run.path.mkdir()
+    said: list[str] = []
+    log = run.logger(said.append)
+    run.append_metrics({"step": 1})
+    run.path.rename(tmp_path / "gone")
+    for step in (2, 3):
+        run.append_metrics({"step": step})
+    log("goes on")
+    assert [line for line in said if "metrics" in line] == [
+        f"can't write {run.metrics_path}: No such file or directory; its lines wait in memory, and the run goes on"
+    ]
+    assert sum("train.log" in line for line in said) == 1
+    (tmp_path / "gone").rename(run.path)
+    run.append_metrics({"step": 4})
+    log("ends")
+    assert run.read_metrics() == [{"step": step} for step in (1, 2, 3, 4)]
+    logged = (run.path / "train.log").read_text()
+    assert [said.count(f"{run.path / name} has the lines that waited") for name in ("metrics.jsonl", "train.log")] == [
+        1,
+        1,
+    ]
+    assert logged.count("can't write") == 1 and logged.index("goes on") < logged.index("ends")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -42,11 +42,11 @@ class SensorTools(Tools):
         assert isinstance(data, SensorDataConfig)
         return SensorReader(records, _modality(model), data, seed)
 
-    def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
-        """As many channels as most series have, unless their number is given."""
+    def fitted(self, config: RunConfig, recipe: RunConfig, data: Sequence[str], say: Log) -> RunConfig:
+        """As many channels as most series (of the first data set) have, unless their number is given."""
         if _modality(config.model).num_channels is not None:
             return config
-        records = self.open(path, config, say).train
+        records = self.open(data[0], config, say).train
         some, _ = self.reader(records, config.model, config.data, config.train.seed).looked_at(100)
         counts = Counter(series_SC.shape[1] for series_SC in some)
         channels = max(counts, key=counts.__getitem__, default=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from data2vec2.config.model import ArchitectureConfig
@@ -15,6 +16,7 @@ from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.image.config import ImageDataConfig
 from data2vec2.modalities.text.config import TextConfig
+from data2vec2.training.optim import peak_lr
 
 NEEDED = object()
 OURS = object()
@@ -154,12 +156,15 @@ def _set_training(kind: str, cfg: Any, values: dict[str, Any]) -> None:
 
 def original_config(config: RunConfig | ModelInfo) -> dict[str, Any]:
     """Undo `read_config`: what the original needs to build the model; `ValueError` for what it can't do."""
+    if isinstance(config, RunConfig):  # the original has no rule for the batch
+        lr = peak_lr(config.optim, config.train.batch_size)
+        config = replace(config, optim=replace(config.optim, lr=lr, lr_rule="none"))
     modality, encoder = config.model.modality, config.model.encoder
     kind, ours = modality.kind, to_dict(config)
     if kind not in TASKS:
         raise ValueError(f"the original has no models of {kind}")
     if isinstance(modality, AudioConfig) and modality.stem != "waveform":
-        raise ValueError("the original knows no mel stem")
+        raise ValueError("the original has no mel stem")
     if isinstance(modality, TextConfig) and (modality.bos_id, modality.pad_id, modality.eos_id) != (0, 1, 2):
         raise ValueError("the original's bos, pad and eos are 0, 1 and 2, and this model's tokenizer has others")
     cfg: dict[str, Any] = {"_name": None}

@@ -27,7 +27,7 @@ from data2vec2.config.run import RunConfig
 from data2vec2.config.tree import to_dict
 from data2vec2.data.labels import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UserError
-from data2vec2.files import sha256_of, whole_folder
+from data2vec2.files import read_json, read_yaml, sha256_of, whole_folder
 from data2vec2.interop.card import converted_card
 from data2vec2.interop.fairseq.config import finetuned_config, original_config
 from data2vec2.interop.fairseq.keys import original_name, original_tensors, our_name, our_tensors
@@ -199,7 +199,7 @@ def our_letters(symbols: tuple[str, ...]) -> Letters:
     small = [other if len(other) > 1 else other.lower() for other in others]
     ours = (BLANK, *(small if len(set(small)) == len(small) else others))
     if len(set(ours)) != len(ours):
-        raise ValueError("a symbol is there twice")
+        raise ValueError("a symbol occurs twice")
     return Letters(ours)
 
 
@@ -215,7 +215,9 @@ def _tokenizer(entries: int, place: Path, temporary: Path) -> Path:
         tokenizer.save_tokenizer(tokenizer.original_tokenizer(*(place / name for name in GPT2)), temporary)
         folder = temporary
     if (size := tokenizer.load_tokenizer(folder).size) != entries:
-        raise UserError(f"the tokenizer in {place} has {size} entries, and the model {entries}; it is another's")
+        raise UserError(
+            f"the tokenizer in {place} has {size} entries, and the model {entries}; it belongs to another model"
+        )
     return folder
 
 
@@ -224,8 +226,7 @@ def read_beside(folder: Path) -> tuple[dict[str, Any] | None, dict[str, Tensor]]
     if not (folder / ABOUT).is_file():
         return None, {}
     try:
-        about = json.loads((folder / ABOUT).read_text("utf-8"))
-        return dict(about), load_file(folder / TENSORS)
+        return read_json(folder / ABOUT), load_file(folder / TENSORS)
     except (OSError, ValueError, TypeError, SafetensorError) as error:
         raise UserError(f"{folder / ABOUT} and {TENSORS} beside it can't be read: {error}") from error
 
@@ -256,7 +257,7 @@ def _of_run(run: Path) -> tuple[Original, int] | None:
     checkpoint, _ = load_newest(run / "checkpoints")
     if checkpoint is None or not any(name.startswith("student.") for name in checkpoint.groups["model"]):
         return None
-    config = read_run_config(yaml.safe_load((run / CONFIG).read_text("utf-8")))
+    config = read_yaml(run / CONFIG, read_run_config)
     cfg = original_config(config)
     student, ema = original_tensors(config.model, checkpoint.groups["model"], None)
     made = Original(kind=config.data.kind, stage="pretraining", cfg=cfg, student=student, ema=ema, head={})

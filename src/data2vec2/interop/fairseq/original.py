@@ -118,7 +118,7 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     if not start:
         raise UserError(f"{path} is empty, so it can't be read as a checkpoint; it is damaged or cut short")
     if start.lstrip()[:1] == b"<":
-        raise UserError(f"{path} is a web page and no checkpoint: its download went wrong; fetch it again")
+        raise UserError(f"{path} is a web page, not a checkpoint; download it again")
     stand_ins = [(type(name.rpartition(".")[2], (StandIn,), {"of": name}), name) for name in (DICTIONARY, *allow)]
     try:
         with torch.serialization.safe_globals([*_ALLOWED, *stand_ins]), warnings.catch_warnings():
@@ -202,7 +202,7 @@ def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Stage,
     elif any(".feature_extractor.conv_layers" in f".{tensor}" for tensor in tensors):
         name = f"{name or 'wav2vec'} (wav2vec 2.0, HuBERT or version 1 of data2vec)"
     says = f"its architecture is {name}" if name else f"its first tensor is {next(iter(tensors), 'missing')}"
-    raise UserError(f"{path} is no model of data2vec 2.0, the only one that is converted: {says}")
+    raise UserError(f"{path} is not a data2vec 2.0 model, so it can't be converted: {says}")
 
 
 def write_original(path: Path, original: Original, step: int = 0) -> None:

@@ -13,29 +13,29 @@ from data2vec2.config.tree import require
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig(ModalityConfig):
-    """A waveform of one channel, cut into tokens of 20 ms."""
+    """A mono waveform, cut into tokens of 20 ms."""
 
     kind: Literal["audio"] = "audio"
-    """Which modality this is."""
+    """The modality."""
     sample_rate: int = 16_000
-    """Samples a second; every file is converted to it."""
+    """Sample rate in Hz; every file is resampled to it."""
     stem: Literal["waveform", "mel"] = "waveform"
-    """waveform: learned convolutions, as published. mel: fixed log-mel spectra and one linear layer, which learns more
-    from little data (LOG.md)."""
+    """waveform: learned convolutions, as in the paper. mel: log-mel spectrograms and one linear layer, which learns
+    more from little data (LOG.md)."""
     conv_dim: int = 512
     """Channels of the waveform stem."""
     conv_kernels: tuple[int, ...] = (10, 3, 3, 3, 3, 2, 2)
-    """Kernel of each of its layers."""
+    """Kernel sizes of the waveform stem."""
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
-    """Stride of each of its layers."""
+    """Strides of the waveform stem."""
     num_mels: int = 40
-    """Bins of a frame of the mel stem; a frame is 10 ms, two make a token."""
+    """Mel bins of the mel stem; a frame is 10 ms, a token two frames."""
     position_depth: int = 5
-    """Convolutional layers that make positions."""
+    """Layers of the convolutional positions."""
     position_kernel: int = 19
-    """Their kernel in tokens; odd."""
+    """Kernel size of the convolutional positions in tokens; odd."""
     position_groups: int = 16
-    """Their groups; divides the encoder's width."""
+    """Groups of the convolutional positions; divides the encoder's width."""
 
     def __post_init__(self) -> None:
         require(self.sample_rate >= 100, "model.modality.sample_rate", self.sample_rate, "at least 100")
@@ -83,11 +83,11 @@ class AudioDataConfig(DataConfig):
     """How recordings are read."""
 
     kind: Literal["audio"] = "audio"
-    """Which modality this is for."""
+    """The modality."""
     min_seconds: float = 2.0
     """Shorter recordings are left out."""
     max_seconds: float = 20.0
-    """Longer recordings are cut at random to this length, and very long ones into several pieces."""
+    """Longer recordings are randomly cropped to this length; very long ones give several crops."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,21 +104,21 @@ class AudioDataConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioHeadConfig:
-    """What changes of the pre-trained encoder; its shape stays."""
+    """Changes to the pre-trained encoder."""
 
     dropout: float = 0.0
-    """Dropout of the features before the letters' linear layer."""
+    """Dropout on the features before the linear layer for letters."""
     activation_dropout: float = 0.1
     """Dropout inside the blocks' MLPs."""
     layer_drop: float = 0.1
-    """Share of training passes in which a block is left out."""
+    """Probability of skipping a block in training."""
     freeze_stem: bool = True
-    """Leave the waveform stem's convolutions as pre-trained."""
+    """Freeze the convolutions of the waveform stem."""
     freeze_updates: int = 10_000
-    """Updates at the start in which only the head learns."""
+    """Updates at the start that train only the head."""
     pooling: Literal["mean", "linear_softmax"] = "mean"
-    """How tokens become classes: the features' mean; or, where a recording has several tags, each token's
-    probabilities, weighted by themselves."""
+    """Pooling of tokens for classes: mean of the features; or, for recordings with several tags, linear softmax of the
+    tokens' probabilities."""
 
     def __post_init__(self) -> None:
         for name in ("dropout", "activation_dropout", "layer_drop"):
@@ -128,19 +128,19 @@ class AudioHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SpanMaskConfig:
-    """What is hidden of a recording in training: spans of tokens, which become noise, and of channels, which become 0.
+    """Masks on a recording in training: spans of tokens become noise, spans of channels become 0.
 
-    Spans overlap: of a share of .65 about half is hidden (1 - exp(-.65)).
+    Spans overlap: a share of .65 masks about half (1 - exp(-.65)).
     """
 
     time_share: float = 0.65
-    """Tokens in spans, as a share of a recording's, as if no two spans met; 0: none."""
+    """Fraction of the tokens that spans would cover without overlap; 0: none."""
     time_length: int = 10
-    """Tokens of a span (10 are 200 ms)."""
+    """Length of a span in tokens (10 are 200 ms)."""
     channel_share: float = 0.25
-    """Channels in spans, as a share of the width, as if no two spans met; 0: none."""
+    """Fraction of the channels that spans would cover without overlap; 0: none."""
     channel_length: int = 64
-    """Channels of a span."""
+    """Length of a span in channels."""
     noise_std: float = 0.01
     """Standard deviation of the noise."""
 
@@ -157,11 +157,11 @@ class SpanMaskConfig:
 class AudioFinetuneDataConfig(AudioDataConfig, FinetuneDataConfig):
     """How recordings are read in fine-tuning.
 
-    A recording whose speech is written down is never cut: longer ones than max_seconds are left out.
+    Recordings with transcripts are never cut: those longer than max_seconds are left out.
     """
 
     max_minutes: float | None = None
-    """Minutes of training recordings that are used, drawn by train.seed; none: all."""
+    """Minutes of training recordings to use, drawn by train.seed; none: all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -171,14 +171,14 @@ class AudioFinetuneDataConfig(AudioDataConfig, FinetuneDataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioTaskConfig(TaskConfig):
-    """What fine-tuning changes of an encoder of recordings, and hides of them."""
+    """How fine-tuning changes an audio encoder and masks its inputs."""
 
     kind: Literal["audio"] = "audio"
-    """Which modality this is for."""
+    """The modality."""
     model: AudioHeadConfig = field(default_factory=AudioHeadConfig)
-    """What changes of the encoder."""
+    """Changes to the encoder."""
     masks: SpanMaskConfig = field(default_factory=SpanMaskConfig)
-    """What is hidden in training."""
+    """Masks in training."""
 
     def shortened(self, reference: TaskConfig, ratio: float) -> AudioTaskConfig:
         """As many updates less in which the encoder is frozen, unless their number was set."""

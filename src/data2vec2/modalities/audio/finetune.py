@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,7 +35,7 @@ from data2vec2.modalities.audio.speech import SpokenReader, remarks_on, scorable
 from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored, said
 from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets
-from data2vec2.training.loop import Task
+from data2vec2.training.task import Task
 
 KEPT = 100  # transcripts of the scored part, evenly spread
 LOOKED_AT = 200
@@ -122,7 +121,7 @@ class CtcJob(AudioClassifyJob):
 
     outputs = "letters and other symbols"
 
-    def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
+    def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Recordings with transcripts that can be aligned; letters are those of what is trained on."""
         data, modality, seed = config.data, narrow(info.model.modality, AudioConfig), config.train.seed
         assert isinstance(data, AudioFinetuneDataConfig)
@@ -175,9 +174,11 @@ class CtcJob(AudioClassifyJob):
         return SpeechRecognizer(encoder, data.outputs, dropout=task.model.dropout, noise_std=task.masks.noise_std)
 
     def error(self, outputs: Any) -> Tensor:
-        """The CTC loss of one letter."""
-        one = torch.ones(1, 1, dtype=torch.int64, device=outputs[0].device)
-        return losses.ctc(outputs[0], outputs[1], one, one[0]).loss
+        """The CTC loss of a letter each; without data, where PyTorch has none, the mean."""
+        if outputs[0].is_meta:
+            return outputs[0].mean()  # type: ignore[no-any-return]
+        letters_BL = torch.ones(len(outputs[0]), 1, dtype=torch.int64, device=outputs[0].device)
+        return losses.ctc(outputs[0], outputs[1], letters_BL, letters_BL[:, 0]).loss
 
     def targets(self, data: FinetuneData) -> Addition:
         """Letters."""

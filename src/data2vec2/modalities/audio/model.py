@@ -6,6 +6,7 @@ Shapes: `B` samples, `S` samples of a waveform, `F` frames, `E` mel bins, `T` to
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +101,8 @@ class MelStem(nn.Module):
     @torch.no_grad()
     def spectra(self, waveforms_BS: Tensor) -> Tensor:
         """Log-mel energies of each token's two frames, one after the other: `B x T x 2E`, float32."""
-        with torch.autocast(waveforms_BS.device.type, enabled=False):
+        kind = waveforms_BS.device.type  # the meta device has no autocast
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             frames = waveforms_BS.float().unfold(1, self.window, self.hop) * self.window_S
             mel_BFE = torch.fft.rfft(frames).abs().square() @ self.mels_FE
         B, num_frames, E = mel_BFE.shape

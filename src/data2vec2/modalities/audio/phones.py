@@ -67,9 +67,9 @@ def _alignment(runs: str) -> Alignment:
     return tuple(zip(bounds, bounds[1:], [phone for phone, _, _ in pairs], strict=False))
 
 
-def phones_beside(data: Path) -> dict[str, Alignment]:
+def phones_beside(data: str) -> dict[str, Alignment]:
     """Alignments of DATA/phones.csv; none where there is no such file, errors as above."""
-    path = data / "phones.csv"
+    path = Path(data) / "phones.csv"
     return read_phones(path) if path.is_file() else {}
 
 
@@ -129,8 +129,8 @@ class PhoneProbe:
         test, counts_B = self._tokens(self.test, encoder, device, note)
         if (phones := len(np.unique(train.y))) < 2 or not len(test.y):
             raise UserError(
-                f"of the recordings that could be read, {phones} phones are there to learn from and {len(test.y):,} "
-                "tokens to score on; the probe of phones needs at least two phones and one token"
+                f"the readable recordings have {phones} phones to learn from and {len(test.y):,} "
+                "tokens to score; the phone probe needs at least two phones and one token"
             )
         return train, test, counts_B
 
@@ -142,7 +142,7 @@ class PhoneProbe:
         centre_s, hop_s = config.receptive_field / 2 / config.sample_rate, config.hop / config.sample_rate
         samples = np.array([place for place, name in enumerate(names) if name in self.alignments], dtype=np.int64)
         x_FD, y_F = [], []
-        for batch in readable_batches(reader, samples, note):
+        for batch in readable_batches(reader, reader.eval_groups(samples), note):
             rows = token_features(encoder, *on_device(batch, device)) if encoder else mels_of(batch, config.sample_rate)
             for sample, row_TD in zip(batch.samples_B.tolist(), rows, strict=True):
                 labels_T = frame_labels(self.alignments[names[sample]], len(row_TD), hop_s, centre_s)

@@ -1,8 +1,4 @@
-"""Recordings: pieces of long ones, crops and batches; and manifests as fairseq writes them.
-
-A manifest is a .tsv. Its first line is a folder (relative to the .tsv's own, if not absolute), each other line a path
-below it, a tab, and the number of frames at 16 kHz. Beside it, a line a recording, there may be transcripts: in a .wrd,
-or in a .ltr, where spaces separate letters, and | words.
+"""Recordings: pieces of long ones, crops and batches.
 
 Shapes: `B` samples of a batch, `S` samples of a waveform, `N` records, `P` pieces.
 """
@@ -10,24 +6,21 @@ Shapes: `B` samples of a batch, `S` samples of a waveform, `N` records, `P` piec
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2 import rng
-from data2vec2.data.account import Account, Bad, PartAccount, counted
-from data2vec2.data.folder import Files
+from data2vec2.data.account import Bad, PartAccount, counted
 from data2vec2.data.reader import ReadBatch, Reader, by_length
 from data2vec2.data.records import Records
-from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Plan
-from data2vec2.data.source import BadSample, Content, Listing, Split, by_part, parts_by_name
+from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Order, Plan, Repeated
+from data2vec2.data.source import BadSample, Content
 from data2vec2.errors import UserError
 from data2vec2.modalities.audio import waveform
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
@@ -43,6 +36,7 @@ RECORDINGS = Content(
     EXTENSIONS | FFMPEG_EXTENSIONS,
     ("audio", "speech", "sound", "recording", "audio_bytes", "wav", "flac", "mp3", "ogg", "opus", "content", "bytes"),
     ("transcription", "text", "sentence", "transcript"),
+    waveform.wav_of,
 )
 KEPT_BYTES = 512 << 20
 """Training data of up to so many bytes when decoded (2.3 hours at 16 kHz) are decoded once and kept."""
@@ -126,16 +120,19 @@ class AudioReader(Reader):
         """Seconds of all pieces."""
         return float(self.pieces.lengths_P.sum() / self.rate)
 
-    def order(self, batch_size: int) -> LengthBatches:
+    def order(self, batch_size: int) -> Order:
         """Global batches of so many seconds of pieces; `UserError` if there is no piece."""
         if not len(self.pieces):
             why = _with_first((*self.pieces.short, *self.pieces.unreadable))
             raise UserError(
                 f"none of {len(self.records)} recordings of the {self.records.kind} can be trained on: {why}; "
-                f"the shortest may have --data.min-seconds {self.data.min_seconds:g}"
+                f"the shortest allowed is --data.min-seconds {self.data.min_seconds:g}"
             )
-        longest = round(self.data.max_seconds * self.rate)
-        return LengthBatches(np.minimum(self.pieces.lengths_P, longest), batch_size, self.seed, self.rate)
+        lengths_P = np.minimum(self.pieces.lengths_P, round(self.data.max_seconds * self.rate))
+        if self.records.repeats is None:
+            return LengthBatches(lengths_P, batch_size, self.seed, self.rate)
+        repeats_P = self.records.repeats[self.pieces.records_P]
+        return Repeated(repeats_P, lambda pieces: LengthBatches(lengths_P[pieces], batch_size, self.seed, self.rate))
 
     def grid(self, inputs: NDArray[Any]) -> tuple[int]:
         """Tokens of a batch."""
@@ -250,82 +247,3 @@ def survey_audio(reader: AudioReader, note: Note, limit: int = 200) -> AudioSurv
 
 def _with_first(bad: Sequence[Bad]) -> str:
     return f"{counted(item.reason for item in bad)} (the first: {bad[0].name})" if bad else "there is none"
-
-
-_RATE = 16_000  # frames a second, as manifests count them
-
-
-class _Manifests:
-    """Manifests as a data set of recordings."""
-
-    named = "or .tsv"
-    hints: Mapping[str, str] = {}
-
-    def file(self, path: Path) -> Listing | None:
-        """One `.tsv`."""
-        return _listing(path.parent, [path.name]) if path.suffix.lower() == ".tsv" else None
-
-    def folder(self, path: Path, files: Mapping[str, list[str]]) -> Listing | None:
-        """A folder with manifests in it."""
-        lists = [name for name in files.get(".tsv", []) if "/" not in name and _is_manifest(path / name)]
-        return _listing(path, lists) if lists else None
-
-
-MANIFESTS = _Manifests()
-
-
-def _is_manifest(path: Path) -> bool:
-    """Whether a .tsv is one: its first line is no header of several columns, its second ends in a number."""
-    with suppress(OSError), path.open(encoding="utf-8", errors="surrogateescape") as file:
-        first, second = file.readline(4096), file.readline(4096)
-        return "\t" not in first and second.rstrip("\n").rpartition("\t")[2].isdecimal()
-    return False
-
-
-def _listing(root: Path, names: Sequence[str]) -> Listing:
-    """The recordings that the .tsv files `names` in `root` list; file names tell the parts ("valid.tsv")."""
-    parts, of_part = {}, by_part(names, str(root))
-    for part, files in of_part.items():
-        rows = [row for name in files for row in _rows(root / name)]
-        if not rows:
-            raise UserError(f"{', '.join(files)} in {root} has no recordings; remove it")
-        listed, paths, frames, texts = zip(*rows, strict=True)
-        seconds = np.array(frames, dtype=np.float64) / _RATE
-        parts[part] = Split(listed, [None] * len(rows), Files(Path(), paths), texts, seconds)
-    return Listing("manifest of recordings", parts, account=Account(choices=parts_by_name(of_part)))
-
-
-def _rows(path: Path) -> list[tuple[str, str, float, str | None]]:
-    """What a manifest lists: path below the folder, whole path, frames, and the transcript beside it."""
-    first, *lines = _lines(path)
-    folder = path.parent.absolute() / first.strip()
-    if "\t" in first or not first.strip() or not folder.is_dir():
-        raise UserError(f"{path}: line 1 is {first[:80]!r}; it must be the folder that the recordings are in")
-    rows = []
-    for place, line in enumerate(lines, 2):
-        below, _, frames = line.rpartition("\t")
-        if not below or not frames.isdecimal():
-            raise UserError(f"{path}: line {place} is {line[:80]!r}; it must be a path, a tab and a number of frames")
-        rows.append((below, str(folder / below), float(frames)))
-    return [(*row, text) for row, text in zip(rows, _transcripts(path, len(rows)), strict=True)]
-
-
-def _transcripts(path: Path, count: int) -> Sequence[str | None]:
-    """Transcripts beside a manifest of `count` recordings; None where there are none."""
-    words, letters = path.with_suffix(".wrd"), path.with_suffix(".ltr")
-    beside = words if words.exists() else letters
-    if not beside.exists():
-        return [None] * count
-    lines = _lines(beside)
-    if len(lines) != count:
-        raise UserError(f"{beside} has {len(lines):,} transcripts, but {path} has {count:,} recordings")
-    return lines if beside == words else ["".join(line.split()).replace("|", " ") for line in lines]
-
-
-def _lines(path: Path) -> list[str]:
-    """Lines of a text file; names of files may be in any encoding."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise UserError(f"can't read {path}: {error.strerror}") from error
-    return text.removesuffix("\n").split("\n")

@@ -10,7 +10,15 @@ from dataclasses import replace
 from functools import partial
 
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
-from data2vec2.config.run import EmaConfig, FinetuneConfig, FinetuneOptimConfig, OptimConfig, RunConfig, TrainConfig
+from data2vec2.config.run import (
+    EmaConfig,
+    FinetuneConfig,
+    FinetuneOptimConfig,
+    OptimConfig,
+    RunConfig,
+    TrainConfig,
+    fit_schedule,
+)
 from data2vec2.modalities.audio.config import (
     AudioConfig,
     AudioDataConfig,
@@ -35,7 +43,7 @@ CTC_BASE = {
 
 
 def audio_base() -> RunConfig:
-    """Speech as released: LibriSpeech at 1,000 seconds a step."""
+    """LibriSpeech's 960 hours on several GPUs, as released: waveforms, batches of 1,000 seconds."""
     return RunConfig(
         recipe="audio_base",
         model=ModelConfig(
@@ -58,7 +66,7 @@ def audio_base() -> RunConfig:
 
 
 def audio_large() -> RunConfig:
-    """Speech as released: Libri-light at 960 seconds a step."""
+    """Libri-light's speech on several GPUs, as released: waveforms, batches of 960 seconds."""
     base = audio_base()
     return replace(
         base,
@@ -77,13 +85,43 @@ def audio_large() -> RunConfig:
 
 
 def audio_mel_base() -> RunConfig:
-    """`audio_base` over fixed log-mel spectra instead of learned convolutions; not trained at full size by us."""
+    """As `audio_base`, on log-mel spectrograms; not trained at full size by us."""
     base = audio_base()
     return replace(base, recipe="audio_mel_base", model=replace(base.model, modality=AudioConfig(stem="mel")))
 
 
+def audio_small() -> RunConfig:
+    """Tens to hundreds of hours of recordings on one GPU: waveforms, half the width of `audio_base`.
+
+    `audio_base` with 6 heads of the same size, half of the channels in stem and decoder, half of the masks, pieces of
+    10 seconds at most, its schedules as they are for 50,000 updates, and a rate in proportion to the batch. Not tuned.
+    """
+    base = audio_base()
+    small = replace(
+        base,
+        recipe="audio_small",
+        model=replace(
+            base.model,
+            modality=AudioConfig(conv_dim=256),
+            encoder=replace(base.model.encoder, embed_dim=384, num_heads=6),
+            masks=replace(SPANS, num_masks=4),
+            decoder=replace(DECODER, dim=192),
+        ),
+        optim=replace(base.optim, lr_rule="linear", clip_norm=4.0),
+        data=AudioDataConfig(max_seconds=10.0),
+        train=replace(base.train, updates=50_000, batch_size=400, eval_every=1_000, save_every=1_000),
+    )
+    return fit_schedule(small, base)
+
+
+def audio_mel_small() -> RunConfig:
+    """As `audio_small`, on log-mel spectrograms: learns more from little data."""
+    small = audio_small()
+    return replace(small, recipe="audio_mel_small", model=replace(small.model, modality=AudioConfig(stem="mel")))
+
+
 def audio_mel_tiny() -> RunConfig:
-    """Short pieces of speech on a CPU, over log-mel spectra: about four minutes. LOG.md says how it was found."""
+    """Minutes of speech on a CPU, in about four minutes: log-mel spectrograms."""
     base = audio_base()
     return replace(
         base,
@@ -104,7 +142,7 @@ def audio_mel_tiny() -> RunConfig:
 
 
 def audio_tiny() -> RunConfig:
-    """`audio_mel_tiny` with the published waveform stem, narrower. LOG.md says what it learns from little data."""
+    """As `audio_mel_tiny`, on waveforms: learns less from little data."""
     tiny = audio_mel_tiny()
     return replace(
         tiny,
@@ -116,7 +154,7 @@ def audio_tiny() -> RunConfig:
 
 
 def ctc_base(speech: str) -> FinetuneConfig:
-    """Base models on so much transcribed speech, one of `CTC_BASE`."""
+    """Base models on a given amount of transcribed speech, one of `CTC_BASE`."""
     updates, lr, time_share, channel_share = CTC_BASE[speech]
     return FinetuneConfig(
         recipe=f"ctc_base_{speech}",
@@ -128,7 +166,7 @@ def ctc_base(speech: str) -> FinetuneConfig:
 
 
 def ctc_tiny() -> FinetuneConfig:
-    """Small models (width 96) on a CPU: 15 minutes of one voice, in minutes. LOG.md says what was tried."""
+    """Small models (width 96) on a CPU: 15 minutes of one voice, in minutes. LOG.md has the experiments."""
     base = ctc_base("10h")
     return replace(
         base,
@@ -144,7 +182,7 @@ def ctc_tiny() -> FinetuneConfig:
 
 
 def audio_classify_base() -> FinetuneConfig:
-    """Base models on classes; for tags, version 1 had --model.pooling linear_softmax. First values, not tuned."""
+    """Base models on classes; for tags, version 1 had --model.pooling linear_softmax. Not tuned."""
     base = ctc_base("10m")
     return replace(
         base,
@@ -159,7 +197,7 @@ def audio_classify_base() -> FinetuneConfig:
 
 
 def audio_classify_tiny() -> FinetuneConfig:
-    """Short recordings on a CPU. First values, not tuned."""
+    """Short recordings on a CPU. Not tuned."""
     base = audio_classify_base()
     return replace(
         base,
@@ -174,6 +212,7 @@ def audio_classify_tiny() -> FinetuneConfig:
     )
 
 
-RECIPES = {recipe.__name__: recipe for recipe in (audio_mel_tiny, audio_mel_base, audio_tiny, audio_base, audio_large)}
+_MEL, _WAVEFORM = (audio_mel_tiny, audio_mel_small, audio_mel_base), (audio_tiny, audio_small, audio_base, audio_large)
+RECIPES = {recipe.__name__: recipe for recipe in (*_MEL, *_WAVEFORM)}
 CLASSIFY = {recipe.__name__: recipe for recipe in (audio_classify_tiny, audio_classify_base)}
 CTC = {"ctc_tiny": ctc_tiny} | {f"ctc_base_{speech}": partial(ctc_base, speech) for speech in CTC_BASE}

@@ -92,7 +92,7 @@ def write_audio_gallery(
     assert isinstance(reader, AudioReader)
     chosen = chosen if len(chosen) else np.arange(len(reader.records))
     features, labels, read = [], [], []
-    for batch in readable_batches(reader, chosen[spread(len(chosen), SEARCHED)]):
+    for batch in readable_batches(reader, reader.eval_groups(chosen[spread(len(chosen), SEARCHED)])):
         features += [row_TD.mean(0) for row_TD in token_features(encoder, *on_device(batch, device))]
         labels.append(batch.labels_B)
         read.append(batch.samples_B)

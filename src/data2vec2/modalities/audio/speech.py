@@ -62,8 +62,8 @@ def remarks_on(part: str, records: Records) -> list[str]:
         return []
     text = next(text or "" for text in records.texts or () if lost_signs([text]))
     signs = ", ".join(f"{sign} ({count:,})" for sign, count in lost.most_common(10))
-    what = f"signs in transcripts of the {part} part that are not learned: {signs}"
-    return [f'{what}; "{text[:80]}" is taken for "{normalise(text)[:80]}"']
+    what = f"symbols in transcripts of the {part} part that are dropped: {signs}"
+    return [f'{what}; "{text[:80]}" becomes "{normalise(text)[:80]}"']
 
 
 UNALIGNED = "too short for its transcript"

@@ -26,9 +26,10 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio import SPEC
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.finetune import AudioClassifyJob, CtcJob
+from data2vec2.modalities.audio.manifests import MANIFESTS
 from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mels_of, phones_beside
-from data2vec2.modalities.audio.reader import MANIFESTS, RECORDINGS, AudioReader, survey_audio
+from data2vec2.modalities.audio.reader import RECORDINGS, AudioReader, survey_audio
 from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
 from data2vec2.modalities.audio.speech import remarks_on
 from data2vec2.modalities.audio.waveform import sound_facts
@@ -170,9 +171,9 @@ class AudioTools(Tools):
 
         return features_of(statistics, *train, note), features_of(statistics, *test, note)
 
-    def token_probe(self, data: Path, train: Any, test: Any) -> PhoneProbe:
+    def token_probe(self, data: str, train: Any, test: Any) -> PhoneProbe:
         """Phones, by the alignments of DATA/phones.csv."""
-        path, alignments = data / "phones.csv", phones_beside(data)
+        path, alignments = Path(data) / "phones.csv", phones_beside(data)
         if not path.is_file():
             raise UserError(f"--probes phones needs {path} (columns file_name and phones); leave it out")
         for reader in (train, test):
@@ -181,7 +182,7 @@ class AudioTools(Tools):
                 raise UserError(f"{path} has no row for any of {len(names):,} recordings, such as {names[0]}")
         return PhoneProbe(train, test, alignments)
 
-    def inspected(self, path: Path, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
+    def inspected(self, path: str, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
         """With remarks on transcripts."""
         config, parts = super().inspected(path, config, columns, say)
         for key, records in (("train", parts.train), ("val", parts.val), ("test", parts.test)):
@@ -213,12 +214,12 @@ class AudioTools(Tools):
             "names": np.array([reader.records.names[sample] for sample in batch.indices_B.tolist()], dtype=np.str_),
         }
 
-    def check_beside(self, data: Path) -> None:
+    def check_beside(self, data: str) -> None:
         """`UserError` for alignments of phones that can't be."""
         phones_beside(data)
 
     def write_gallery(
-        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
+        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: str
     ) -> None:
         """Spectrograms with colours of tokens (and what phones are said), neighbours, and a map."""
         write_audio_gallery(run, encoder, samples, phones_beside(data), device)

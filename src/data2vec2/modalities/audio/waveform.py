@@ -8,6 +8,7 @@ Shapes: `N` records, `S` samples.
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 import time
@@ -23,10 +24,9 @@ import soxr
 from numpy.typing import NDArray
 
 from data2vec2.data.folder import Files
-from data2vec2.data.hub import HubRows
 from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
-from data2vec2.data.source import BadSample, Spans
+from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.files import cache_folder, whole_file
 from data2vec2.modalities.audio.config import AudioConfig
@@ -38,7 +38,7 @@ _LEAD_S = 0.25  # read on both sides of a part, where resampling and MP3's decod
 _SILENT = 1e-5
 _EPS = 1e-5
 _CANCELLED = 0.01  # of the channels' energy is left in their mean
-CANCELLED = "one channel taken, for all cancel each other"
+CANCELLED = "one channel used, because the channels cancel out"
 """What is done to a recording whose channels do so."""
 Note = Callable[[str], Any]
 
@@ -70,19 +70,23 @@ def read_audio(
         wave = wave[: round(seconds * sample_rate)]
     if not len(wave):
         raise BadSample("truncated" if start_s else "empty")
-    if not np.isfinite(wave).all():
+    with np.errstate(all="ignore"):
+        mean, power = wave.mean(dtype=np.float64), np.dot(wave, wave) / len(wave)
+    if not math.isfinite(mean):
         raise BadSample("not finite")
-    if wave.std(dtype=np.float64) < _SILENT:
+    if power - mean**2 < max(power / 100, 4 * _SILENT**2) and wave.std(dtype=np.float64) < _SILENT:  # exact, but slow
         raise BadSample("silent")
     return wave
 
 
 def _mixed(wave_SC: NDArray[np.float32], mended: Note = lambda _: None) -> NDArray[np.float32]:
     """The mean of the channels; where they cancel each other, as both lines of a balanced one do, a loud channel."""
+    if wave_SC.shape[1] == 1:
+        return wave_SC[:, 0]
     with np.errstate(all="ignore"):  # infinities are refused later
-        wave: NDArray[np.float32] = wave_SC.mean(axis=1)
+        wave = np.asarray(sum(wave_SC.T) / np.float32(wave_SC.shape[1]))  # wave_SC.mean(axis=1), in half of the time
         left = wave.var() / _CANCELLED if len(wave) else 0
-        if wave_SC.shape[1] > 1 and left * wave_SC.size < np.vdot(wave_SC, wave_SC):  # cheap; variances are not
+        if left * wave_SC.size < np.vdot(wave_SC, wave_SC):  # cheap; variances are not
             energy_C = wave_SC.var(axis=0)
             if left < energy_C.mean():
                 mended(CANCELLED)
@@ -129,9 +133,9 @@ def sound_facts(file: BinaryIO) -> dict[str, float | str]:
 
 def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
     """Zero mean and unit variance."""
-    mean, variance = wave.mean(dtype=np.float64), wave.var(dtype=np.float64)
-    scaled: NDArray[np.float32] = ((wave - mean) / math.sqrt(variance + _EPS)).astype(np.float32)
-    return scaled
+    centred: NDArray[np.float64] = wave - wave.mean(dtype=np.float64)
+    centred /= math.sqrt(np.dot(centred, centred) / len(wave) + _EPS)
+    return centred.astype(np.float32)
 
 
 def normal_audio(
@@ -210,6 +214,23 @@ class Windows(Windowed):
             yield from _stream(file, self.config.sample_rate)
 
 
+def wav_of(sample: Any) -> bytes:
+    """A WAV file of a waveform: `array` (`S`, `SC` or `CS`) and `sampling_rate` by name; raises `BadSample`."""
+    try:
+        wave, rate = np.asarray(sample["array"]), int(sample["sampling_rate"])
+    except (TypeError, KeyError, ValueError, IndexError, RuntimeError) as error:
+        raise BadSample(f"a {type(sample).__name__}, where a waveform needs array and sampling_rate") from error
+    if wave.ndim not in (1, 2) or wave.dtype.kind not in "if" or rate < 1:
+        raise BadSample(f"values of type {wave.dtype} and shape {list(wave.shape)}, which are not a waveform")
+    if wave.ndim == 2 and wave.shape[0] < wave.shape[1]:
+        wave = wave.T
+    if wave.dtype not in (np.int16, np.int32):
+        wave = wave.astype(np.float32)
+    file, coding = io.BytesIO(), {np.dtype(np.int16): "PCM_16", np.dtype(np.int32): "PCM_32"}.get(wave.dtype, "FLOAT")
+    soundfile.write(file, wave, rate, format="WAV", subtype=coding)
+    return file.getvalue()
+
+
 Lengths = tuple[NDArray[np.int64], dict[int, str]]
 """Samples `N`, 0 where there is a reason why they can't be told, and these reasons."""
 KEPT_FROM_S = 1.0  # measurements that take so long are kept, for other processes and later runs
@@ -248,17 +269,13 @@ def measured(records: Records, rate: int, note: Note = lambda _: None) -> Length
 def _place(records: Records, rate: int) -> Path | None:
     """Where lengths are kept: elsewhere if any file or its size or time is another; none if they can't be told."""
     source, digest = records.source, hashlib.sha256(f"decoded {rate} {len(records)}\0".encode())
-    if isinstance(source, Files):
-        paths = [os.path.join(source.root.absolute(), name) for name in source.names]  # noqa: PTH118  (many)
-    elif isinstance(source, Spans):
-        paths = [str(path.absolute()) for path in source.paths]
-    else:
-        paths = [file["filename"] for file in source.dataset.cache_files] if isinstance(source, HubRows) else []
-    for path in paths:
+    told = False
+    for path in source.files():
+        told = True
         digest.update(os.fsencode(path))
         with suppress(OSError, ValueError):  # a name with a NUL
             stat = os.stat(path)  # noqa: PTH116
             digest.update(f"\0{stat.st_size} {stat.st_mtime_ns}\0".encode())
     for part in () if isinstance(source, Files) else source.content():
         digest.update(part)
-    return cache_folder() / f"lengths-{digest.hexdigest()[:32]}.npz" if paths else None
+    return cache_folder() / f"lengths-{digest.hexdigest()[:32]}.npz" if told else None

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from data2vec2.data.account import Account
 from data2vec2.data.source import PART_NAMES, Listing, Source, Split, part_of
 from data2vec2.errors import UserError
+from data2vec2.files import read_arrays, unpacked
 
 _NPZ_NAMES = [
     *((part, f"x_{word}", f"y_{word}") for word, part in PART_NAMES.items()),
@@ -70,7 +71,7 @@ def read_idx(paths: list[Path]) -> Listing:
         parts[part] = path
     if "train" not in parts:
         folder = paths[0].parent
-        raise UserError(f"{folder} has IDX files of {' and '.join(parts)}, none to train on; name a file itself")
+        raise UserError(f"{folder} has IDX files of {' and '.join(parts)}, none to train on; give a file directly")
     return Listing("IDX arrays", {part: _idx_part(path) for part, path in parts.items()})
 
 
@@ -95,11 +96,7 @@ def read_npz(path: Path) -> Listing:
     `classes` names the classes. Arrays that are not read stand in the account. Raises `UserError` for anything else.
     """
     try:
-        file = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array, not an archive of arrays")
-        with file:
-            arrays = {name.lower(): file[name] for name in file.files}
+        arrays = {name.lower(): array for name, array in read_arrays(path).items()}
     except _DAMAGE as error:
         why = "it holds Python objects; save plain arrays" if "pickle" in str(error) else error
         raise UserError(f"can't read {path} as .npz arrays: {why}") from error
@@ -128,7 +125,7 @@ def read_npz(path: Path) -> Listing:
         parts[part] = _part(x, images, labels)
     classes = tuple(str(name) for name in arrays["classes"].reshape(-1)) if "classes" in arrays else None
     unread = arrays.keys() - {"classes", *(name for xy in chosen.values() for name in xy)}
-    account = Account(beside=dict.fromkeys(sorted(unread), "array that is not read"))
+    account = Account(beside=dict.fromkeys(sorted(unread), "unused array"))
     return Listing("npz arrays", parts, classes, account)
 
 
@@ -150,7 +147,7 @@ def _read_idx_file(path: Path, dimensions: tuple[int, ...]) -> NDArray[np.uint8]
     try:
         data = path.read_bytes()
         if data[:2] == b"\x1f\x8b":
-            data = gzip.decompress(data)
+            data = b"".join(unpacked(path, gzip.open))
     except (*_DAMAGE, struct.error) as error:
         raise UserError(f"can't read {path}: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0":

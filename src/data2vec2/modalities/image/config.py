@@ -16,16 +16,16 @@ class ImageConfig(ModalityConfig):
     """Pictures, cut into square patches."""
 
     kind: Literal["image"] = "image"
-    """Which modality this is."""
+    """The modality."""
     image_size: int = 224
     """Height and width of the model's input in pixels; divisible by `patch_size`."""
     patch_size: int = 16
     """Height and width of a patch in pixels; one patch is one token."""
     num_channels: int | None = 3
-    """3 for colour, 1 for grey pictures, another number for others; none: as the training data are."""
+    """3 for colour, 1 for greyscale, or another number; none: as in the training data."""
     position_size: int | None = None
-    """Height and width in pixels of the pictures that the positions are made for; none: `image_size`. Set to the size
-    of pre-training where fine-tuning sees larger pictures: the positions of another size are interpolated."""
+    """Height and width in pixels that the positions are made for; none: `image_size`. Set it to the size of
+    pre-training if fine-tuning uses larger pictures: the positions are then interpolated."""
 
     def __post_init__(self) -> None:
         require(self.patch_size >= 1, "model.modality.patch_size", self.patch_size, "at least 1")
@@ -58,21 +58,21 @@ class ImageDataConfig(DataConfig):
     """How pictures are read."""
 
     kind: Literal["image"] = "image"
-    """Which modality this is for."""
+    """The modality."""
     min_crop: float = 0.2
-    """Smallest area of a random crop, as a share of the picture."""
+    """Smallest area of a random crop, as a fraction of the picture."""
     flip: bool = True
-    """Mirror half of the pictures."""
+    """Flip half of the pictures horizontally."""
     eval_crop: float = 0.875
-    """Side of the central square that is used outside training, as a share of the shorter side."""
+    """Side of the central crop in evaluation, as a fraction of the shorter side."""
     mean: tuple[float, ...] | None = None
     """Mean of each channel, in units of 0 to 1; none: computed from the training part."""
     std: tuple[float, ...] | None = None
     """Standard deviation of each channel; none: computed from the training part."""
     levels: tuple[float, float] | None = None
-    """Values that become black and white in pictures of more than 8 bits; none: found in the data."""
+    """Values of black and white in pictures of more than 8 bits; none: found in the data."""
     max_pixels: int = 100_000_000
-    """Larger pictures are left out, undecoded."""
+    """Larger pictures are left out without decoding them."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,12 +87,12 @@ class ImageDataConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageHeadConfig:
-    """What changes of the pre-trained encoder; its shape stays."""
+    """Changes to the pre-trained encoder."""
 
     image_size: int | None = None
     """Height and width of the input in pixels; none: as pre-trained. Positions are interpolated to another grid."""
     drop_path: float = 0.0
-    """Share of samples that the last block's residual branches are left out for; rises linearly over the trunk."""
+    """Stochastic depth: fraction of samples that skip the last block; rises linearly over the blocks."""
 
     def __post_init__(self) -> None:
         require(self.image_size is None or self.image_size >= 1, "model.image_size", self.image_size, "at least 1")
@@ -101,22 +101,22 @@ class ImageHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """Augmentation beyond crop and mirror. All but label smoothing needs timm: pip install 'data2vec2[vision]'."""
+    """Augmentation besides crop and flip. All but label smoothing need timm: pip install 'data2vec2[vision]'."""
 
     rand_augment: str | None = None
-    """timm's policy, as in rand-m9-mstd0.5-inc1 (magnitude 9 with deviation .5, increasing); none: off."""
+    """timm's RandAugment policy, such as rand-m9-mstd0.5-inc1; none: off."""
     erasing: float = 0.0
-    """Share of pictures of which a random rectangle becomes noise."""
+    """Fraction of pictures in which a random rectangle becomes noise."""
     mixup: float = 0.0
-    """Alpha of Mixup, which blends a picture and its label with another's of the batch; 0: off."""
+    """Alpha of Mixup, which blends two pictures and their labels; 0: off."""
     cutmix: float = 0.0
     """Alpha of CutMix, which pastes a rectangle of another picture; 0: off."""
     mix_share: float = 1.0
-    """Share of batches with Mixup or CutMix."""
+    """Fraction of batches with Mixup or CutMix."""
     cutmix_share: float = 0.5
-    """Share of these with CutMix, where both are on."""
+    """Fraction of these with CutMix if both are on."""
     label_smoothing: float = 0.0
-    """Share of a label that is spread evenly over all classes (of several labels: moved towards one half)."""
+    """Fraction of a label that is spread evenly over all classes (for several labels: moved towards one half)."""
 
     def __post_init__(self) -> None:
         for name in ("erasing", "mix_share", "cutmix_share"):
@@ -133,17 +133,17 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFinetuneDataConfig(ImageDataConfig, FinetuneDataConfig):
-    """How pictures are read in fine-tuning. Without mean and std, the model's own are."""
+    """How pictures are read in fine-tuning. Default mean and std are the model's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTaskConfig(TaskConfig):
-    """What fine-tuning changes of an encoder of pictures, and does to pictures."""
+    """How fine-tuning changes an image encoder and its inputs."""
 
     kind: Literal["image"] = "image"
-    """Which modality this is for."""
+    """The modality."""
     model: ImageHeadConfig = field(default_factory=ImageHeadConfig)
-    """What changes of the encoder."""
+    """Changes to the encoder."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """Augmentation."""
 

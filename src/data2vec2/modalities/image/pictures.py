@@ -31,6 +31,7 @@ from PIL.ImageFile import ImageFile
 from data2vec2.data.reader import stream
 from data2vec2.data.records import Records
 from data2vec2.data.source import BadSample
+from data2vec2.errors import UserError
 
 Levels = tuple[float, float]
 """Values that become black and white, in pictures of more than 8 bits."""
@@ -38,6 +39,7 @@ Raw = bytes | NDArray[Any]
 """What `Records.read` returns: the content of a file, or an array `HW` or `HWC`."""
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded, unless a configuration allows them."""
+UNIT: Levels = (0.0, 1.0)
 FULL: Levels = (0.0, 65535.0)
 """Of whole numbers where nothing else is known."""
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
@@ -74,7 +76,7 @@ def bands(opened: Image.Image | NDArray[Any], raw: Raw, num_channels: int, level
             raise BadSample(f"{channels} channels, where the model takes {num_channels}")
         picture = Image.fromarray(values_HWC[..., 0] if channels == 1 else values_HWC)
     if num_channels in (1, 3):
-        return [_plain(picture)]
+        return [plain(picture)]
     if len(found := picture.split()) != num_channels:
         raise BadSample(f"{len(found)} channels, where the model takes {num_channels}")
     return list(found)
@@ -95,8 +97,8 @@ def scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
     return np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def find_levels(parts: Sequence[Records], limit: int = 1000) -> Levels | None:
-    """The levels of a data set, from up to `limit` pictures of each part; none where none has more than 8 bits."""
+def find_levels(parts: Sequence[Records], limit: int = 1000, floats: Levels | None = None) -> Levels | None:
+    """The levels of data, from up to `limit` pictures a part, `floats` if all are in these; none: all of 8 bits."""
     found = []
     for part in parts:
         places = np.unique(np.linspace(0, len(part) - 1, min(limit, len(part))).astype(np.int64))
@@ -105,10 +107,12 @@ def find_levels(parts: Sequence[Records], limit: int = 1000) -> Levels | None:
         found += [one for chunk in chunks for one in chunk.good.values() if one]
     if not found:
         return None
-    low, high, floats = min(one[0] for one in found), max(one[1] for one in found), any(one[2] for one in found)
-    if not floats:
+    low, high, is_float = min(one[0] for one in found), max(one[1] for one in found), any(one[2] for one in found)
+    if not is_float:
         bits = [int(value).bit_length() for value in (max(0, -low - 1), max(1, high))]
         return -float(1 << bits[0]) if low < 0 else 0.0, float((1 << bits[1]) - 1)
+    if floats and floats[0] <= low and high <= floats[1]:
+        return floats
     if low >= 0 and (top := next((top for top in (1.0, 255.0) if top / 2 < high <= top), None)):
         return 0.0, top
     return low, high if high > low else low + 1
@@ -173,7 +177,7 @@ def bad_samples(max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Turn whatever Pillow raises on damaged or hostile files into `BadSample`; its list of errors is open-ended."""
     try:
         yield
-    except BadSample:
+    except (BadSample, UserError):
         raise
     except Exception as error:
         if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning | MemoryError):
@@ -195,7 +199,7 @@ def _array_mode(values: NDArray[Any]) -> str:
     return known.get(channels, f"{values.dtype} x {channels}")
 
 
-def _plain(image: Image.Image) -> Image.Image:
+def plain(image: Image.Image) -> Image.Image:
     """An 8-bit picture as "L" or "RGB"."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -252,9 +256,8 @@ def _narrow(values: NDArray[Any], levels: Levels | None) -> Image.Image:
 def _range(records: Records, place: int) -> tuple[float, float, bool] | None:
     """Smallest and largest value of a picture of more than 8 bits, and whether they are floats; none: of 8."""
     with bad_samples():
-        if records.source.in_memory:
-            values: Any = records.read(place)
-        else:
+        values: Any = records.read(place) if records.source.in_memory else b""
+        if isinstance(values, bytes):
             with records.open(place) as file:
                 values = open_picture(file)
                 if isinstance(values, Image.Image) and (values := _wide(values, file)) is not None:

@@ -22,12 +22,39 @@ from data2vec2.data.sampler import Plan
 from data2vec2.data.source import BadSample, Content
 from data2vec2.modalities.data import Survey
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.image.pictures import MAX_PIXELS, Levels, Raw, bad_samples, bands, open_picture, upright
+from data2vec2.modalities.image.pictures import (
+    MAX_PIXELS,
+    Levels,
+    Raw,
+    bad_samples,
+    bands,
+    open_picture,
+    plain,
+    upright,
+)
 
 _PORTABLE = (".ppm", ".pgm", ".pbm")
 _EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_PORTABLE)
 _COLUMNS = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes")
-PICTURES = Content("picture", "pictures", "images", "Image", frozenset(_EXTENSIONS), _COLUMNS)
+
+
+def picture_array(sample: Any) -> NDArray[Any]:
+    """A picture of Pillow, an array or a tensor `HW`, `HWC` or `CHW` as an array `HW` or `HWC`; raises `BadSample`."""
+    if isinstance(sample, Image.Image):
+        turned = ImageOps.exif_transpose(sample)
+        return np.asarray(turned if turned.mode == "F" or turned.mode.startswith("I") else plain(turned))
+    try:
+        values = np.asarray(sample)
+    except (TypeError, ValueError, RuntimeError) as error:  # of a GPU, say
+        raise BadSample(f"a {type(sample).__name__}, which is not a picture") from error
+    if values.ndim not in (2, 3) or values.dtype.kind not in "biuf" or not values.size:
+        raise BadSample(f"values of type {values.dtype} and shape {list(values.shape)}, which are not a picture")
+    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+        values = values.transpose(1, 2, 0)
+    return values[..., 0] if values.shape[2:] == (1,) else values
+
+
+PICTURES = Content("picture", "pictures", "images", "Image", frozenset(_EXTENSIONS), _COLUMNS, raw=picture_array)
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in pixels."""
 _MODES = {1: "L", 3: "RGB"}
@@ -170,7 +197,7 @@ def survey(reader: Any, limit: int = 2048) -> tuple[Survey, tuple[float, ...], t
     mean, std = tuple((mean_C / 255).tolist()), tuple(np.maximum(std_C, _MIN_STD).tolist())
     flat = np.flatnonzero(std_C < _MIN_STD).tolist()
     channels = f"channel {', '.join(map(str, flat))} of the pictures" if len(std_C) > 1 else "the pictures"
-    remark = f"{channels} hardly vary: the deviation is below {_MIN_STD:g}, as of a single colour"
+    remark = f"{channels} hardly vary: the standard deviation is below {_MIN_STD:g}, as in a single colour"
     return Survey(len(good) + len(bad), tuple(bad), remarks=(remark,) if flat else ()), mean, std
 
 

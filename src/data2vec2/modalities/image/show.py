@@ -69,7 +69,7 @@ def write_gallery(
     x 3) and `neighbours` (QKHWC uint8). The encoder should be in eval mode.
     """
     read, features, sums_TD = [], [], []
-    for batch in readable_batches(reader, samples[spread(len(samples), SEARCHED)]):
+    for batch in readable_batches(reader, reader.eval_groups(samples[spread(len(samples), SEARCHED)])):
         encoded = encoder(normalise(batch.inputs.to(device)))
         read.append(batch.samples_B)
         features.append(encoded.pooled().float().cpu().numpy())

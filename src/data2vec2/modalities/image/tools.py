@@ -35,6 +35,7 @@ from data2vec2.modalities.image.model import ImageModality
 from data2vec2.modalities.image.pictures import (
     FULL,
     MAX_PIXELS,
+    UNIT,
     Levels,
     bad_samples,
     find_levels,
@@ -129,7 +130,7 @@ class ImageFeed(Feed):
         """What reads a picture as the model's input: the central square as in evaluation, or the whole."""
         at_size = replace(self.info.model, modality=replace(self.modality, image_size=self.size))
         reader = narrow(self.tools.reader(records, at_size, self.info.data, seed=0), ImageReader)
-        if records.levels and records.levels != reader.data.levels:
+        if records.levels not in (None, reader.data.levels) and (reader.data.levels or records.levels != UNIT):
             of_model = "as the model was trained" if reader.data.levels else "the model was trained on 8 bits"
             console().print(f"data: {_said(records.levels)}; {_become(reader.levels)} ({of_model})")
         return reader.entirely if self.options and self.options.keep_aspect else reader.whole
@@ -203,23 +204,25 @@ class ImageTools(Tools):
         """With the levels of all of them."""
         return [replace(records, levels=find_levels([records])) for records in super().listed(paths, columns)]
 
-    def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
+    def given(self, samples: Sequence[Any]) -> Records:
+        """With levels: of floats from 0 to 1 these, whatever the brightest of a few pictures is."""
+        records = super().given(samples)
+        levels = records.levels or find_levels([records], floats=UNIT)
+        return replace(records, levels=levels)
+
+    def inspected(self, path: str, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
         """As many channels as the pictures have, unless their number is given."""
-        modality = narrow(config.model.modality, ImageConfig)
-        if modality.num_channels is not None:
-            return config
-        if (channels := num_channels(self.open(path, config, say).train)) == 3:
-            say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
-        elif channels > 1:
-            say(f"model: {channels} channels, as the pictures have (--model.modality.num-channels for another number)")
-        return replace(config, model=replace(config.model, modality=replace(modality, num_channels=channels)))
+        parts = self.open_labelled(path, columns, "classes")
+        return _with_channels(config, parts.train, say), parts
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
         """Size and mode."""
         return picture_facts(records.read(index))
 
     def look(self, reader: Any, config: RunConfig, say: Log) -> tuple[RunConfig, Survey]:
-        """Levels, mean and deviation of the pictures, unless they were given."""
+        """Channels, levels, mean and deviation of the pictures, unless they were given."""
+        config = _with_channels(config, reader.records, say)
+        reader = self.reader(reader.records, config.model, config.data, reader.seed)
         found, *statistics = survey(reader)
         data, channels = replace(narrow(config.data, ImageDataConfig), levels=reader.levels), reader.config.channels
         config = replace(config, data=data)
@@ -250,10 +253,22 @@ class ImageTools(Tools):
         return {"kind": self.spec.name, "images": images, "keep_ids": keep_ids, "patch_size": reader.config.patch_size}
 
     def write_gallery(
-        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: Path
+        self, run: Path, encoder: Encoder, samples: Samples, info: ModelInfo, device: torch.device, data: str
     ) -> None:
         """Patch colours, neighbours, and a map of samples."""
         write_gallery(run, encoder, *samples, self.normalise(info.data, device), device)
+
+
+def _with_channels(config: RunConfig, records: Records, say: Log) -> RunConfig:
+    """The configuration with as many channels as the pictures have, unless their number is given."""
+    modality = narrow(config.model.modality, ImageConfig)
+    if modality.num_channels is not None:
+        return config
+    if (channels := num_channels(records)) == 3:
+        say("model: 3 channels, because the pictures have colour (--model.modality.num-channels 1 for grey)")
+    elif channels > 1:
+        say(f"model: {channels} channels, as the pictures have (--model.modality.num-channels for another number)")
+    return replace(config, model=replace(config.model, modality=replace(modality, num_channels=channels)))
 
 
 def num_channels(records: Records, looks: int = 16) -> int:

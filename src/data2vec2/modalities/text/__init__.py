@@ -9,6 +9,8 @@ from data2vec2.modalities.spec import Demo, Spec, Words
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig, TextTaskConfig
 from data2vec2.modalities.text.recipes import FINETUNE, RECIPES, text_finetune_tiny
 
+_BUNDLED = Path(__file__).parents[2] / "data" / "bundled"
+
 
 def wordnet_glosses() -> Path:
     """What WordNet says of its 117,000 meanings of words: train.parquet and test.parquet, for `open_sentences`.
@@ -16,7 +18,12 @@ def wordnet_glosses() -> Path:
     Columns `text` (English), `label` (what a noun stands for, in ten classes; null for all others, which are in the
     training part) and `synset`.
     """
-    return Path(__file__).parents[2] / "data" / "bundled" / "wordnet_glosses"
+    return _BUNDLED / "wordnet_glosses"
+
+
+def longer_glosses() -> Path:
+    """An exported model: `text_tiny` after six times the demo's updates on `wordnet_glosses`."""
+    return _BUNDLED / "longer_glosses"
 
 
 _TUNING = text_finetune_tiny()
@@ -45,6 +52,7 @@ SPEC = Spec(
         # 100 and 1,000 labels in all, for probes and for a short fine-tuning
         evaluation={"labels": (10, 100), "seeds": 1, "finetune": _SHORT},
         check=lambda: wordnet_glosses() / "test.parquet",
+        longer=("3,600 updates, eight minutes on two cores", longer_glosses),
     ),
     tools="data2vec2.modalities.text.tools:TextTools",
     transformers="data2vec2.modalities.text.transformers",

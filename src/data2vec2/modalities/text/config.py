@@ -25,20 +25,20 @@ class TextConfig(ModalityConfig):
     """Text, cut into the tokens of a tokenizer."""
 
     kind: Literal["text"] = "text"
-    """Which modality this is."""
+    """The modality."""
     vocab_size: int = 50_265
-    """Entries of the tokenizer's vocabulary."""
+    """Size of the tokenizer's vocabulary."""
     max_tokens: int = 512
-    """Tokens of a block of pre-training, and of the longest input."""
+    """Tokens in a block of pre-training, and in the longest input."""
     bos_id: int = 0
     """Token at the start of a block."""
     pad_id: int = 1
-    """Token that fills a batch up."""
+    """Padding token."""
     eos_id: int = 2
-    """Token behind every sentence or document."""
+    """Token at the end of every sentence or document."""
     token_scale: float = 1.0
-    """Factor of the tokens' embeddings before those of places are added; both start N(0, 0.02). With 1, as published,
-    half of what a block sees at first is where a token stands, and that is easy to predict (LOG.md)."""
+    """Factor for token embeddings before position embeddings are added; both start N(0, 0.02). With 1, as in the paper,
+    positions dominate at first and are easy to predict (LOG.md)."""
 
     def __post_init__(self) -> None:
         require(self.max_tokens >= 2, "model.modality.max_tokens", self.max_tokens, "at least 2")
@@ -55,16 +55,16 @@ class TextDataConfig(DataConfig):
     """How text is read."""
 
     kind: Literal["text"] = "text"
-    """Which modality this is for."""
+    """The modality."""
     tokenizer: str | None = None
-    """A folder with a tokenizer, or its tokenizer.json; none: one is made from the training data."""
+    """A folder with a tokenizer, or its tokenizer.json; none: train one on the training data."""
     text_column: str = "text"
-    """Column of tables, or key of .jsonl files, that holds the text."""
+    """Column of tables, or key of .jsonl files, with the text."""
     unit: Literal["line", "document", "file"] = "line"
-    """What the end-of-text token stands behind: each line of text; each document, which an empty line (in tables a row)
-    ends; or each file (in tables a row)."""
+    """Unit that ends with an end-of-text token: each line; each document (up to an empty line; in tables, a row); or
+    each file (in tables, a row)."""
     encoding: str | None = None
-    """Encoding of .txt, .csv, .tsv and .jsonl files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
+    """Encoding of .txt, .csv, .tsv and .jsonl files, such as cp1252; none: UTF-8, or UTF-16 with a byte-order mark."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,14 +74,14 @@ class TextDataConfig(DataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TextHeadConfig:
-    """What changes of the pre-trained encoder; its shape stays."""
+    """Changes to the pre-trained encoder."""
 
     dropout: float = 0.1
-    """Dropout of the embeddings, after the attention projections and after the MLPs."""
+    """Dropout on the embeddings, after the attention projections and after the MLPs."""
     attention_dropout: float = 0.1
     """Dropout of the attention weights."""
     pooling: Literal["first", "mean"] = "first"
-    """What the head sees: the first token, through a layer with tanh, as for GLUE; or the mean over tokens, normed."""
+    """Input of the head: first: the first token through a tanh layer, as for GLUE; mean: the normalised token mean."""
 
     def __post_init__(self) -> None:
         for name in ("dropout", "attention_dropout"):
@@ -90,16 +90,16 @@ class TextHeadConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TextFinetuneDataConfig(FinetuneDataConfig):
-    """Which columns of a table are read, and how many labels are used."""
+    """Columns of a table, and number of labels."""
 
     kind: Literal["text"] = "text"
-    """Which modality this is for."""
+    """The modality."""
     text_columns: tuple[str, ...] = ()
-    """The column of texts, or the two that the model reads as a pair; none: found by their usual names."""
+    """The column of texts, or the two columns of pairs; none: found by their usual names."""
     label_column: str | None = None
-    """The column of labels, or of numbers; none: found by its usual names."""
+    """The column of labels or numbers; none: found by its usual names."""
     encoding: str | None = None
-    """Encoding of .csv, .tsv and .jsonl files, as cp1252; none: UTF-8, or UTF-16 where a file begins so."""
+    """Encoding of .csv, .tsv and .jsonl files, such as cp1252; none: UTF-8, or UTF-16 with a byte-order mark."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,9 +109,9 @@ class TextFinetuneDataConfig(FinetuneDataConfig):
 
 @dataclass(frozen=True, kw_only=True)
 class TextTaskConfig(TaskConfig):
-    """What fine-tuning changes of an encoder of text."""
+    """How fine-tuning changes a text encoder."""
 
     kind: Literal["text"] = "text"
-    """Which modality this is for."""
+    """The modality."""
     model: TextHeadConfig = field(default_factory=TextHeadConfig)
-    """What changes of the encoder."""
+    """Changes to the encoder."""

@@ -25,7 +25,7 @@ from data2vec2.data.account import Account, PartAccount
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import Source, parts_by_name
 from data2vec2.errors import UserError
-from data2vec2.files import CACHE_HINT, cache_folder, whole_folder
+from data2vec2.files import CACHE_HINT, cache_folder, read_json, whole_folder
 from data2vec2.modalities.data import narrow
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.files import (
@@ -39,7 +39,7 @@ from data2vec2.modalities.text.files import (
     pieces_of,
 )
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, TextTokenizer, save_tokenizer, train_tokenizer
-from data2vec2.training.progress import console
+from data2vec2.training.progress import console, shows_bars
 
 
 def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, data: TextDataConfig) -> Parts:
@@ -106,7 +106,7 @@ class Corpus:
     counts: dict[str, int]
     """What was mended or left out, as in "empty files"; also "units" and "characters"."""
     bad: dict[str, str]
-    """Rows of tables that can't be read as they are meant, and why."""
+    """Rows of tables that can't be read reliably, and why."""
     left_out: dict[str, str]
     """Files without text."""
 
@@ -149,6 +149,10 @@ class Blocks(Source):
         """The file's checksum, and where the blocks are."""
         yield f"{self.corpus.checksum} {self.width}".encode()
         yield self.starts.tobytes()
+
+    def copies(self) -> list[Path]:
+        """The file of tokens."""
+        return [self.corpus.path]
 
     def records(self) -> Records:
         """All of them."""
@@ -246,7 +250,7 @@ def _opened(folder: Path) -> Corpus | None:
     """The corpus in a folder; None if there is none or its file is not what was written."""
     path = folder / "tokens.bin"
     try:
-        manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+        manifest = read_json(folder / "manifest.json")
         corpus = Corpus(
             path, *(manifest[name] for name in ("dtype", "num_tokens", "checksum", "counts", "bad", "left_out"))
         )
@@ -254,16 +258,17 @@ def _opened(folder: Path) -> Corpus | None:
         with path.open("rb") as file:
             while content := file.read(_READ):
                 checksum, size = zlib.crc32(content, checksum), size + len(content)
-    except (OSError, ValueError, KeyError):
+    except (OSError, KeyError, TypeError, UserError):
         return None
     written = (corpus.checksum, corpus.num_tokens * np.dtype(corpus.dtype).itemsize)
     return corpus if (checksum, size) == written else None
 
 
-def made_tokenizer(data: Path, vocab_size: int, reading: TextDataConfig, say: Callable[[str], None]) -> Path:
-    """A tokenizer of the training text of DATA in the cache folder, made if it is not there yet."""
-    sources, text_column, unit = find_text(data, reading.encoding)["train"], reading.text_column, reading.unit
-    with shown_progress(f"reading {data}", sources) as read:
+def made_tokenizer(data: Sequence[str], vocab_size: int, reading: TextDataConfig, say: Callable[[str], None]) -> Path:
+    """A tokenizer of the training text of all DATA in the cache folder, made if it is not there yet."""
+    sources = [source for one in data for source in find_text(one, reading.encoding)["train"]]
+    text_column, unit = reading.text_column, reading.unit
+    with shown_progress(f"reading {', '.join(data)}", sources) as read:
         texts = sampled_texts(sources, text_column, unit, read)
         return kept_tokenizer(f"{identity_of(sources)}\0{text_column}", texts, vocab_size, say)
 
@@ -273,7 +278,7 @@ def kept_tokenizer(key: str, texts: Iterable[str], vocab_size: int, say: Callabl
     digest = hashlib.sha256(f"{key}\0{vocab_size}".encode()).hexdigest()
     folder = cache_folder() / f"tokenizer-{digest[:32]}"
     if not (folder / TOKENIZER_FILES[1]).is_file():
-        say(f"tokenizer: made from the text, with a vocabulary of {vocab_size:,} (--data.tokenizer names another)")
+        say(f"tokenizer: trained on the text, with a vocabulary of {vocab_size:,} (--data.tokenizer names another)")
         made = train_tokenizer(texts, vocab_size)
         with whole_folder(folder, replace=True, hint=CACHE_HINT) as new:
             save_tokenizer(made, new)
@@ -285,7 +290,7 @@ def shown_progress(what: str, sources: list[TextSource]) -> Iterator[Hear]:
     """A bar on a terminal, that shows up with the first sign of progress; nothing elsewhere."""
     screen = console()
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+    with Progress(*columns, console=screen, transient=True, disable=not shows_bars(screen)) as bar:
         task = bar.add_task(what, visible=False, total=sum(source.size for source in sources))
         yield lambda size: bar.update(task, advance=size, visible=True)
 

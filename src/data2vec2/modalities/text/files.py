@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from data2vec2.config.tree import require
-from data2vec2.data import folder, hub
+from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
-from data2vec2.data.source import by_part
+from data2vec2.data.source import by_part, extension_of
 from data2vec2.data.tables import (
     BAD_BYTES,
     ENCODING_HINT,
@@ -24,11 +24,13 @@ from data2vec2.data.tables import (
     decoded,
     mended,
     open_rows,
+    size_of,
 )
 from data2vec2.errors import UserError
 from data2vec2.modalities.text.config import ENCODING, known_encoding
 
 EXTENSIONS = (PLAIN, *TABLES)
+FILES = Path, remote.RemoteFile
 Unit = Literal["line", "document", "file"]
 Piece = tuple[str, bool]
 """Some text, and whether a unit ends with it."""
@@ -41,31 +43,45 @@ class TextSource:
 
     name: str
     content: Any
-    """A path, or a `datasets.Dataset`."""
+    """A path, a remote file, or a `datasets.Dataset`."""
     encoding: str | None = None
     """Of a file; none: UTF-8, or UTF-16 if it begins so."""
 
     @property
     def size(self) -> int:
         """Bytes, or rows."""
-        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+        return size_of(self.content) if isinstance(self.content, FILES) else len(self.content)
 
     @property
     def identity(self) -> str:
         """Changes when the content may have changed."""
-        if not isinstance(self.content, Path):
+        if not isinstance(self.content, FILES):
             return f"{self.name}\0{self.content._fingerprint}"
-        place = f"{self.content.resolve()}\0{self.size}\0{self.content.stat().st_mtime_ns}"
+        if isinstance(self.content, Path):
+            place = f"{self.content.resolve()}\0{self.size}\0{self.content.stat().st_mtime_ns}"
+        else:
+            place = f"{self.content.url}\0{self.content.key}"
         return f"{place}\0{self.encoding}" if self.encoding else place
 
 
 def find_sources(
     data: str | Path, extensions: Sequence[str], what: str, encoding: str | None = None
 ) -> list[TextSource]:
-    """All files with some extensions in a folder, one file, or all splits of hf:NAME; `UserError` if no `what` is."""
+    """All files with some extensions in a folder, or at a URL, one file, or all splits of hf:NAME.
+
+    `UserError` if there is no `what`.
+    """
     require(known_encoding(encoding), "encoding", encoding, ENCODING)
-    if (text := Path(data).as_posix()).startswith(hub.PREFIX):
-        return [TextSource(name, split) for name, split in hub.load_splits(text).items()]
+    if remote.is_url(data):
+        root, urls = remote.find(str(data))
+        known = EXTENSIONS if len(urls) == 1 else extensions
+        able = {name: url for name, url in urls.items() if extension_of(name) in known}
+        if not able:
+            raise UserError(f"no {what} at {data} ({', '.join(extensions)}): there are {', '.join([*urls][:3])}")
+        return [TextSource(name, file, encoding) for name, file in remote.opened(root, able).files.items()]
+    if (text := Path(data).as_posix()).startswith((hub.PREFIX, objects.PREFIX)):
+        splits = (objects if objects.is_name(text) else hub).load_splits(text)
+        return [TextSource(name, split) for name, split in splits.items()]
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -107,7 +123,7 @@ def pieces_of(
     out. The `account` hears of bad rows of tables and of empty files. Raises `UserError` for a file that can't be read,
     has no such column, or too many bad lines or rows.
     """
-    path = source.content if isinstance(source.content, Path) else None
+    path = source.content if isinstance(source.content, FILES) else None
     where = str(path or source.name)
     before, reading = counts["characters"], Reading(where, counts, read=read, free=(column,), encoding=source.encoding)
     if path and path.suffix.lower() == PLAIN:
@@ -124,7 +140,7 @@ def pieces_of(
         account.leave_out([Bad(source.name, "empty file")] if empty else [])
 
 
-def _plain(path: Path, unit: Unit, reading: Reading) -> Iterator[Piece]:
+def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """Lines of a file, long ones in pieces; lines of longer units keep their ends."""
     rest, begun, spoiled = "", False, 0
     try:

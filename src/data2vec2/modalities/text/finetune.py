@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,7 +30,7 @@ class TextClassifyJob(Job):
         config, info = super().completed(config, replace(info, model=replace(info.model, encoder=encoder)))
         return config, replace(info, data=reading)
 
-    def open(self, config: FinetuneConfig, info: ModelInfo, path: Path, val: Path | None) -> FinetuneData:
+    def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Texts with labels or numbers; `UsageError` for a batch that has no room for the longest."""
         data = super().open(config, info, path, val)
         longest, size = int(narrow(data.train, SentenceReader).lengths_N.max()), config.train.batch_size
@@ -45,24 +44,22 @@ class TextClassifyJob(Job):
         return Survey(len(reader.records), tuple(_without_text(reader)))
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Any) -> None:
-        """Labels, rows without text, and how often a run goes through the data."""
+        """Labels, rows without text, and how long texts are."""
         super().look(data, config, log)
         lengths_N = narrow(data.train, SentenceReader).lengths_N
-        per_epoch = len(data.train.order(config.train.batch_size).batches)  # type: ignore[attr-defined]
-        once, updates = f"{per_epoch:,} batches are once through the data", config.train.updates
-        tokens = f"{lengths_N.sum():,} tokens, at most {lengths_N.max()} in a sample"
-        log(f"data: {tokens}; {once}, so {updates:,} updates are {updates / per_epoch:.1f} times")
+        log(f"data: {lengths_N.sum():,} tokens, at most {lengths_N.max()} in a sample")
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
         """The first token, or the mean."""
         return Classifier(encoder, data.outputs, pooling=narrow(config.task, TextTaskConfig).model.pooling)
 
-    def largest(self, config: FinetuneConfig, info: ModelInfo, model: nn.Module) -> Sized:
-        """The longest text."""
+    def largest(self, config: FinetuneConfig, info: ModelInfo, model: nn.Module, count: int) -> Sized:
+        """The longest texts."""
         device = next(model.parameters()).device
         ids = self.tools.largest(info.model, info.data).inputs[:, : config.train.batch_size].to(device)
-        lengths = torch.tensor([ids.shape[1]], device=device)
-        return Sized(lambda: self.error(model(ids, lengths)), float(ids.shape[1]))
+        ids = ids.repeat_interleave(count, 0)
+        lengths = torch.full((count,), ids.shape[1], device=device)
+        return Sized(lambda: self.error(model(ids, lengths)), float(ids.numel()))
 
 
 def _without_text(reader: Reader) -> list[Bad]:

@@ -86,7 +86,7 @@ def open_sentences(
     Files or splits called train, valid or test are the parts. `columns` name one column of texts or a pair, `label`
     that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`). `labels`
     says what these are; none: they are not looked at. A test part may have no labels. A row without text stays, as a
-    sample that can't be read, and so do rows that can't be read as they are meant where labels are not looked at.
+    sample that can't be read, and so do rows that can't be read reliably where labels are not looked at.
 
     `UserError` for a path without tables, for a column that is not there, and for labels that can't be.
     """
@@ -120,7 +120,7 @@ def open_sentences(
     account.remarks += [remark for table in tables.values() for remark in parts_unread(table)]
     account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
     if unread := [name for name in first.columns if name not in (*texts, label)]:
-        account.choices.append(f"columns that are not read: {some(unread)}")
+        account.choices.append(f"unused columns: {some(unread)}")
     return parts_of(Listing("table of texts", parts, classes, account), str(data), SENTENCES)
 
 

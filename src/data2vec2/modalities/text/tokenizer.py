@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 
 from data2vec2.config.tree import require
 from data2vec2.errors import UserError
+from data2vec2.files import read_json
 
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 """Ids 0 to 3 in vocabularies made here, as in the original's."""
@@ -64,7 +65,7 @@ def load_tokenizer(path: Path) -> TextTokenizer:
     try:
         backend = Tokenizer.from_file(str(file))
         config = file.with_name(TOKENIZER_FILES[1])
-        named = json.loads(config.read_text("utf-8")) if path.is_dir() and config.is_file() else {}
+        named = read_json(config) if path.is_dir() and config.is_file() else {}
     except Exception as error:  # the library raises nothing more special
         raise UserError(f"{file} can't be read as a tokenizer: {error}") from error
     ids = {role: _special_id(backend, role, named) for role in _ROLES}
@@ -98,14 +99,14 @@ def original_tokenizer(encoder_json: Path, vocab_bpe: Path, dict_txt: Path) -> T
     A line is a number of encoder.json (or, to fill up, another word) and a count. `UserError` if they make none.
     """
     try:
-        pieces = {str(number): piece for piece, number in json.loads(encoder_json.read_text("utf-8")).items()}
+        pieces = {str(number): piece for piece, number in read_json(encoder_json).items()}
         symbols = [line.split()[0] for line in dict_txt.read_text("utf-8").splitlines() if line.strip()]
         lines = [line.split() for line in vocab_bpe.read_text("utf-8").splitlines() if not line.startswith("#version")]
         vocabulary = {word: place for place, word in enumerate((*SPECIAL, *(pieces.get(s, s) for s in symbols)))}
         merges = [(line[0], line[1]) for line in lines if len(line) == 2]
         tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     except Exception as error:  # also the library's, if a merge makes no known piece
-        raise UserError(f"{encoder_json}, {vocab_bpe} and {dict_txt} make no tokenizer: {error}") from error
+        raise UserError(f"{encoder_json}, {vocab_bpe} and {dict_txt} do not form a tokenizer: {error}") from error
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.add_special_tokens(list(SPECIAL))
     return _complete(tokenizer)
@@ -144,7 +145,7 @@ def export_tokenizer(path: Path, folder: Path, max_tokens: int) -> None:
         backend.post_processor = loaded.backend.post_processor
         backend.save(str(folder / TOKENIZER_FILES[0]))
     names = {f"{role}_token": loaded.backend.id_to_token(getattr(loaded, f"{role}_id")) for role in _ROLES}
-    said = json.loads(config.read_text("utf-8")) if config.is_file() else {"tokenizer_class": "PreTrainedTokenizerFast"}
+    said = read_json(config) if config.is_file() else {"tokenizer_class": "PreTrainedTokenizerFast"}
     longest = {"model_max_length": max_tokens, "model_input_names": ["input_ids", "attention_mask"]}
     config.write_text(json.dumps({**names, **said, **longest}, indent=2) + "\n", encoding="utf-8")
 

@@ -22,7 +22,7 @@ from data2vec2.config.run import DataConfig, FinetuneDataConfig, RunConfig
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.tables import TABLES
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples
 from data2vec2.modalities.data import Columns, Labels, Largest, Log, ModelInfo, narrow
@@ -130,7 +130,13 @@ class TextTools(Tools):
         modality = narrow(model.modality, TextConfig)
         return Largest(torch.full((1, modality.max_tokens), modality.bos_id), (modality.max_tokens,), 1.0)
 
-    def open(self, path: Path, config: RunConfig, say: Log) -> Parts:
+    def noise(self, config: RunConfig, count: int, device: torch.device) -> Tensor:
+        """Random entries of the vocabulary, none of which is padding."""
+        modality = narrow(config.model.modality, TextConfig)
+        ids = torch.randint(modality.vocab_size - 1, (count, modality.max_tokens), device=device)
+        return ids + (ids >= modality.pad_id)
+
+    def open(self, path: str, config: RunConfig, say: Log) -> Parts:
         """Blocks of the tokenised text."""
         model, data = narrow(config.model.modality, TextConfig), narrow(config.data, TextDataConfig)
         tokenizer = load_tokenizer(_tokenizer(data))
@@ -155,6 +161,14 @@ class TextTools(Tools):
             found += [replace(part, names=[str(place / name) for name in part.names]) for part in given]
         return found
 
+    def given(self, samples: Sequence[Any]) -> Records:
+        """Strings, or pairs of strings, are texts."""
+        rows = tuple(tuple(one) if isinstance(one, tuple | list) else (one,) for one in samples)
+        if {len(row) for row in rows} not in ({1}, {2}) or any(not isinstance(one, str) for row in rows for one in row):
+            raise UsageError("a text must be a string, or a tuple of two, and all samples of the same kind")
+        names = [f"[{place}]" for place in range(len(rows))]
+        return Records("texts", names, np.full(len(rows), -1), (), Texts(rows))
+
     def columns(self, data: DataConfig) -> Columns:
         """As fine-tuning is told."""
         data = narrow(data, TextFinetuneDataConfig)
@@ -172,19 +186,19 @@ class TextTools(Tools):
             return SentenceReader(records, modality, _tokenizer(data), seed)
         return TextReader(records, modality, seed)
 
-    def fitted(self, config: RunConfig, recipe: RunConfig, path: Path, say: Log) -> RunConfig:
+    def fitted(self, config: RunConfig, recipe: RunConfig, data: Sequence[str], say: Log) -> RunConfig:
         """A tokenizer made from the text, unless one is given; its vocabulary, where the recipe's was left."""
-        modality, data = narrow(config.model.modality, TextConfig), narrow(config.data, TextDataConfig)
-        if data.tokenizer is None:
-            folder = made_tokenizer(path, modality.vocab_size, data, say)
-            data = replace(data, tokenizer=str(folder))
-        tokenizer, of_recipe = load_tokenizer(_tokenizer(data)), narrow(recipe.model.modality, TextConfig)
+        modality, reading = narrow(config.model.modality, TextConfig), narrow(config.data, TextDataConfig)
+        if reading.tokenizer is None:
+            folder = made_tokenizer(data, modality.vocab_size, reading, say)
+            reading = replace(reading, tokenizer=str(folder))
+        tokenizer, of_recipe = load_tokenizer(_tokenizer(reading)), narrow(recipe.model.modality, TextConfig)
         found = {"vocab_size": tokenizer.size, **dict(zip(("bos_id", "pad_id", "eos_id"), IDS(tokenizer), strict=True))}
         left = {name: value for name, value in found.items() if getattr(modality, name) == getattr(of_recipe, name)}
         fitted = replace(modality, **left)
         if fitted != modality:
             say(f"model: a vocabulary of {fitted.vocab_size:,}, as the tokenizer has")
-        return replace(config, data=data, model=replace(config.model, modality=fitted))
+        return replace(config, data=reading, model=replace(config.model, modality=fitted))
 
     def located(self, config: RunConfig) -> RunConfig:
         """That of the tokenizer."""
@@ -212,7 +226,7 @@ class TextTools(Tools):
         known, asked = ((_texts(reader, some.tolist()), reader.records.labels[some]) for reader, some in (train, test))
         return tfidf(*known, *asked)
 
-    def inspected(self, path: Path, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
+    def inspected(self, path: str, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
         """Tables of texts with their labels, or what pre-training makes of other text."""
         data = replace(narrow(config.data, TextDataConfig), encoding=columns.encoding)
         tables = any(source.name.endswith(TABLES) for part in find_text(path).values() for source in part)
@@ -220,7 +234,7 @@ class TextTools(Tools):
             parts = self.open_labelled(path, columns, "classes")
         except UserError as error:
             try:
-                fitted = self.fitted(replace(config, data=data), config, path, say)
+                fitted = self.fitted(replace(config, data=data), config, [path], say)
                 parts = self.open(path, fitted, say)
             except UserError as other:
                 raise (error if tables else other) from None
@@ -229,7 +243,7 @@ class TextTools(Tools):
         texts = (text for row in narrow(parts.train.source, Texts).rows for text in row)
         size = narrow(config.model.modality, TextConfig).vocab_size
         data = replace(data, tokenizer=str(kept_tokenizer(parts.train.fingerprint, texts, size, say)))
-        return self.fitted(replace(config, data=data), config, path, say), parts
+        return self.fitted(replace(config, data=data), config, [path], say), parts
 
     def facts(self, records: Records, index: int) -> Mapping[str, float | str]:
         """Characters of a text; nothing of blocks, which are all of one length."""

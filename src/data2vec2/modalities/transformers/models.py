@@ -11,7 +11,6 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput, SequenceClassifierOutput
@@ -21,7 +20,7 @@ from data2vec2.config.model import ArchitectureConfig, EncoderConfig, ModalityCo
 from data2vec2.config.run import EmaConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method import losses
-from data2vec2.method.block import eager_attention
+from data2vec2.method.block import eager_attention, quick_attention
 from data2vec2.method.encoder import Encoded, Modality, initialise
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, pool
 from data2vec2.modalities import fields
@@ -132,10 +131,10 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         hidden = self.config.output_hidden_states if hidden is None else hidden
         attention = self.config.output_attentions if attention is None else attention
         if attention and self.training and self.encoder.gradient_checkpointing:
-            raise ValueError("output_attentions can't be had in training with gradient checkpointing; turn one off")
+            raise ValueError("output_attentions does not work in training with gradient checkpointing; turn one off")
         blocks, states, weights = self.encoder.blocks, list[Tensor](), list[Tensor]()
         eager = self.config._attn_implementation == "eager"
-        attend = eager_attention if eager else F.scaled_dot_product_attention
+        attend = eager_attention if eager else quick_attention
         for block in blocks:
             block.attn.attend = partial(eager_attention, seen=weights) if attention else attend  # type: ignore[union-attr]
         hooks = [block.register_forward_hook(lambda *of: states.append(of[2].x_NLD)) for block in blocks if hidden]

@@ -14,8 +14,9 @@ from torch import Tensor
 from data2vec2.data.batch import Batch, Batches, iterate
 from data2vec2.data.labels import Letters
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, SpanMaskConfig
-from data2vec2.modalities.audio.finetune import Spans
+from data2vec2.modalities.audio.finetune import CtcJob, Spans
 from data2vec2.modalities.audio.speech import SpokenReader
+from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks.finetune import ClassTargets, LetterTargets
 from tests.unit.data.sounds import RATE, open_recordings, put
 
@@ -221,3 +222,13 @@ def test_targets_of_classes(reader: SpokenReader) -> None:
     assert batch.targets.tolist() == [
         [1.0, 0.0] if reader.records.names[sample].startswith("a/") else [0.0, 1.0] for sample in samples.tolist()
     ]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_loss_that_is_measured_has_as_many_samples_as_asked_for(count: int) -> None:
+    job = CtcJob(tools_of("audio"))
+    logits_BTV = torch.randn(count, 7, 5, requires_grad=True)
+    loss = job.error((logits_BTV, torch.full((count,), 7)))
+    loss.backward()
+    assert loss.item() > 0
+    assert logits_BTV.grad is not None and bool((logits_BTV.grad.abs().sum((1, 2)) > 0).all())

@@ -35,7 +35,7 @@ def test_what_a_table_says(tmp_path: Path) -> None:
         (b"file_name,phones\na.wav,SIL:2 W:0\n", "W:0 is not understood"),
         (b"file_name,phones\na.wav,SIL:2 AH0:8\n", "AH0:8 is not understood.* PHONE is SIL or one of AA, AE"),
         (b"file_name,phones\na.wav,SIL:" + b"9" * 5_000 + b"\n", "row 1"),
-        (b"file_name,phones\na.wav,SIL:\xff\n", "line 2 is not UTF-8; save the file so"),
+        (b"file_name,phones\na.wav,SIL:\xff\n", "line 2 is not UTF-8; save the file as UTF-8"),
     ],
 )
 def test_what_is_no_table_of_phones(tmp_path: Path, content: bytes, match: str) -> None:

@@ -347,7 +347,9 @@ def test_files_that_vanish(records: Records, tmp_path: Path, monkeypatch: pytest
     assert reader.train_batch(plan(0, [0, 1], RATE)).bad == (Bad("1.wav", "unreadable"),)
     for place in (0, 2):
         (tmp_path / f"{place}.wav").unlink()
-    with pytest.raises(UserError, match=r"1\.wav can't be used \(unreadable\), and none of 100 others .* unreadable"):
+    with pytest.raises(
+        UserError, match=r"1\.wav can't be used \(unreadable\), nor can any of 100 replacements .* unreadable"
+    ):
         reader.train_batch(plan(0, [1], RATE))
     with pytest.raises(UserError, match=r"0\.wav can't be used"):
         reader.eval_batch(ids(0))

@@ -378,13 +378,13 @@ def test_columns_that_are_no_recordings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "match"),
     [
-        ("../a.wav", tarfile.REGTYPE, r"has a member '\.\./a\.wav', whose name leads out of the archive"),
-        ("/etc/a.txt", tarfile.REGTYPE, "leads out"),
-        ("b\\..\\..\\a.flac", tarfile.REGTYPE, "leads out"),
-        ("C:/a.wav", tarfile.REGTYPE, "leads out"),
-        ("a.wav", tarfile.SYMTYPE, "has a member 'a.wav', which is a link or no plain file"),
-        ("0.txt", tarfile.LNKTYPE, "a link"),
-        ("a.wav", tarfile.FIFOTYPE, "no plain file"),
+        ("../a.wav", tarfile.REGTYPE, r"has a member '\.\./a\.wav', whose path leaves the archive"),
+        ("/etc/a.txt", tarfile.REGTYPE, "leaves the archive"),
+        ("b\\..\\..\\a.flac", tarfile.REGTYPE, "leaves the archive"),
+        ("C:/a.wav", tarfile.REGTYPE, "leaves the archive"),
+        ("a.wav", tarfile.SYMTYPE, "has a member 'a.wav', which is not a regular file"),
+        ("0.txt", tarfile.LNKTYPE, "not a regular file"),
+        ("a.wav", tarfile.FIFOTYPE, "not a regular file"),
     ],
 )
 def test_members_that_could_lead_out(tmp_path: Path, name: str, kind: bytes, match: str) -> None:

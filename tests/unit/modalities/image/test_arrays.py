@@ -139,7 +139,7 @@ def test_npz_label_values(tmp_path: Path) -> None:
     assert train.classes == ("a", "b", "c")
     assert train.labels.tolist() == [2, 0, -1]
     np.savez(tmp_path / "bad.npz", x=PICTURES[:3], y=np.array([2, 0, 3]), classes=np.array(["a", "b", "c"]))
-    refuse(tmp_path / "bad.npz", "a label is 3, which is none of the classes that are given")
+    refuse(tmp_path / "bad.npz", "a label is 3, which is not one of the given classes")
     np.savez(tmp_path / "hole.npz", x=PICTURES[:4], y=np.array([2, 0, np.nan, 2]))
     assert open_pictures(tmp_path / "hole.npz").train.labels.tolist() == [1, 0, -1, 1]
     np.savez(tmp_path / "bytes.npz", x=PICTURES[:2], y=np.array([b"dog", b"cat"]))
@@ -241,8 +241,8 @@ def test_npz_parts_by_any_of_their_names_and_arrays_that_no_one_reads(tmp_path: 
     np.savez(tmp_path / "a.npz", X_train=PICTURES[:4], Y_train=LABELS[:4], X_valid=PICTURES[4:6], weights=LABELS)
     parts = open_pictures(tmp_path / "a.npz")
     assert parts.val is not None and (len(parts.train), len(parts.val)) == (4, 2)
-    assert parts.account.beside == {"weights": "array that is not read"}
-    assert "left out: array that is not read (1)" in parts.description
+    assert parts.account.beside == {"weights": "unused array"}
+    assert "left out: unused array (1)" in parts.description
 
 
 def test_npz_of_yes_and_no(tmp_path: Path) -> None:

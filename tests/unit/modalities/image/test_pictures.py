@@ -299,4 +299,4 @@ def test_a_single_colour_is_remarked(tmp_path: Path) -> None:
     train = tools_of("image").open_labelled(tmp_path / "flat.npz", Columns(), "classes").train
     config = ImageConfig(image_size=8, patch_size=4, num_channels=1)
     found, *_ = survey(ImageReader(train, config, ImageDataConfig(), 0))
-    assert "the pictures hardly vary: the deviation is below 0.001" in found.remarks[0]
+    assert "the pictures hardly vary: the standard deviation is below 0.001" in found.remarks[0]

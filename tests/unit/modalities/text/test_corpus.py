@@ -262,7 +262,7 @@ def test_the_account_counts_units_and_names_what_is_left_out(tmp_path: Path, tok
     for _ in range(2):  # the second from the cache
         parts = opened(tmp_path, tokenizer, val_fraction=0.1)
         train, val = parts.account.parts["train"], parts.account.parts["val"]
-        assert train.bad == {"train.jsonl[50] (line 51: '{')": "no JSON object"}
+        assert train.bad == {"train.jsonl[50] (line 51: '{')": "not a JSON object"}
         assert train.left_out == {"train-2.txt": "empty file"}
         assert (train.used + val.used, train.found) == (len(rows), train.used + 2)
         assert val.used > 0

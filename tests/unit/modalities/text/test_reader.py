@@ -128,11 +128,11 @@ def test_lines_of_a_text_file(tmp_path: Path) -> None:
     assert (len(parts.train), parts.train.classes) == (24, ())
     assert parts.account.remarks == []
     account = parts.account.part("train")
-    assert account.bad == {"lines.txt[24] (line 25: '\ufffd')": "no UTF-8 text"}
+    assert account.bad == {"lines.txt[24] (line 25: '\ufffd')": "not UTF-8"}
     assert account.mended == {"lines.txt[2]": "NUL characters removed"}
     assert (account.found, account.used) == (25, 24)
     kept = open_sentences(path, labels="none").train
-    assert kept.names[24] == "lines.txt[24]" and kept.source.fault(24) == "no UTF-8 text"  # type: ignore[attr-defined]
+    assert kept.names[24] == "lines.txt[24]" and kept.source.fault(24) == "not UTF-8"  # type: ignore[attr-defined]
 
 
 def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
@@ -155,11 +155,11 @@ def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", "the first line must name the columns"),
-        ("a.csv", "a,a\n1,2\n", "each once"),
+        ("a.csv", "", "the first line must have unique column names"),
+        ("a.csv", "a,a\n1,2\n", "unique"),
         ("a.csv", "body,kind\n1,2\n", "no column of texts under a usual name .*it has body, kind"),
         ("a.parquet", "PAR1", "can't read"),
-        ("a.jsonl", "[1]\n{", "2 of 2 rows of .*a.jsonl can't be read .*write one object a line"),
+        ("a.jsonl", "[1]\n{", "2 of 2 rows of .*a.jsonl can't be read .*write one object per line"),
         ("a.jsonl", "", "has no rows in a.jsonl"),
         ("a.csv", "text,label\n", "has no rows in a.csv"),
         ("a.md", "x", r"no tables of texts in .*: it holds files of type .md \(1\)"),
@@ -200,7 +200,7 @@ def test_odd_rows_are_left_out_by_name(tmp_path: Path) -> None:
     assert parts.test is not None
     assert (len(parts.train), len(parts.test)) == (40, 40)
     assert parts.account.parts["train"].bad == {
-        "train.csv[40] (line 42: '\"open,x')": "quotes that are not closed, or text beside them",
+        "train.csv[40] (line 42: '\"open,x')": "unclosed quotes, or text beside quotes",
         "train.csv[41] (line 43: 'b,x,more')": "more fields than columns",
     }
     assert parts.account.parts["test"].bad == {"test.csv[40] (line 42: 'c')": "fewer fields than columns"}
@@ -214,9 +214,9 @@ def test_columns_and_files_that_are_not_read_are_named(tmp_path: Path) -> None:
     (tmp_path / "README.txt").write_text("x")
     parts = open_sentences(tmp_path)
     assert (parts.train.classes, parts.account.beside) == (("x", "y"), {"README.txt": ".txt"})
-    chosen = ["texts from review, labels from Sentiment", "columns that are not read: id, split"]
+    chosen = ["texts from review, labels from Sentiment", "unused columns: id, split"]
     assert parts.account.choices == chosen
-    unread = "column 'split' of a.csv (test, train) is not read: parts are made by the names of files and folders"
+    unread = "column 'split' of a.csv (test, train) is not read: names of files and folders set the parts"
     assert parts.account.remarks == [unread]
 
 
@@ -292,7 +292,7 @@ def test_batches_are_filled_up_and_what_has_no_text_is_replaced(tmp_path: Path, 
     again = own.train_batch(Plan(np.array([4, 4, 4]), np.array([3, 0, 1]), 24))
     assert again.indices_B.tolist() == batch.indices_B.tolist(), "whatever the epoch"
     (tmp_path / "b.csv").write_text("text,label\n" + ",x\n" * 3)
-    with pytest.raises(UserError, match=r"b.csv\[0\] can't be used \(no text\), and none of 100 others"):
+    with pytest.raises(UserError, match=r"b.csv\[0\] can't be used \(no text\), nor can any of 100 replacements"):
         reader(tmp_path / "b.csv", tokenizer).eval_batch(np.array([0]))
 
 

@@ -66,7 +66,7 @@ def test_the_originals_order(tmp_path: Path) -> None:
         expected = [pieces[order[one - 4]] for one in ours.backend.encode(text, add_special_tokens=False).ids]
         assert made.encode(text, add_special_tokens=False).tokens == expected
     (tmp_path / "dict.txt").write_text("5 1\n")
-    with pytest.raises(UserError, match="make no tokenizer"):
+    with pytest.raises(UserError, match="do not form a tokenizer"):
         original_tokenizer(*files)
 
 
