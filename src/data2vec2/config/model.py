@@ -6,8 +6,9 @@ Symbols in brackets are those of the paper (Baevski et al., 2023) and of this pr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from data2vec2.config.tree import require, require_finite
 
@@ -141,6 +142,8 @@ class LossConfig:
 class ModalityConfig:
     """What the inputs of a model are and how they become tokens; every modality adds fields of its own."""
 
+    usual_names: ClassVar[Mapping[str, str]] = {}
+    """Fields that `config.json` has under the names that Transformers' models use, by these names."""
     kind: str
     """The modality."""
 

@@ -102,6 +102,13 @@ class Encoded:
         real_NT1 = (~self.tokens.padding_BT).unsqueeze(-1).to(self.x_NLD.dtype)
         return (self.features_NTD * real_NT1).sum(1) / real_NT1.sum(1)
 
+    def first(self) -> Tensor:
+        """Output at the first token of each row that is no padding, extra ones included, `ND`."""
+        if self.tokens.padding_BT is None or self.num_extra_tokens:
+            return self.x_NLD[:, 0]
+        places_N = (~self.tokens.padding_BT).int().argmax(dim=1)
+        return self.x_NLD[torch.arange(len(places_N), device=places_N.device), places_N]
+
 
 class Encoder(nn.Module):
     """A modality's stem and arrangement, a LayerNorm, then prenet and trunk blocks."""

@@ -106,7 +106,7 @@ class Classifier(_Headed):
 def pool(encoded: Encoded, pooling: Pooling, head: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits `BC` of whole samples by a head that gives them for features `D` with any axes before."""
     if pooling != "linear_softmax":
-        return head(encoded.pooled() if pooling == "mean" else encoded.x_NLD[:, 0])
+        return head(encoded.pooled() if pooling == "mean" else encoded.first())
     return linear_softmax(head(encoded.features_NTD), encoded.tokens.padding_BT)
 
 
@@ -148,13 +148,13 @@ class SpeechRecognizer(_Headed):
         return recognized(self.head(self.dropout(encoded.features_NTD)), encoded.tokens.padding_BT)
 
 
-def recognized(logits_BTV: Tensor, padding_BT: Tensor | None) -> Recognized:
-    """The scores, with those of padded tokens replaced by blank's."""
+def recognized(logits_BTV: Tensor, padding_BT: Tensor | None, blank: int = 0) -> Recognized:
+    """The scores, with those of padded tokens replaced by the blank's, which is symbol `blank`."""
     B, T = logits_BTV.shape[:2]
     if padding_BT is None:
         return Recognized(logits_BTV, torch.full((B,), T, device=logits_BTV.device))
     blank_V = torch.full_like(logits_BTV[0, 0], float("-inf"))
-    blank_V[0] = 0.0
+    blank_V[blank] = 0.0
     return Recognized(torch.where(padding_BT[..., None], blank_V, logits_BTV), (~padding_BT).sum(dim=1))
 
 

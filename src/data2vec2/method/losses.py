@@ -50,8 +50,10 @@ class CtcLoss(NamedTuple):
     """Samples with more letters than frames allow; they count 0 in the loss."""
 
 
-def ctc(logits_BTV: Tensor, num_tokens_B: Tensor, targets_BL: Tensor, target_lengths_B: Tensor) -> CtcLoss:
-    """Connectionist temporal classification (Graves et al., ICML 2006), blank 0; float32 scalars.
+def ctc(
+    logits_BTV: Tensor, num_tokens_B: Tensor, targets_BL: Tensor, target_lengths_B: Tensor, blank: int = 0
+) -> CtcLoss:
+    """Connectionist temporal classification (Graves et al., ICML 2006), with symbol `blank`; float32 scalars.
 
     Of `targets_BL` the first `target_lengths_B` letters are each sample's. The authors divide the sum by the batch's
     number of letters; here every sample weighs the same, so that a mean over micro-batches and processes is exact.
@@ -62,7 +64,7 @@ def ctc(logits_BTV: Tensor, num_tokens_B: Tensor, targets_BL: Tensor, target_len
         log_probs_TBV, targets_BL = log_probs_TBV.cpu(), targets_BL.cpu()
         num_tokens_B, target_lengths_B = num_tokens_B.cpu(), target_lengths_B.cpu()
     loss = F.ctc_loss(
-        log_probs_TBV, targets_BL, num_tokens_B, target_lengths_B, blank=0, reduction="sum", zero_infinity=True
+        log_probs_TBV, targets_BL, num_tokens_B, target_lengths_B, blank=blank, reduction="sum", zero_infinity=True
     )
     places_L = torch.arange(1, targets_BL.shape[1], device=targets_BL.device)
     repeats_BL = (targets_BL[:, 1:] == targets_BL[:, :-1]) & (places_L < target_lengths_B[:, None])

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from data2vec2.config.model import ArchitectureConfig, EncoderConfig
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig, ModalityConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier, SpeechRecognizer
@@ -33,6 +33,9 @@ ENCODER_FIELDS = {
     "attention_probs_dropout_prob": "attention_dropout",
     "layerdrop":                    "layer_drop",
 }  # fmt: skip
+
+SYNONYMS = {"hidden_dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
+"""Names that some models of Transformers have for these, which scripts set."""
 
 SINGLE_LABEL: Final = "single_label_classification"
 MULTI_LABEL: Final = "multi_label_classification"
@@ -77,22 +80,36 @@ def field_names(model_type: str) -> list[str]:
     if not model_type.startswith(PREFIX) or kind not in specs():
         known = ", ".join(PREFIX + name for name in specs())
         raise ValueError(f"model_type is {model_type!r}; it must be one of {known}")
-    modality = [field.name for field in dataclasses.fields(spec_of(kind).config) if field.name != "kind"]
+    config = spec_of(kind).config
+    theirs = theirs_of(config)
+    modality = [theirs.get(field.name, field.name) for field in dataclasses.fields(config) if field.name != "kind"]
     return [*modality, *ENCODER_FIELDS, "hidden_act"]
+
+
+def theirs_of(modality: type[ModalityConfig]) -> dict[str, str]:
+    """Hugging Face's names of the fields of a modality's configuration that have others there, by ours."""
+    return {ours: theirs for theirs, ours in modality.usual_names.items()}
 
 
 def to_fields(model: ArchitectureConfig) -> dict[str, Any]:
     """Modality and encoder as the fields of `config.json`, with `model_type`."""
-    modality = to_dict(model.modality)
+    theirs = theirs_of(type(model.modality))
+    modality = {theirs.get(name, name): value for name, value in to_dict(model.modality).items()}
     model_type = PREFIX + modality.pop("kind")
     encoder = {theirs: getattr(model.encoder, ours) for theirs, ours in ENCODER_FIELDS.items()}
     return {"model_type": model_type, **modality, **encoder, "hidden_act": "gelu"}
 
 
 def from_fields(fields: Mapping[str, Any]) -> ArchitectureConfig:
-    """Undo `to_fields`; `ValueError` for an unknown model type, a missing field or a value that can't be."""
+    """Undo `to_fields`, also of older exports, whose names are ours.
+
+    `ValueError` for an unknown model type, a missing field or a value that can't be.
+    """
     model_type = str(fields.get("model_type"))
     names, kind = field_names(model_type), model_type.removeprefix(PREFIX)
+    config = spec_of(kind).config
+    theirs = theirs_of(config)
+    fields = {theirs[ours]: value for ours, value in fields.items() if ours in theirs} | dict(fields)
     older = {"layerdrop", *interop_of(kind).older}  # what older exports do not have
     names = [name for name in names if name in fields or name not in older]
     if missing := [name for name in names if name not in fields]:
@@ -100,5 +117,6 @@ def from_fields(fields: Mapping[str, Any]) -> ArchitectureConfig:
     if fields["hidden_act"] != "gelu":
         raise ValueError(f"hidden_act is {fields['hidden_act']!r}; it must be 'gelu'")
     encoder = {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items() if theirs in names}
-    own = {name: fields[name] for name in names if name not in ENCODER_FIELDS and name != "hidden_act"}
-    return ArchitectureConfig(modality=from_dict(spec_of(kind).config, own), encoder=from_dict(EncoderConfig, encoder))
+    others = [name for name in names if name not in ENCODER_FIELDS and name != "hidden_act"]
+    own = {config.usual_names.get(name, name): fields[name] for name in others}
+    return ArchitectureConfig(modality=from_dict(config, own), encoder=from_dict(EncoderConfig, encoder))

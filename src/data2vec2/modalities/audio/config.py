@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from data2vec2.config.model import EncoderConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, TaskConfig, TrainConfig
@@ -15,6 +15,15 @@ from data2vec2.config.tree import require
 class AudioConfig(ModalityConfig):
     """A mono waveform, cut into tokens of 20 ms."""
 
+    usual_names: ClassVar = {
+        "sampling_rate": "sample_rate",
+        "conv_kernel": "conv_kernels",
+        "conv_stride": "conv_strides",
+        "num_mel_bins": "num_mels",
+        "num_conv_pos_embeddings": "position_depth",
+        "conv_pos_kernel_size": "position_kernel",
+        "num_conv_pos_embedding_groups": "position_groups",
+    }
     kind: Literal["audio"] = "audio"
     """The modality."""
     sample_rate: int = 16_000

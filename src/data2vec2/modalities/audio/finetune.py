@@ -29,7 +29,7 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.method.masking import draw_spans
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
-from data2vec2.modalities.audio.model import WaveformStem
+from data2vec2.modalities.audio.model import freeze_stem
 from data2vec2.modalities.audio.reader import AudioReader, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, remarks_on, scorable, score, trainable
 from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
@@ -215,10 +215,8 @@ def prepare(config: FinetuneConfig, encoder: Encoder) -> AudioTaskConfig:
     for block in encoder.blocks:
         assert isinstance(block, Block)
         block.mlp.dropout.p = task.model.activation_dropout
-    stem = encoder.modality.stem
-    if task.model.freeze_stem and isinstance(stem, WaveformStem):
-        for part in (stem.convs, stem.norms):  # what makes tokens of their channels learns
-            part.requires_grad_(False)
+    if task.model.freeze_stem:
+        freeze_stem(encoder)
     return task
 
 

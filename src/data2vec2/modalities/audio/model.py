@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.errors import UsageError
-from data2vec2.method.encoder import Tokens
+from data2vec2.method.encoder import Encoder, Tokens
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.sequence import SequenceModality
 
@@ -78,6 +78,13 @@ class WaveformStem(nn.Module):
             nn.init.kaiming_normal_(conv.get_parameter("weight"))
         for part in (*self.norms, self.norm, self.proj):
             part.reset_parameters()
+
+
+def freeze_stem(encoder: Encoder) -> None:
+    """Stop the learning of the waveform stem's convolutions; what makes tokens of their channels learns."""
+    if isinstance(stem := encoder.modality.stem, WaveformStem):
+        for part in (stem.convs, stem.norms):
+            part.requires_grad_(False)
 
 
 class MelStem(nn.Module):

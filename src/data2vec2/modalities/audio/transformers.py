@@ -8,17 +8,22 @@ Shapes: `N` recordings, `T` tokens, `V` letters, `L` letters of a transcript.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutput
+from transformers.utils.hub import cached_file
 
 from data2vec2.config.model import ArchitectureConfig
+from data2vec2.data.labels import TOKENIZER
+from data2vec2.errors import UsageError
 from data2vec2.method import losses
 from data2vec2.method.heads import SpeechRecognizer, recognized
 from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.audio.model import freeze_stem
 from data2vec2.modalities.transformers import models, register
 from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
@@ -29,7 +34,7 @@ class Data2Vec2AudioConfig(models.Data2Vec2Config, modality=AudioConfig):
     vocab_size: int | None = None
     """Letters that a recogniser writes, blank included."""
     pad_token_id: int | None = 0
-    """The letter that is CTC's blank; only 0 exists."""
+    """The letter that is CTC's blank, as the tokenizer has it."""
 
     @property
     def inputs_to_logits_ratio(self) -> int:
@@ -39,25 +44,38 @@ class Data2Vec2AudioConfig(models.Data2Vec2Config, modality=AudioConfig):
         return modality.hop
 
 
-class Data2Vec2AudioModel(models.Data2Vec2Model):  # type: ignore[no-untyped-call]
+class AudioInputs(models.Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+    """What models of recordings have in common."""
+
+    def freeze_feature_encoder(self) -> None:
+        """Let the stem's convolutions learn no more, as `finetune` does; mel spectra learn nothing anyway."""
+        freeze_stem(self.encoder)
+
+
+class Data2Vec2AudioModel(AudioInputs, models.Data2Vec2Model):  # type: ignore[no-untyped-call]
     """The audio encoder without a head."""
 
 
-class Data2Vec2AudioForPreTraining(Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
+class Data2Vec2AudioForPreTraining(AudioInputs, Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
     """data2vec 2.0 on recordings."""
 
 
-class Data2Vec2AudioForAudioClassification(models.Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
+class Data2Vec2AudioForAudioClassification(  # type: ignore[no-untyped-call]
+    AudioInputs, models.Data2Vec2ForClassification
+):
     """Classes of recordings."""
 
 
-class Data2Vec2AudioForCTC(models.Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+class Data2Vec2AudioForCTC(AudioInputs):  # type: ignore[no-untyped-call]
     """Letters of speech: `data2vec2.method.heads.SpeechRecognizer`."""
 
     def _build(self, config: ArchitectureConfig) -> None:
         super()._build(config)
         if self.config.vocab_size is None:
-            raise ValueError("vocab_size is none; set it to the number of letters (len(tokenizer)), blank included")
+            raise UsageError("vocab_size is none; set it to the number of letters (len(tokenizer)), blank included")
+        blank, letters = self.config.pad_token_id, self.config.vocab_size
+        if blank is None or not 0 <= blank < letters:
+            raise UsageError(f"pad_token_id is {blank}; it is CTC's blank, one of {letters} letters (vocab_size)")
         self.lm_head = SpeechRecognizer(self.encoder, self.config.vocab_size).head
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -74,23 +92,38 @@ class Data2Vec2AudioForCTC(models.Data2Vec2PreTrainedModel):  # type: ignore[no-
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        **others: Any,
     ) -> CausalLMOutput | tuple[Any, ...]:
-        """`logits` (`NTV`) of waveforms, as for the encoder; those of padded tokens say blank (0) for sure.
+        """`logits` (`NTV`) of waveforms, as for the encoder; those of padded tokens say blank for sure.
 
-        `labels` (`NL`) are letters, filled up behind with -100 or blank; the `loss` is the mean over recordings, of
-        which one with more letters than tokens counts 0. `ValueError` for a letter that is not in the vocabulary.
+        `labels` (`NL`) are letters, filled up behind with -100 or blank (`pad_token_id`); the `loss` is the mean over
+        recordings, of which one with more letters than tokens counts 0. `UsageError` for a letter that is not in the
+        vocabulary, and for blank or -100 between letters. `others` may be none.
         """
-        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions)
-        logits_NTV, num_tokens_N = recognized(self.lm_head(encoded.features_NTD), encoded.tokens.padding_BT)
+        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions, others)
+        blank: int = self.config.pad_token_id
+        logits_NTV, num_tokens_N = recognized(self.lm_head(encoded.features_NTD), encoded.tokens.padding_BT, blank)
         loss = None
         if labels is not None:
-            if labels.numel() and int(labels.max()) >= logits_NTV.shape[2]:
-                raise ValueError(f"label {int(labels.max())} of a vocabulary of {logits_NTV.shape[2]} letters")
-            real_NL = labels > 0
-            found = losses.ctc(logits_NTV, num_tokens_N, torch.where(real_NL, labels, 0), real_NL.sum(dim=1))
-            loss = found.loss / len(labels)
+            real_NL = self._letters(labels, blank)
+            targets_NL = torch.where(real_NL, labels, blank)
+            loss = losses.ctc(logits_NTV, num_tokens_N, targets_NL, real_NL.sum(dim=1), blank).loss / len(labels)
         output = CausalLMOutput(loss=loss, logits=logits_NTV, **seen)
         return self._given(output, return_dict)  # type: ignore[no-any-return]
+
+    def _letters(self, labels: Tensor, blank: int) -> Tensor:
+        """Where labels are letters, `NL`; `UsageError` for labels that can't be learned as they are."""
+        letters = self.lm_head.out_features
+        if labels.numel() and int(labels.max()) >= letters:
+            raise UsageError(f"label {int(labels.max())} of a vocabulary of {letters} letters")
+        real_NL = (labels >= 0) & (labels != blank)
+        if (inner_N := (real_NL[:, 1:] & ~real_NL[:, :-1]).any(dim=1)).any():
+            row = int(inner_N.int().argmax())
+            raise UsageError(
+                f"labels of recording {row} of the batch have blank (pad_token_id {blank}) or -100 before a letter: "
+                "CTC puts blanks between letters itself; fill labels up behind"
+            )
+        return real_NL
 
 
 class Data2Vec2CTCTokenizer(transformers.Wav2Vec2CTCTokenizer):
@@ -105,6 +138,18 @@ class Data2Vec2CTCTokenizer(transformers.Wav2Vec2CTCTokenizer):
         return {**said, "text": " ".join(said["text"].split())}
 
 
+class Data2Vec2AudioProcessor:
+    """What `AutoProcessor` loads where no file names a class."""
+
+    @staticmethod
+    def from_pretrained(name: str | Path, **options: Any) -> Any:
+        """A `Wav2Vec2Processor` with the tokenizer that is there, whatever its class; else the feature extractor."""
+        where = {key: options[key] for key in ("cache_dir", "revision", "subfolder", "token") if key in options}
+        if cached_file(name, TOKENIZER, _raise_exceptions_for_missing_entries=False, **where) is None:
+            return transformers.AutoFeatureExtractor.from_pretrained(name, **options)  # type: ignore[no-untyped-call]
+        return transformers.Wav2Vec2Processor.from_pretrained(name, **options)
+
+
 register(
     Data2Vec2AudioConfig,
     {
@@ -113,6 +158,9 @@ register(
         transformers.AutoModelForAudioClassification: Data2Vec2AudioForAudioClassification,
         transformers.AutoModelForCTC: Data2Vec2AudioForCTC,
     },
+)
+transformers.AutoProcessor.register(  # type: ignore[no-untyped-call]
+    Data2Vec2AudioConfig, Data2Vec2AudioProcessor, exist_ok=True
 )
 transformers.AutoTokenizer.register(  # type: ignore[no-untyped-call]
     Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True

@@ -39,6 +39,10 @@ Raw = bytes | NDArray[Any]
 """What `Records.read` returns: the content of a file, or an array `HW` or `HWC`."""
 MAX_PIXELS = 100_000_000
 """Larger pictures are refused before they are decoded, unless a configuration allows them."""
+TRANSPARENCY = "white"
+"""The one rule on what is transparent, as a processor's file names it; see `plain`."""
+STEPS = ("do_resize", "do_rescale", "do_normalize")
+"""What an image processor can be asked to leave out."""
 UNIT: Levels = (0.0, 1.0)
 FULL: Levels = (0.0, 65535.0)
 """Of whole numbers where nothing else is known."""
@@ -200,7 +204,7 @@ def _array_mode(values: NDArray[Any]) -> str:
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """An 8-bit picture as "L" or "RGB"."""
+    """An 8-bit picture as "L" or "RGB", laid over white or, as said above, over black."""
     if image.has_transparency_data:
         image = image.convert("RGBA")
         if image.getchannel("A").getextrema() == (0, 0):

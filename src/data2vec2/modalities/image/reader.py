@@ -229,7 +229,7 @@ MAX_ASPECT = 20
 
 def whole_picture(
     raw: Raw,
-    shorter: int,
+    shorter: int | None,
     multiple: int,
     num_channels: int,
     levels: Levels | None = None,
@@ -237,13 +237,16 @@ def whole_picture(
 ) -> NDArray[np.uint8]:
     """The whole picture, `HW` (1 channel) or `HWC`, upright by its EXIF orientation. Raises `BadSample`.
 
-    Its shorter side becomes `shorter` pixels and the longer one follows, both rounded to multiples of `multiple`.
+    Its shorter side becomes `shorter` pixels and the longer one follows, both rounded to multiples of `multiple`; none:
+    both stay as they are.
     """
     with bad_samples(max_pixels):
         opened = open_picture(raw, num_channels, max_pixels)
         found, turn = bands(opened, raw, num_channels, levels), upright(opened)
         parts = [_as_seen(part, num_channels, turn) for part in found]
         width, height = parts[0].size
+        if shorter is None:
+            return _array(parts)
         if max(width, height) > MAX_ASPECT * min(width, height):
             raise BadSample("too narrow")
         scale = shorter / min(width, height) / multiple

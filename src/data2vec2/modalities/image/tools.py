@@ -35,6 +35,8 @@ from data2vec2.modalities.image.model import ImageModality
 from data2vec2.modalities.image.pictures import (
     FULL,
     MAX_PIXELS,
+    STEPS,
+    TRANSPARENCY,
     UNIT,
     Levels,
     bad_samples,
@@ -72,13 +74,19 @@ class ImageInterop(Interop):
         if not len(data.mean or ()) == len(data.std or ()) == modality.channels:
             raise UsageError(f"mean {data.mean} and std {data.std} for pictures of {modality.channels} channels")
         statistics = {"image_mean": list(data.mean or ()), "image_std": list(data.std or ())}
-        size = {"image_processor_type": "Data2Vec2ImageProcessor", "size": modality.image_size}
+        side = modality.image_size
+        size = {"image_processor_type": "Data2Vec2ImageProcessor", "size": {"height": side, "width": side}}
+        transparency = {"transparency": TRANSPARENCY} if modality.channels in (1, 3) else {}
         levels = {} if data.levels is None else {"levels": list(data.levels)}
         most = {} if data.max_pixels == MAX_PIXELS else {"max_pixels": data.max_pixels}
-        return {**size, **statistics, "eval_crop": data.eval_crop, **levels, **most}
+        return {**size, **statistics, "eval_crop": data.eval_crop, **transparency, **levels, **most}
 
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> ImageDataConfig:
-        """Mean, deviation, the central square, levels, and the largest size."""
+        """Mean, deviation, the central square, levels, and the largest size; `UsageError` for what is not done here."""
+        if processor.get("transparency", TRANSPARENCY) != TRANSPARENCY:
+            raise UsageError(f"transparency is {processor['transparency']!r}; pictures are laid over {TRANSPARENCY!r}")
+        if left_out := [step for step in STEPS if not processor.get(step, True)]:
+            raise UsageError(f"{', '.join(left_out)} is false, but pictures are read as in training; export again")
         try:
             mean, std = (tuple(map(float, processor[name])) for name in ("image_mean", "image_std"))
             low, high = processor.get("levels") or (None, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, TaskConfig
@@ -24,6 +24,12 @@ def known_encoding(name: str | None) -> bool:
 class TextConfig(ModalityConfig):
     """Text, cut into the tokens of a tokenizer."""
 
+    usual_names: ClassVar = {
+        "max_position_embeddings": "max_tokens",
+        "bos_token_id": "bos_id",
+        "pad_token_id": "pad_id",
+        "eos_token_id": "eos_id",
+    }
     kind: Literal["text"] = "text"
     """The modality."""
     vocab_size: int = 50_265

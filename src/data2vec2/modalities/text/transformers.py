@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.transformers import register
-from data2vec2.modalities.transformers.models import Data2Vec2Config, Data2Vec2ForClassification, Data2Vec2Model
+from data2vec2.modalities.transformers.models import (
+    Data2Vec2Config,
+    Data2Vec2ForClassification,
+    Data2Vec2Model,
+    Data2Vec2PreTrainedModel,
+)
 from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
 
@@ -20,12 +25,28 @@ class Data2Vec2TextConfig(Data2Vec2Config, modality=TextConfig):
     """Shape of a text encoder: fields of `TextConfig`, and those that all modalities have."""
 
 
-class Data2Vec2TextModel(Data2Vec2Model):  # type: ignore[no-untyped-call]
-    """The text encoder without a head."""
+class TextInputs(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
+    """What models of text have in common: token ids, whose embeddings can be resized, padded on any side."""
 
     main_input_name = "input_ids"
 
-    def forward(
+    def get_input_embeddings(self) -> nn.Embedding:
+        """Return the embeddings of tokens, without positions and norm."""
+        return self.encoder.modality.stem.tokens  # type: ignore[union-attr, return-value]
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace them."""
+        self.encoder.modality.stem.tokens = value  # type: ignore[union-attr]
+
+    def _lengths(self, attention_mask: Tensor) -> Tensor:
+        """Number of tokens; where they stand the ids say, wherever it is."""
+        return attention_mask.sum(1)
+
+
+class Data2Vec2TextModel(TextInputs, Data2Vec2Model):  # type: ignore[no-untyped-call]
+    """The text encoder without a head."""
+
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -33,24 +54,23 @@ class Data2Vec2TextModel(Data2Vec2Model):  # type: ignore[no-untyped-call]
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
         token_type_ids: Tensor | None = None,
+        **others: Any,
     ) -> Any:
         """Encode token ids `NT`. What `attention_mask` or the id tells to be padding changes no text's features.
 
         `last_hidden_state` (`NTD`) has a vector for each token; what stands at padded places means nothing.
         `pooler_output` (`ND`) is the mean over the real ones. `hidden_states`, if asked for, are the first block's
         input and every block's output; `attentions` every block's weights `NHTT`, computed by a slower path that needs
-        more memory. `token_type_ids`, which some tokenizers give, change nothing.
+        more memory. `token_type_ids`, which some tokenizers give, change nothing; `others` may be none (`UsageError`).
         """
-        inputs = real_tokens(input_ids, attention_mask, self.config.pad_id)
-        return super().forward(*inputs, output_hidden_states, return_dict, output_attentions)
+        inputs = real_tokens(input_ids, attention_mask, self.config.pad_token_id)
+        return super().forward(*inputs, output_hidden_states, return_dict, output_attentions, **others)
 
 
-class Data2Vec2TextForSequenceClassification(Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
+class Data2Vec2TextForSequenceClassification(TextInputs, Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
     """Classes of texts, or a number of each (`problem_type` "regression")."""
 
-    main_input_name = "input_ids"
-
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
@@ -59,33 +79,33 @@ class Data2Vec2TextForSequenceClassification(Data2Vec2ForClassification):  # typ
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         token_type_ids: Tensor | None = None,
+        **others: Any,
     ) -> Any:
         """`logits` (`NC`) of token ids, as for the encoder; `loss` where there are labels.
 
         `labels` are places of classes (`N`), or for texts of several classes 0 and 1 for each (`NC`, floating-point).
         With `problem_type` "regression", or a single output, they are numbers (`N`).
         """
-        inputs = real_tokens(input_ids, attention_mask, self.config.pad_id)
-        return super().forward(*inputs, labels, output_hidden_states, output_attentions, return_dict)
+        inputs = real_tokens(input_ids, attention_mask, self.config.pad_token_id)
+        return super().forward(*inputs, labels, output_hidden_states, output_attentions, return_dict, **others)
 
 
-class Data2Vec2TextForPreTraining(Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
+class Data2Vec2TextForPreTraining(TextInputs, Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
     """data2vec 2.0 on text."""
 
-    main_input_name = "input_ids"
-
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         return_dict: bool | None = None,
         return_loss: bool = True,
+        **others: Any,
     ) -> Any:
         """The loss on token ids `NT`, blocks that are full: `attention_mask` may have no 0.
 
         `return_loss` changes nothing; it lets the `Trainer` know that there is a loss without labels.
         """
-        return super().forward(input_ids, attention_mask, return_dict)
+        return super().forward(input_ids, attention_mask, return_dict, **others)
 
 
 def real_tokens(input_ids: Tensor, attention_mask: Tensor | None, pad_id: int) -> tuple[Tensor, Tensor]:

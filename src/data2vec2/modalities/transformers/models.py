@@ -6,7 +6,7 @@ Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width, `H` head
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -19,9 +19,10 @@ from transformers.utils.generic import ModelOutput
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig, ModalityConfig, ModelConfig
 from data2vec2.config.run import EmaConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
+from data2vec2.errors import UsageError
 from data2vec2.method import losses
 from data2vec2.method.block import eager_attention, quick_attention
-from data2vec2.method.encoder import Encoded, Modality, initialise
+from data2vec2.method.encoder import Encoded, Encoder, Modality, initialise
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, pool
 from data2vec2.modalities import fields
 from data2vec2.modalities.fields import MULTI_LABEL, REGRESSION, SINGLE_LABEL
@@ -43,7 +44,9 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     def __init_subclass__(cls, *, modality: type[ModalityConfig] | None = None, **kwargs: Any) -> None:
         """Give a modality's configuration its `model_type`, its own fields and the encoder's, and their defaults."""
         if modality is not None:
-            own = {field.name: field.default for field in dataclasses.fields(modality)}
+            theirs = fields.theirs_of(modality)
+            own = {theirs.get(field.name, field.name): field.default for field in dataclasses.fields(modality)}
+            cls.attribute_map = fields.SYNONYMS | theirs
             cls.model_type = f"{fields.PREFIX}{own.pop('kind')}"
             encoder = EncoderConfig()
             own |= {theirs: getattr(encoder, ours) for theirs, ours in fields.ENCODER_FIELDS.items()}
@@ -91,9 +94,11 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
     config: Data2Vec2Config
     config_class = Data2Vec2Config
-    base_model_prefix = "data2vec2"
+    base_model_prefix = "data2vec2"  # not "encoder": loading would take encoder.norm for a head's norm
     main_input_name = "input_values"
+    accepts_loss_kwargs = False
     supports_gradient_checkpointing = True
+    supports_tp_plan = supports_pp_plan = False
     _no_split_modules = ["Block"]  # noqa: RUF012  (Transformers' own attribute)
     _supports_sdpa = True
 
@@ -103,12 +108,21 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _build(self, config: ArchitectureConfig) -> None:
-        self.encoder = fields.build_encoder(config)
+        self.encoder: Encoder = fields.build_encoder(config)
+
+    @property
+    def data2vec2(self) -> Encoder:
+        """The encoder, which is `base_model`: to freeze it leaves the head to learn."""
+        return self.encoder
 
     def get_input_embeddings(self) -> nn.Module:
         """Return what turns inputs into tokens."""
         assert self.encoder.modality.stem is not None
         return self.encoder.modality.stem
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace it."""
+        self.encoder.modality.stem = value
 
     def _init_weights(self, module: nn.Module) -> None:
         """Initialise what no checkpoint gave `module`, its fixed buffers included.
@@ -119,19 +133,36 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         if next(module.children(), None) is None or isinstance(module, Modality):
             sparing_loaded(module, initialise)
 
+    def _lengths(self, attention_mask: Tensor) -> Tensor:
+        """How much of each input is real; `UsageError` where something real stands behind padding.
+
+        A compiled model does not look, for it would have to wait for the answer.
+        """
+        if not torch.compiler.is_compiling() and (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
+            raise UsageError(
+                "attention_mask has padding in front of what is real; fill up behind (padding_side 'right')"
+            )
+        return attention_mask.sum(1)
+
     def _observe(
-        self, inputs: Tensor, attention_mask: Tensor | None, hidden: bool | None, attention: bool | None
+        self,
+        inputs: Tensor,
+        attention_mask: Tensor | None,
+        hidden: bool | None,
+        attention: bool | None,
+        others: Mapping[str, Any],
     ) -> tuple[Encoded, dict[str, tuple[Tensor, ...] | None]]:
         """What the encoder computes, and what was asked to be seen of it (none: as configured), as outputs call it.
 
-        `attention_mask` is 1 at what is real. `hidden_states` are the first block's input and every block's output,
-        `NLD` each, `attentions` every block's weights, `NHLL` each. `ValueError` for weights in training with gradient
-        checkpointing, which would compute them twice.
+        `attention_mask` is 1 at what is real, which comes first. `hidden_states` are the first block's input and every
+        block's output, `NLD` each, `attentions` every block's weights, `NHLL` each. `UsageError` for weights in
+        training with gradient checkpointing, which would compute them twice, and for `others` that are not none.
         """
+        refuse(others)
         hidden = self.config.output_hidden_states if hidden is None else hidden
         attention = self.config.output_attentions if attention is None else attention
         if attention and self.training and self.encoder.gradient_checkpointing:
-            raise ValueError("output_attentions does not work in training with gradient checkpointing; turn one off")
+            raise UsageError("output_attentions does not work in training with gradient checkpointing; turn one off")
         blocks, states, weights = self.encoder.blocks, list[Tensor](), list[Tensor]()
         eager = self.config._attn_implementation == "eager"
         attend = eager_attention if eager else quick_attention
@@ -140,7 +171,7 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         hooks = [block.register_forward_hook(lambda *of: states.append(of[2].x_NLD)) for block in blocks if hidden]
         if hidden:
             hooks.append(blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0])))
-        lengths_B = None if attention_mask is None else attention_mask.sum(1)
+        lengths_B = None if attention_mask is None else self._lengths(attention_mask)
         try:
             encoded = self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs, lengths_B=lengths_B)
         finally:
@@ -165,6 +196,7 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
+        **others: Any,
     ) -> BaseModelOutputWithPooling | tuple[Any, ...]:
         """Encode samples `(N, length, ...)`, normalised as in training.
 
@@ -172,8 +204,9 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
         changes no sample's features. `last_hidden_state` (`NLD`) is the last block's output, without meaning at padded
         places, `pooler_output` (`ND`) its mean over the real ones. `hidden_states`, if asked for, are the first block's
         input and every block's output, `attentions` every block's weights `NHLL`, which takes more time and memory.
+        `others` are arguments of other models (`inputs_embeds`), which may be none; `UsageError` if they are not.
         """
-        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions)
+        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions, others)
         output = BaseModelOutputWithPooling(last_hidden_state=encoded.x_NLD, pooler_output=encoded.pooled(), **seen)
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
@@ -199,13 +232,14 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
+        **others: Any,
     ) -> SequenceClassifierOutput | ImageClassifierOutput | tuple[Any, ...]:
         """`logits` (`NC`) of samples, as for the encoder; `loss` where there are labels.
 
         `labels` are places of classes (`N`), or for samples of several classes 0 and 1 for each (`NC`, floating-point).
         With `problem_type` "regression", or a single output, they are numbers (`N`).
         """
-        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions)
+        encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions, others)
         logits_NC = pool(encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
         loss = None if labels is None else self._loss(logits_NC, labels)
         output = self.output_class(loss=loss, logits=logits_NC, **seen)
@@ -223,6 +257,12 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
             multi_label = self.config.problem_type == MULTI_LABEL
             loss = losses.classification(logits_NC, labels.float() if multi_label else labels.view(-1), multi_label)
         return loss / len(logits_NC)
+
+
+def refuse(others: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for arguments of other models that are not none, which wrappers pass to all."""
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UsageError(f"{', '.join(given)} can't be given to a model of data2vec2; leave out, or set to None")
 
 
 @torch.no_grad()

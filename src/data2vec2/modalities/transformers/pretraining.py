@@ -23,7 +23,7 @@ from data2vec2.errors import UserError
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities.tools import tools_of
-from data2vec2.modalities.transformers.models import Data2Vec2PreTrainedModel, sparing_loaded
+from data2vec2.modalities.transformers.models import Data2Vec2PreTrainedModel, refuse, sparing_loaded
 from data2vec2.training.optim import Ema
 
 MAX_UNANSWERED = 2
@@ -97,12 +97,15 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         attention_mask: Tensor | None = None,
         return_dict: bool | None = None,
         return_loss: bool = True,
+        **others: Any,
     ) -> Data2Vec2PreTrainingOutput | tuple[Any, ...]:
         """The loss on samples `(B, length, ...)`, normalised as for the encoder and all of one length.
 
         `attention_mask`, which feature extractors give, may have no 0 (`ValueError`). `return_loss` changes nothing; it
-        lets the `Trainer` know that there is a loss without labels. `UserError` where nobody updates the teacher.
+        lets the `Trainer` know that there is a loss without labels. `others` may be none (`UsageError`). `UserError`
+        where nobody updates the teacher.
         """
+        refuse(others)
         if attention_mask is not None and not attention_mask.all():
             raise ValueError("inputs with padding; pre-training takes crops or blocks of one length")
         if self.training:
