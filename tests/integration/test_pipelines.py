@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,15 @@ import torch
 from PIL import Image
 
 import data2vec2
+from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.data.labels import UNKNOWN, Letters
+from data2vec2.interop.folder import export_model
+from data2vec2.method.heads import Classifier
 from data2vec2.modalities.audio import english_prompts
-from data2vec2.modalities.image import fashion_mnist
+from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.image import clip_art, fashion_mnist
+from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.text import wordnet_glosses
 from tests.integration.helpers import run_here, small_npz, words
 from tests.integration.pipelines import Question, ask_each
@@ -97,6 +104,53 @@ def test_what_the_commands_train(tmp_path: Path, picture: Path, table: Path, mon
     agree_in_words(written, letters, DIGITS)
     assert all(one["text"] for one in written)
     agree(read, text, table, 1)
+
+
+def stickers(folder: Path, count: int = 16) -> list[Path]:
+    """Bundled drawings as they were before they were laid on white: transparent, and black where nothing is drawn."""
+    folder.mkdir()
+    drawings = pq.read_table(clip_art() / "test.parquet").column("image").slice(0, count).to_pylist()
+    for place, drawing in enumerate(drawings):
+        pixels = np.asarray(Image.open(io.BytesIO(drawing["bytes"])).convert("RGB"), dtype=np.float32)
+        alpha = 255 - pixels.min(axis=2, keepdims=True)
+        colours = np.where(alpha > 0, 255 - (255 - pixels) * 255 / np.maximum(alpha, 1), 0)
+        Image.fromarray(np.concatenate([colours, alpha], axis=2).round().astype(np.uint8)).save(
+            folder / f"{place:02}.png"
+        )
+    return sorted(folder.iterdir())
+
+
+def test_transparent_pictures(tmp_path: Path) -> None:
+    """A pipeline lays them on white, as training, `predict` and `embed` do; on black most of them would look else."""
+    torch.manual_seed(0)
+    modality = ImageConfig(image_size=32, patch_size=8)
+    shape = ArchitectureConfig(modality=modality, encoder=EncoderConfig(embed_dim=32, num_heads=2, depth=2))
+    data = ImageDataConfig(mean=(0.7, 0.7, 0.7), std=(0.3, 0.3, 0.3))
+    classifier = Classifier(build_encoder(shape), 4)
+    torch.nn.init.normal_(classifier.head.weight)
+    info = ModelInfo(model=shape, data=data, classes=("a", "b", "c", "d"))
+    export_model(classifier, info, tmp_path / "classes", "")
+    export_model(classifier.encoder, ModelInfo(model=shape, data=data), tmp_path / "encoder", "")
+    files = stickers(tmp_path / "stickers")
+    for path in files:
+        Image.open(path).convert("RGB").save(path.with_suffix(".bmp"))
+    black = [path.with_suffix(".bmp") for path in files]
+
+    said, on_black, features = ask_each(
+        ("image-classification", tmp_path / "classes", files),
+        ("image-classification", tmp_path / "classes", black),
+        ("image-feature-extraction", tmp_path / "encoder", files),
+    )
+    agree(said, tmp_path / "classes", files, 4)
+    shares = np.array(
+        [[{one["label"]: one["score"] for one in each}["a"] for each in all_] for all_ in (said, on_black)]
+    )
+    assert (np.abs(shares[0] - shares[1]) > 1e-3).mean() > 0.9
+    for path in black:
+        path.unlink()
+    data2vec2.embed(tmp_path / "encoder", tmp_path / "stickers", out=tmp_path / "features.npy", device="cpu")
+    pooled = np.array([np.asarray(one)[0, 1:].mean(axis=0) for one in features])
+    np.testing.assert_allclose(pooled, np.load(tmp_path / "features.npy"), atol=1e-5)
 
 
 def test_what_is_converted(tmp_path: Path, picture: Path, table: Path) -> None:
