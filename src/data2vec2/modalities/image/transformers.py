@@ -43,6 +43,10 @@ class ImageInputs(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
 
     main_input_name = "pixel_values"
 
+    def _lengths(self, attention_mask: Tensor) -> Tensor:
+        """Pictures have no padding."""
+        raise UsageError("attention_mask can't be given to a model of pictures, which have no padding")
+
     def _check_size(self, pixel_values: Tensor, interpolate_pos_encoding: bool | None) -> None:
         """`UsageError` for another size than the model's where positions must not be interpolated."""
         size, own = tuple(pixel_values.shape[-2:]), self.config.image_size
@@ -74,7 +78,8 @@ class Data2Vec2ImageModel(ImageInputs, Data2Vec2Model):  # type: ignore[no-untyp
         by a slower path that needs more memory. `others` may be none (`UsageError`).
         """
         self._check_size(pixel_values, interpolate_pos_encoding)
-        return super().forward(pixel_values, None, output_hidden_states, return_dict, output_attentions, **others)
+        seen = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return super().forward(pixel_values, return_dict=return_dict, **seen, **others)
 
 
 class Data2Vec2ImageForImageClassification(  # type: ignore[no-untyped-call]
@@ -99,8 +104,8 @@ class Data2Vec2ImageForImageClassification(  # type: ignore[no-untyped-call]
         `labels` are places of classes (`N`), or for samples of several classes 0 and 1 for each (`NC`, floating-point).
         """
         self._check_size(pixel_values, interpolate_pos_encoding)
-        seen = output_hidden_states, output_attentions
-        return super().forward(pixel_values, None, labels, *seen, return_dict, **others)
+        seen = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return super().forward(pixel_values, labels=labels, return_dict=return_dict, **seen, **others)
 
 
 class Data2Vec2ImageForPreTraining(ImageInputs, Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
@@ -113,7 +118,7 @@ class Data2Vec2ImageForPreTraining(ImageInputs, Data2Vec2ForPreTraining):  # typ
 
         `return_loss` changes nothing; it lets the `Trainer` know that there is a loss without labels.
         """
-        return super().forward(pixel_values, None, return_dict, **others)
+        return super().forward(pixel_values, return_dict=return_dict, **others)
 
     def _grid(self, inputs: Tensor) -> tuple[int, ...]:
         return self._whole[0].config.modality.grid  # type: ignore[attr-defined, no-any-return]

@@ -78,15 +78,8 @@ def test_transparent_pictures_in_all_forms(
     raw = png(sticker)
     (tmp_path / "sticker.png").write_bytes(raw)
     text, pixels = base64.b64encode(raw).decode(), np.asarray(sticker)
-    forms = [
-        raw,
-        tmp_path / "sticker.png",
-        str(tmp_path / "sticker.png"),
-        text,
-        f"data:image/png;base64,{text}",
-        address,
-    ]
-    for form in (*forms, sticker, Image.open(io.BytesIO(raw)), pixels, pixels.transpose(2, 0, 1)):
+    named = [tmp_path / "sticker.png", str(tmp_path / "sticker.png"), address, text, f"data:image/png;base64,{text}"]
+    for form in (raw, *named, sticker, Image.open(io.BytesIO(raw)), pixels, pixels.transpose(2, 0, 1)):
         np.testing.assert_allclose(values(processor, form), seen(raw), atol=1e-5)
     lost = values(processor, sticker.convert("RGB"))
     assert np.abs(lost - seen(raw)).max() > 1  # black under what is transparent
