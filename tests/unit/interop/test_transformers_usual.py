@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -29,7 +28,8 @@ from data2vec2.errors import UsageError
 from data2vec2.interop.folder import load_encoder
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.audio.recipes import audio_tiny
-from tests.unit.interop.test_transformers_heads import case, inputs_of, make_case  # noqa: F401
+from tests.unit.interop.test_transformers_heads import inputs_of, make_case
+from tests.unit.interop.test_transformers_pretraining import inputs_of as new_inputs
 from tests.unit.interop.test_transformers_pretraining import new_model
 
 SHAPE = {"hidden_size": 16, "num_hidden_layers": 2, "num_prenet_layers": 0, "num_attention_heads": 2}
@@ -54,9 +54,8 @@ def new(kind: str, auto: type = AutoModel, **options: object) -> PreTrainedModel
 def test_fields_have_their_usual_names_and_the_older_ones() -> None:
     audio = data2vec2.Data2Vec2AudioConfig.from_model_config(audio_tiny().model)
     shape = audio_tiny().model.modality
-    assert (audio.sampling_rate, audio.conv_kernel) == (audio.sample_rate, list(shape.conv_kernels)) or (
-        audio.conv_kernel == shape.conv_kernels
-    )
+    assert audio.sampling_rate == audio.sample_rate == shape.sample_rate
+    assert tuple(audio.conv_kernel) == tuple(audio.conv_kernels) == shape.conv_kernels
     assert audio.num_conv_pos_embedding_groups == shape.position_groups
     text = data2vec2.Data2Vec2TextConfig(pad_id=3, max_tokens=20, hidden_dropout=0.25)
     assert (text.pad_token_id, text.bos_token_id, text.eos_token_id, text.max_position_embeddings) == (3, 0, 2, 20)
@@ -96,20 +95,13 @@ def test_freezing_the_base_model_leaves_the_head_to_learn(kind: str) -> None:
 
 @KINDS
 def test_arguments_of_other_models_may_be_none(kind: str) -> None:
-    theirs = inputs_of(kind)[1]
-    for model in (new(kind), new(kind, HEADS[kind], num_labels=3), new_model(kind)):
-        given = theirs if not hasattr(model, "teacher") else {"return_loss": True}
-        if not hasattr(model, "teacher"):
-            assert model(**given, inputs_embeds=None, head_mask=None)[0].isfinite().all()
-        with pytest.raises(UsageError, match="position_ids"):
-            model(**(given if given is theirs else next_inputs(kind)), position_ids=torch.zeros(1))
-    if kind != "text":
-        assert new(kind)(**theirs, input_ids=None).last_hidden_state.isfinite().all()
-
-
-def next_inputs(kind: str) -> dict[str, Tensor]:
-    """What pre-training takes."""
-    return {name: tensor for name, tensor in inputs_of(kind)[1].items() if name != "attention_mask"}
+    model = new(kind)
+    full = {model.main_input_name: new_inputs(kind)}
+    others = {"inputs_embeds": None, "head_mask": None} | ({} if kind == "text" else {"input_ids": None})
+    for any_model in (model, new(kind, HEADS[kind], num_labels=3), new_model(kind)):
+        assert any_model(**full, **others)[0].isfinite().all()
+        with pytest.raises(UsageError, match="position_ids can't"):
+            any_model(**full, position_ids=torch.zeros(1))
 
 
 def test_embeddings_of_a_text_can_be_resized(tmp_path: Path) -> None:
@@ -188,7 +180,7 @@ def test_the_blank_is_the_padding_token(blank: int) -> None:
 @pytest.mark.parametrize("inner", [-100, 4])
 def test_a_blank_between_letters_is_refused(inner: int) -> None:
     model, theirs = new("audio", AutoModelForCTC, pad_token_id=4), inputs_of("audio")[1]
-    with pytest.raises(UsageError, match="recording 1 .* before a letter"):
+    with pytest.raises(UsageError, match=r"recording 1 .* before a letter"):
         model(**theirs, labels=torch.tensor([[1, 2, 4], [3, inner, 2]]))
     for blank in (9, -1, None):
         with pytest.raises(UsageError, match="pad_token_id"):
