@@ -195,6 +195,11 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
             f"{folder / 'config.json'} does not describe a model that can be loaded here: {error}"
         ) from error
     recognises = fields.get("architectures") == [class_name(kind, interop_of(kind).heads.get("recogniser", "-"))]
+    if recognises and (blank := fields.get("pad_token_id", 0)) != 0:
+        raise UserError(
+            f"{folder / 'config.json'}: the blank (pad_token_id) is {blank}; here it must be 0. Transformers' pipeline "
+            "recognises speech with this model"
+        )
     pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
     info = ModelInfo(
         model=model,

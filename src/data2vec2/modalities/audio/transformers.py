@@ -35,6 +35,8 @@ class Data2Vec2AudioConfig(models.Data2Vec2Config, modality=AudioConfig):
     """Letters that a recogniser writes, blank included."""
     pad_token_id: int | None = 0
     """The letter that is CTC's blank, as the tokenizer has it."""
+    tokenizer_class: str | None = "Data2Vec2CTCTokenizer"
+    """Of a vocabulary with no word on its class, as scripts write it for `AutoTokenizer`."""
 
     @property
     def inputs_to_logits_ratio(self) -> int:
