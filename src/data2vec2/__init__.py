@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from data2vec2.modalities.audio.transformers import *
     from data2vec2.modalities.image.transformers import *
     from data2vec2.modalities.text.transformers import *
-    from data2vec2.modalities.transformers.pretraining import TeacherUpdate
+    from data2vec2.modalities.transformers.trainer import TeacherUpdate
 
 __all__ = ["TeacherUpdate", "__version__"]
 __all__ += ["convert", "demo", "doctor", "embed", "estimate", "evaluate", "evaluate_recognizer", "export", "finetune"]
@@ -34,7 +34,10 @@ __all__ += ["Data2Vec2TextConfig", "Data2Vec2TextForPreTraining", "Data2Vec2Text
 __all__ += ["Data2Vec2TextModel"]
 
 _FEATURES = "Data2Vec2Features"
-_MODELS = tuple(f"data2vec2.modalities{kind}.transformers" for kind in (".image", ".audio", ".text", ""))
+_MODELS = (
+    *(f"data2vec2.modalities.{kind}.transformers" for kind in ("image", "audio", "text")),
+    "data2vec2.modalities.transformers.trainer",
+)
 """Where the classes of Transformers stand."""
 
 

@@ -220,7 +220,7 @@ def _classes(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the classes, if the model has a head; `ValueError` where they are not numbered from 0."""
     if not fields.get("problem_type"):  # Transformers may write id2label for a model without a head
         return ()
-    names = fields.get("id2label")
+    names = fields.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})  # Transformers' default, which it does not write
     if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
         raise ValueError("id2label must name the classes from 0 on")
     return tuple(str(names[str(index)]) for index in range(len(names)))

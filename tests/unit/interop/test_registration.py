@@ -36,6 +36,7 @@ assert not [finder for finder in sys.meta_path if type(finder).__module__ == "da
         "from transformers import AutoModel; import data2vec2",
         "from data2vec2.modalities.image.transformers import Data2Vec2ImageModel; from transformers import AutoModel",
         "from data2vec2 import TeacherUpdate; from transformers import AutoModel",
+        "import data2vec2, peft; from transformers import AutoModel",
     ],
 )
 def test_auto_model_knows_us_in_any_order_of_imports(imports: str, exported: Path):

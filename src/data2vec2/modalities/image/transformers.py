@@ -78,7 +78,7 @@ class Data2Vec2ImageModel(ImageInputs, Data2Vec2Model):  # type: ignore[no-untyp
         by a slower path that needs more memory. `others` may be none (`UsageError`).
         """
         self._check_size(pixel_values, interpolate_pos_encoding)
-        seen = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        seen: dict[str, Any] = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return super().forward(pixel_values, return_dict=return_dict, **seen, **others)
 
 
@@ -104,7 +104,7 @@ class Data2Vec2ImageForImageClassification(  # type: ignore[no-untyped-call]
         `labels` are places of classes (`N`), or for samples of several classes 0 and 1 for each (`NC`, floating-point).
         """
         self._check_size(pixel_values, interpolate_pos_encoding)
-        seen = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        seen: dict[str, Any] = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return super().forward(pixel_values, labels=labels, return_dict=return_dict, **seen, **others)
 
 

@@ -26,7 +26,6 @@ from data2vec2.modalities.spec import Spec
 from data2vec2.modalities.transformers import models as base
 from data2vec2.modalities.transformers.models import Data2Vec2Config, Data2Vec2PreTrainedModel
 from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
-from data2vec2.modalities.transformers.pretraining import TeacherUpdate as TeacherUpdate
 
 
 def register(config: type[Data2Vec2Config], models: Mapping[Any, type[Data2Vec2PreTrainedModel]]) -> None:

@@ -1,7 +1,7 @@
 """Pre-training under Transformers' `Trainer`.
 
 The model draws its masks itself, from a seed and the number of passes, which is saved with it. Its teacher follows the
-student by `TeacherUpdate`, a callback that the `Trainer` must be given.
+student by `TeacherUpdate` (in `trainer`), a callback that the `Trainer` must be given.
 
 Shapes: `B` samples, `N` student rows, `K` kept tokens.
 """
@@ -15,7 +15,6 @@ import numpy as np
 import torch
 import torch.distributed
 from torch import Tensor, nn
-from transformers import TrainerCallback
 from transformers.utils.generic import ModelOutput
 
 from data2vec2.config.model import ArchitectureConfig, ModelConfig
@@ -142,14 +141,3 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
     def _sample_of_student(self) -> Tensor:
         """Some of its weights, which each step of training changes."""
         return self.encoder.blocks[-1].norm2.bias.detach().clone()  # type: ignore[union-attr, operator]
-
-
-class TeacherUpdate(TrainerCallback):
-    """Has the teacher follow the student after each step of the `Trainer`'s optimiser."""
-
-    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Update the teacher; `UserError` for a model that has none."""
-        model = kwargs["model"]
-        if not isinstance(model, Data2Vec2ForPreTraining):
-            raise UserError(f"TeacherUpdate is for models of data2vec2 ForPreTraining, not for {type(model).__name__}")
-        model.update_teacher()
