@@ -16,8 +16,8 @@ from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
+from urllib.request import Request, urlopen
 
-import httpx  # which huggingface_hub needs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
@@ -157,9 +157,8 @@ def _is_file(text: str) -> bool:
 def _fetched(text: str, timeout: float | None) -> bytes:
     """The content at an address, or of base64; `UsageError` for text that is neither."""
     if text.startswith(("http://", "https://")):
-        answer = httpx.get(text, timeout=timeout, follow_redirects=True)
-        answer.raise_for_status()
-        return answer.content
+        with urlopen(Request(text, headers={"User-Agent": "data2vec2"}), timeout=timeout) as answer:
+            return answer.read()  # type: ignore[no-any-return]
     try:
         return base64.b64decode("".join(text.removeprefix("data:").split(",")[-1].split()), validate=True)
     except ValueError as error:
