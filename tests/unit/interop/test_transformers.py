@@ -11,10 +11,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load, save_file
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, pipeline
 
 import data2vec2
 from data2vec2.config.model import ArchitectureConfig, ModelConfig
+from data2vec2.errors import UserError
 from data2vec2.interop.folder import load_encoder
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.image import recipes as image
@@ -239,6 +240,18 @@ def test_exports_with_the_image_processor_of_vit_still_load(encoder: Encoder, ex
     processor = AutoImageProcessor.from_pretrained(exported)
     picture = Image.new("RGB", (40, 30))
     assert processor(picture, return_tensors="pt")["pixel_values"].shape == (1, 3, 24, 24)
+    with pytest.warns(UserWarning, match=r"ViTImageProcessor.* transparent pictures on black"):
+        pipeline("image-feature-extraction", str(exported), device="cpu")
+
+
+@pytest.mark.parametrize("change", [{"transparency": "black"}, {"do_normalize": False}])
+def test_an_image_processor_that_differs_from_training_is_refused_by_commands(exported: Path, change: dict):
+    path = exported / "preprocessor_config.json"
+    values = json.loads(path.read_text())
+    assert values["transparency"] == "white" and values["size"] == {"height": 24, "width": 24}
+    path.write_text(json.dumps(values | change))
+    with pytest.raises(UserError, match=next(iter(change))):
+        load_encoder(exported)
 
 
 def test_the_file_of_the_image_processor_keeps_the_crop(exported: Path):
