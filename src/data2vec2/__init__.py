@@ -35,7 +35,7 @@ __all__ += ["Data2Vec2TextModel"]
 
 _FEATURES = "Data2Vec2Features"
 _MODELS = (
-    *(f"data2vec2.modalities.{kind}.transformers" for kind in ("image", "audio", "text")),
+    *(f"data2vec2.modalities{kind}.transformers" for kind in (".image", ".audio", ".text")),
     "data2vec2.modalities.transformers.trainer",
 )
 """Where the classes of Transformers stand."""

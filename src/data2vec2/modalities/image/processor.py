@@ -27,6 +27,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from data2vec2.errors import UsageError
+from data2vec2.modalities.fields import PREFIX
 from data2vec2.modalities.image.pictures import MAX_PIXELS, TRANSPARENCY, Raw
 from data2vec2.modalities.image.reader import central_box, crop, whole_picture
 
@@ -172,7 +173,7 @@ class KeepsTransparency(Pipeline):
         """As of all pipelines; a warning for a model of ours with another processor, as of older exports."""
         super().__init__(*args, **kwargs)
         ours = isinstance(self.image_processor, Data2Vec2ImageProcessor)
-        if not ours and self.model.config.model_type.startswith("data2vec2-"):
+        if not ours and self.model.config.model_type.startswith(PREFIX):
             name = type(self.image_processor).__name__
             warnings.warn(
                 f"{name} puts transparent pictures on black, and the model was trained with them on white; export the "
