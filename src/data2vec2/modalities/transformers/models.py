@@ -96,9 +96,9 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
     config_class = Data2Vec2Config
     base_model_prefix = "data2vec2"  # not "encoder": loading would take encoder.norm for a head's norm
     main_input_name = "input_values"
-    accepts_loss_kwargs = False
+    accepts_loss_kwargs = False  # or the Trainer would give it some
     supports_gradient_checkpointing = True
-    supports_tp_plan = supports_pp_plan = False
+    supports_tp_plan = supports_pp_plan = False  # what the encoder, being no model of theirs, can't be asked
     _no_split_modules = ["Block"]  # noqa: RUF012  (Transformers' own attribute)
     _supports_sdpa = True
 
