@@ -106,8 +106,8 @@ class Encoded:
         """Output at the first token of each row that is no padding, extra ones included, `ND`."""
         if self.tokens.padding_BT is None or self.num_extra_tokens:
             return self.x_NLD[:, 0]
-        places_N = (~self.tokens.padding_BT).int().argmax(dim=1)
-        return self.x_NLD[torch.arange(len(places_N), device=places_N.device), places_N]
+        places_N11 = (~self.tokens.padding_BT).int().argmax(dim=1)[:, None, None]
+        return self.x_NLD.gather(1, places_N11.expand(-1, -1, self.x_NLD.shape[2]))[:, 0]
 
 
 class Encoder(nn.Module):
