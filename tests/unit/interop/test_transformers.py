@@ -244,7 +244,7 @@ def test_exports_with_the_image_processor_of_vit_still_load(encoder: Encoder, ex
         pipeline("image-feature-extraction", str(exported), device="cpu")
 
 
-@pytest.mark.parametrize("change", [{"transparency": "black"}, {"do_normalize": False}])
+@pytest.mark.parametrize("change", [{"transparency": "black"}, {"do_normalize": False}, {"size": 32}])
 def test_an_image_processor_that_differs_from_training_is_refused_by_commands(exported: Path, change: dict):
     path = exported / "preprocessor_config.json"
     values = json.loads(path.read_text())

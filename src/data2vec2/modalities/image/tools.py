@@ -87,6 +87,9 @@ class ImageInterop(Interop):
             raise UsageError(f"transparency is {processor['transparency']!r}; pictures are laid over {TRANSPARENCY!r}")
         if left_out := [step for step in STEPS if not processor.get(step, True)]:
             raise UsageError(f"{', '.join(left_out)} is false, but pictures are read as in training; export again")
+        size, own = processor.get("size"), narrow(modality, ImageConfig).image_size
+        if (size.get("height", own) if isinstance(size, Mapping) else size or own) != own:
+            raise UsageError(f"size is {size}, and the model's image_size is {own}; make them the same")
         try:
             mean, std = (tuple(map(float, processor[name])) for name in ("image_mean", "image_std"))
             low, high = processor.get("levels") or (None, None)
