@@ -24,6 +24,7 @@ class AudioConfig(ModalityConfig):
         "conv_pos_kernel_size": "position_kernel",
         "num_conv_pos_embedding_groups": "position_groups",
     }
+    """As Transformers' models have them."""
     kind: Literal["audio"] = "audio"
     """The modality."""
     sample_rate: int = 16_000

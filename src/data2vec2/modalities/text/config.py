@@ -30,6 +30,7 @@ class TextConfig(ModalityConfig):
         "pad_token_id": "pad_id",
         "eos_token_id": "eos_id",
     }
+    """As Transformers' models have them."""
     kind: Literal["text"] = "text"
     """The modality."""
     vocab_size: int = 50_265
