@@ -76,20 +76,28 @@ def serve(path: str) -> None:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
             if not os.fork():
-                for place, file in enumerate(files):
-                    os.dup2(file, place)
-                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
-                words, folder, environment = json.loads(asked)
-                os.chdir(folder)
-                os.environ.clear()
-                os.environ.update(environment)
-                code = run(Path(words[0]).name, words[1:])
-                sys.stdout.flush()
-                client.send(str(code).encode())
-                os._exit(0)
+                try:
+                    for place, file in enumerate(files):
+                        os.dup2(file, place)
+                    client.send(str(started(asked)).encode())
+                finally:  # not the end of an interpreter: what libraries do there waits for threads that a fork lacks
+                    os._exit(1)
             client.close()
             for file in files:
                 os.close(file)
+
+
+def started(asked: bytes) -> int:
+    """Do what a client asks for, as a new process would; returns the exit code."""
+    sys.stdout = os.fdopen(1, "w", errors="surrogateescape")
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
+    words, folder, environment = json.loads(asked)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    code = run(Path(words[0]).name, words[1:])
+    sys.stdout.flush()
+    return code
 
 
 def run(program: str, words: list[str]) -> int:

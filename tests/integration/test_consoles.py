@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,25 @@ import pytest
 from PIL import Image
 
 from data2vec2 import api
+from tests.integration.preloaded import preloaded
 from tests.unit.data.pictures import encoded, photo
 
 RUN = ["--train.updates", "2", "--train.processes", "1", "--train.batch-size", "4", "--data.workers", "0"]
+forked = Path()
 CLASSES = ("猫".encode(), b"caf\xe9")  # the second as an old archive has it
 
 
+@pytest.fixture(scope="module", autouse=True)
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Where nothing is asked of the console, programs are forked from one that has imported everything."""
+    global forked
+    forked = tmp_path_factory.mktemp("bin") / "data2vec2"
+    with preloaded(forked.parent):
+        yield
+
+
 def run(*arguments: object, **environment: str) -> tuple[int, bytes, bytes]:
-    command = [sys.executable, "-m", "data2vec2", *map(str, arguments)]
+    command = [*([sys.executable, "-m", "data2vec2"] if environment else [forked]), *map(str, arguments)]
     found = subprocess.run(command, capture_output=True, env=os.environ | environment, check=False)
     assert b"Traceback" not in found.stderr, found.stderr.decode(errors="replace")
     return found.returncode, found.stdout, found.stderr

@@ -40,6 +40,7 @@ BRIEF = {"--train.batch-size": 4, "--train.updates": 2}
 SHALLOW = {**BRIEF, "--model.encoder.depth": 1, "--model.targets.average-layers": 1}
 LARGE = {"estimate": SHALLOW, "pretrain": {**QUICK["pretrain"], **SHALLOW}, "finetune": {**QUICK["finetune"], **BRIEF}}
 """The same of recipes for a GPU."""
+LARGE_RECIPES = {"image_small", "image_base", "image_finetune_base", "audio_base", "ctc_base_10h", "text_base", "glue"}
 FIRST = "data2vec2 pretrain image_tiny pictures --out runs/first"
 RUNS = {"first", "heard", "labelled", "letters", "read", "small", "small-classes"}
 """What README.md leaves."""
@@ -129,7 +130,7 @@ def quick(line: str) -> str:
     if program == "python":
         return re.sub(r" \d+$", f" {UPDATES}", line)
     flags = QUICK.get(words[0], {}) if program == "data2vec2" else {}
-    if "image_small" in words[:2] or "image_finetune_base" in words:
+    if LARGE_RECIPES & set(words):
         flags = LARGE[words[0]]
     wanted = ["--train.updates"] if line == FIRST else [flag for flag in flags if flag not in words]
     return " ".join([line, *(f"{flag} {flags[flag]}" for flag in wanted)])
