@@ -14,10 +14,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
-from compare_pretraining import percent
-
 from data2vec2 import evaluate_recognizer, finetune
 from data2vec2.errors import UserError
+from data2vec2.evaluation.probes import interval
 from data2vec2.modalities import get_finetune_recipe
 
 
@@ -57,7 +56,8 @@ def main() -> None:
                         raise UserError(f"{run} {outcome.state}: {outcome.message}")
                 rates.append(evaluate_recognizer(run, args.folder / "test")["cer"])
                 print(f"{run}: {rates[-1]:.4f}", file=sys.stderr)
-            cells.append(percent(rates))
+            mean, low, high = interval(rates)
+            cells.append(f"{100 * mean:.1f} ± {50 * (high - low):.1f}" if len(rates) > 1 else f"{100 * mean:.1f}")
         lines.append(f"| {part} | {' | '.join(cells)} |")
     print("\n".join(lines))
 

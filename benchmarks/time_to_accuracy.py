@@ -1,0 +1,419 @@
+"""How soon data2vec 2.0 is as good as its rivals: `python benchmarks/time_to_accuracy.py image --out compared/image`.
+
+Same data, encoder, batches, evaluation and machine for all (objectives.py). Each method first gets its peak rate and
+mask ratio from the same small sweep, scored on a validation part of the training data. Then it is trained anew for the
+whole time and for a half, a quarter, an eighth and a sixteenth of it, with as many seeds as asked for, and every run is
+scored on the test part. From the mean curves comes the time that each rival needs for its final score, divided by the
+time in which data2vec 2.0 has that score, and the reverse; intervals are percentiles of curves of seeds drawn again
+with replacement, so they know of seeds and not of test samples.
+
+A run has one thread of a processor, or a GPU. Its length counts its own processor time, which is wall-clock time where
+nothing else runs; on a GPU wall-clock time. Writes OUT/runs/*.json, from which the same command goes on, results.json,
+table.md and curves.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
+
+import torch
+from objectives import Labels, methods
+
+from data2vec2.commands.pretrain import Pretraining
+from data2vec2.config.run import OptimConfig, RunConfig
+from data2vec2.data.batch import Batches, iterate
+from data2vec2.errors import UserError
+from data2vec2.evaluation.features import labelled
+from data2vec2.evaluation.scores import MODEL, Samples, score
+from data2vec2.modalities import get_recipe
+from data2vec2.modalities.data import Columns
+from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.tools import tools_of
+from data2vec2.tasks.pretrain import Masks
+from data2vec2.training.device import computing
+from data2vec2.training.optim import build_optimizer, set_learning_rate
+from data2vec2.training.run import RunFolder
+from data2vec2.version import __version__
+
+RECIPES = {"image": "image_tiny", "audio": "audio_mel_tiny", "text": "text_tiny"}
+GPU_RECIPES = {"image": "image_small", "audio": "audio_mel_small", "text": "text_small"}
+PROBES = {"image": ("linear", "knn"), "audio": ("phones",), "text": ("linear", "knn")}
+"""The first decides about rates and mask ratios."""
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
+"""Of the whole time: a run of its own for each, since rates fall to zero by the end."""
+SEARCH = 1 / 4
+"""Of the whole time, a run of the sweep."""
+WARMUP = 0.1
+"""Share of a run that the rate rises over."""
+MOST = 2_000
+"""Samples of each part that probes see."""
+SCORING_S = 10
+"""What a run takes besides training."""
+CLIP = 1.0
+UNTRAINED = "untrained"
+RESAMPLED = 2_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its scores, or those of an untrained network (of no seconds)."""
+
+    recipe: str
+    data: str
+    device: str
+    method: str
+    seconds: float
+    seed: int
+    part: str
+    """Scored on: validation (a sweep) or test."""
+    rate: float = 0.0
+    mask: int = 0
+    """Which of the method's mask ratios."""
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        method = "".join(letter if letter.isalnum() else "-" for letter in self.method)
+        return f"{method}-{self.seconds:.1f}s-{self.part}-{self.seed}-{self.rate:g}-{self.mask}.json"
+
+
+def perform(run: Run, out: Path) -> dict[str, Any]:
+    """Train and score; what is in the folder already is not done again."""
+    path = out / "runs" / run.name
+    if path.is_file():
+        return json.loads(path.read_text("utf-8"))
+    with computing(1 if run.device == "cpu" else None):
+        found = {**vars(run), **trained_and_scored(run)}
+    RunFolder(path.parent).write_json(run.name, found)
+    return found
+
+
+def trained_and_scored(run: Run) -> dict[str, Any]:
+    """Figures of a run."""
+    device, config = torch.device(run.device), get_recipe(run.recipe)
+    config = replace(config, train=replace(config.train, seed=run.seed))
+    training, says = Pretraining(), lambda _: None
+    opened = training.opened(training.started(config, [run.data], says), [run.data], None, says)
+    config, tools = opened.config, tools_of(config.model.modality.kind)
+    parts = tools.open_labelled(run.data, Columns(), "classes")
+    held = opened.val if run.part == "validation" else None
+    if run.part == "test":
+        if parts.test is None:
+            raise UserError(f"{run.data} has no test part to score on")
+        held = tools.reader(parts.test, config.model, config.data, run.seed)
+    assert held is not None
+    normalise = tools.normalise(config.data, device)
+    torch.manual_seed(run.seed)
+    found: dict[str, Any] = {"updates": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
+    if run.method == UNTRAINED:
+        encoder = build_encoder(config.model).to(device)
+    else:
+        method = methods(config, len(opened.train.records.classes))[run.method]
+        model = method.build(config).to(device).train()
+        order = opened.train.order(max(1, round(config.train.batch_size * method.batch)))
+        mask, labels = method.masks[run.mask], opened.train.records.labels
+        batches = Batches(opened.train, order, [Masks(mask, opened.train), Labels(labels)])
+        optim = replace(config.optim, lr=run.rate, lr_rule="none")
+        found |= {"mask_ratio": mask.mask_ratio, **train(model, optim, batches, normalise, run)}
+        encoder = model.encoder
+    samples = tuple((reader, labelled(reader.records.labels, MOST)) for reader in (opened.train, held))
+    probes = PROBES[tools.spec.name]
+    return found | scored(encoder.eval(), samples, normalise, device, run, probes, tools)
+
+
+def train(model: Any, optim: OptimConfig, batches: Batches, normalise: Callable[..., Any], run: Run) -> dict[str, Any]:
+    """Train until the time is over; the rate (a warm-up, then half a cosine to zero) follows the time."""
+    device, bfloat16 = torch.device(run.device), run.device != "cpu"
+    clock = time.perf_counter if bfloat16 else time.process_time
+    optimizer, step, losses = build_optimizer(model, optim), 0, []
+    readers = min(8, os.cpu_count() or 1) if bfloat16 else 0
+    wall, cpu, started = time.perf_counter(), time.process_time(), clock()
+    for batch in iterate(batches, 0, 10**9, workers=readers, pin_memory=bfloat16):
+        share = (clock() - started) / run.seconds
+        if share >= 1:
+            break
+        rate = run.rate * min(1, share / WARMUP) * 0.5 * (1 + math.cos(math.pi * share))
+        set_learning_rate(optimizer, rate)
+        batch = batch.to(device)
+        with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
+            loss = model(normalise(batch.inputs), batch)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        model.follow(share)
+        step += 1
+        if step % 20 == 0 or step == 1:
+            losses.append(float(loss.detach()))
+            if not math.isfinite(losses[-1]):
+                break
+    took = {"cpu_seconds": time.process_time() - cpu, "wall_seconds": time.perf_counter() - wall}
+    return {"updates": step, "first_loss": losses[0], "last_loss": float(np.mean(losses[-5:])), **took}
+
+
+def scored(
+    encoder: Any,
+    samples: Sequence[Samples],
+    normalise: Callable[..., Any],
+    device: torch.device,
+    run: Run,
+    probes: Sequence[str],
+    tools: Any,
+) -> dict[str, Any]:
+    """Accuracies of probes on frozen features, 0 to 1; 0 where weights or features are not finite."""
+    started, learned, asked = time.process_time(), *samples
+    if not all(parameter.isfinite().all() for parameter in encoder.parameters()):
+        return dict.fromkeys(probes, 0.0)
+    phones = tools.token_probe(run.data, learned[0], asked[0]) if "phones" in probes else None
+    how = {"raw": (tools.words.raw, tools.raw_features), "phones": phones, "probes": probes, "seed": run.seed}
+    rows = score(encoder, None, learned, asked, normalise, device, run.part, **how).rows
+    row = next(row for row in rows if row.features == MODEL)
+    return {probe: getattr(row, probe) for probe in probes} | {"scoring_seconds": time.process_time() - started}
+
+
+def all_runs(runs: Sequence[Run], out: Path, jobs: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Figures of all runs, `jobs` at a time (0: in this process)."""
+    found: list[dict[str, Any]] = []
+
+    def finished() -> Iterator[dict[str, Any]]:
+        if not jobs:
+            yield from (perform(run, out) for run in runs)
+            return
+        with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=8) as pool:
+            yield from pool.map(perform, runs, [out] * len(runs))
+
+    for one in finished():
+        found.append(one)
+        figures = " ".join(f"{key} {100 * one[key]:.1f}" for key in ("linear", "knn", "phones") if key in one)
+        say(
+            f"{len(found)} of {len(runs)}: {one['method']}, {one['seconds']:.0f} s ({one['wall_seconds']:.0f} s), "
+            f"{one['part']}, seed {one['seed']}, rate {one['rate']:g}, mask {one['mask']}: {figures}"
+        )
+    return found
+
+
+def chosen(found: Sequence[dict[str, Any]], probe: str) -> dict[str, tuple[float, int]]:
+    """Rate and mask of each method with the best score of the sweep."""
+    best: dict[str, dict[str, Any]] = {}
+    for one in found:
+        if one["method"] not in best or one[probe] > best[one["method"]][probe]:
+            best[one["method"]] = one
+    return {method: (one["rate"], one["mask"]) for method, one in best.items()}
+
+
+Curve = list[tuple[float, list[float]]]
+"""Seconds, and the scores of the seeds."""
+
+
+def curves_of(found: Sequence[dict[str, Any]], probe: str, clock: str) -> dict[str, Curve]:
+    """Scores over time of each method, from the untrained network on."""
+    by: dict[str, dict[float, list[dict[str, Any]]]] = {}
+    for one in found:
+        by.setdefault(one["method"], {}).setdefault(one["seconds"], []).append(one)
+    start = [one[probe] for one in by.pop(UNTRAINED)[0.0]]
+    return {
+        method: [
+            (0.0, start),
+            *(
+                (float(np.mean([one[clock] for one in runs])), [one[probe] for one in runs])
+                for _, runs in sorted(lengths.items())
+            ),
+        ]
+        for method, lengths in by.items()
+    }
+
+
+def reached(times: Sequence[float], scores: Sequence[float], goal: float) -> float:
+    """The first time at which the line through the points has the goal; infinite if it never has."""
+    above = np.flatnonzero(np.asarray(scores) >= goal)
+    if not len(above):
+        return math.inf
+    if not (place := int(above[0])):
+        return times[0]
+    share = (goal - scores[place - 1]) / (scores[place] - scores[place - 1])
+    return times[place - 1] + share * (times[place] - times[place - 1])
+
+
+def ratio(rival: Curve, ours: Curve) -> tuple[float, float, float]:
+    """The rival's whole time divided by ours for its final score, and the ends of its 95 % interval.
+
+    0: ours never gets there. It is at most that of the longest to the shortest run.
+    """
+    rng = np.random.default_rng(0)
+
+    def once(draw: Callable[[list[float]], float]) -> float:
+        goal, times = draw(rival[-1][1]), [seconds for seconds, _ in ours]
+        needed = reached(times, [draw(scores) for _, scores in ours], goal)
+        return rival[-1][0] / max(needed, times[1])  # shorter runs were not made
+
+    def again(scores: list[float]) -> float:
+        return float(np.mean(rng.choice(scores, len(scores))))
+
+    drawn = [once(again) for _ in range(RESAMPLED)]
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return once(lambda scores: float(np.mean(scores))), float(low), float(high)
+
+
+def tables(found: Sequence[dict[str, Any]], probes: Sequence[str], clock: str) -> tuple[str, dict[str, Any]]:
+    """Scores and ratios as Markdown, and the ratios for JSON."""
+    lines, ratios = [], {}
+    for probe in probes:
+        curves = curves_of(found, probe, clock)
+        times = [seconds for seconds, _ in next(iter(curves.values()))]
+        lines += [f"{probe}, mean of seeds (lowest to highest), after so many seconds:", ""]
+        lines += [f"| | {' | '.join(f'{seconds:.0f}' for seconds in times)} |", "|---" * (len(times) + 1) + "|"]
+        for method, curve in curves.items():
+            cells = (f"{100 * np.mean(s):.1f} ({100 * min(s):.1f} to {100 * max(s):.1f})" for _, s in curve)
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+        mine = [method for method in curves if method.startswith("data2vec 2.0")]
+        others = [method for method in curves if method not in mine]
+        lines += ["", "Time of a rival for its final score, divided by ours for the same (0: never reached):", ""]
+        lines += [f"| {probe} | {' | '.join(mine)} |", "|---" * (len(mine) + 1) + "|"]
+        for other in others:
+            pairs = {own: ratio(curves[other], curves[own]) for own in mine}
+            ratios[f"{probe}: {other}"] = pairs
+            lines.append(f"| {other} | {' | '.join(in_words(value) for value in pairs.values())} |")
+        lines += ["", "The reverse: our time for our final score, divided by the rival's for the same:", ""]
+        lines += [f"| {probe} | {' | '.join(mine)} |", "|---" * (len(mine) + 1) + "|"]
+        for other in others:
+            pairs = {own: ratio(curves[own], curves[other]) for own in mine}
+            ratios[f"{probe}, reverse: {other}"] = pairs
+            lines.append(f"| {other} | {' | '.join(in_words(value) for value in pairs.values())} |")
+        lines.append("")
+    return "\n".join(lines), ratios
+
+
+def in_words(value: tuple[float, float, float]) -> str:
+    """A ratio and its interval."""
+    return f"{value[0]:.1f} ({value[1]:.1f} to {value[2]:.1f})"
+
+
+def plot(found: Sequence[dict[str, Any]], probes: Sequence[str], path: Path, title: str) -> None:
+    """Curves with a point for each seed, over wall-clock time and, beside it, the time that counted."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(probes), figsize=(7 * len(probes), 5), squeeze=False, layout="constrained")
+    for axis, probe in zip(axes[0], probes, strict=True):
+        for place, (method, curve) in enumerate(curves_of(found, probe, "wall_seconds").items()):
+            own = method.startswith("data2vec 2.0")
+            how = {"color": f"C{place}", "linewidth": 2.5 if own else 1.2, "linestyle": "-" if own else "--"}
+            times, means = zip(*((seconds, 100 * float(np.mean(scores))) for seconds, scores in curve[1:]), strict=True)
+            axis.plot(times, means, label=method, **how)
+            for seconds, scores in curve[1:]:
+                axis.plot([seconds] * len(scores), [100 * one for one in scores], ".", color=f"C{place}", alpha=0.5)
+        axis.axhline(100 * float(np.mean(curve[0][1])), color="grey", linestyle=":", label=UNTRAINED)
+        axis.set(xscale="log", xlabel="seconds of training (wall clock)", ylabel=f"{probe} (%)", title=title)
+        axis.grid(alpha=0.3)
+    axes[0][0].legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def default_data(modality: str) -> Path:
+    """Bundled data."""
+    if modality == "image":
+        from data2vec2.modalities.image import fashion_mnist
+
+        return fashion_mnist()
+    if modality == "audio":
+        from data2vec2.modalities.audio import english_prompts
+
+        return english_prompts()
+    from data2vec2.modalities.text import wordnet_glosses
+
+    return wordnet_glosses()
+
+
+def main() -> None:
+    """Parse and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modality", choices=RECIPES)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; finished ones are kept")
+    parser.add_argument("--data", type=Path, help="data with labels and a test part; none: bundled ones")
+    parser.add_argument(
+        "--recipe", help="whose encoder and data settings to use; none: a tiny one, on a GPU a small one"
+    )
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--hours", type=float, help="for all of it; none: 2, on a GPU 8 minutes")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, help="runs at a time (0: in this process); none: a run for each core")
+    parser.add_argument("--only", nargs="+", help="methods, by the beginnings of their names")
+    args = parser.parse_args()
+    started, cpu = time.time(), args.device == "cpu"
+    jobs = args.jobs if args.jobs is not None else (len(os.sched_getaffinity(0)) if cpu else 0)
+    recipe = args.recipe or (RECIPES if cpu else GPU_RECIPES)[args.modality]
+    data = str(args.data or default_data(args.modality))
+    probes, known = PROBES[args.modality], methods_of(get_recipe(recipe))
+    names = [name for name in known if not args.only or name.startswith(tuple(args.only))]
+    total = (args.hours or (2 if cpu else 8 / 60)) * 3600 * max(1, jobs)
+    trials = sum(len(known[name].rates) * len(known[name].masks) for name in names)
+    count = trials + len(names) * args.seeds * len(SHARES) + args.seeds
+    scoring = SCORING_S if cpu else SCORING_S / 10
+    length = (total - count * scoring) / (trials * SEARCH + len(names) * args.seeds * sum(SHARES))
+    kept = args.out / "length.json"
+    if kept.is_file():  # a run that goes on keeps its length
+        length = json.loads(kept.read_text("utf-8"))
+    if length <= 0:
+        raise SystemExit(f"scoring {count} runs takes longer than that; give more --hours, fewer --seeds or --only")
+    (args.out / "runs").mkdir(parents=True, exist_ok=True)
+    results = RunFolder(args.out)
+    results.write_json(kept.name, length)
+
+    def say(text: str) -> None:
+        print(f"{time.time() - started:.0f} s: {text}", file=sys.stderr, flush=True)
+
+    def run(method: str, seconds: float, seed: int, part: str, rate: float = 0.0, mask: int = 0) -> Run:
+        return Run(recipe, data, args.device, method, seconds, seed, part, rate, mask)
+
+    say(f"{count} runs of {', '.join(names)}; the longest take {length:.0f} s")
+    trial = [
+        run(name, SEARCH * length, args.seeds, "validation", rate, mask)
+        for name in names
+        for rate in known[name].rates
+        for mask in range(len(known[name].masks))
+    ]
+    searched = all_runs(trial, args.out, jobs, say)
+    best = chosen(searched, probes[0])
+    say(f"best on the validation part: {best}")
+    final = [run(UNTRAINED, 0.0, seed, "test") for seed in range(args.seeds)]
+    final += [
+        run(name, share * length, seed, "test", *best[name])
+        for share in reversed(SHARES)  # the longest first: then the cores end together
+        for seed in range(args.seeds)
+        for name in names
+    ]
+    found = all_runs(final, args.out, jobs, say)
+    text, ratios = tables(found, probes, "cpu_seconds" if cpu else "wall_seconds")
+    about = {"version": __version__, "torch": torch.__version__, "device": args.device, "recipe": recipe}
+    results.write_json("results.json", {**about, "best": best, "ratios": ratios, "sweep": searched, "runs": found})
+    (args.out / "table.md").write_text(text, encoding="utf-8")
+    plot(found, probes, args.out / "curves.png", f"{args.modality}: {Path(data).name}")
+    print(text)
+
+
+def methods_of(config: RunConfig) -> dict[str, Any]:
+    """Names and settings of the methods of a recipe."""
+    return methods(config, 2)
+
+
+if __name__ == "__main__":
+    main()
