@@ -89,7 +89,7 @@ def whole_file(path: Path, *, exclusive: bool = False, shared: bool = False, hin
 def whole_folder(folder: Path, *, replace: bool = False, hint: str = "") -> Iterator[Path]:
     """Make a folder under a temporary name beside `folder`, whose name it takes if the block succeeds.
 
-    All is flushed to the disk first. If the block fails, `folder` is as before and the temporary folder is gone.
+    All is flushed to the disk first, and files may be read by whom the folder lets in. If the block fails, `folder` is as before and the temporary folder is gone.
     With `replace`, what is there is moved aside and then deleted. `WriteError`, with `hint` at its end, where the
     folder can't be written or is there already.
     """
@@ -99,6 +99,8 @@ def whole_folder(folder: Path, *, replace: bool = False, hint: str = "") -> Iter
         new.mkdir(parents=True)
         yield new
         for path in (*new.rglob("*"), new):
+            if path.is_file():  # safetensors' own are for their owner alone
+                path.chmod(new.stat().st_mode & 0o666)
             _flush(path)
         if replace and folder.exists():
             folder.rename(old)

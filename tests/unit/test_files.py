@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from data2vec2 import files
 from data2vec2.errors import UserError
@@ -26,6 +28,18 @@ def names(folder: Path) -> list[str]:
 
 
 # Files
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+def test_files_of_a_folder_may_be_read_by_others(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with whole_folder(tmp_path / "a") as new:
+            save_file({"x": torch.zeros(2)}, new / "x.safetensors")
+            (new / "y.txt").write_text("y")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "a").iterdir()} == {0o640}
 
 
 @pytest.mark.parametrize("options", [{}, {"exclusive": True}, {"shared": True}])
