@@ -89,9 +89,9 @@ def whole_file(path: Path, *, exclusive: bool = False, shared: bool = False, hin
 def whole_folder(folder: Path, *, replace: bool = False, hint: str = "") -> Iterator[Path]:
     """Make a folder under a temporary name beside `folder`, whose name it takes if the block succeeds.
 
-    All is flushed to the disk first, and files may be read by whom the folder lets in. If the block fails, `folder` is as before and the temporary folder is gone.
-    With `replace`, what is there is moved aside and then deleted. `WriteError`, with `hint` at its end, where the
-    folder can't be written or is there already.
+    All is flushed to the disk first, and files may be read by whom the folder lets in. If the block fails, `folder` is
+    as before and the temporary folder is gone. With `replace`, what is there is moved aside and then deleted.
+    `WriteError`, with `hint` at its end, where the folder can't be written or is there already.
     """
     folder, token = folder.resolve(), secrets.token_hex(4)
     new, old = folder.with_name(f".{folder.name}.{token}.tmp"), folder.with_name(f".{folder.name}.{token}.old.tmp")
