@@ -78,6 +78,21 @@ def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path: Path, small: Path,
     assert_same_run(run, whole, UPDATES)
 
 
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path: Path, whole: Path, small: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    for file in run.glob("checkpoints/*/model.safetensors"):
+        file.write_bytes(file.read_bytes()[:-1])
+
+    def contents() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "lock"}
+
+    before = contents()
+    child = start(run, small, "--resume")
+    assert child.wait() == 1
+    assert f"no checkpoint of {run} can be used" in child.output and "--overwrite" in child.output
+    assert contents() == before
+
+
 def test_other_data_is_refused(tmp_path: Path, small: Path) -> None:
     run = tmp_path / "run"
     child = start(run, small)

@@ -103,7 +103,9 @@ def _run_training(
         with run.locked():
             run.check(resume=resume, overwrite=overwrite)
             newest = load_newest(run.checkpoints) if resume else None
-            if newest and newest[0]:  # refused, if it must be, before anything is written
+            if newest:  # refused, if it must be, before anything is written
+                _usable(run, *newest)
+            if newest and newest[0]:
                 load_weights(model, newest[0], opened.train.records.fingerprint)
             if resume:
                 _recall(run, opened.account)
@@ -279,12 +281,21 @@ def _loop(
     return train(task, data.config, run, log, device=device, fingerprint=seen, world=world, **how)
 
 
+def _usable(run: RunFolder, checkpoint: Checkpoint | None, damaged: list[str]) -> None:
+    """`UserError` for a run all of whose checkpoints are damaged: it would begin anew."""
+    if not checkpoint and damaged:
+        raise UserError(
+            f"no checkpoint of {run.path} can be used: {'; '.join(damaged)}. Put a copy back, or begin anew with "
+            "--overwrite"
+        )
+
+
 def _checkpoint(checkpoint: Checkpoint | None, damaged: list[str], updates: int, log: Log) -> Checkpoint | None:
     """The newest checkpoint that can be used, saying what was found."""
     for message in damaged:
         log(f"skipped a damaged checkpoint: {message}")
     if checkpoint is None:
-        log("no usable checkpoint: starting over")
+        log("there is no checkpoint yet: starting over")
     elif checkpoint.step == updates:
         log(f"the run has all its {updates} updates already; only export and report are rewritten")
     else:
