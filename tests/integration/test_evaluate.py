@@ -67,6 +67,27 @@ def test_a_run_is_scored_on_what_it_held_out(run: Path, data: Path, capsys: pyte
     assert "split-off part" in capsys.readouterr().err
 
 
+def test_a_model_beside_the_one_before(
+    run: Path, pretrained: Path, tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, before = (Path(shutil.copytree(one / "exported", tmp_path / one.name)) for one in (run, pretrained))
+    flags = ["--labels", "2", "--seeds", "2", "--json"]
+    assert run_here(["evaluate", before, tested, *flags]) == 0
+    own = json.loads(capsys.readouterr().out)
+    assert run_here(["evaluate", model, tested, "--before", before, *flags]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert [row["features"] for row in both["rows"][:3]] == ["data2vec2", "the model before", "random initialisation"]
+    assert both["rows"][1] == own["rows"][0] | {"features": "the model before"}
+    assert both["intervals"][1] == own["intervals"][0]
+    names = [curve["features"] for curve in both["curves"]]
+    assert names[:4] == [*(2 * ["data2vec2"]), *(2 * ["the model before"])]
+    assert both["curves"][2]["mean"] == own["curves"][0]["mean"]
+    assert run_here(["evaluate", model, tested, "--before", before]) == 0
+    assert "the model before" in capsys.readouterr().out.split("kNN: ")[1]
+    assert run_here(["evaluate", model, tested, "--before", tmp_path / "nothing"]) == 1
+    assert "nothing" in capsys.readouterr().err
+
+
 def test_probes_curves_and_fine_tuning(
     run: Path, tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

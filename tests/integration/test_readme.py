@@ -131,7 +131,7 @@ def quick(line: str) -> str:
         return re.sub(r" \d+$", f" {UPDATES}", line)
     flags = QUICK.get(words[0], {}) if program == "data2vec2" else {}
     if LARGE_RECIPES & set(words):
-        flags = LARGE[words[0]]
+        flags = LARGE[words[0]] | ({"--data.max-seconds": BRIEF["--train.batch-size"]} if "recordings" in words else {})
     wanted = ["--train.updates"] if line == FIRST else [flag for flag in flags if flag not in words]
     return " ".join([line, *(f"{flag} {flags[flag]}" for flag in wanted)])
 

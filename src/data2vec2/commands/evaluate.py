@@ -28,8 +28,9 @@ from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, 
 from data2vec2.evaluation.verdict import verdict
 from data2vec2.files import masked, parse_json, read_json
 from data2vec2.interop.folder import export_of, load_encoder, read_export
+from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import finetune_config
-from data2vec2.modalities.data import Columns, Log
+from data2vec2.modalities.data import Columns, Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_report
@@ -70,21 +71,31 @@ def evaluate(given: Evaluate) -> Scores:
     train, held, part = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
-    most, many = given.max_samples, tools.words.many
-    learned, asked = ((tools.reader(r, info.model, info.data, seed), labelled(r.labels, most)) for r in (train, held))
-    phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
+    many = tools.words.many
+    learned, asked = _samples(given, tools, info, train, held)
     if run:
         tools.check_beside(test or data)
     _check_labels(given, learned, asked, tools)
+    before = _before(given.before, data, info) if given.before else None
     scored_on = f"{len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}"
     say(f"evaluating on {scored_on}: {test or data}")
     torch.manual_seed(seed)
     untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
     encoder, skipped = encoder.to(torch_device), PartAccount(len(learned[1]) + len(asked[1]), max_bad=1.0)
-    how: dict[str, Any] = {"phones": phones, "probes": probes, "labels": labels, "seeds": given.seeds, "seed": seed}
-    raw, normalise = (tools.words.raw, tools.raw_features), tools.normalise(info.data, torch_device)
-    how |= {"raw": raw, "log": say, "note": skipped.add}
-    scores = score(encoder, untrained, learned, asked, normalise, torch_device, part, **how)
+
+    def scored(model: Encoder, other: Encoder | None, info: ModelInfo, parts: tuple[Samples, Samples]) -> Scores:
+        phones = tools.token_probe(data, parts[0][0], parts[1][0]) if "phones" in probes else None
+        how: dict[str, Any] = {"phones": phones, "probes": probes, "labels": labels, "seeds": given.seeds, "seed": seed}
+        raw, normalise = (tools.words.raw, tools.raw_features), tools.normalise(info.data, torch_device)
+        how |= {"raw": raw, "log": say, "note": skipped.add}
+        return score(model, other, *parts, normalise, torch_device, part, **how)
+
+    scores = scored(encoder, untrained, info, (learned, asked))
+    if before:
+        say(f"and {given.before}, the model before")
+        scores = scores.beside(
+            scored(before[0].to(torch_device), None, before[1], _samples(given, tools, before[1], train, held))
+        )
     if skipped.bad:
         unread = skipped.summary() + skipped.listed(NAMED)
         say(f"{len(skipped.bad)} {many} could not be read and are left out: {unread}")
@@ -107,6 +118,23 @@ def evaluate(given: Evaluate) -> Scores:
             say(f"{run} keeps its {SCORES} of other data or another part; the new scores are in {OTHER_SCORES}")
         write_report(run)
     return scores
+
+
+def _samples(given: Evaluate, tools: Tools, info: ModelInfo, *parts: Records) -> tuple[Samples, Samples]:
+    """What a model learns from and is scored on, read as it was trained."""
+    train, held = (
+        (tools.reader(part, info.model, info.data, given.seed), labelled(part.labels, given.max_samples))
+        for part in parts
+    )
+    return train, held
+
+
+def _before(path: Path | str, data: Path | str, info: ModelInfo) -> tuple[Encoder, ModelInfo]:
+    """The encoder of --before; `UserError` for one of another modality."""
+    encoder, before = load_encoder(export_of(Path(path), Path(data)))
+    if before.kind != info.kind:
+        raise UserError(f"--before {path} is a model of {before.kind}, and MODEL one of {info.kind}")
+    return encoder, before
 
 
 def keep_scores(run: RunFolder, scores: dict[str, Any], own: bool) -> bool:

@@ -255,6 +255,8 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
     _: KW_ONLY
     test: AnyData | None = None
     """Data to score on; default: the test or validation part of DATA, what the run held out of it, or a fifth."""
+    before: AnyPath | None = None
+    """Another model, such as the one that this one was continued from, to score beside it on the same samples."""
     max_samples: int = 10_000
     """Most samples to use of each part, evenly spread."""
     probes: Words = ("knn", "linear")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.training.progress import html_table
 
 PROBES = ("knn", "linear", "attentive", "phones")
-MODEL, RANDOM, MAJORITY = "data2vec2", "random initialisation", "majority class"
+MODEL, BEFORE, RANDOM, MAJORITY = "data2vec2", "the model before", "random initialisation", "majority class"
 """What the features of a row or curve are made of."""
 
 Samples = tuple[Reader, NDArray[np.int64]]
@@ -60,6 +60,15 @@ class Scores:
     def _repr_html_(self) -> str:
         rows = [(row.features, *(getattr(row, probe) for probe in self.probes)) for row in self.rows]
         return html_table(rows, ("features", *self.probes))
+
+    def beside(self, before: Scores) -> Scores:
+        """With the model of other scores, on the same samples, as the model before."""
+        rows = (self.rows[0], replace(before.rows[0], features=BEFORE), *self.rows[1:])
+        intervals = (self.intervals[0], before.intervals[0], *self.intervals[1:])
+        own = [replace(curve, features=BEFORE) for curve in before.curves if curve.features == MODEL]
+        first = [curve for curve in self.curves if curve.features == MODEL]
+        curves = (*first, *own, *self.curves[len(first) :])
+        return replace(self, rows=rows, intervals=intervals, curves=curves)
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; a row has only the probes that were asked for."""
