@@ -36,7 +36,7 @@ import torch
 from objectives import Labels, methods
 
 from data2vec2.commands.pretrain import Pretraining
-from data2vec2.config.run import OptimConfig, RunConfig
+from data2vec2.config.run import OptimConfig
 from data2vec2.data.batch import Batches, iterate
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import labelled
@@ -362,7 +362,7 @@ def main() -> None:
     jobs = args.jobs if args.jobs is not None else (len(os.sched_getaffinity(0)) if cpu else 0)
     recipe = args.recipe or (RECIPES if cpu else GPU_RECIPES)[args.modality]
     data = str(args.data or default_data(args.modality))
-    probes, known = PROBES[args.modality], methods_of(get_recipe(recipe))
+    probes, known = PROBES[args.modality], methods(get_recipe(recipe), num_classes=2)
     names = [name for name in known if not args.only or name.startswith(tuple(args.only))]
     total = (args.hours or (2 if cpu else 8 / 60)) * 3600 * max(1, jobs)
     trials = sum(len(known[name].rates) * len(known[name].masks) for name in names)
@@ -408,11 +408,6 @@ def main() -> None:
     (args.out / "table.md").write_text(text, encoding="utf-8")
     plot(found, probes, args.out / "curves.png", f"{args.modality}: {Path(data).name}")
     print(text)
-
-
-def methods_of(config: RunConfig) -> dict[str, Any]:
-    """Names and settings of the methods of a recipe."""
-    return methods(config, 2)
 
 
 if __name__ == "__main__":
