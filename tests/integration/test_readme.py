@@ -40,6 +40,8 @@ BRIEF = {"--train.batch-size": 4, "--train.updates": 2}
 SHALLOW = {**BRIEF, "--model.encoder.depth": 1, "--model.targets.average-layers": 1}
 LARGE = {"estimate": SHALLOW, "pretrain": {**QUICK["pretrain"], **SHALLOW}, "finetune": {**QUICK["finetune"], **BRIEF}}
 """The same of recipes for a GPU."""
+IN_UNITS = {"recordings": {"--data.max-seconds": BRIEF["--train.batch-size"]}, "glue": {"--train.batch-size": 64}}
+"""The same where a batch counts seconds or tokens."""
 LARGE_RECIPES = {"image_small", "image_base", "image_finetune_base", "audio_base", "ctc_base_10h", "text_base", "glue"}
 FIRST = "data2vec2 pretrain image_tiny pictures --out runs/first"
 RUNS = {"first", "heard", "labelled", "letters", "read", "small", "small-classes"}
@@ -131,7 +133,9 @@ def quick(line: str) -> str:
         return re.sub(r" \d+$", f" {UPDATES}", line)
     flags = QUICK.get(words[0], {}) if program == "data2vec2" else {}
     if LARGE_RECIPES & set(words):
-        flags = LARGE[words[0]] | ({"--data.max-seconds": BRIEF["--train.batch-size"]} if "recordings" in words else {})
+        flags = LARGE[words[0]]
+        for word in words:
+            flags = flags | IN_UNITS.get(word, {})
     wanted = ["--train.updates"] if line == FIRST else [flag for flag in flags if flag not in words]
     return " ".join([line, *(f"{flag} {flags[flag]}" for flag in wanted)])
 
