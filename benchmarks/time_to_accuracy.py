@@ -195,7 +195,7 @@ def all_runs(runs: Sequence[Run], out: Path, jobs: int, say: Callable[[str], Non
         if not jobs:
             yield from (perform(run, out) for run in runs)
             return
-        with ProcessPoolExecutor(jobs, get_context("spawn"), max_tasks_per_child=8) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
             yield from pool.map(perform, runs, [out] * len(runs))
 
     for one in finished():
