@@ -283,18 +283,15 @@ def tables(found: Sequence[dict[str, Any]], probes: Sequence[str], clock: str) -
             lines.append(f"| {method} | {' | '.join(cells)} |")
         mine = [method for method in curves if method.startswith("data2vec 2.0")]
         others = [method for method in curves if method not in mine]
-        lines += ["", "Time of a rival for its final score, divided by ours for the same (0: never reached):", ""]
-        lines += [f"| {probe} | {' | '.join(mine)} |", "|---" * (len(mine) + 1) + "|"]
-        for other in others:
-            pairs = {own: ratio(curves[other], curves[own]) for own in mine}
-            ratios[f"{probe}: {other}"] = pairs
-            lines.append(f"| {other} | {' | '.join(in_words(value) for value in pairs.values())} |")
-        lines += ["", "The reverse: our time for our final score, divided by the rival's for the same:", ""]
-        lines += [f"| {probe} | {' | '.join(mine)} |", "|---" * (len(mine) + 1) + "|"]
-        for other in others:
-            pairs = {own: ratio(curves[own], curves[other]) for own in mine}
-            ratios[f"{probe}, reverse: {other}"] = pairs
-            lines.append(f"| {other} | {' | '.join(in_words(value) for value in pairs.values())} |")
+        said = "Time of a rival for its final score, divided by ours for the same (0: never reached):"
+        reverse = "The reverse: our time for our final score, divided by the rival's for the same:"
+        for title, key, backwards in ((said, probe, False), (reverse, f"{probe}, reverse", True)):
+            lines += ["", title, "", f"| {probe} | {' | '.join(mine)} |", "|---" * (len(mine) + 1) + "|"]
+            for other in others:
+                both = {own: (curves[other], curves[own]) for own in mine}
+                pairs = {own: ratio(*(two[::-1] if backwards else two)) for own, two in both.items()}
+                ratios[f"{key}: {other}"] = pairs
+                lines.append(f"| {other} | {' | '.join(map(in_words, pairs.values()))} |")
         lines.append("")
     return "\n".join(lines), ratios
 

@@ -73,8 +73,7 @@ def evaluate(given: Evaluate) -> Scores:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
     many = tools.words.many
     learned, asked = _samples(given, tools, info, train, held)
-    if "phones" in probes:
-        tools.token_probe(data, learned[0], asked[0])  # what is wrong with it is said first
+    phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
     if run:
         tools.check_beside(test or data)
     _check_labels(given, learned, asked, tools)
@@ -85,18 +84,18 @@ def evaluate(given: Evaluate) -> Scores:
     untrained = build_encoder(info.model).to(torch_device).eval() if given.baselines else None
     encoder, skipped = encoder.to(torch_device), PartAccount(len(learned[1]) + len(asked[1]), max_bad=1.0)
 
-    def scored(model: Encoder, other: Encoder | None, info: ModelInfo, parts: tuple[Samples, Samples]) -> Scores:
-        phones = tools.token_probe(data, parts[0][0], parts[1][0]) if "phones" in probes else None
+    def scored(model: Encoder, other: Encoder | None, info: ModelInfo, train: Samples, test: Samples) -> Scores:
         how: dict[str, Any] = {"phones": phones, "probes": probes, "labels": labels, "seeds": given.seeds, "seed": seed}
         raw, normalise = (tools.words.raw, tools.raw_features), tools.normalise(info.data, torch_device)
         how |= {"raw": raw, "log": say, "note": skipped.add}
-        return score(model, other, *parts, normalise, torch_device, part, **how)
+        return score(model, other, train, test, normalise, torch_device, part, **how)
 
-    scores = scored(encoder, untrained, info, (learned, asked))
+    scores = scored(encoder, untrained, info, learned, asked)
     if before:
         say(f"and {given.before}, the model before")
-        parts = _samples(given, tools, before[1], train, held)
-        scores = scores.beside(scored(before[0].to(torch_device), None, before[1], parts))
+        learned, asked = _samples(given, tools, before[1], train, held)
+        phones = tools.token_probe(data, learned[0], asked[0]) if phones else None
+        scores = scores.beside(scored(before[0].to(torch_device), None, before[1], learned, asked))
     if skipped.bad:
         unread = skipped.summary() + skipped.listed(NAMED)
         say(f"{len(skipped.bad)} {many} could not be read and are left out: {unread}")

@@ -104,9 +104,7 @@ def _run_training(
             run.check(resume=resume, overwrite=overwrite)
             newest = load_newest(run.checkpoints) if resume else None
             if newest:  # refused, if it must be, before anything is written
-                _usable(run, *newest)
-            if newest and newest[0]:
-                load_weights(model, newest[0], opened.train.records.fingerprint)
+                _check_newest(run, *newest, model, opened.train.records.fingerprint)
             if resume:
                 _recall(run, opened.account)
             else:
@@ -281,9 +279,13 @@ def _loop(
     return train(task, data.config, run, log, device=device, fingerprint=seen, world=world, **how)
 
 
-def _usable(run: RunFolder, checkpoint: Checkpoint | None, damaged: list[str]) -> None:
-    """`UserError` for a run all of whose checkpoints are damaged: it would begin anew."""
-    if not checkpoint and damaged:
+def _check_newest(
+    run: RunFolder, checkpoint: Checkpoint | None, damaged: list[str], model: nn.Module, fingerprint: str
+) -> None:
+    """Load what a run goes on from; `UserError` if it can't, or if all is damaged, so that it would begin anew."""
+    if checkpoint:
+        load_weights(model, checkpoint, fingerprint)
+    elif damaged:
         raise UserError(
             f"no checkpoint of {run.path} can be used: {'; '.join(damaged)}. Put a copy back, or begin anew with "
             "--overwrite"
