@@ -449,7 +449,8 @@ def _said_of_convert(found: Any, _: Any) -> str:
 
 def _said_of_export(found: Any, _: Any) -> str:
     line = f"{found.kind} {found.what}: {found.out} (largest difference from PyTorch {found.largest_difference:.1e})"
-    return f"{line}\n{found.int8.sentence}" if found.int8 else line
+    line += f"\n{found.int8.sentence}" if found.int8 else ""
+    return f"{line}\nuploaded: {found.pushed}" if found.pushed else line
 
 
 def _said_of_doctor(found: dict[str, Any], _: Any) -> str:

@@ -1,11 +1,12 @@
-"""export MODEL OUT: for ONNX Runtime or torch.export, checked against PyTorch before it is there."""
+"""export MODEL OUT: for ONNX Runtime, torch.export or Transformers alone, checked before it is there."""
 
 from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,15 +27,19 @@ from data2vec2.evaluation.features import features_of, labelled
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import whole_folder
 from data2vec2.interop import onnx
-from data2vec2.interop.card import portable_card
-from data2vec2.interop.folder import export_of, load_model
+from data2vec2.interop.card import portable_card, standalone_card
+from data2vec2.interop.folder import export_of, load_model, own_files
+from data2vec2.interop.hub import check_push, push
+from data2vec2.interop.standalone import run_alone, write_code
 from data2vec2.modalities.audio.speech import score, with_transcript
 from data2vec2.modalities.data import Labels, ModelInfo
 from data2vec2.modalities.interop import PROCESSOR, AnyModel, Inputs
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.progress import console
 
-To = Literal["onnx", "torch"]
+To = Literal["onnx", "torch", "standalone"]
+Run = Callable[[Sequence[Inputs]], Sequence[tuple[Tensor, ...]]]
+"""Outputs of several batches of inputs by name."""
 TOLERANCE = 1e-4
 """Largest difference from PyTorch; of models that give numbers, in multiples of the largest number."""
 BATCHES = (1, 2, 5)
@@ -92,16 +97,20 @@ class Exported:
     """From PyTorch, over all outputs of all batches."""
     int8: Int8 | None = None
     """What 8 bits cost, if they were asked for."""
+    pushed: str | None = None
+    """Address on the hub, if it was uploaded."""
 
 
 def export(given: Export) -> Exported:
-    """Write a model as model.onnx or model.pt2, checked, with what makes its inputs beside it."""
-    to, data, int8 = given.to, given.data, given.int8
-    source, out = export_of(Path(given.model)), Path(given.out)
+    """Write a model as model.onnx, model.pt2 or a folder for Transformers, checked, with what makes its inputs."""
+    to: To = "standalone" if given.standalone else given.to or "onnx"
+    data, int8, source, out = given.data, given.int8, export_of(Path(given.model)), Path(given.out)
     if out.exists() or out.is_symlink():
         raise UserError(f"{out} exists; give a new folder")
     if to == "onnx":
         onnx.check_onnx()
+    if given.push:
+        check_push(given.push)
     loaded, info = load_model(source)
     tools = tools_of(info.kind)
     columns, demo = named_columns(tools, given.text_columns, given.label_column, given.encoding), tools.spec.demo
@@ -109,24 +118,32 @@ def export(given: Export) -> Exported:
         raise UsageError(f"--data names {tools.words.many} to check with; none come with the package")
     samples = (demo.check or demo.data)() if data is None and demo else str(data)
     labels: Labels = ("numbers" if info.regression else "classes") if int8 else "none"
-    parts = tools.open_labelled(samples, columns, labels)
+    parts, scores = tools.open_labelled(samples, columns, labels), None
     with whole_folder(out) as new:
-        difference = _write_checked(loaded, info, new, to, parts)
-        scores = None
+        beside = ("config.json", PROCESSOR, *tools.interop.files)
+        for name in own_files(info.kind) if to == "standalone" else beside:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, new / name)
+        difference = _checked(_written(loaded, info, new, to), loaded, info, parts)
         if int8:
             onnx.write_int8(new / onnx.ONNX, new / onnx.INT8)
             float32, eight = (onnx.OnnxRunner(new / name, info, loaded) for name in (onnx.ONNX, onnx.INT8))
             scores = int8_scores(float32, eight, info, parts)
-        for name in ("config.json", PROCESSOR, *tools.interop.files):
-            if (source / name).is_file():
-                shutil.copyfile(source / name, new / name)
-        card = portable_card(info, to, difference, scores.sentence if scores else None)
+        if to == "standalone":
+            card = standalone_card(info, new / "README.md", given.push or "PATH", given.license)
+        else:
+            card = portable_card(info, to, difference, scores.sentence if scores else None)
         (new / "README.md").write_text(card, encoding="utf-8")
-    return Exported(out=out, kind=info.kind, what=info.what, largest_difference=difference, int8=scores)
+    pushed = push(out, given.push, private=given.private) if given.push else None
+    what = {"kind": info.kind, "what": info.what}
+    return Exported(out=out, **what, largest_difference=difference, int8=scores, pushed=pushed)
 
 
-def _write_checked(model: AnyModel, info: ModelInfo, folder: Path, to: To, parts: Parts) -> float:
-    """Write the program; returns its largest difference from PyTorch, and raises `UserError` if that is too large."""
+def _written(model: AnyModel, info: ModelInfo, folder: Path, to: To) -> Run:
+    """Write the program, or the code; returns what runs it."""
+    if to == "standalone":
+        write_code(folder, info.kind)
+        return partial(run_alone, folder)
     program = onnx.export_program(model, info)
     if to == "onnx":
         onnx.write_onnx(program, onnx.output_names(model), folder / onnx.ONNX)
@@ -136,12 +153,17 @@ def _write_checked(model: AnyModel, info: ModelInfo, folder: Path, to: To, parts
         torch.export.save(program, written)
         (folder / onnx.TORCH).write_bytes(written.getbuffer())
         run = onnx.program_runner(folder / onnx.TORCH)
-    original, largest = onnx.portable(model, info), 0.0
-    for inputs in check_batches(info, parts.train):
+    return lambda batches: [run(inputs) for inputs in batches]
+
+
+def _checked(run: Run, model: AnyModel, info: ModelInfo, parts: Parts) -> float:
+    """The largest difference from PyTorch of what `run` runs; `UserError` if that is too large."""
+    original, largest, batches = onnx.portable(model, info), 0.0, list(check_batches(info, parts.train))
+    for inputs, outputs in zip(batches, run(batches), strict=True):
         with torch.no_grad():
             expected = original(**inputs)
         scale = max(1.0, float(expected[0].abs().max())) if info.regression else 1.0
-        found, shape = onnx.largest_difference(run(inputs), expected) / scale, tuple(next(iter(inputs.values())).shape)
+        found, shape = onnx.largest_difference(outputs, expected) / scale, tuple(next(iter(inputs.values())).shape)
         console().print(f"inputs {shape}: difference from PyTorch {found:.1e}")
         if not found <= TOLERANCE:  # nor not a number
             raise UserError(f"the program differs from PyTorch by {found:.1e} for inputs {shape}; nothing was written")

@@ -389,23 +389,37 @@ class Convert:
 
 @dataclass
 class Export(OfColumns):
-    """Write a model for ONNX Runtime or torch.export, checked against PyTorch."""
+    """Write a model for ONNX Runtime, torch.export or Transformers without this package, checked; and upload it."""
 
     model: Model
     """A run folder or an exported model."""
     out: Annotated[Positional[AnyPath], arg(metavar="OUT")]
     """Folder to write, a new one."""
     _: KW_ONLY
-    to: Literal["onnx", "torch"] = "onnx"
-    """onnx: model.onnx; needs pip install 'data2vec2[onnx]'. torch: model.pt2, a torch.export program."""
+    to: Literal["onnx", "torch"] | None = None
+    """onnx (default): model.onnx; needs pip install 'data2vec2[onnx]'. torch: model.pt2, a torch.export program."""
+    standalone: bool = False
+    """For Transformers, with the model's own code beside the weights: loads where data2vec2 is not installed."""
     data: AnyPath | None = None
     """Data for the check and for measuring the drop in score; default: bundled samples, without a score."""
     int8: bool = False
     """ONNX: also write model_int8.onnx with 8-bit weights, and measure the drop in score; needs --data."""
+    push: Annotated[str | None, arg(metavar="NAME")] = None
+    """With --standalone: also upload to the Hugging Face hub, as USER/MODEL or ORGANISATION/MODEL."""
+    private: bool = False
+    """With --push: make a new model private."""
+    license: Annotated[str | None, arg(metavar="NAME")] = None
+    """With --standalone: licence on the model card, by the hub's name, such as mit or cc-by-nc-4.0."""
 
     def __post_init__(self) -> None:
-        require(self.to in ("onnx", "torch"), "--to", self.to, "onnx or torch")
-        if self.int8 and self.to != "onnx":
+        require(self.to in (None, "onnx", "torch"), "--to", self.to, "onnx or torch")
+        if self.standalone and self.to:
+            raise UsageError(f"--standalone and --to {self.to} are two formats; export twice, to two folders")
+        if not self.standalone and (self.push or self.license):
+            raise UsageError(f"{'--push' if self.push else '--license'} goes with --standalone")
+        if self.private and not self.push:
+            raise UsageError("--private goes with --push NAME")
+        if self.int8 and (self.standalone or self.to == "torch"):
             raise UsageError("--int8 works only with --to onnx")
         if self.int8 and self.data is None:
             raise UsageError("--int8 needs labelled data to measure the drop in score; give --data DATA")

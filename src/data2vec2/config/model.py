@@ -144,6 +144,8 @@ class ModalityConfig:
 
     usual_names: ClassVar[Mapping[str, str]] = {}
     """Fields that `config.json` has under the names that Transformers' models use, by these names."""
+    added: ClassVar[frozenset[str]] = frozenset()
+    """Fields that `config.json` of older exports does not have."""
     kind: str
     """The modality."""
 

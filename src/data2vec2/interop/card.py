@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jinja2
-from huggingface_hub import ModelCardData
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.modalities import spec_of
@@ -42,15 +43,39 @@ def finetuned_card(config: FinetuneConfig, info: ModelInfo, data: str, scores: M
     """Of a model with a head; `scores` as in scores.json, or empty."""
     start = "random initialisation" if config.from_scratch else "an encoder that was pre-trained without labels"
     made = f"Fine-tuned from {start} by data2vec2 {__version__} (recipe `{config.recipe}`)."
-    rows = {"data": data, **_outputs(info)}
+    rows, results, task = {"data": data, **_outputs(info)}, [], _task(info)
     for key, name in _measures(info).items():
         if key in scores:
+            result = EvalResult(task, "own", data, key, float(scores[key]), metric_name=name)
+            result.dataset_split = scores["part"]
+            results.append(result)
             bar = " (95 % interval {:.4f} to {:.4f})".format(*scores["intervals"][key]) if "intervals" in scores else ""
             rows[name] = f"{scores[key]:.4f}{bar} on {scores['samples']:,} samples ({scores['part']} part)"
         else:
             rows[name] = "none"
     rows["updates x batch"] = f"{config.train.updates:,} x {config.train.batch_size}"
-    return _card(info, made, rows, pipeline_tag=_task(info))
+    return _card(info, made, rows, eval_results=results or None, model_name=f"data2vec2 {config.recipe}")
+
+
+def standalone_card(info: ModelInfo, export: Path, name: str, licence: str | None) -> str:
+    """The card of an export that has its own code: the one in `export`, if it is there, for `name`.
+
+    `name` is a path or that on a hub, `licence` as a hub has it; none: as the card says. Calls of Transformers are
+    those without this package.
+    """
+    made = f"Exported by data2vec2 {__version__}."
+    card = export.read_text("utf-8") if export.is_file() else _card(info, made, _outputs(info))
+    ours = _use(info, own_code=True, path=name)
+    theirs = [_use(info, own_code=False, path="PATH", converted=converted) for converted in (False, True)]
+    found = next((use for use in theirs if use in card), None)
+    text = card.replace(found, ours) if found else f"{card}\n{ours}\n"
+    if not text.startswith("---"):
+        text = f"---\n{ModelCardData(library_name='transformers', tags=['data2vec2']).to_yaml()}\n---\n\n{text}"
+    found_card = ModelCard(text.replace("`data2vec2 transcribe PATH ", f"`data2vec2 transcribe {name} "))
+    found_card.data["tags"] = [*(found_card.data.get("tags") or []), "custom_code"]
+    if licence:
+        found_card.data["license"] = licence
+    return str(found_card)
 
 
 def converted_card(info: ModelInfo, about: Mapping[str, Any]) -> str:
@@ -77,10 +102,15 @@ def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None)
 
 def _card(info: ModelInfo, made: str, rows: Mapping[str, str], *, converted: bool = False, **header: Any) -> str:
     """A header that hubs read, what the model is, a table, and how to use it."""
-    tag = f"{info.kind}-feature-extraction" if info.what == "encoder" else _task(info)
-    tags = ["data2vec2", *(["self-supervised"] if info.what == "encoder" else []), tag]
-    data = ModelCardData(library_name="transformers", tags=tags, **header)
-    return _filled("card.md.j2", info, header=data.to_yaml(), made=made, rows=rows, converted=converted)
+    tags = ["data2vec2", *(["self-supervised"] if info.what == "encoder" else []), info.kind]
+    data = ModelCardData(library_name="transformers", pipeline_tag=_task(info), tags=tags, **header)
+    use = _use(info, converted=converted, own_code=False, path="PATH")
+    return _filled("card.md.j2", info, header=data.to_yaml(), made=made, rows=rows, converted=converted, use=use)
+
+
+def _use(info: ModelInfo, *, own_code: bool, path: str, converted: bool = False) -> str:
+    """How to call a model with Transformers, or else with this package."""
+    return _filled("use.md.j2", info, converted=converted, own_code=own_code, path=path).rstrip()
 
 
 def _filled(template: str, info: ModelInfo, **shown: Any) -> str:
@@ -109,7 +139,9 @@ def _ones(info: ModelInfo, library: str) -> str:
 
 
 def _task(info: ModelInfo) -> str:
-    """What a pipeline is asked for."""
+    """What a pipeline is asked for, as hubs name it."""
+    if info.what == "encoder":
+        return f"{'image-' if info.kind == 'image' else ''}feature-extraction"
     return "automatic-speech-recognition" if info.letters is not None else f"{info.kind}-classification"
 
 

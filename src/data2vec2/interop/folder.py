@@ -62,8 +62,7 @@ def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> N
             raise ValueError(f"{names} names of classes or letters for {outputs} outputs")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; give the folder to export to")
-    own = {*FILES, PROCESSOR, VOCAB, TOKENIZER, *interop_of(info.kind).files}
-    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own)):
+    if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own_files(info.kind))):
         raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     fields = {"architectures": [architecture(info)], **_head_fields(info), "dtype": dtype, **to_fields(info.model)}
@@ -75,6 +74,11 @@ def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> N
         if info.letters is not None:
             info.letters.save(new)
         (new / "README.md").write_text(card, encoding="utf-8")
+
+
+def own_files(kind: str) -> set[str]:
+    """Names of all files that an export of a modality may have, also as Transformers saves it."""
+    return {*FILES, PROCESSOR, TOGETHER, VOCAB, TOKENIZER, *interop_of(kind).files}
 
 
 def architecture(info: ModelInfo) -> str:

@@ -74,16 +74,11 @@ def class_name(kind: str, ending: str = "Model") -> str:
     return f"Data2Vec2{kind.title().replace('_', '').replace('-', '')}{ending}"
 
 
-def field_names(model_type: str) -> list[str]:
-    """Name the fields of `config.json` that decide the encoder's shape; `ValueError` for an unknown model type."""
-    kind = model_type.removeprefix(PREFIX)
-    if not model_type.startswith(PREFIX) or kind not in specs():
-        known = ", ".join(PREFIX + name for name in specs())
-        raise ValueError(f"model_type is {model_type!r}; it must be one of {known}")
-    config = spec_of(kind).config
-    theirs = theirs_of(config)
-    modality = [theirs.get(field.name, field.name) for field in dataclasses.fields(config) if field.name != "kind"]
-    return [*modality, *ENCODER_FIELDS, "hidden_act"]
+def names_of(modality: type[ModalityConfig]) -> list[str]:
+    """Name the fields of `config.json` that decide the shape of an encoder of a modality."""
+    theirs = theirs_of(modality)
+    own = [theirs.get(field.name, field.name) for field in dataclasses.fields(modality) if field.name != "kind"]
+    return [*own, *ENCODER_FIELDS, "hidden_act"]
 
 
 def theirs_of(modality: type[ModalityConfig]) -> dict[str, str]:
@@ -101,22 +96,29 @@ def to_fields(model: ArchitectureConfig) -> dict[str, Any]:
 
 
 def from_fields(fields: Mapping[str, Any]) -> ArchitectureConfig:
-    """Undo `to_fields`, also of older exports, whose names are ours.
-
-    `ValueError` for an unknown model type, a missing field or a value that can't be.
-    """
+    """Undo `to_fields`; `ValueError` also for an unknown model type."""
     model_type = str(fields.get("model_type"))
-    names, kind = field_names(model_type), model_type.removeprefix(PREFIX)
-    config = spec_of(kind).config
-    theirs = theirs_of(config)
+    kind = model_type.removeprefix(PREFIX)
+    if not model_type.startswith(PREFIX) or kind not in specs():
+        known = ", ".join(PREFIX + name for name in specs())
+        raise ValueError(f"model_type is {model_type!r}; it must be one of {known}")
+    return architecture(spec_of(kind).config, fields)
+
+
+def architecture(modality: type[ModalityConfig], fields: Mapping[str, Any]) -> ArchitectureConfig:
+    """Undo `to_fields` for a modality, also of older exports, whose names are ours.
+
+    `ValueError` for a missing field or a value that can't be.
+    """
+    theirs = theirs_of(modality)
     fields = {theirs[ours]: value for ours, value in fields.items() if ours in theirs} | dict(fields)
-    older = {"layerdrop", *interop_of(kind).older}  # what older exports do not have
-    names = [name for name in names if name in fields or name not in older]
+    older = {"layerdrop", *modality.added}  # what older exports do not have
+    names = [name for name in names_of(modality) if name in fields or name not in older]
     if missing := [name for name in names if name not in fields]:
         raise ValueError(f"{', '.join(missing)} missing")
     if fields["hidden_act"] != "gelu":
         raise ValueError(f"hidden_act is {fields['hidden_act']!r}; it must be 'gelu'")
     encoder = {ours: fields[theirs] for theirs, ours in ENCODER_FIELDS.items() if theirs in names}
     others = [name for name in names if name not in ENCODER_FIELDS and name != "hidden_act"]
-    own = {config.usual_names.get(name, name): fields[name] for name in others}
-    return ArchitectureConfig(modality=from_dict(config, own), encoder=from_dict(EncoderConfig, encoder))
+    own = {modality.usual_names.get(name, name): fields[name] for name in others}
+    return ArchitectureConfig(modality=from_dict(modality, own), encoder=from_dict(EncoderConfig, encoder))

@@ -75,8 +75,6 @@ class Interop:
     """Whether all inputs have the model's own size."""
     files: ClassVar[tuple[str, ...]] = (PROCESSOR,)
     """What makes inputs of samples; the first must be there."""
-    older: ClassVar[frozenset[str]] = frozenset()
-    """Fields of `config.json` that older exports do not have."""
     licence: ClassVar[tuple[str, str]] = ("mit", "MIT")
     """Of the authors' own models of this modality: as a hub has it, and in words."""
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec2.config.model import ArchitectureConfig
 from data2vec2.errors import UsageError
 from data2vec2.method.encoder import Encoder, Tokens
 from data2vec2.modalities.audio.config import AudioConfig
@@ -26,6 +28,12 @@ class AudioModality(SequenceModality):
         depth, kernel, groups = config.position_depth, config.position_kernel, config.position_groups
         super().__init__(stem, embed_dim, num_heads, depth=depth, kernel=kernel, groups=groups)
         self.config = config
+
+    @classmethod
+    def of(cls, model: ArchitectureConfig) -> Self:
+        """Of a model's configuration."""
+        assert isinstance(model.modality, AudioConfig)
+        return cls(model.modality, model.encoder.embed_dim, model.encoder.num_heads)
 
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of waveforms `BS` of zero mean and unit variance; `lengths_B` in samples.

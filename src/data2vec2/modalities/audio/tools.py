@@ -130,7 +130,7 @@ class AudioTools(Tools):
 
     def build(self, model: ArchitectureConfig) -> AudioModality:
         """Stem, positions and ALiBi."""
-        return AudioModality(_modality(model), model.encoder.embed_dim, model.encoder.num_heads)
+        return AudioModality.of(model)
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """As much as a training batch ever holds of a recording."""

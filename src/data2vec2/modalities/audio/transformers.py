@@ -23,7 +23,7 @@ from data2vec2.errors import UsageError
 from data2vec2.method import losses
 from data2vec2.method.heads import SpeechRecognizer, recognized
 from data2vec2.modalities.audio.config import AudioConfig
-from data2vec2.modalities.audio.model import freeze_stem
+from data2vec2.modalities.audio.model import AudioModality, freeze_stem
 from data2vec2.modalities.transformers import models, register
 from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
@@ -41,13 +41,18 @@ class Data2Vec2AudioConfig(models.Data2Vec2Config, modality=AudioConfig):
     @property
     def inputs_to_logits_ratio(self) -> int:
         """Samples between two tokens; pipelines cut long recordings and tell times by it."""
-        modality = self.to_model_config().modality
+        modality = self.to_architecture().modality
         assert isinstance(modality, AudioConfig)
         return modality.hop
 
 
 class AudioInputs(models.Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
     """What models of recordings have in common."""
+
+    config_class = Data2Vec2AudioConfig
+
+    def _modality(self, config: ArchitectureConfig) -> AudioModality:
+        return AudioModality.of(config)
 
     def freeze_feature_encoder(self) -> None:
         """Let the stem's convolutions learn no more, as `finetune` does; mel spectra learn nothing anyway."""
@@ -160,6 +165,7 @@ register(
         transformers.AutoModelForAudioClassification: Data2Vec2AudioForAudioClassification,
         transformers.AutoModelForCTC: Data2Vec2AudioForCTC,
     },
+    files={"tokenizer_config.json": {"AutoTokenizer": Data2Vec2CTCTokenizer}},
 )
 transformers.AutoProcessor.register(  # type: ignore[no-untyped-call]
     Data2Vec2AudioConfig, Data2Vec2AudioProcessor, exist_ok=True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, TaskConfig, TrainConfig
@@ -15,6 +15,8 @@ from data2vec2.config.tree import require
 class ImageConfig(ModalityConfig):
     """Pictures, cut into square patches."""
 
+    added: ClassVar = frozenset({"position_size"})
+    """Since the first exports."""
     kind: Literal["image"] = "image"
     """The modality."""
     image_size: int = 224

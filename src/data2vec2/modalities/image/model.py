@@ -6,11 +6,13 @@ Shapes: `B` samples, `N` student rows, `T` patches, `K` kept patches, `D` width,
 from __future__ import annotations
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data2vec2.config.model import ArchitectureConfig
 from data2vec2.errors import UsageError
 from data2vec2.method.encoder import Modality, Rows, Tokens
 from data2vec2.method.masking import take
@@ -31,6 +33,12 @@ class ImageModality(Modality):
         self.stem = PatchEmbed(config.channels, config.patch_size, embed_dim)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
+
+    @classmethod
+    def of(cls, model: ArchitectureConfig) -> Self:
+        """Of a model's configuration."""
+        assert isinstance(model.modality, ImageConfig)
+        return cls(model.modality, model.encoder.embed_dim)
 
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Patches of normalised pictures `BCHW`, H and W multiples of the patch size; `UsageError` for others."""

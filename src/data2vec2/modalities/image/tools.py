@@ -65,7 +65,6 @@ class ImageInterop(Interop):
     portable = PortableImage
     heads = {"classifier": "ForImageClassification"}  # noqa: RUF012
     fixed_size = True
-    older = frozenset({"position_size"})
     licence = ("cc-by-nc-4.0", "CC-BY-NC 4.0: not for commercial use")
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
@@ -187,7 +186,7 @@ class ImageTools(Tools):
 
     def build(self, model: ArchitectureConfig) -> ImageModality:
         """Patches, positions and the CLS token."""
-        return ImageModality(narrow(model.modality, ImageConfig), model.encoder.embed_dim)
+        return ImageModality.of(model)
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """A picture."""

@@ -12,10 +12,16 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
 from transformers.modeling_outputs import ImageClassifierOutput
 
+from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import RunConfig
 from data2vec2.errors import UsageError
 from data2vec2.modalities.image.config import ImageConfig
-from data2vec2.modalities.image.processor import Data2Vec2ImageProcessor
+from data2vec2.modalities.image.model import ImageModality
+from data2vec2.modalities.image.processor import (
+    Data2Vec2ImageClassificationPipeline,
+    Data2Vec2ImageFeatureExtractionPipeline,
+    Data2Vec2ImageProcessor,
+)
 from data2vec2.modalities.transformers import register
 from data2vec2.modalities.transformers.models import (
     Data2Vec2Config,
@@ -42,6 +48,10 @@ class ImageInputs(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
     """What models of pictures have in common."""
 
     main_input_name = "pixel_values"
+    config_class = Data2Vec2ImageConfig
+
+    def _modality(self, config: ArchitectureConfig) -> ImageModality:
+        return ImageModality.of(config)
 
     def _lengths(self, attention_mask: Tensor) -> Tensor:
         """Pictures have no padding."""
@@ -131,6 +141,8 @@ register(
         AutoModelForPreTraining: Data2Vec2ImageForPreTraining,
         AutoModelForImageClassification: Data2Vec2ImageForImageClassification,
     },
+    files={"preprocessor_config.json": {"AutoImageProcessor": Data2Vec2ImageProcessor}},
+    also=(Data2Vec2ImageClassificationPipeline, Data2Vec2ImageFeatureExtractionPipeline),
 )
 _options: dict[str, Any] = {"slow_image_processor_class": Data2Vec2ImageProcessor}  # of the first releases of 5
 if "image_processor_classes" in signature(AutoImageProcessor.register).parameters:  # one class, whatever is installed

@@ -31,6 +31,8 @@ class TextConfig(ModalityConfig):
         "eos_token_id": "eos_id",
     }
     """As Transformers' models have them."""
+    added: ClassVar = frozenset({"token_scale"})
+    """Since the first exports."""
     kind: Literal["text"] = "text"
     """The modality."""
     vocab_size: int = 50_265

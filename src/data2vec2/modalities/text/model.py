@@ -5,9 +5,12 @@ Shapes: `B` samples, `N` student rows, `T` tokens, `K` kept tokens, `D` width.
 
 from __future__ import annotations
 
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
+from data2vec2.config.model import ArchitectureConfig
 from data2vec2.errors import UsageError
 from data2vec2.method.block import AttentionBias
 from data2vec2.method.encoder import Modality, Rows, Tokens
@@ -26,6 +29,12 @@ class TextModality(Modality):
         super().__init__()
         self.config = config
         self.stem = TokenStem(config, embed_dim, dropout)
+
+    @classmethod
+    def of(cls, model: ArchitectureConfig) -> Self:
+        """Of a model's configuration."""
+        assert isinstance(model.modality, TextConfig)
+        return cls(model.modality, model.encoder.embed_dim, model.encoder.dropout)
 
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.

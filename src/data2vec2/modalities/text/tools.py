@@ -54,7 +54,6 @@ class TextInterop(Interop):
 
     portable = PortableText
     files = TOKENIZER_FILES
-    older = frozenset({"token_scale"})
 
     def write(self, info: ModelInfo, folder: Path) -> None:
         """The tokenizer, so that Transformers makes of texts what fine-tuning makes of them."""
@@ -123,7 +122,7 @@ class TextTools(Tools):
 
     def build(self, model: ArchitectureConfig) -> TextModality:
         """Embeddings."""
-        return TextModality(narrow(model.modality, TextConfig), model.encoder.embed_dim, model.encoder.dropout)
+        return TextModality.of(model)
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:
         """A block, or the longest text."""

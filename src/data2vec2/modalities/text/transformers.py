@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
 
+from data2vec2.config.model import ArchitectureConfig
 from data2vec2.modalities.text.config import TextConfig
+from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.transformers import register
 from data2vec2.modalities.transformers.models import (
     Data2Vec2Config,
@@ -29,6 +31,10 @@ class TextInputs(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
     """What models of text have in common: token ids, whose embeddings can be resized, padded on any side."""
 
     main_input_name = "input_ids"
+    config_class = Data2Vec2TextConfig
+
+    def _modality(self, config: ArchitectureConfig) -> TextModality:
+        return TextModality.of(config)
 
     def get_input_embeddings(self) -> nn.Embedding:
         """Return the embeddings of tokens, without positions and norm."""

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
@@ -23,16 +25,42 @@ from transformers import AutoConfig, AutoModel, AutoModelForPreTraining, AutoMod
 from data2vec2.modalities import specs
 from data2vec2.modalities.fields import class_name
 from data2vec2.modalities.spec import Spec
+from data2vec2.modalities.tools import tools_of
 from data2vec2.modalities.transformers import models as base
 from data2vec2.modalities.transformers.models import Data2Vec2Config, Data2Vec2PreTrainedModel
 from data2vec2.modalities.transformers.pretraining import Data2Vec2ForPreTraining
 
 
-def register(config: type[Data2Vec2Config], models: Mapping[Any, type[Data2Vec2PreTrainedModel]]) -> None:
-    """Tell Transformers of a modality's configuration, and which model of it each Auto class makes."""
+@dataclass(frozen=True)
+class Registered:
+    """Classes of one modality."""
+
+    config: type[Data2Vec2Config]
+    models: Mapping[Any, type[Data2Vec2PreTrainedModel]]
+    """By the Auto class that makes them."""
+    files: Mapping[str, Mapping[str, type]]
+    """Those of ours that files beside config.json need, by file and Auto class."""
+    also: Sequence[type]
+    """What else belongs to them."""
+
+
+REGISTERED: dict[str, Registered] = {}
+"""What was registered, by the name of the configuration."""
+
+
+def register(
+    config: type[Data2Vec2Config],
+    models: Mapping[Any, type[Data2Vec2PreTrainedModel]],
+    files: Mapping[str, Mapping[str, type]] = MappingProxyType({}),
+    also: Sequence[type] = (),
+) -> None:
+    """Tell Transformers of a modality's configuration, and which model of it each Auto class makes.
+
+    `files` and `also` are what an export with its own code takes along, as `Registered` has them.
+    """
+    REGISTERED[config.__name__] = Registered(config, models, files, also)
     AutoConfig.register(config.model_type, config, exist_ok=True)
     for auto, model in models.items():
-        model.config_class = config
         auto.register(config, model, exist_ok=True)
 
 
@@ -44,7 +72,8 @@ def derive(spec: Spec) -> None:
         (AutoModelForPreTraining, Data2Vec2ForPreTraining, "ForPreTraining"),
         (AutoModelForSequenceClassification, base.Data2Vec2ForClassification, "ForSequenceClassification"),
     )
-    models = {auto: type(class_name(spec.name, ending), (parent,), {}) for auto, parent, ending in bases}
+    own = {"config_class": config, "_modality": lambda _, config: tools_of(spec.name).build(config)}
+    models = {auto: type(class_name(spec.name, ending), (parent,), own) for auto, parent, ending in bases}
     register(config, models)
     globals().update({made.__name__: made for made in (config, *models.values())})
 

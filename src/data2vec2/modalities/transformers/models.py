@@ -6,9 +6,10 @@ Shapes: `N` inputs, `L` tokens with the extra ones in front, `D` width, `H` head
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,13 +41,15 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """How a classifier's tokens become classes: "mean", "linear_softmax" or "first", as `Classifier` says."""
     pretraining: dict[str, Any] | None = None
     """Of `...ForPreTraining`: `masks`, `decoder`, `targets`, `loss` and `ema` of a run's configuration, and `seed`."""
+    modality: ClassVar[type[ModalityConfig]]
+    """What the inputs are and how they become tokens."""
 
     def __init_subclass__(cls, *, modality: type[ModalityConfig] | None = None, **kwargs: Any) -> None:
         """Give a modality's configuration its `model_type`, its own fields and the encoder's, and their defaults."""
         if modality is not None:
             theirs = fields.theirs_of(modality)
             own = {theirs.get(field.name, field.name): field.default for field in dataclasses.fields(modality)}
-            cls.attribute_map = fields.SYNONYMS | theirs
+            cls.modality, cls.attribute_map = modality, fields.SYNONYMS | theirs
             cls.model_type = f"{fields.PREFIX}{own.pop('kind')}"
             encoder = EncoderConfig()
             own |= {theirs: getattr(encoder, ours) for theirs, ours in fields.ENCODER_FIELDS.items()}
@@ -74,10 +77,15 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
         made.pretraining = {**parts, "ema": to_dict(config.ema), "seed": config.train.seed}
         return made
 
+    def to_architecture(self) -> ArchitectureConfig:
+        """Modality and encoder; `ValueError` for a value that can't be."""
+        return fields.architecture(
+            self.modality, {name: getattr(self, name) for name in fields.names_of(self.modality)}
+        )
+
     def to_model_config(self) -> ArchitectureConfig:
-        """Undo both: a `ModelConfig` where there is `pretraining`; `ValueError` for a value that can't be."""
-        values = {name: getattr(self, name) for name in fields.field_names(self.model_type)}
-        model = fields.from_fields({"model_type": self.model_type, **values})
+        """Undo `from_...`: a `ModelConfig` where there is `pretraining`; `ValueError` for a value that can't be."""
+        model = self.to_architecture()
         if self.pretraining is None:
             return model
         parts = {name: from_dict(kind, self.pretraining.get(name, {})) for name, kind in PARTS.items()}
@@ -104,11 +112,15 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
     def __init__(self, config: Data2Vec2Config) -> None:
         super().__init__(config)
-        self._build(config.to_model_config())
+        self._build(config.to_architecture())
         self.post_init()  # type: ignore[no-untyped-call]
 
     def _build(self, config: ArchitectureConfig) -> None:
-        self.encoder: Encoder = fields.build_encoder(config)
+        self.encoder = Encoder(config.encoder, self._modality(config))
+
+    @abstractmethod
+    def _modality(self, config: ArchitectureConfig) -> Modality:
+        """Make the network's part of the modality."""
 
     @property
     def data2vec2(self) -> Encoder:

@@ -21,7 +21,6 @@ from data2vec2.config.model import ArchitectureConfig, ModelConfig
 from data2vec2.errors import UserError
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities.tools import tools_of
 from data2vec2.modalities.transformers.models import Data2Vec2PreTrainedModel, refuse, sparing_loaded
 from data2vec2.training.optim import Ema
 
@@ -50,12 +49,13 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
     teacher_updates: Tensor
 
     def _build(self, config: ArchitectureConfig) -> None:
+        config = self.config.to_model_config()
         if not isinstance(config, ModelConfig):
             raise ValueError(
                 "the configuration says nothing of pre-training; give one that "
                 f"{type(self.config).__name__}.from_run_config makes of a recipe"
             )
-        model = Data2Vec2(config, tools_of(config.modality.kind).build(config))
+        model = Data2Vec2(config, self._modality(config))
         self._whole = (model,)  # in a tuple, out of the module tree, which holds its parts
         self.encoder, self.decoder, self.teacher = model.student, model.decoder, model.teacher
         self.register_buffer("passes", torch.zeros((), dtype=torch.long))
