@@ -134,8 +134,8 @@ def test_what_is_uploaded(tmp_path: Path, classifier: Path) -> None:
         assert f"uploaded: {server.address}/me/shoes" in done.stdout
         assert server.made["name"] == "shoes"
         assert server.made["organization"] == "me"
-        assert "private" in (server.made.get("visibility"), "private" if server.made.get("private") else None)
-        assert {who for _, who in server.asked} == {"Bearer hf_x"}
+        assert server.made.get("visibility") == "private" or server.made.get("private")
+        assert {who for path, who in server.asked if "validate" not in path} == {"Bearer hf_x"}
         assert server.files == {path.name: path.read_bytes() for path in out.iterdir()}
     assert 'model="me/shoes"' in (out / "README.md").read_text()
     assert json.loads((out / "config.json").read_text())["auto_map"]["AutoConfig"].endswith(".Data2Vec2ImageConfig")
