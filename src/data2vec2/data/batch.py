@@ -6,8 +6,10 @@ Shapes: `B` samples, `M` masks, `N = B*M` student rows, `K` kept tokens, `T` tok
 from __future__ import annotations
 
 import math
+import multiprocessing
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -163,3 +165,11 @@ def _quiet_worker(_: int) -> None:
     for name in ("SIGINT", "SIGHUP", "SIGUSR1"):  # they are for the main process, which saves a checkpoint first
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _unless_orphaned
+
+
+def _unless_orphaned(*error: Any) -> None:
+    """Print an error of a thread, unless the process that this one reads for was killed, which then is the reason."""
+    parent = multiprocessing.parent_process()
+    if parent is None or parent.is_alive():
+        sys.__excepthook__(*error)
