@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from data2vec2.commands.load import Data2Vec2Features
     from data2vec2.modalities.audio.transformers import *
     from data2vec2.modalities.image.transformers import *
+    from data2vec2.modalities.sound.transformers import *
     from data2vec2.modalities.text.transformers import *
     from data2vec2.modalities.transformers.trainer import TeacherUpdate
 
@@ -30,12 +31,14 @@ __all__ += ["Data2Vec2AudioConfig", "Data2Vec2AudioForAudioClassification", "Dat
 __all__ += ["Data2Vec2AudioForPreTraining", "Data2Vec2AudioModel", "Data2Vec2CTCTokenizer"]
 __all__ += ["Data2Vec2ImageConfig", "Data2Vec2ImageForImageClassification", "Data2Vec2ImageForPreTraining"]
 __all__ += ["Data2Vec2ImageModel", "Data2Vec2ImageProcessor"]
+__all__ += ["Data2Vec2SoundConfig", "Data2Vec2SoundForAudioClassification", "Data2Vec2SoundForPreTraining"]
+__all__ += ["Data2Vec2SoundModel"]
 __all__ += ["Data2Vec2TextConfig", "Data2Vec2TextForPreTraining", "Data2Vec2TextForSequenceClassification"]
 __all__ += ["Data2Vec2TextModel"]
 
 _FEATURES = "Data2Vec2Features"
 _MODELS = (
-    *(f"data2vec2.modalities{kind}.transformers" for kind in (".image", ".audio", ".text")),
+    *(f"data2vec2.modalities{kind}.transformers" for kind in (".image", ".audio", ".text", ".sound")),
     "data2vec2.modalities.transformers.trainer",
 )
 """Where the classes of Transformers stand."""

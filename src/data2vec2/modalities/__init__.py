@@ -18,6 +18,7 @@ from data2vec2.errors import UsageError, UserError
 from data2vec2.files import parse_yaml
 from data2vec2.modalities.audio import SPEC as AUDIO
 from data2vec2.modalities.image import SPEC as IMAGE
+from data2vec2.modalities.sound import SPEC as SOUND
 from data2vec2.modalities.spec import Spec
 from data2vec2.modalities.text import SPEC as TEXT
 
@@ -28,7 +29,7 @@ GROUP = "data2vec2.modalities"
 @cache
 def specs() -> Mapping[str, Spec]:
     """Every modality by its name. A package whose entry point can't be loaded is left out, which stderr says."""
-    found: dict[str, Spec] = {spec.name: spec for spec in (IMAGE, AUDIO, TEXT)}
+    found: dict[str, Spec] = {spec.name: spec for spec in (IMAGE, AUDIO, TEXT, SOUND)}
     for point in entry_points(group=GROUP):
         try:
             spec = point.load()

@@ -10,6 +10,7 @@ from typing import Any
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
+from data2vec2.interop.fairseq.keys import CALLED
 from data2vec2.interop.fairseq.original import PRETRAINED_AS, get
 from data2vec2.modalities import kinds, read_run_config, recipes
 from data2vec2.modalities.audio.config import AudioConfig
@@ -39,6 +40,7 @@ TABLE = (
     ("image", "M.input_size",                   "model.modality.image_size",       224),
     ("image", "M.patch_size",                   "model.modality.patch_size",       16),
     ("image", "M.in_chans",                     "model.modality.num_channels",     3),
+    ("sound", "M.patch_size",                   "model.modality.patch_size",       16),
     ("audio", "task.sample_rate",               "model.modality.sample_rate",      16_000),
     ("audio", "M.conv_pos_depth",               "model.modality.position_depth",   NEEDED),
     ("audio", "M.conv_pos_groups",              "model.modality.position_groups",  NEEDED),
@@ -76,6 +78,8 @@ FIXED = (
     ("",      "model.shared_decoder",           None),
     ("",      "D.projection_ratio",             2.0),
     ("image", "M.num_extra_tokens",             1),
+    ("sound", "M.num_extra_tokens",             1),
+    ("sound", "M.in_chans",                     1),
     ("audio", "M.use_alibi_encoder",            True),
     ("audio", "M.learned_alibi_scale",          True),
     ("audio", "M.learned_alibi_scale_per_head", True),
@@ -84,6 +88,8 @@ FIXED = (
 )  # fmt: skip
 SIZES = ("base", "large", "huge14")
 """Released models, in our recipes' names."""
+EAT = {"num_mels": 128, "spectrum_mean": -4.268, "spectrum_std": 2 * 4.569, "unit_variance": False}
+"""How EAT's models, which are those of sounds, see them."""
 NORMS = (("layer_norm", "target_layer"), ("final_norm", "targets"))
 
 # of       task of pre-training        what gives outputs, fine-tuned: the model's name          and its task's
@@ -116,6 +122,8 @@ def read_config(kind: str, cfg: Any, vocabulary: tuple[int, ...] | None) -> RunC
         if (found := _needed(cfg, path) if default is NEEDED else get(cfg, path, default)) is not OURS:
             _set(values, ours, found)
     modality = values["model"]["modality"]
+    if kind == "sound":
+        modality |= EAT
     if kind == "audio":
         channels, layers = parse_spec(str(_needed(cfg, _path(kind, "M.feature_encoder_spec"))))
         width, depth = (int(_needed(cfg, _path(kind, f"M.conv_pos_{name}"))) for name in ("width", "depth"))
@@ -247,7 +255,7 @@ def _rows(table: Sequence[tuple[Any, ...]], kind: str) -> list[tuple[Any, ...]]:
 
 
 def _path(kind: str, key: str) -> str:
-    own, (first, dot, rest) = f"model.modalities.{kind}", key.partition(".")
+    own, (first, dot, rest) = f"model.modalities.{CALLED.get(kind, kind)}", key.partition(".")
     return {"M": own, "D": f"{own}.decoder", "G": "optimizer.groups.default"}.get(first, first) + dot + rest
 
 

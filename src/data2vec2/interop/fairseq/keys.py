@@ -1,7 +1,8 @@
 """Tensors of the original data2vec 2.0 and ours: one table of names, read in both directions.
 
 A pre-trained file holds the student, the decoder and, under `_ema`, the teacher. The fixed image positions are in the
-file but not parameters of ours: they are checked, and what stood in the file is kept as it was.
+file but not parameters of ours: they are checked, and what stood in the file is kept as it was. EAT's files are those
+of an image model that sees spectrograms.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from torch import Tensor
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.modalities.image.config import ImageConfig
 from data2vec2.modalities.image.model import sincos_2d
+from data2vec2.modalities.sound.config import SoundConfig
 from data2vec2.modalities.text.config import TextConfig
 
 KINDS = ("image", "audio", "text")
+CALLED = {"sound": "image"}
+"""Kinds of ours by the original's name, where that is another."""
 POSITIONS = "modality_encoders.IMAGE.fixed_positional_encoder.positions"
 OLD_POSITIONS = "positional_encoder.pos_embed"
 """How the name of the positions ends in old files."""
@@ -30,6 +34,8 @@ STRAY = "encoder_mask"
 KEYS = (
     ("image",        "M.extra_tokens",                            "E.modality.cls_token"),
     ("image",        "M.local_encoder.proj.*",                    "E.modality.stem.*"),
+    ("sound",        "M.extra_tokens",                            "E.modality.cls_token"),
+    ("sound",        "M.local_encoder.proj.*",                    "E.modality.stem.patches.*"),
     ("audio",        "M.alibi_scale",                             "E.modality.alibi_scale_H"),
     ("audio",        "M.local_encoder.conv_layers.#.0.weight",    "E.modality.stem.convs.#.weight"),
     ("audio",        "M.local_encoder.conv_layers.#.2.1.*",       "E.modality.stem.norms.#.*"),
@@ -61,7 +67,7 @@ def _translate(name: str, kind: str, part: str, prenet_depth: int, *, source: in
         words = {kind, part} if part == "head" else set(whose.split())
         if words != set(whose.split()) or not words <= {kind, part}:
             continue
-        full = [re.sub(r"^M\.", f"modality_encoders.{kind.upper()}.", c) for c in columns]
+        full = [re.sub(r"^M\.", f"modality_encoders.{CALLED.get(kind, kind).upper()}.", c) for c in columns]
         pieces = [re.split(r"(#(?:\+1|\+P|<P)?|\*)", re.sub(r"^E\.", f"{part}.", c)) for c in full]
         match = re.fullmatch("".join(groups.get(piece, re.escape(piece)) for piece in pieces[source]), name)
         if match is None:
@@ -128,8 +134,12 @@ def original_tensors(
 
 def _check_positions(model: ArchitectureConfig, name: str, tensor: Tensor) -> None:
     """`ValueError` for positions that are not ours, as far as half precision shows."""
-    if not isinstance(model.modality, ImageConfig):
+    if not isinstance(model.modality, ImageConfig | SoundConfig):
         raise ValueError(f"{name} in a model of {model.modality.kind}")
-    expected = sincos_2d(model.encoder.embed_dim, model.modality.position_grid)
+    if isinstance(model.modality, SoundConfig):  # of clips of one length, while ours may have any
+        bands = model.modality.bands
+        expected = sincos_2d(model.encoder.embed_dim, (tensor.shape[1] // bands, bands))
+    else:
+        expected = sincos_2d(model.encoder.embed_dim, model.modality.position_grid)
     if tensor.shape[1:] != expected.shape or not (tensor[0].float() - expected).abs().max() <= 2e-3:
-        raise ValueError(f"{name} is not the 2-D sine-cosine table for a grid of {model.modality.grid}")
+        raise ValueError(f"{name} is not the 2-D sine-cosine table for its grid of patches")

@@ -84,16 +84,21 @@ class Original:
     @property
     def pretraining_cfg(self) -> Any:
         """The configuration that the encoder was pre-trained with; none where the file has none."""
-        if self.stage == "pretraining":
-            return self.cfg
-        found = get(self.cfg, f"model.{PRETRAINED_AS[self.stage]}")
-        return found if found is None or get(found, "model") is not None else {"model": found}  # the model's part alone
+        return _pretrained(self.stage, self.cfg)
 
     @property
     def vocabulary(self) -> tuple[int, ...] | None:
         """Entries and width of the vocabulary of a model that reads text."""
         found = self.student.get(EMBEDDING)
         return tuple(found.shape) if found is not None and found.ndim == 2 else None
+
+
+def _pretrained(stage: Stage, cfg: Any) -> Any:
+    """The configuration of pre-training in that of a file."""
+    if stage == "pretraining":
+        return cfg
+    found = get(cfg, f"model.{PRETRAINED_AS[stage]}")
+    return found if found is None or get(found, "model") is not None else {"model": found}  # the model's part alone
 
 
 def get(values: Any, path: str, default: Any = None) -> Any:
@@ -192,7 +197,12 @@ def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Stage,
     found = {(m[1], m[2].lower()) for name in tensors if (m := re.match(r"(.*?)modality_encoders\.([A-Z]+)\.", name))}
     known = [(stage, kind) for stage, prefix in PREFIXES.items() for kind in KINDS if (prefix, kind) in found]
     if len(found) == len(known) == 1:
-        return known[0]
+        stage, kind = known[0]
+        if kind != "image" or get(_pretrained(stage, cfg), "model.modalities.image.target_length") is None:
+            return stage, kind
+        if stage != "pretraining":
+            raise UserError(f"{path} is a fine-tuned model of EAT; only its pre-trained ones are converted")
+        return stage, "sound"
     if found:
         which = ", ".join(sorted(f"{prefix}{kind}" for prefix, kind in found))
         raise UserError(f"{path} holds encoders of {which}; only models of one of image, audio and text are converted")

@@ -12,7 +12,55 @@ from data2vec2.config.tree import require
 
 
 @dataclass(frozen=True, kw_only=True)
-class AudioConfig(ModalityConfig):
+class WaveformConfig(ModalityConfig):
+    """A mono waveform, cut into steps of time, each of which makes one token or one for each band of pitches."""
+
+    unit_variance: ClassVar[bool] = True
+    """Whether waveforms get unit variance; they have zero mean in any case."""
+    bands: ClassVar[int] = 1
+    """Tokens of a step."""
+    kind: str = ""
+    """The modality."""
+    sample_rate: int = 16_000
+    """Sample rate in Hz; every file is resampled to it."""
+
+    def __post_init__(self) -> None:
+        require(self.sample_rate >= 100, "model.modality.sample_rate", self.sample_rate, "at least 100")
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Kernel and stride, in samples or in what the layer before makes, of each part from waveform to steps."""
+        raise NotImplementedError
+
+    @property
+    def hop(self) -> int:
+        """Samples between the starts of two steps (320 is 20 ms)."""
+        return math.prod(stride for _, stride in self.layers)
+
+    @property
+    def receptive_field(self) -> int:
+        """Samples that one step sees (400 is 25 ms), and so the shortest input."""
+        field = 1
+        for kernel, stride in reversed(self.layers):
+            field = (field - 1) * stride + kernel
+        return field
+
+    def num_steps(self, num_samples: int) -> int:
+        """Steps of a waveform of so many samples: floor((L - kernel) / stride + 1) through all layers."""
+        return max(0, (num_samples - self.receptive_field) // self.hop + 1)
+
+    def num_tokens(self, length: int) -> int:
+        """Tokens of a waveform of so many samples."""
+        return self.num_steps(length) * self.bands
+
+    def grid(self, num_samples: int) -> tuple[int, ...]:
+        """How they are arranged: by steps and, where there are several, bands."""
+        steps = self.num_steps(num_samples)
+        return (steps,) if self.bands == 1 else (steps, self.bands)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig(WaveformConfig):
     """A mono waveform, cut into tokens of 20 ms."""
 
     usual_names: ClassVar = {
@@ -27,8 +75,6 @@ class AudioConfig(ModalityConfig):
     """As Transformers' models have them."""
     kind: Literal["audio"] = "audio"
     """The modality."""
-    sample_rate: int = 16_000
-    """Sample rate in Hz; every file is resampled to it."""
     stem: Literal["waveform", "mel"] = "waveform"
     """waveform: learned convolutions, as in the paper. mel: log-mel spectrograms and one linear layer, which learns
     more from little data (LOG.md)."""
@@ -48,7 +94,7 @@ class AudioConfig(ModalityConfig):
     """Groups of the convolutional positions; divides the encoder's width."""
 
     def __post_init__(self) -> None:
-        require(self.sample_rate >= 100, "model.modality.sample_rate", self.sample_rate, "at least 100")
+        super().__post_init__()
         for name in ("conv_dim", "num_mels", "position_depth", "position_kernel", "position_groups"):
             require(getattr(self, name) >= 1, f"model.modality.{name}", getattr(self, name), "at least 1")
         for name in ("conv_kernels", "conv_strides"):
@@ -65,27 +111,10 @@ class AudioConfig(ModalityConfig):
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
-        """Kernel and stride, in samples or in what the layer before makes, of each step from waveform to tokens."""
+        """Those of the stem."""
         if self.stem == "waveform":
             return tuple(zip(self.conv_kernels, self.conv_strides, strict=True))
         return (self.sample_rate // 40, self.sample_rate // 100), (2, 2)  # frames of 25 ms every 10 ms
-
-    @property
-    def hop(self) -> int:
-        """Samples between the starts of two tokens (320 is 20 ms)."""
-        return math.prod(stride for _, stride in self.layers)
-
-    @property
-    def receptive_field(self) -> int:
-        """Samples that one token sees (400 is 25 ms), and so the shortest input."""
-        field = 1
-        for kernel, stride in reversed(self.layers):
-            field = (field - 1) * stride + kernel
-        return field
-
-    def num_tokens(self, num_samples: int) -> int:
-        """Tokens of a waveform of so many samples: floor((L - kernel) / stride + 1) through all layers."""
-        return max(0, (num_samples - self.receptive_field) // self.hop + 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,13 @@ from data2vec2.method.block import Block
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.method.masking import draw_spans
-from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioTaskConfig, SpanMaskConfig
+from data2vec2.modalities.audio.config import (
+    AudioConfig,
+    AudioFinetuneDataConfig,
+    AudioTaskConfig,
+    SpanMaskConfig,
+    WaveformConfig,
+)
 from data2vec2.modalities.audio.model import freeze_stem
 from data2vec2.modalities.audio.reader import AudioReader, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, remarks_on, scorable, score, trainable
@@ -47,7 +53,7 @@ class Spans:
     """Adds what is hidden of recordings, and whether the encoder is frozen."""
 
     masks: SpanMaskConfig
-    modality: AudioConfig
+    modality: WaveformConfig
     embed_dim: int
     freeze_updates: int
 
@@ -107,7 +113,7 @@ class AudioClassifyJob(Job):
     def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Classes, and masks."""
         task, modality = _task(config), info.model.modality
-        assert isinstance(modality, AudioConfig)
+        assert isinstance(modality, WaveformConfig)
         spans = Spans(task.masks, modality, info.model.encoder.embed_dim, task.model.freeze_updates)
         return [self.targets(data), spans]
 

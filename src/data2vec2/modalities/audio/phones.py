@@ -6,7 +6,7 @@ Shapes: `B` recordings, `S` samples, `T` tokens of a recording, `E` mel bins, `D
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,8 @@ class PhoneProbe:
         self, reader: AudioReader, encoder: Encoder | None, device: torch.device, note: Note
     ) -> tuple[LabelledFeatures, list[int]]:
         """Features and phones of tokens that are neither silence nor outside the alignment, and how many each has."""
-        config, names = reader.config if encoder else replace(reader.config, stem="mel"), reader.records.names
+        names, rate = reader.records.names, reader.rate
+        config = reader.config if encoder else AudioConfig(stem="mel", sample_rate=rate)
         centre_s, hop_s = config.receptive_field / 2 / config.sample_rate, config.hop / config.sample_rate
         samples = np.array([place for place, name in enumerate(names) if name in self.alignments], dtype=np.int64)
         x_FD, y_F = [], []

@@ -23,7 +23,7 @@ from data2vec2.data.sampler import LENGTH_STEP, LengthBatches, Order, Plan, Repe
 from data2vec2.data.source import BadSample, Content
 from data2vec2.errors import UserError
 from data2vec2.modalities.audio import waveform
-from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.config import AudioDataConfig, WaveformConfig
 from data2vec2.modalities.audio.decoding import EXTENSIONS, FFMPEG_EXTENSIONS
 from data2vec2.modalities.audio.waveform import TOO_SHORT, Note, Windows, measured
 from data2vec2.modalities.data import Survey
@@ -68,7 +68,7 @@ class AudioReader(Reader):
     The samples of a training batch are places in `pieces`, those of `eval_batch` are places in the records.
     """
 
-    def __init__(self, records: Records, config: AudioConfig, data: AudioDataConfig, seed: int) -> None:
+    def __init__(self, records: Records, config: WaveformConfig, data: AudioDataConfig, seed: int) -> None:
         super().__init__(records, seed)
         self.config, self.data, self.rate = config, data, config.sample_rate
         self._longest_eval = round(EVAL_SECONDS * self.rate)
@@ -134,9 +134,9 @@ class AudioReader(Reader):
         repeats_P = self.records.repeats[self.pieces.records_P]
         return Repeated(repeats_P, lambda pieces: LengthBatches(lengths_P[pieces], batch_size, self.seed, self.rate))
 
-    def grid(self, inputs: NDArray[Any]) -> tuple[int]:
+    def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
         """Tokens of a batch."""
-        return (self.config.num_tokens(inputs.shape[1]),)
+        return self.config.grid(inputs.shape[1])
 
     def size(self, batch: ReadBatch) -> float:
         """Seconds of each sample, padding included."""
@@ -176,7 +176,8 @@ class AudioReader(Reader):
             return self._kept[piece]
         start_s, seconds = (int(of_P[piece]) / self.rate for of_P in (self.pieces.starts_P, self.pieces.lengths_P))
         with self.records.open(record := int(self.pieces.records_P[piece])) as file:
-            wave = waveform.normalise(waveform.read_audio(file, self.rate, start_s, seconds, self._mended(record)))
+            wave = waveform.read_audio(file, self.rate, start_s, seconds, self._mended(record))
+            wave = waveform.normalise(wave, self.config.unit_variance)
         if self.in_memory:
             self._kept[piece] = wave
         return wave

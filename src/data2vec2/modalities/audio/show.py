@@ -1,7 +1,7 @@
 """What a report shows of recordings: spectrograms with masks, colours and phones, neighbours, and clips to listen to.
 
 Shapes: `Q` recordings shown, `K` neighbours of each, `R` searched recordings, `S` samples, `T` tokens, `D` width, `E`
-mel bins, `P` phones of all shown recordings, `N` recordings, `M` masks.
+mel bins, `P` phones of all shown recordings, `N` recordings, `M` masks. A token is a column of 20 ms here.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def write_audio_gallery(
         "neighbour_clips": near_clips.reshape(*near.shape, -1),
         "neighbour_clip_lengths": near_lengths.reshape(near.shape),
         "sample_rate": reader.rate,
-        "hop_s": reader.config.hop / reader.rate,
+        "hop_s": 2 * (reader.rate // 100) / reader.rate,
     }
     write_arrays(run, "audio", arrays)
 
@@ -128,14 +128,15 @@ def _pictures(
 ) -> dict[str, NDArray[Any]]:
     """Clips, spectrograms, and colours of the tokens, which are features in the context of the whole recording."""
     clips, lengths = _clips(reader, places, SHOWN_S)
-    spectra, features = [], []
+    spectra, features, column = [], [], 2 * (reader.rate // 100)
     for place, length in zip(places, lengths.tolist(), strict=True):
         wave = reader.whole(place)
         (row_TD,) = token_features(encoder, torch.from_numpy(wave)[None].to(device), None)
         mel_TE = log_mel(wave[None], reader.rate)[0]
-        tokens = min(reader.config.num_tokens(length), len(mel_TE), len(row_TD))
-        spectra.append(mel_TE[:tokens])
-        features.append(row_TD[:tokens])
+        heard = min(reader.config.num_steps(length) * reader.config.hop // column, len(mel_TE))
+        step_SD = row_TD.reshape(-1, reader.config.bands, row_TD.shape[1]).mean(axis=1)
+        spectra.append(mel_TE[:heard])
+        features.append(step_SD[np.minimum(np.arange(heard) * column // reader.config.hop, len(step_SD) - 1)])
     spectra_QTE, counts = padded(spectra, 0, np.float16)
     flat_T3 = colours(np.concatenate(features))
     colours_QT3, _ = padded(np.split(flat_T3, np.cumsum(counts)[:-1]), 0, np.uint8)

@@ -5,9 +5,10 @@ Shapes: `B` recordings, `S` samples, `T` tokens, `E` mel bins, `N` recordings sh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +21,12 @@ from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.data.labels import TOKENIZER, VOCAB
 from data2vec2.data.records import Parts, Records
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, features_of
+from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, TokenProbe, features_of
 from data2vec2.evaluation.scores import Samples
-from data2vec2.method.encoder import Encoder
+from data2vec2.method.encoder import Encoder, Modality
+from data2vec2.modalities import spec_of
 from data2vec2.modalities.audio import SPEC
-from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
+from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig, WaveformConfig
 from data2vec2.modalities.audio.finetune import AudioClassifyJob, CtcJob
 from data2vec2.modalities.audio.manifests import MANIFESTS
 from data2vec2.modalities.audio.model import AudioModality
@@ -33,7 +35,7 @@ from data2vec2.modalities.audio.reader import RECORDINGS, AudioReader, survey_au
 from data2vec2.modalities.audio.show import AudioShow, write_audio_gallery
 from data2vec2.modalities.audio.speech import remarks_on
 from data2vec2.modalities.audio.waveform import sound_facts
-from data2vec2.modalities.data import Columns, Largest, Log, ModelInfo, Survey
+from data2vec2.modalities.data import Columns, Largest, Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.interop import PROCESSOR, Interop, Usage
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
 
@@ -42,7 +44,7 @@ class AudioInterop(Interop):
     """Recordings."""
 
     heads = {"classifier": "ForAudioClassification", "recogniser": "ForCTC"}  # noqa: RUF012
-    files = (PROCESSOR, VOCAB, TOKENIZER)
+    files: ClassVar[tuple[str, ...]] = (PROCESSOR, VOCAB, TOKENIZER)
     older = frozenset({"layerdrop"})
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
@@ -53,16 +55,17 @@ class AudioInterop(Interop):
             "sampling_rate": _modality(info.model).sample_rate,
             "padding_value": 0.0,
             "padding_side": "right",
-            "do_normalize": True,
+            "do_normalize": _modality(info.model).unit_variance,
             "return_attention_mask": True,
         }
 
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> AudioDataConfig:
         """What evaluation accepts: any length that makes a token."""
-        assert isinstance(modality, AudioConfig)
+        assert isinstance(modality, WaveformConfig)
         if (rate := processor.get("sampling_rate")) != modality.sample_rate:
             raise UsageError(f"sampling_rate is {rate}, and the model's is {modality.sample_rate}")
-        return AudioDataConfig(min_seconds=modality.receptive_field / modality.sample_rate)
+        found = spec_of(modality.kind).data(min_seconds=modality.receptive_field / modality.sample_rate)  # type: ignore[call-arg]
+        return narrow(found, AudioDataConfig)
 
     def example(self, model: ArchitectureConfig) -> Tensor:
         """Two recordings of some tokens."""
@@ -128,7 +131,7 @@ class AudioTools(Tools):
     interop = AudioInterop()
     show = AudioShow()
 
-    def build(self, model: ArchitectureConfig) -> AudioModality:
+    def build(self, model: ArchitectureConfig) -> Modality:
         """Stem, positions and ALiBi."""
         return AudioModality.of(model)
 
@@ -137,7 +140,7 @@ class AudioTools(Tools):
         assert isinstance(data, AudioDataConfig)
         modality, seconds = _modality(model), data.max_seconds
         samples = int(seconds * modality.sample_rate)
-        return Largest(torch.zeros(1, samples), (modality.num_tokens(samples),), seconds)
+        return Largest(torch.zeros(1, samples), modality.grid(samples), seconds)
 
     def quick(self, reader: Any) -> tuple[NDArray[np.int64], int | None]:
         """The shorter half, so that nobody waits for hours of audio."""
@@ -171,7 +174,7 @@ class AudioTools(Tools):
 
         return features_of(statistics, *train, note), features_of(statistics, *test, note)
 
-    def token_probe(self, data: str, train: Any, test: Any) -> PhoneProbe:
+    def token_probe(self, data: str, train: Any, test: Any) -> TokenProbe:
         """Phones, by the alignments of DATA/phones.csv."""
         path, alignments = Path(data) / "phones.csv", phones_beside(data)
         if not path.is_file():
@@ -209,7 +212,7 @@ class AudioTools(Tools):
             "waveforms": waveforms.astype(np.float16),
             "spectra": log_mel(waveforms, reader.rate),
             "keep_ids": self.keep_ids(config, grid, batch.indices_B),
-            "num_tokens": grid[0],
+            "num_tokens": math.prod(grid),
             "sample_rate": reader.rate,
             "names": np.array([reader.records.names[sample] for sample in batch.indices_B.tolist()], dtype=np.str_),
         }
@@ -225,6 +228,6 @@ class AudioTools(Tools):
         write_audio_gallery(run, encoder, samples, phones_beside(data), device)
 
 
-def _modality(model: ArchitectureConfig) -> AudioConfig:
-    assert isinstance(model.modality, AudioConfig)
+def _modality(model: ArchitectureConfig) -> WaveformConfig:
+    assert isinstance(model.modality, WaveformConfig)
     return model.modality

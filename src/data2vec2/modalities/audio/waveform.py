@@ -29,7 +29,7 @@ from data2vec2.data.records import Records
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.files import cache_folder, whole_file
-from data2vec2.modalities.audio.config import AudioConfig
+from data2vec2.modalities.audio.config import WaveformConfig
 from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG, opened
 
 TOO_SHORT = "too short"
@@ -131,21 +131,22 @@ def sound_facts(file: BinaryIO) -> dict[str, float | str]:
         }
 
 
-def normalise(wave: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Zero mean and unit variance."""
+def normalise(wave: NDArray[np.float32], unit_variance: bool = True) -> NDArray[np.float32]:
+    """Zero mean and, where asked, unit variance."""
     centred: NDArray[np.float64] = wave - wave.mean(dtype=np.float64)
-    centred /= math.sqrt(np.dot(centred, centred) / len(wave) + _EPS)
+    if unit_variance:
+        centred /= math.sqrt(np.dot(centred, centred) / len(wave) + _EPS)
     return centred.astype(np.float32)
 
 
 def normal_audio(
-    file: BinaryIO, config: AudioConfig, seconds: float | None = None, mended: Note = lambda _: None
+    file: BinaryIO, config: WaveformConfig, seconds: float | None = None, mended: Note = lambda _: None
 ) -> NDArray[np.float32]:
     """A whole waveform (or its first `seconds`) as models hear it; raises `BadSample`, also for less than a token."""
     wave = read_audio(file, config.sample_rate, seconds=seconds, mended=mended)
     if len(wave) < config.receptive_field:
         raise BadSample(TOO_SHORT)
-    return normalise(wave)
+    return normalise(wave, config.unit_variance)
 
 
 OpenFile = Callable[[], BinaryIO]
@@ -159,7 +160,9 @@ class Windows(Windowed):
     A longer file is decoded twice from end to end: at once, to find length, mean and deviation, and window by window.
     """
 
-    def __init__(self, config: AudioConfig, open_file: OpenFile, window_s: float, overlap_s: float = OVERLAP_S) -> None:
+    def __init__(
+        self, config: WaveformConfig, open_file: OpenFile, window_s: float, overlap_s: float = OVERLAP_S
+    ) -> None:
         """Raises `BadSample`, as iterating can if the file changes."""
         self.config, self.open_file = config, open_file
         rate, hop = config.sample_rate, config.hop
@@ -188,16 +191,16 @@ class Windows(Windowed):
         variance = max(0.0, squares / self.total - self.mean**2)
         if variance < _SILENT**2:
             raise BadSample("silent")
-        self.deviation = math.sqrt(variance + _EPS)
+        self.deviation = math.sqrt(variance + _EPS) if config.unit_variance else 1.0
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], slice]]:
         if self.only is not None:
             yield self.only, slice(None)
             return
-        tokens, step, hop = self.config.num_tokens(self.total), self.window - 2 * self.overlap, self.config.hop
-        blocks, read_S, start = self._blocks(), np.zeros(0, dtype=np.float32), 0
-        for first in range(0, tokens, step):
-            begin, end = max(0, first - self.overlap), min(tokens, first + step + self.overlap)
+        steps, step, hop = self.config.num_steps(self.total), self.window - 2 * self.overlap, self.config.hop
+        blocks, read_S, start, bands = self._blocks(), np.zeros(0, dtype=np.float32), 0, self.config.bands
+        for first in range(0, steps, step):
+            begin, end = max(0, first - self.overlap), min(steps, first + step + self.overlap)
             stop = (end - 1) * hop + self.config.receptive_field
             parts = [read_S[begin * hop - start :]]
             start = begin * hop
@@ -207,7 +210,7 @@ class Windows(Windowed):
                 parts.append(part_S)
             read_S = np.concatenate(parts)
             normal_S = ((read_S[: stop - start].astype(np.float64) - self.mean) / self.deviation).astype(np.float32)
-            yield normal_S, slice(first - begin, first - begin + step)
+            yield normal_S, slice((first - begin) * bands, (first - begin + step) * bands)
 
     def _blocks(self) -> Iterator[NDArray[np.float32]]:
         with self.open_file() as file:

@@ -1,0 +1,84 @@
+"""Configuration of sounds: the model's input; they are read, and fine-tuned on, as recordings are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from data2vec2.config.model import EncoderConfig
+from data2vec2.config.tree import require
+from data2vec2.modalities.audio.config import (
+    AudioDataConfig,
+    AudioFinetuneDataConfig,
+    AudioTaskConfig,
+    WaveformConfig,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundConfig(WaveformConfig):
+    """A log-mel spectrogram, cut into square patches; a frame is 10 ms."""
+
+    usual_names: ClassVar = {"sampling_rate": "sample_rate", "num_mel_bins": "num_mels"}
+    """As Transformers' models have them."""
+    kind: Literal["sound"] = "sound"
+    """The modality."""
+    num_mels: int = 128
+    """Mel bins of a frame; divisible by `patch_size`."""
+    patch_size: int = 16
+    """Frames and mel bins of a patch; one patch is one token."""
+    spectrum_mean: float = 1.4
+    """What is subtracted from log-mel energies."""
+    spectrum_std: float = 4.2
+    """What they are divided by then. Both defaults are those of speech of unit variance (LOG.md)."""
+    unit_variance: bool = True  # type: ignore[misc]  # a field here
+    """Give waveforms unit variance first, so that loudness counts for nothing; EAT's models have it off."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.patch_size >= 1, "model.modality.patch_size", self.patch_size, "at least 1")
+        fits = self.num_mels >= self.patch_size and self.num_mels % self.patch_size == 0
+        require(fits, "model.modality.num_mels", self.num_mels, f"a multiple of patch_size ({self.patch_size})")
+        require(self.spectrum_std > 0, "model.modality.spectrum_std", self.spectrum_std, "above 0")
+
+    def check(self, encoder: EncoderConfig) -> None:
+        """`UsageError` for a width that positions of two axes can't have."""
+        require(encoder.embed_dim % 4 == 0, "model.encoder.embed_dim", encoder.embed_dim, "a multiple of 4")
+
+    @property
+    def bands(self) -> int:  # type: ignore[override]
+        """Patches on top of each other."""
+        return self.num_mels // self.patch_size
+
+    @property
+    def layers(self) -> tuple[tuple[int, int], ...]:
+        """Frames of 25 ms every 10 ms, then patches of them."""
+        return (self.sample_rate // 40, self.sample_rate // 100), (self.patch_size, self.patch_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundDataConfig(AudioDataConfig):
+    """How sounds are read."""
+
+    kind: Literal["sound"] = "sound"  # type: ignore[assignment]
+    """The modality."""
+    min_seconds: float = 0.5
+    """Shorter recordings are left out."""
+    max_seconds: float = 10.0
+    """Longer recordings are randomly cropped to this length; very long ones give several crops."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundFinetuneDataConfig(AudioFinetuneDataConfig):
+    """How sounds are read in fine-tuning."""
+
+    kind: Literal["sound"] = "sound"  # type: ignore[assignment]
+    """The modality."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoundTaskConfig(AudioTaskConfig):
+    """How fine-tuning changes a sound encoder and its inputs."""
+
+    kind: Literal["sound"] = "sound"  # type: ignore[assignment]
+    """The modality."""
