@@ -90,7 +90,7 @@ def test_where_this_package_is_installed_it_is_used(tmp_path: Path, classifier: 
     assert set(one.classes) == {"a", "b", "c"}
 
 
-@pytest.mark.parametrize("kind", ["image", "audio", "text"])
+@pytest.mark.parametrize("kind", ["image", "audio", "text", "sound"])
 def test_the_code_is_whole(kind: str, tmp_path: Path) -> None:
     """It has every name that it uses, once, and nothing of this package or of pre-training."""
     from data2vec2.interop.standalone import code_file, write_code

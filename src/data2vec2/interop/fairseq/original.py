@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data2vec2.errors import UserError
 from data2vec2.files import whole_file
-from data2vec2.interop.fairseq.keys import EMBEDDING, KINDS, STRAY
+from data2vec2.interop.fairseq.keys import CALLED, EMBEDDING, KINDS, STRAY
 from data2vec2.modalities.text.tokenizer import SPECIAL
 
 DICTIONARY = "fairseq.data.dictionary.Dictionary"
@@ -198,11 +198,11 @@ def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Stage,
     known = [(stage, kind) for stage, prefix in PREFIXES.items() for kind in KINDS if (prefix, kind) in found]
     if len(found) == len(known) == 1:
         stage, kind = known[0]
-        if kind != "image" or get(_pretrained(stage, cfg), "model.modalities.image.target_length") is None:
+        if get(_pretrained(stage, cfg), f"model.modalities.{kind}.target_length") is None:  # which only EAT's have
             return stage, kind
         if stage != "pretraining":
             raise UserError(f"{path} is a fine-tuned model of EAT; only its pre-trained ones are converted")
-        return stage, "sound"
+        return stage, next(ours for ours, theirs in CALLED.items() if theirs == kind)
     if found:
         which = ", ".join(sorted(f"{prefix}{kind}" for prefix, kind in found))
         raise UserError(f"{path} holds encoders of {which}; only models of one of image, audio and text are converted")
