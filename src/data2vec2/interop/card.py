@@ -141,8 +141,10 @@ def _ones(info: ModelInfo, library: str) -> str:
 def _task(info: ModelInfo) -> str:
     """What a pipeline is asked for, as hubs name it."""
     if info.what == "encoder":
-        return f"{'image-' if info.kind == 'image' else ''}feature-extraction"
-    return "automatic-speech-recognition" if info.letters is not None else f"{info.kind}-classification"
+        return interop_of(info.kind).features
+    if info.letters is not None:
+        return "automatic-speech-recognition"
+    return interop_of(info.kind).classes or f"{info.kind}-classification"
 
 
 def _outputs(info: ModelInfo) -> dict[str, str]:

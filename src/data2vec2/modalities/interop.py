@@ -71,6 +71,10 @@ class Interop:
     portable: ClassVar[type[Portable]] = Portable
     heads: ClassVar[Mapping[str, str]] = {"classifier": "ForSequenceClassification"}
     """What the name of a model with such a head ends in, after the modality's."""
+    features: ClassVar[str] = "feature-extraction"
+    """The pipeline that gives features, as hubs name it."""
+    classes: ClassVar[str] = ""
+    """And the one that gives classes; "": the modality's name, and "-classification"."""
     fixed_size: ClassVar[bool] = False
     """Whether all inputs have the model's own size."""
     files: ClassVar[tuple[str, ...]] = (PROCESSOR,)

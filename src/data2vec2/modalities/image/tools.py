@@ -64,6 +64,7 @@ class ImageInterop(Interop):
 
     portable = PortableImage
     heads = {"classifier": "ForImageClassification"}  # noqa: RUF012
+    features = "image-feature-extraction"
     fixed_size = True
     licence = ("cc-by-nc-4.0", "CC-BY-NC 4.0: not for commercial use")
 

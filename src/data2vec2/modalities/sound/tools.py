@@ -32,6 +32,7 @@ class SoundInterop(AudioInterop):
 
     heads = {"classifier": "ForAudioClassification"}  # noqa: RUF012
     files = (PROCESSOR,)
+    classes = "audio-classification"
 
     def describe(self, modality: SoundConfig) -> str:  # type: ignore[override]
         """Rate and spectrogram."""
