@@ -43,7 +43,7 @@ class AudioInterop(Interop):
 
     heads = {"classifier": "ForAudioClassification", "recogniser": "ForCTC"}  # noqa: RUF012
     files = (PROCESSOR, VOCAB, TOKENIZER)
-    older = frozenset({"layerdrop"})
+    older = frozenset({"feat_extract_norm", "conv_bias", "position_norm", "alibi"})
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
         """Transformers' own feature extractor."""

@@ -65,7 +65,7 @@ class ImageInterop(Interop):
     portable = PortableImage
     heads = {"classifier": "ForImageClassification"}  # noqa: RUF012
     fixed_size = True
-    older = frozenset({"position_size"})
+    older = frozenset({"position_size", "positions", "num_register_tokens"})
     licence = ("cc-by-nc-4.0", "CC-BY-NC 4.0: not for commercial use")
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class ImageTools(Tools):
     show = ImageShow()
 
     def build(self, model: ArchitectureConfig) -> ImageModality:
-        """Patches, positions and the CLS token."""
+        """Patches, positions, the CLS token and registers."""
         return ImageModality(narrow(model.modality, ImageConfig), model.encoder.embed_dim)
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:

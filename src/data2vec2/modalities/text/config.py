@@ -31,6 +31,7 @@ class TextConfig(ModalityConfig):
         "eos_token_id": "eos_id",
     }
     """As Transformers' models have them."""
+    resizable: ClassVar = frozenset({"max_tokens"})
     kind: Literal["text"] = "text"
     """The modality."""
     vocab_size: int = 50_265
@@ -46,10 +47,13 @@ class TextConfig(ModalityConfig):
     token_scale: float = 1.0
     """Factor for token embeddings before position embeddings are added; both start N(0, 0.02). With 1, as in the paper,
     positions dominate at first and are easy to predict (LOG.md)."""
+    stem_norm_eps: float = 1e-5
+    """Epsilon of the LayerNorm behind the embeddings."""
 
     def __post_init__(self) -> None:
         require(self.max_tokens >= 2, "model.modality.max_tokens", self.max_tokens, "at least 2")
         require(self.token_scale > 0, "model.modality.token_scale", self.token_scale, "above 0")
+        require(self.stem_norm_eps > 0, "model.modality.stem_norm_eps", self.stem_norm_eps, "above 0")
         ids = [self.bos_id, self.pad_id, self.eos_id]
         fits = min(ids) >= 0 and len(set(ids)) == 3
         require(fits, "model.modality.pad_id", self.pad_id, "0 or more, and another than bos_id and eos_id")

@@ -54,7 +54,7 @@ class TextInterop(Interop):
 
     portable = PortableText
     files = TOKENIZER_FILES
-    older = frozenset({"token_scale"})
+    older = frozenset({"token_scale", "stem_norm_eps"})
 
     def write(self, info: ModelInfo, folder: Path) -> None:
         """The tokenizer, so that Transformers makes of texts what fine-tuning makes of them."""
