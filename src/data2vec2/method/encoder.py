@@ -140,12 +140,7 @@ class Encoder(nn.Module):
             assert inputs is not None, "an encoder needs inputs or tokens"
             tokens = self.modality.tokens(inputs, lengths_B)
         rows = self.modality.arrange(tokens, keep_ids_NK)
-        x_NLD = rows.rows_NLD
-        if self.config.pre_norm:  # no norm brings sums back from the few bits of products
-            x_NLD = x_NLD.float() if _autocasts(x_NLD) else x_NLD
-        else:
-            x_NLD = self.norm(x_NLD)
-        x_NLD = self.dropout(x_NLD)
+        x_NLD = self.dropout(_summable(rows.rows_NLD) if self.config.pre_norm else self.norm(rows.rows_NLD))
         bias_NHLL = rows.bias.dense(_product_dtype(x_NLD)) if rows.bias else None  # once for all blocks
         ffn_outputs = []
         for block in self.blocks:
@@ -184,6 +179,11 @@ def _product_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(x.device.type) if _autocasts(x) else x.dtype
 
 
+def _summable(x: Tensor) -> Tensor:
+    """`x` for sums that no norm brings back from the few bits of products."""
+    return x.float() if _autocasts(x) else x
+
+
 def make_teacher(student: Encoder) -> Encoder:
     """A frozen copy of the student in eval mode, without the parts that the teacher does not own."""
     teacher = copy.deepcopy(student)
@@ -201,8 +201,9 @@ def make_teacher(student: Encoder) -> Encoder:
 def initialise(module: nn.Module) -> None:
     """Initialise every parameter of a model, in place, from torch's default generator.
 
-    Linear and Embedding: N(0, 0.02), bias 0. Norms and factors: 1 and 0. Convolutions: PyTorch's default. The modality's
-    own parts as it says (`reset_parameters`); what has other needs (the decoder's projection) is done by its owner, after.
+    Linear and Embedding: N(0, 0.02), bias 0. Norms: 1 and 0, LayerScale 1. Convolutions: PyTorch's default. The
+    modality's own parts as it says (`reset_parameters`); what has other needs (the decoder's projection) is done by its
+    owner, after.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):

@@ -24,10 +24,10 @@ from data2vec2.errors import UsageError, UserError
 from data2vec2.files import read_json
 from data2vec2.interop.foreign import pictures, speech, text
 from data2vec2.interop.foreign.family import Fields, Foreign, checked
-from data2vec2.modalities.fields import PREFIX as OURS
-from data2vec2.modalities.fields import build_encoder
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.fields import PREFIX as OURS
+from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.interop import PROCESSOR, TOGETHER
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES
 

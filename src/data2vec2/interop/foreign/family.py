@@ -106,7 +106,9 @@ def encoder_of(fields: Fields, *, hidden: int, eps: float, **more: Any) -> Encod
     if dim % heads:
         raise UserError(f"{fields.path}: num_attention_heads is {heads}, which does not divide hidden_size ({dim})")
     if (head_dim := fields.values.get("head_dim")) not in (None, dim // heads):
-        raise UserError(f"{fields.path}: head_dim is {head_dim!r}; only {dim // heads} (hidden_size / heads) is supported")
+        raise UserError(
+            f"{fields.path}: head_dim is {head_dim!r}; only {dim // heads} (hidden_size / heads) is supported"
+        )
     depth = fields.whole("num_hidden_layers", 12)
     ratio = mlp_ratio(hidden, dim)
     return EncoderConfig(

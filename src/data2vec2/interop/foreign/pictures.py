@@ -115,7 +115,9 @@ def read_timm(fields: Fields, tensors: Mapping[str, Tensor], folder: Path, proce
     """A ViT of timm; `UserError` for an architecture that computes something else."""
     architecture = str(fields.values.get("architecture"))
     if not TIMM_NAMES.fullmatch(architecture):
-        raise UserError(f"{fields.path}: architecture is {architecture!r}; of timm plain ViTs (vit_..., deit_...) are supported")
+        raise UserError(
+            f"{fields.path}: architecture is {architecture!r}; of timm plain ViTs (vit_..., deit_...) are supported"
+        )
     about = fields.values.get("pretrained_cfg")
     own = Fields({**fields.values, **(about if isinstance(about, Mapping) else {})}, fields.path)
     arguments = fields.values.get("model_args")
@@ -177,9 +179,7 @@ def _model(
         fixed_TD = sincos_2d(encoder.embed_dim, modality.position_grid)
         if (tensors[POSITIONS] - fixed_TD).abs().max() < 1e-5:
             del tensors[POSITIONS]
-            modality = ImageConfig(
-                image_size=made_for, position_size=made_for, num_registers=registers, **shape
-            )
+            modality = ImageConfig(image_size=made_for, position_size=made_for, num_registers=registers, **shape)
     return ArchitectureConfig(modality=modality, encoder=encoder)
 
 
@@ -243,7 +243,7 @@ def _reading(processor: Fields | None, made_for: int) -> tuple[dict[str, Any], i
     if not normalised:
         mean, std = (0.0,) * 3, (1.0,) * 3
     scaled, cut = _side(processor, "size", made_for), made_for
-    notes, share = (), 1.0
+    notes, share = tuple[str, ...](), 1.0
     if processor.values.get("do_center_crop", "crop_size" in processor.values):
         cut = _side(processor, "crop_size", made_for)
         share = min(1.0, cut / scaled)

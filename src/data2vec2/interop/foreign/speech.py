@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+
 import torch
 from torch import Tensor
 
@@ -58,33 +59,31 @@ def read_speech(fields: Fields, tensors: Mapping[str, Tensor], folder: Path, pro
     fields.only("conv_pos_batch_norm", False)
     fields.only("layer_norm_eps", 1e-5)
     own, stable = kind == "data2vec-audio", bool(fields.only("do_stable_layer_norm", False, True))
-    norm = "layer" if own else fields.only("feat_extract_norm", "group", "layer")
+    group = not own and fields.only("feat_extract_norm", "group", "layer") == "group"
     channels = fields.numbers("conv_dim", (512,) * 7)
     if len(set(channels)) != 1:
         raise UserError(f"{fields.path}: conv_dim is {list(channels)}; all layers must have the same channels")
-    positions = {
-        "position_depth": fields.whole("num_conv_pos_embeddings", 5) if own else 1,
-        "position_kernel": fields.whole(*(("conv_pos_kernel_size", 19) if own else ("num_conv_pos_embeddings", 128))),
-        "position_groups": fields.whole("num_conv_pos_embedding_groups", 16),
-        "position_norm": own,
-    }
     rate, notes = 16_000, list[str]()
     if processor is None:
         notes.append(f"no preprocessor_config.json: taken to be made for {rate:,} Hz")
     else:
         rate = processor.whole("sampling_rate", rate)
         processor.only("feature_size", 1)
-        if norm == "layer":  # the other norm takes away what normalising would
+        if not group:  # that norm takes away what normalising would
             processor.only("do_normalize", True)
+    one, several = ("num_conv_pos_embeddings", 128), ("conv_pos_kernel_size", 19)
     modality = AudioConfig(
         sample_rate=rate,
-        stem_norm=norm,
+        stem_norm="group" if group else "layer",
         conv_dim=channels[0],
         conv_kernels=fields.numbers("conv_kernel", (10, 3, 3, 3, 3, 2, 2)),
         conv_strides=fields.numbers("conv_stride", (5, 2, 2, 2, 2, 2, 2)),
         conv_bias=bool(fields.only("conv_bias", False, True)),
+        position_depth=fields.whole("num_conv_pos_embeddings", 5) if own else 1,
+        position_kernel=fields.whole(*(several if own else one)),
+        position_groups=fields.whole("num_conv_pos_embedding_groups", 16),
+        position_norm=own,
         alibi=False,
-        **positions,
     )
     encoder = encoder_of(fields, hidden=fields.whole("intermediate_size", 3072), eps=1e-5, pre_norm=stable)
     plain = _folded(without_prefix(tensors, PREFIXES))

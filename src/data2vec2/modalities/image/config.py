@@ -30,7 +30,8 @@ class ImageConfig(ModalityConfig):
     """Height and width in pixels that the positions are made for; none: `image_size`. Set it to the size of
     pre-training if fine-tuning uses larger pictures: the positions are then interpolated."""
     positions: Literal["sincos", "learned"] = "sincos"
-    """sincos: fixed sines and cosines of row and column, as in the paper. learned: a vector for each patch, as in ViT."""
+    """sincos: fixed sines and cosines of row and column, as in the paper. learned: a vector for each patch, as in
+    ViT."""
     num_registers: int = 0
     """Learned tokens beside the CLS token that stand for no patch, as in DINOv2 with registers."""
 
