@@ -25,7 +25,6 @@ from data2vec2.interop.fairseq.keys import our_tensors
 from data2vec2.interop.fairseq.original import read_original
 from data2vec2.interop.folder import read_export
 from data2vec2.interop.foreign import WEIGHTS, fetched, is_foreign, read_foreign
-from data2vec2.interop.foreign.family import kinds_of
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import read_run_config
 from data2vec2.training.checkpoint import load_newest
@@ -105,7 +104,7 @@ def _with_shape(start: Start, config: Path) -> Start:
 
 def _foreign(name: str, path: Path) -> Start:
     foreign = read_foreign(path)
-    left_out = (f"left out: {kinds_of(foreign.dropped)}",) if foreign.dropped else ()
+    left_out = (f"left out: {', '.join(foreign.dropped)}",) if foreign.dropped else ()
 
     def tensors(model: ModelConfig) -> Tensors:
         return {f"student.{name}": one for name, one in foreign.adapted(foreign.tensors, model).items()}
@@ -204,7 +203,7 @@ def told(config: RunConfig, recipe: RunConfig, start: Start) -> list[str]:
         blocks = f"{encoder.prenet_depth + encoder.depth} blocks ({encoder.prenet_depth} of them the prenet's)"
         order = ", pre-norm" if encoder.pre_norm else ""
         shape = f"width {encoder.embed_dim}, {encoder.num_heads} heads, {blocks}{order}"
-        lines.insert(0, f"model: {shape}, as {start.what} has it, whatever {config.recipe} says")
+        lines.insert(0, f"model: {shape}, as {start.what}, in place of the shape of {config.recipe}")
     for name in ("targets.average_layers", "decoder.groups"):
         section, _, field = name.partition(".")
         mine, theirs = (getattr(getattr(one, section), field) for one in (model, usual))

@@ -12,6 +12,7 @@ Nothing here imports Transformers or timm.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from data2vec2.config.run import DataConfig
 from data2vec2.data.hub import PREFIX as HUB
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import read_json
@@ -68,12 +70,16 @@ def read_foreign(folder: Path) -> Foreign:
     return checked(foreign, folder)
 
 
-def load_foreign(folder: Path) -> tuple[Encoder, ModelInfo]:
-    """Such an encoder, in eval mode on the CPU in float32, and what belongs to it."""
+def load_foreign(folder: Path, data: DataConfig | None = None) -> tuple[Encoder, ModelInfo]:
+    """Such an encoder, in eval mode on the CPU in float32, and what belongs to it.
+
+    What its folder does not say of inputs is as in `data`, where that is given.
+    """
     foreign = read_foreign(folder)
+    reading = {name: getattr(foreign.data, name) for name in foreign.reading}
     encoder = build_encoder(foreign.model)
     encoder.load_state_dict(foreign.adapted(foreign.tensors, foreign.model))
-    return encoder.eval(), ModelInfo(model=foreign.model, data=foreign.data)
+    return encoder.eval(), ModelInfo(model=foreign.model, data=replace(data, **reading) if data else foreign.data)
 
 
 def fetched(name: str) -> Path:

@@ -49,7 +49,7 @@ class Foreign:
     reading: tuple[str, ...] = ()
     """Fields of `data` that these weights need to be as they are."""
     dropped: tuple[str, ...] = ()
-    """Tensors that an encoder of ours has no place for, by their names in the file."""
+    """What an encoder of ours has no place for, as it is called in the file: "pooler", "lm_head"."""
     notes: tuple[str, ...] = ()
     """What was converted with a difference, or guessed, in words."""
     adapted: Callable[[Tensors, ArchitectureConfig], Tensors] = _unchanged
@@ -130,19 +130,19 @@ def without_prefix(tensors: Mapping[str, Tensor], prefixes: Iterable[str]) -> Te
 def translated(
     tensors: Mapping[str, Tensor], table: Table, dropped: Sequence[str], path: Path
 ) -> tuple[Tensors, tuple[str, ...]]:
-    """The tensors by our names, and those that are dropped: names in `dropped`, in which `*` stands for anything.
+    """The tensors by our names, and what of `dropped` was there, patterns of names in which `*` stands for anything.
 
     `UserError` that names tensors which are neither in the table nor there.
     """
     rows = [(re.compile(_pattern(theirs)), ours) for theirs, ours in table]
-    found, left, unknown = Tensors(), list[str](), list[str]()
+    found, left, unknown = Tensors(), dict[str, None](), list[str]()
     for name, tensor in tensors.items():
         match, ours = next(((m, ours) for row, ours in rows if (m := row.fullmatch(name))), (None, ""))
         if match is not None:
             filled = ours.replace("#", match.groupdict().get("number") or "")
             found[filled.replace("*", match.groupdict().get("rest") or "")] = tensor.float()
-        elif any(fnmatchcase(name, pattern) for pattern in dropped):
-            left.append(name)
+        elif pattern := next((pattern for pattern in dropped if fnmatchcase(name, pattern)), None):
+            left[pattern.removesuffix(".*")] = None
         else:
             unknown.append(name)
     if unknown:
@@ -185,8 +185,3 @@ def listed(names: Sequence[str]) -> str:
     """Some of the names, and how many more there are."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     return ", ".join(names[:NAMED]) + more
-
-
-def kinds_of(names: Iterable[str]) -> str:
-    """Names of tensors without their last part, each once: "pooler.dense, lm_head"."""
-    return ", ".join(dict.fromkeys(name.rpartition(".")[0] or name for name in names))

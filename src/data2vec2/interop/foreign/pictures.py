@@ -116,7 +116,7 @@ def read_timm(fields: Fields, tensors: Mapping[str, Tensor], folder: Path, proce
     architecture = str(fields.values.get("architecture"))
     if not TIMM_NAMES.fullmatch(architecture):
         raise UserError(
-            f"{fields.path}: architecture is {architecture!r}; of timm plain ViTs (vit_..., deit_...) are supported"
+            f"{fields.path}: architecture is {architecture!r}; of timm plain ViTs are supported (vit_, deit_)"
         )
     about = fields.values.get("pretrained_cfg")
     own = Fields({**fields.values, **(about if isinstance(about, Mapping) else {})}, fields.path)
