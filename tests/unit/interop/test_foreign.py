@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModel
 
 from data2vec2.errors import UserError
+from data2vec2.interop.folder import export_model, load_encoder
 from data2vec2.interop.foreign import fetched, is_foreign, load_foreign, read_foreign
+from data2vec2.interop.onnx import export_program, output_names, write_onnx
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.fields import example_of, interop_of
 from tests.foreign import FAMILIES, change, difference, inputs_of, saved, saved_timm, theirs
 
 CLOSE = 1e-4
@@ -248,3 +253,29 @@ def test_without_a_network_a_name_says_so(monkeypatch: pytest.MonkeyPatch, tmp_p
     with pytest.raises(UserError, match=r"hf:nobody/nothing can't be fetched .*without a network, give a folder"):
         fetched("hf:nobody/nothing")
     assert not is_foreign(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["DINOv2 with registers", "wav2vec 2.0", "BERT"])
+def test_they_are_exported_like_any_encoder(tmp_path: Path, name: str) -> None:
+    """And loaded again by this package, by Transformers' Auto classes, and by ONNX Runtime."""
+    import data2vec2.modalities.transformers  # noqa: F401  (registers the classes)
+
+    torch.manual_seed(0)
+    saved(name, tmp_path / "theirs")
+    encoder, info = load_foreign(tmp_path / "theirs")
+    export_model(encoder, info, tmp_path / "ours", "a card")
+    loaded, again = load_encoder(tmp_path / "ours")
+    inputs = example_of(info.model)
+    inputs = torch.randn_like(inputs) if inputs.is_floating_point() else inputs
+    assert again.model == info.model
+    with torch.no_grad():
+        expected = encoder(inputs).x_NLD
+        assert torch.equal(loaded(inputs).x_NLD, expected)
+        model = AutoModel.from_pretrained(tmp_path / "ours").eval()
+        assert difference(model(inputs).last_hidden_state, expected) < 1e-5
+    if name == "BERT":  # whose shape is like that of others
+        return
+    write_onnx(export_program(encoder, info), output_names(encoder), tmp_path / "model.onnx")
+    named = {key: value.numpy() for key, value in interop_of(info.kind).named(inputs).items()}
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    assert difference(torch.from_numpy(session.run(None, named)[0]), expected) < CLOSE

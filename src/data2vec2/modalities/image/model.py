@@ -59,7 +59,7 @@ class ImageModality(Modality):
         x = tokens.tokens_BTD + positions_TD.to(tokens.tokens_BTD.dtype)
         x_NKD = x if keep_ids_NK is None else take(x, keep_ids_NK)
         extra = [self.cls_token, self.registers_1RD] if self.config.num_registers else [self.cls_token]
-        return Rows(torch.cat([*(one.to(x_NKD.dtype).expand(len(x_NKD), -1, -1) for one in extra), x_NKD], dim=1))
+        return Rows(torch.cat([*(one.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1) for one in extra), x_NKD], dim=1))
 
     def reset_parameters(self) -> None:
         """Patch embedding Xavier uniform on the flattened kernel, its bias as PyTorch; CLS token N(0, 1).
