@@ -177,11 +177,12 @@ def measured(
         with torch.no_grad():
             expected, found = compute(model, inputs), encoder(inputs).x_NLD
         relative = difference(found, expected) / float(expected.abs().max())
+    shown = f"{relative:.0e}" if relative else "0"
     family = FAMILIES.get(name)
     size = sum(parameter.numel() for parameter in encoder.parameters()) / 1e6
     dropped = ", ".join(f"`{one}`" for one in foreign.dropped) or "nothing"
     title = f"`{family.model}`" if family else "`VisionTransformer` of timm"
-    return f"| {name} | {title} | {len(foreign.tensors)} | {size:.0f} | {relative:.0e} | {dropped} |"
+    return f"| {name} | {title} | {len(foreign.tensors)} | {size:.0f} | {shown} | {dropped} |"
 
 
 def main() -> None:

@@ -164,7 +164,8 @@ class RunConfig:
     recipe: str
     """The recipe this is derived from."""
     init_from: str | None = None
-    """Initial weights: a run, an exported model, or a .pt checkpoint of the original; none: random."""
+    """Initial weights: a run, an exported model, a .pt checkpoint of the original, or a folder or hf:NAME of another
+    family; none: random."""
     model: ModelConfig
     """Architecture and objective of the model."""
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -248,6 +248,17 @@ def test_other_models_of_timm_are_refused(tmp_path: Path, architecture: str) -> 
         read_foreign(tmp_path)
 
 
+def test_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is in the cache needs no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    kept = tmp_path / "models--some--vit"
+    saved("ViT", kept / "snapshots" / "abc")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("abc")
+    assert read_foreign(fetched("hf:some/vit")).family == "ViT"
+
+
 def test_without_a_network_a_name_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"hf:nobody/nothing can't be fetched .*without a network, give a folder"):

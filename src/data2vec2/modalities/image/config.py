@@ -18,6 +18,7 @@ class ImageConfig(ModalityConfig):
     usual_names: ClassVar = {"num_register_tokens": "num_registers"}
     """As Transformers' models have them."""
     resizable: ClassVar = frozenset({"image_size", "position_size"})
+    """Positions are interpolated."""
     kind: Literal["image"] = "image"
     """The modality."""
     image_size: int = 224

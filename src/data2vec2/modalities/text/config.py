@@ -32,6 +32,7 @@ class TextConfig(ModalityConfig):
     }
     """As Transformers' models have them."""
     resizable: ClassVar = frozenset({"max_tokens"})
+    """Of longer texts, the first positions are taken."""
     kind: Literal["text"] = "text"
     """The modality."""
     vocab_size: int = 50_265
