@@ -16,6 +16,7 @@ import data2vec2
 from data2vec2.evaluation.scores import BEFORE, MODEL, RANDOM
 from data2vec2.interop.folder import load_encoder
 from data2vec2.modalities import get_recipe
+from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from tests.foreign import change, saved, theirs, write
 from tests.integration.helpers import last_step, run_here, small_npz, words
 from tests.integration.speech import spoken_folder
@@ -142,6 +143,26 @@ def test_other_modalities_are_refused(tmp_path: Path, pictures: Path, capsys: py
     write(tmp_path / "other", "config.json", {"model_type": "gpt2"})
     assert pretrain("image_tiny", pictures, tmp_path / "run", tmp_path / "other") == 1
     assert "model_type is 'gpt2'; supported are wav2vec2" in capsys.readouterr().err
+
+
+def test_a_run_of_text_goes_on_with_its_tokenizer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also on other texts, of which another would be made; one that is another is refused."""
+    source, data = tmp_path / "source", tmp_path / "data"
+    saved("RoBERTa", source)
+    data.mkdir()
+    shutil.copy("README.md", data / "text.txt")
+    short = ("--model.modality.max-tokens", "64")
+    assert pretrain("text_tiny", data, tmp_path / "first", source, *short) == 0
+    shutil.copy("CONTRIBUTING.md", data / "text.txt")
+    for number, name in enumerate(("first", "first/exported")):
+        assert pretrain("text_tiny", data, tmp_path / f"again{number}", tmp_path / name) == 0
+        written = tmp_path / f"again{number}" / "tokenizer" / "tokenizer.json"
+        assert written.read_bytes() == (source / "tokenizer.json").read_bytes()
+    save_tokenizer(train_tokenizer(["another"], 300), tmp_path / "other")
+    capsys.readouterr()
+    other = ("--data.tokenizer", tmp_path / "other")
+    assert pretrain("text_tiny", data, tmp_path / "refused", tmp_path / "first", *other) == 1
+    assert "is another than that of the weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["wav2vec 2.0", "HuBERT, pre-norm"])

@@ -89,6 +89,8 @@ class Pretraining(Training[RunConfig]):
         config = following(config, self._followed, start)  # flags may have set what is against the weights
         for line in told(config, recipe, start):
             say(line)
+        if start.data is not None:
+            tools.check_learned(tools.located(config).data, start.data)
         fitted = tools.fitted(tools.located(config), recipe, data, say)
         return fitted if start.shape is None else replace(fitted, model=config.model)
 

@@ -27,6 +27,7 @@ from data2vec2.interop.folder import read_export
 from data2vec2.interop.foreign import WEIGHTS, fetched, is_foreign, read_foreign
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import read_run_config
+from data2vec2.modalities.tools import tools_of
 from data2vec2.training.checkpoint import load_newest
 from data2vec2.training.run import CONFIG
 
@@ -68,7 +69,7 @@ def open_start(name: str) -> Start:
         checkpoint, damaged = load_newest(path / "checkpoints")
         if checkpoint:
             found, what = checkpoint.groups["model"], f"the run {path} at update {checkpoint.step}"
-            return _with_shape(Start(name=name, what=what, tensors=lambda _: found), path / CONFIG)
+            return _with_shape(Start(name=name, what=what, tensors=lambda _: found), path / CONFIG, path)
         if damaged or not (path / "exported").is_dir():
             raise UserError(f"the run {path} has no usable checkpoint: {'; '.join(damaged) or 'there is none'}")
         path = path / "exported"
@@ -81,9 +82,9 @@ def open_start(name: str) -> Start:
             raise UserError(f"{path / WEIGHTS} can't be read: {error}") from error
         found = pretrained_tensors(weights, read_beside(path)[1])
         start = Start(name=name, what=f"the export {path}", tensors=lambda _: found)
-        if (path / PRETRAINING).is_file():
-            return _with_shape(start, path / PRETRAINING)
-        return replace(start, shape=read_export(path)[0].model)
+        info = read_export(path)[0]
+        start = replace(start, shape=info.model, data=info.data, reading=info.data.learned)
+        return _with_shape(start, path / PRETRAINING) if (path / PRETRAINING).is_file() else start
     if path.suffix == ".pt" and path.is_file():
         return Start(name=name, what=f"the original checkpoint {path}", tensors=lambda model: _original(path, model))
     raise UserError(
@@ -92,13 +93,17 @@ def open_start(name: str) -> Start:
     )
 
 
-def _with_shape(start: Start, config: Path) -> Start:
+def _with_shape(start: Start, path: Path, run: Path | None = None) -> Start:
     """With what the configuration of pre-training says; one of fine-tuning has no such shape."""
     try:
-        model = read_yaml(config, read_run_config).model
+        config = read_yaml(path, read_run_config)
     except UserError:
         return start
+    model = config.model
     shape = ArchitectureConfig(modality=model.modality, encoder=model.encoder)
+    if run is not None:
+        data = tools_of(config.data.kind).resumed(config, run).data
+        start = replace(start, data=data, reading=data.learned)
     return replace(start, shape=shape, decoder=model.decoder)
 
 

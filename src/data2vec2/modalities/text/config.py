@@ -66,6 +66,8 @@ class TextConfig(ModalityConfig):
 class TextDataConfig(DataConfig):
     """How text is read."""
 
+    learned: ClassVar = ("tokenizer",)
+    """What the embeddings are of."""
     kind: Literal["text"] = "text"
     """The modality."""
     tokenizer: str | None = None
