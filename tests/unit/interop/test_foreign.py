@@ -191,6 +191,7 @@ def test_no_file_runs_anything(tmp_path: Path) -> None:
         ("ViT", "image_size", [32, 64], "only squares are supported"),
         ("ViT", "num_hidden_layers", 2, "has more than config.json describes"),
         ("ViT", "num_hidden_layers", 4, "lacks what config.json describes"),
+        ("ViT", "num_hidden_layers", 100_000, "too few for the 100,000 blocks"),
         ("ViT", "hidden_size", 64, "positions of shape"),
         ("ViT", "intermediate_size", 64, r"has shape \[48\], and config.json says \[64\]"),
         ("ViT", "num_attention_heads", 5, "num_attention_heads is 5, which does not divide"),
@@ -202,6 +203,7 @@ def test_no_file_runs_anything(tmp_path: Path) -> None:
         ("wav2vec 2.0", "layer_norm_eps", 1e-12, "layer_norm_eps is 1e-12; only 1e-05"),
         ("wav2vec 2.0", "conv_dim", [16, 8], "all layers must have the same channels"),
         ("wav2vec 2.0", "num_conv_pos_embedding_groups", 5, "describes no model that can be built here"),
+        ("data2vec 1 (speech)", "num_conv_pos_embeddings", 10**9, "have only 86 tensors"),
         ("HuBERT", "conv_pos_batch_norm", True, "conv_pos_batch_norm is true"),
         ("BERT", "position_embedding_type", "relative_key", "position_embedding_type"),
         ("BERT", "is_decoder", True, "is_decoder is true"),
@@ -226,6 +228,9 @@ def test_unknown_tensors_are_named(tmp_path: Path) -> None:
 
 def test_inputs_that_are_made_otherwise_are_refused(tmp_path: Path) -> None:
     saved("ViT", tmp_path / "vit")
+    change(tmp_path / "vit", "preprocessor_config.json", image_mean=[0.5])
+    with pytest.raises(UserError, match="the mean of pictures for ViT has 1 values for 3 channels"):
+        read_foreign(tmp_path / "vit")
     change(tmp_path / "vit", "preprocessor_config.json", rescale_factor=1.0)
     with pytest.raises(UserError, match=r"rescale_factor is 1\.0; only 1/255"):
         read_foreign(tmp_path / "vit")

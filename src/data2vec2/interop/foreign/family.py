@@ -167,6 +167,8 @@ def _joined(tensors: Tensors) -> Tensors:
 
 def checked(foreign: Foreign, path: Path) -> Foreign:
     """The same; `UserError` for tensors that are missing, too many or of other shapes than config.json says."""
+    if (depth := foreign.model.encoder.depth) > len(foreign.tensors):
+        raise UserError(f"{path} has {len(foreign.tensors):,} tensors, too few for the {depth:,} blocks of config.json")
     with torch.device("meta"):  # only shapes are needed
         expected = build_encoder(foreign.model).state_dict()
     tensors = foreign.adapted(foreign.tensors, foreign.model)

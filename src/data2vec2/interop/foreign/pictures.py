@@ -195,7 +195,10 @@ def _resized(
 ) -> Foreign:
     """For pictures of the size that the weights are used with, whatever their positions were made for."""
     modality = narrow(model.modality, ImageConfig)
-    made_for, patch = modality.image_size, modality.patch_size
+    made_for, patch, channels = modality.image_size, modality.patch_size, modality.channels
+    for name in ("mean", "std"):
+        if len(values := reading.get(name, (0.0,) * channels)) != channels:
+            raise UserError(f"the {name} of pictures for {family} has {len(values)} values for {channels} channels")
     if size % patch:
         notes = (*notes, f"pictures of {size} pixels are no multiple of the patches ({patch}): {made_for} are taken")
         size = made_for

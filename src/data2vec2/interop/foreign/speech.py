@@ -71,6 +71,10 @@ def read_speech(fields: Fields, tensors: Mapping[str, Tensor], folder: Path, pro
         processor.only("feature_size", 1)
         if not group:  # that norm takes away what normalising would
             processor.only("do_normalize", True)
+    depth = fields.whole("num_conv_pos_embeddings", 5) if own else 1
+    if depth > len(tensors):
+        found = f"the weights have only {len(tensors):,} tensors"
+        raise UserError(f"{fields.path}: num_conv_pos_embeddings is {depth:,}, and {found}")
     one, several = ("num_conv_pos_embeddings", 128), ("conv_pos_kernel_size", 19)
     modality = AudioConfig(
         sample_rate=rate,
@@ -79,7 +83,7 @@ def read_speech(fields: Fields, tensors: Mapping[str, Tensor], folder: Path, pro
         conv_kernels=fields.numbers("conv_kernel", (10, 3, 3, 3, 3, 2, 2)),
         conv_strides=fields.numbers("conv_stride", (5, 2, 2, 2, 2, 2, 2)),
         conv_bias=bool(fields.only("conv_bias", False, True)),
-        position_depth=fields.whole("num_conv_pos_embeddings", 5) if own else 1,
+        position_depth=depth,
         position_kernel=fields.whole(*(several if own else one)),
         position_groups=fields.whole("num_conv_pos_embedding_groups", 16),
         position_norm=own,

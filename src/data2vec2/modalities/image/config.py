@@ -15,8 +15,6 @@ from data2vec2.config.tree import require
 class ImageConfig(ModalityConfig):
     """Pictures, cut into square patches."""
 
-    usual_names: ClassVar = {"num_register_tokens": "num_registers"}
-    """As Transformers' models have them."""
     resizable: ClassVar = frozenset({"image_size", "position_size"})
     """Positions are interpolated."""
     kind: Literal["image"] = "image"

@@ -65,7 +65,7 @@ class ImageInterop(Interop):
     portable = PortableImage
     heads = {"classifier": "ForImageClassification"}  # noqa: RUF012
     fixed_size = True
-    older = frozenset({"position_size", "positions", "num_register_tokens"})
+    older = frozenset({"position_size", "positions", "num_registers"})
     licence = ("cc-by-nc-4.0", "CC-BY-NC 4.0: not for commercial use")
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
