@@ -1,12 +1,12 @@
 """The documentation does what it says: its commands run, its links lead somewhere, its generated pages are up to date.
 
 Every ```bash and ```python block of README.md and docs/*.md is run in one temporary folder, in this order, with a
-folder `pictures` of real pictures, `recordings` and `sounds` of real speech, `texts` of real texts, and `checkpoints`
-as the original saves them, of small models, beside it. So that this takes minutes, lines get the flags
-`QUICK` of their verb where they have none of the name (but the first run of all starts helpers and readers, as a user's
-does), `updates=N` in a Python block becomes `updates=UPDATES, processes=1`, examples make UPDATES steps, and programs
-are forked from one that has imported everything (preloaded.py). `make` commands are not run but must name targets of
-the Makefile; installing is checked, not done.
+folder `pictures` of real pictures, `recordings` and `sounds` of real speech, `texts` of real texts, `checkpoints`
+of files as the original saves them and one `weights` of other families, of small models. So that this
+takes minutes, lines get the flags `QUICK` of their verb where they have none of the name (but the first run of all
+starts helpers and readers, as a user's does), `updates=N` in a Python block becomes `updates=UPDATES, processes=1`,
+examples make UPDATES steps, and programs are forked from one that has imported everything (preloaded.py). `make`
+commands are not run but must name targets of the Makefile; installing is checked, not done.
 """
 
 import csv
@@ -28,6 +28,7 @@ from PIL import Image, ImageOps
 from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.text import wordnet_glosses
+from tests.foreign import saved
 from tests.integration.preloaded import preloaded
 from tests.pages import PAGES, ROOT, blocks
 from tests.parity.cases import GoldenCase
@@ -104,6 +105,12 @@ def make_checkpoints(folder: Path) -> None:
     write_bpe(folder, 128)
 
 
+def make_weights(folder: Path) -> None:
+    """Small models of other families, as their own classes save them."""
+    for place, name in (("dinov2", "DINOv2"), ("wav2vec2", "wav2vec 2.0"), ("bert", "BERT")):
+        saved(name, folder / place)
+
+
 def run_page(page: str, place: Path) -> str:
     """Run all blocks of a page in a folder; returns what they printed."""
     path = f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -162,6 +169,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(folder / "recordings", folder / "sounds", ignore=shutil.ignore_patterns("metadata.csv"))
     make_texts(folder / "texts")
     make_checkpoints(folder / "checkpoints")
+    make_weights(folder / "weights")
     shutil.copytree(ROOT / "docs" / "examples", folder / "docs" / "examples")
     with preloaded(folder / "bin"):
         (folder / "printed.txt").write_text(run_page("README.md", folder))

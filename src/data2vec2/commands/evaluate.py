@@ -20,6 +20,7 @@ from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rate
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
+from data2vec2.data.hub import PREFIX as HUB
 from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
@@ -28,6 +29,7 @@ from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, 
 from data2vec2.evaluation.verdict import verdict
 from data2vec2.files import masked, parse_json, read_json
 from data2vec2.interop.folder import export_of, load_encoder, read_export
+from data2vec2.interop.foreign import fetched, is_foreign, load_foreign
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import finetune_config
 from data2vec2.modalities.data import Columns, Log, ModelInfo
@@ -130,8 +132,12 @@ def _samples(given: Evaluate, tools: Tools, info: ModelInfo, *parts: Records) ->
 
 
 def _before(path: Path | str, data: Path | str, info: ModelInfo) -> tuple[Encoder, ModelInfo]:
-    """The encoder of --before; `UserError` for one of another modality."""
-    encoder, before = load_encoder(export_of(Path(path), Path(data)))
+    """The encoder of --before, which may be of another family; `UserError` for one of another modality."""
+    folder = fetched(str(path)) if str(path).startswith(HUB) else Path(path)
+    if is_foreign(folder):
+        encoder, before = load_foreign(folder, info.data)
+    else:
+        encoder, before = load_encoder(export_of(folder, Path(data)))
     if before.kind != info.kind:
         raise UserError(f"--before {path} is a model of {before.kind}, and MODEL one of {info.kind}")
     return encoder, before

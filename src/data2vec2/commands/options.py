@@ -175,7 +175,9 @@ class Pretrain(Starting):
     """Run folder to write; a new one."""
     _: KW_ONLY
     init_from: AnyPath | None = None
-    """Initial weights: a run, an exported model, or a .pt checkpoint of the original; default: random."""
+    """Initial weights: a run, an exported model, a .pt checkpoint of the original, or a folder or hf:NAME of wav2vec
+    2.0, HuBERT, data2vec 1, BERT, RoBERTa, ViT, MAE, DINO or DINOv2; the shape of the model follows them. Default:
+    random."""
 
 
 @dataclass
@@ -256,7 +258,8 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
     test: AnyData | None = None
     """Data to score on; default: the test or validation part of DATA, what the run held out of it, or a fifth."""
     before: AnyPath | None = None
-    """Another model, such as the one that this one was continued from, to score beside it on the same samples."""
+    """Another model, such as the one that this one was continued from, to score beside it on the same samples; also of
+    another family, as for --init-from of pretrain."""
     max_samples: int = 10_000
     """Most samples to use of each part, evenly spread."""
     probes: Words = ("knn", "linear")

@@ -1,24 +1,23 @@
-"""pretrain RECIPE DATA --out RUN; and weights to start from: a run, an export or a checkpoint of the original."""
+"""pretrain RECIPE DATA --out RUN."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from data2vec2.commands.estimate import Plan
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Estimate, Pretrain, names_of
 from data2vec2.commands.runner import run_training, say_account
+from data2vec2.commands.starting import Start, following, load_start, open_start, told
 from data2vec2.commands.training import Opened, Training, estimate_training, keep_started, of_length
 from data2vec2.config.run import RunConfig, fit_schedule
+from data2vec2.data import hub
 from data2vec2.data.account import counted
 from data2vec2.data.batch import Batches
 from data2vec2.data.joined import join, weighted
@@ -26,9 +25,6 @@ from data2vec2.data.records import held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import masked, read_yaml, whole_file
 from data2vec2.interop.card import model_card
-from data2vec2.interop.fairseq.folder import pretrained_tensors, read_beside
-from data2vec2.interop.fairseq.keys import our_tensors
-from data2vec2.interop.fairseq.original import read_original
 from data2vec2.interop.folder import export_model
 from data2vec2.method.masking import num_kept
 from data2vec2.method.pretraining import Data2Vec2
@@ -38,7 +34,7 @@ from data2vec2.modalities.jobs import Sized
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.pretrain import SCORE, Masks, PretrainTask
-from data2vec2.training.checkpoint import Best, load_newest
+from data2vec2.training.checkpoint import Best
 from data2vec2.training.run import CONFIG, RunFolder
 from data2vec2.training.task import Outcome
 
@@ -68,17 +64,35 @@ class Pretraining(Training[RunConfig]):
     def __init__(self, init_from: str | Path | None = None) -> None:
         """`init_from`: weights to start from, in place of those that the configuration names."""
         self.init_from = init_from
+        self._start: Start | None = None
+        self._followed: RunConfig | None = None  # the recipe with the shape of these weights
 
     def named(self, asked: RunConfig | str) -> RunConfig:
-        """That of a recipe or a file, with the weights that were asked for."""
-        config = run_config(asked) if isinstance(asked, str) else asked
-        weights = self.init_from or config.init_from
-        return replace(config, init_from=str(Path(weights).absolute())) if weights else config
+        """That of a recipe or a file, with the weights that were asked for, and their shape."""
+        config = self._asked(asked)
+        if config.init_from:
+            self._start = open_start(config.init_from)
+            config = self._followed = following(config, get_recipe(config.recipe), self._start)
+        return config
+
+    def _asked(self, asked: RunConfig | str) -> RunConfig:
+        config, weights = run_config(asked) if isinstance(asked, str) else asked, self.init_from
+        weights = str(weights or config.init_from or "")
+        located = weights if weights.startswith(hub.PREFIX) else str(Path(weights).absolute())
+        return replace(config, init_from=located) if weights else config
 
     def started(self, config: RunConfig, data: Sequence[str], say: Log) -> RunConfig:
-        """A model that fits the data."""
-        tools = _tools(config)
-        return tools.fitted(tools.located(config), get_recipe(config.recipe), data, say)
+        """A model that fits the weights and the data."""
+        tools, recipe, start = _tools(config), get_recipe(config.recipe), self._start
+        if start is None or self._followed is None:
+            return tools.fitted(tools.located(config), recipe, data, say)
+        config = following(config, self._followed, start)  # flags may have set what is against the weights
+        for line in told(config, recipe, start):
+            say(line)
+        if start.data is not None:
+            tools.check_learned(tools.located(config).data, start.data)
+        fitted = tools.fitted(tools.located(config), recipe, data, say)
+        return fitted if start.shape is None else replace(fitted, model=config.model)
 
     def schedule(self, config: RunConfig) -> str:
         """Warm-up and the teacher's average."""
@@ -88,7 +102,7 @@ class Pretraining(Training[RunConfig]):
     def resumed(self, run: Path, asked: RunConfig | str, flags: Sequence[str]) -> RunConfig:
         """The run's own configuration, with what may change as asked."""
         saved = read_yaml(run / CONFIG, self.read)
-        wanted = self.named(asked)
+        wanted = self._asked(asked)
         if wanted.recipe != saved.recipe:
             raise UserError(f"the folder holds a run of {saved.recipe}, not of {wanted.recipe}")
         if wanted.init_from not in (None, saved.init_from):
@@ -97,6 +111,9 @@ class Pretraining(Training[RunConfig]):
         tools = _tools(saved)
         if not isinstance(asked, str):
             reference = get_recipe(asked.recipe)
+            if saved.init_from:  # whose shape it has
+                model = _unless_set(asked.model, reference.model, saved.model)
+                asked = replace(asked, model=model, data=_unless_set(asked.data, reference.data, saved.data))
             asked = of_length(asked, saved, reference)
             saved = keep_started(saved, tools.located(asked), fit_schedule(asked, reference))
         changed = tools.located(applied(saved, flags))
@@ -157,7 +174,9 @@ class Pretraining(Training[RunConfig]):
     def load(self, model: Any, data: Opened[RunConfig], say: Log) -> None:
         """Weights to start from, if they were named."""
         if data.config.init_from:
-            say(f"weights: from {load_initial(model, Path(data.config.init_from))}")
+            start = self._start or open_start(data.config.init_from)
+            self._start = None  # its tensors are in the model
+            say(f"weights: from {load_start(model, start)}")
 
     def task(self, model: Any, data: Opened[RunConfig], context: RunContext) -> PretrainTask:
         """The objective."""
@@ -201,64 +220,13 @@ class Pretraining(Training[RunConfig]):
         export_model(model.student, info, run.path / "exported", card)
 
 
+def _unless_set(mine: Any, usual: Any, saved: Any) -> Any:
+    """A configuration with what is `saved` where it is as `usual`, and so was not set."""
+    if not is_dataclass(mine) or isinstance(mine, type):
+        return saved if mine == usual else mine
+    names = [field.name for field in fields(mine)]
+    return replace(mine, **{n: _unless_set(getattr(mine, n), getattr(usual, n), getattr(saved, n)) for n in names})
+
+
 def _tools(config: RunConfig) -> Tools:
     return tools_of(config.model.modality.kind)
-
-
-def load_initial(model: Data2Vec2, path: Path) -> str:
-    """Put the student, teacher and decoder that `path` has into `model`; returns what was found, for the user.
-
-    A run folder has all three, and so has a converted checkpoint; another export has the student's encoder (the teacher
-    starts as its copy), an original `.pt` file what its `model` entry holds. What is missing keeps its random
-    initialisation. `UserError` if nothing usable is there or its shapes are not the model's.
-    """
-    weights, kind = _weights(model, path)
-    if not any(name.startswith("teacher.") for name in weights):
-        kept = {name for name in model.state_dict() if name.startswith("teacher.")}
-        copies = {f"teacher.{name.removeprefix('student.')}": tensor for name, tensor in weights.items()}
-        weights.update((name, tensor) for name, tensor in copies.items() if name in kept)
-        kind += ", the teacher a copy of the student"
-    own = model.state_dict()
-    for name, tensor in weights.items():
-        if name not in own:
-            raise UserError(
-                f"{path} has a tensor {name}, which this model lacks; its architecture must be the recipe's"
-            )
-        if own[name].shape != tensor.shape:
-            raise UserError(
-                f"{path}: {name} has shape {list(tensor.shape)}, and this model needs {list(own[name].shape)}; "
-                "give the sizes that it was trained with (--model...), or the right recipe"
-            )
-    model.load_state_dict(weights, strict=False)
-    missing = sorted({name.split(".")[0] for name in own.keys() - weights.keys()})
-    return kind + (f"; at random initialisation: {', '.join(missing)}" if missing else "")
-
-
-def _weights(model: Data2Vec2, path: Path) -> tuple[dict[str, Tensor], str]:
-    """Tensors in the names of `Data2Vec2`, and what they were read from."""
-    if (path / CONFIG).is_file():
-        checkpoint, damaged = load_newest(path / "checkpoints")
-        if checkpoint:
-            return checkpoint.groups["model"], f"the run {path} at update {checkpoint.step}"
-        if damaged or not (path / "exported").is_dir():
-            raise UserError(f"the run {path} has no usable checkpoint: {'; '.join(damaged) or 'there is none'}")
-        path = path / "exported"
-    if (path / "model.safetensors").is_file():
-        try:
-            weights = load_file(path / "model.safetensors")
-        except SafetensorError as error:
-            raise UserError(f"{path / 'model.safetensors'} can't be read: {error}") from error
-        return pretrained_tensors(weights, read_beside(path)[1]), f"the export {path}"
-    if path.suffix == ".pt" and path.is_file():
-        original, kind = read_original(path), model.config.modality.kind
-        if original.kind != kind:
-            raise UserError(f"{path} is a model of {original.kind}, but this recipe is for {kind}")
-        try:
-            found = our_tensors(model.config, original.student, original.ema)[0]
-        except (KeyError, ValueError) as error:
-            raise UserError(f"{path} does not fit this model: {error.args[0]}") from error
-        return found, f"the original checkpoint {path}"
-    raise UserError(
-        f"{path} is neither a run, nor an exported model, nor a .pt checkpoint of the original; there is nothing to "
-        "start from"
-    )

@@ -15,7 +15,7 @@ from data2vec2.config.tree import require, require_finite
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """The post-norm Transformer that student and teacher share (paper, section 3)."""
+    """The Transformer that student and teacher share: post-norm in the paper (section 3), pre-norm in other models."""
 
     embed_dim: int = 768
     """Width of a token [D]."""
@@ -35,6 +35,11 @@ class EncoderConfig:
     """Dropout of the attention weights."""
     layer_drop: float = 0.0
     """Probability of skipping a block in training, drawn for the whole batch; the teacher skips none."""
+    pre_norm: bool = False
+    """A block normalises what enters attention and MLP, and the LayerNorm before the first block stands after the last
+    one, as in ViT; off: blocks normalise their sums, as in the paper."""
+    layer_scale: bool = False
+    """A learned factor for each channel of what attention and MLP add, as in DINOv2."""
 
     def __post_init__(self) -> None:
         require(self.embed_dim >= 1, "model.encoder.embed_dim", self.embed_dim, "at least 1")
@@ -146,6 +151,8 @@ class ModalityConfig:
     """Fields that `config.json` has under the names that Transformers' models use, by these names."""
     added: ClassVar[frozenset[str]] = frozenset()
     """Fields that `config.json` of older exports does not have."""
+    resizable: ClassVar[frozenset[str]] = frozenset()
+    """Fields that may be others than those of the weights that a model starts from."""
     kind: str
     """The modality."""
 

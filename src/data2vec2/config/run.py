@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from data2vec2.config.model import ModelConfig
 from data2vec2.config.tree import require, require_finite
@@ -67,6 +67,8 @@ class EmaConfig:
 class DataConfig:
     """How samples are read; every modality adds its own fields."""
 
+    learned: ClassVar[tuple[str, ...]] = ()
+    """Fields that a model that goes on from weights has from these."""
     kind: str
     """The modality."""
     val_fraction: float = 0.05
@@ -164,7 +166,8 @@ class RunConfig:
     recipe: str
     """The recipe this is derived from."""
     init_from: str | None = None
-    """Initial weights: a run, an exported model, or a .pt checkpoint of the original; none: random."""
+    """Initial weights: a run, an exported model, a .pt checkpoint of the original, or a folder or hf:NAME of another
+    family; none: random."""
     model: ModelConfig
     """Architecture and objective of the model."""
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -1,4 +1,4 @@
-"""The post-norm Transformer block, which shows its feed-forward output, and its attention, whose bias stays data.
+"""The Transformer block, which shows its feed-forward output, and its attention, whose bias stays data.
 
 Shapes: `N` rows, `L` tokens of a row (extra tokens included), `D` width, `H` heads.
 """
@@ -156,21 +156,46 @@ class DropPath(nn.Module):
         return x_NLD * kept_N11 / (1 - self.rate)
 
 
+class LayerScale(nn.Module):
+    """A learned factor for each channel, 1 at first (Touvron et al., ICCV 2021)."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x_NLD: Tensor) -> Tensor:
+        """`NLD` to `NLD`."""
+        return x_NLD * self.weight
+
+    def reset_parameters(self) -> None:
+        """Factors 1."""
+        nn.init.ones_(self.weight)
+
+
 class Block(nn.Module):
-    """`x = norm1(x + attention(x)); x = norm2(x + mlp(x))`; only fine-tuning sets `drop_path.rate`."""
+    """`x = norm1(x + attention(x)); x = norm2(x + mlp(x))`; only fine-tuning sets `drop_path.rate`.
+
+    With `pre_norm`: `x = x + attention(norm1(x)); x = x + mlp(norm2(x))`.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim, eps, dropout = config.embed_dim, config.norm_eps, config.dropout
+        self.pre_norm = config.pre_norm
         self.attn = Attention(dim, config.num_heads, dropout=config.attention_dropout, proj_dropout=dropout)
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.mlp = MLP(dim, int(dim * config.mlp_ratio))
         self.dropout = nn.Dropout(dropout)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
+        self.scale1, self.scale2 = (LayerScale(dim) if config.layer_scale else nn.Identity() for _ in range(2))
         self.drop_path = DropPath()
 
     def forward(self, x_NLD: Tensor, bias_NHLL: Tensor | None = None) -> BlockOutput:
-        """`NLD` to `NLD`, with the feed-forward output beside it."""
-        x_NLD = self.norm1(x_NLD + self.drop_path(self.attn(x_NLD, bias_NHLL)))
+        """`NLD` to `NLD`, with the feed-forward output beside it, before any factor."""
+        if self.pre_norm:
+            x_NLD = x_NLD + self.drop_path(self.scale1(self.attn(self.norm1(x_NLD), bias_NHLL)))
+            ffn_NLD = self.mlp(self.norm2(x_NLD))
+            return BlockOutput(x_NLD + self.drop_path(self.scale2(self.dropout(ffn_NLD))), ffn_NLD)
+        x_NLD = self.norm1(x_NLD + self.drop_path(self.scale1(self.attn(x_NLD, bias_NHLL))))
         ffn_NLD = self.mlp(x_NLD)
-        return BlockOutput(self.norm2(x_NLD + self.drop_path(self.dropout(ffn_NLD))), ffn_NLD)
+        return BlockOutput(self.norm2(x_NLD + self.drop_path(self.scale2(self.dropout(ffn_NLD)))), ffn_NLD)

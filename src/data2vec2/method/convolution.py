@@ -20,8 +20,10 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, random: bool = False)
     return checkpoint(run, x, use_reentrant=False, preserve_rng_state=random)
 
 
-def conv_norm_gelu(conv: nn.Module, x: Tensor) -> Tensor:
+def conv_norm_gelu(conv: nn.Module, x: Tensor, norm: bool = True) -> Tensor:
     """Convolution, LayerNorm over channels without scale, GELU: `N x ... x C`, as many axes between as `conv` has.
+
+    Without `norm` there is no LayerNorm.
 
     Channels stay the last axis in memory; the convolution sees a channels-first view of it. One axis is convolved as
     two, the first of length 1: processors have fast kernels for two only.
@@ -31,4 +33,4 @@ def conv_norm_gelu(conv: nn.Module, x: Tensor) -> Tensor:
         y = F.conv2d(x[:, None].movedim(-1, 1), weight, conv.bias, padding=padding, groups=conv.groups)[:, :, 0]
     else:
         y = conv(x.movedim(-1, 1))
-    return recomputed(lambda y: F.gelu(F.layer_norm(y, y.shape[-1:])), y.movedim(1, -1))
+    return recomputed(lambda y: F.gelu(F.layer_norm(y, y.shape[-1:]) if norm else y), y.movedim(1, -1))

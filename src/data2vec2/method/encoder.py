@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from data2vec2.config.model import EncoderConfig
-from data2vec2.method.block import AttentionBias, Block
+from data2vec2.method.block import AttentionBias, Block, LayerScale
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class Modality(nn.Module):
     """Which of "stem", "context" (arrangement and first norm) and "trunk" (blocks) the teacher has an average of."""
     num_axes: ClassVar[int]
     """Axes of the token grid: 1 for sequences, 2 for images."""
-    num_extra_tokens: ClassVar[int] = 0
+    num_extra_tokens: int = 0
     """Tokens in front of every row that stand for no place of the input."""
     first_norm: ClassVar[bool] = True
-    """Whether a LayerNorm stands before the first block."""
+    """Whether a LayerNorm stands before the first block (of blocks that are not pre-norm)."""
     stem: nn.Module | None
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Encoded:
     """What the encoder computed."""
 
     x_NLD: Tensor
-    """Output of the last block, extra tokens first."""
+    """Output of the last block (of pre-norm blocks, normalised), extra tokens first."""
     ffn_outputs: list[Tensor]
     """Every block's feed-forward output `NLD`, prenet first (without blocks that layer-drop left out)."""
     tokens: Tokens
@@ -111,13 +111,13 @@ class Encoded:
 
 
 class Encoder(nn.Module):
-    """A modality's stem and arrangement, a LayerNorm, then prenet and trunk blocks."""
+    """A modality's stem and arrangement, a LayerNorm, then prenet and trunk blocks; pre-norm blocks come before it."""
 
     def __init__(self, config: EncoderConfig, modality: Modality) -> None:
         super().__init__()
         self.config, self.modality = config, modality
         first, dim, eps = modality.first_norm, config.embed_dim, config.norm_eps
-        self.norm: nn.Module = nn.LayerNorm(dim, eps=eps) if first else nn.Identity()
+        self.norm: nn.Module = nn.LayerNorm(dim, eps=eps) if first or config.pre_norm else nn.Identity()
         self.dropout = nn.Dropout(config.dropout if first else 0.0)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.prenet_depth + config.depth))
         self.layer_drop = config.layer_drop
@@ -140,7 +140,7 @@ class Encoder(nn.Module):
             assert inputs is not None, "an encoder needs inputs or tokens"
             tokens = self.modality.tokens(inputs, lengths_B)
         rows = self.modality.arrange(tokens, keep_ids_NK)
-        x_NLD = self.dropout(self.norm(rows.rows_NLD))
+        x_NLD = self.dropout(_summable(rows.rows_NLD) if self.config.pre_norm else self.norm(rows.rows_NLD))
         bias_NHLL = rows.bias.dense(_product_dtype(x_NLD)) if rows.bias else None  # once for all blocks
         ffn_outputs = []
         for block in self.blocks:
@@ -151,12 +151,16 @@ class Encoder(nn.Module):
             else:
                 x_NLD, ffn_NLD = block(x_NLD, bias_NHLL)
             ffn_outputs.append(ffn_NLD)
+        if self.config.pre_norm:
+            x_NLD = self.norm(x_NLD)
         return Encoded(x_NLD, ffn_outputs, tokens, self.modality.num_extra_tokens)
 
     def up_to(self, count: int) -> Encoder:
-        """An encoder of the first blocks alone, which shares their weights."""
+        """An encoder of the first blocks alone, which shares their weights; the last norm is for all of them only."""
         shorter = copy.copy(self)
         shorter._modules = {**self._modules, "blocks": self.blocks[:count]}
+        if self.config.pre_norm and count < len(self.blocks):
+            shorter._modules["norm"] = nn.Identity()
         return shorter
 
     def trunk_outputs(self, encoded: Encoded) -> list[Tensor]:
@@ -164,17 +168,28 @@ class Encoder(nn.Module):
         return [ffn[:, encoded.num_extra_tokens :] for ffn in encoded.ffn_outputs[self.config.prenet_depth :]]
 
 
+def _autocasts(x: Tensor) -> bool:
+    """Whether products of `x` are computed here in fewer bits than it has."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)  # the meta device has none
+
+
 def _product_dtype(x: Tensor) -> torch.dtype:
     """In what products of `x` are computed here."""
-    kind = x.device.type
-    known = torch.amp.is_autocast_available(kind)  # the meta device has none
-    return torch.get_autocast_dtype(kind) if known and torch.is_autocast_enabled(kind) else x.dtype
+    return torch.get_autocast_dtype(x.device.type) if _autocasts(x) else x.dtype
+
+
+def _summable(x: Tensor) -> Tensor:
+    """`x` for sums that no norm brings back from the few bits of products."""
+    return x.float() if _autocasts(x) else x
 
 
 def make_teacher(student: Encoder) -> Encoder:
     """A frozen copy of the student in eval mode, without the parts that the teacher does not own."""
     teacher = copy.deepcopy(student)
     owned = student.modality.teacher_owns
+    if student.config.pre_norm:
+        teacher.norm = nn.Identity()  # targets are made before it
     if "stem" not in owned:
         teacher.modality.stem = None
     if "context" not in owned:
@@ -186,15 +201,16 @@ def make_teacher(student: Encoder) -> Encoder:
 def initialise(module: nn.Module) -> None:
     """Initialise every parameter of a model, in place, from torch's default generator.
 
-    Linear and Embedding: N(0, 0.02), bias 0. LayerNorm: 1 and 0. Convolutions: PyTorch's default. The modality's own
-    parts as it says (`reset_parameters`); what has other needs (the decoder's projection) is done by its owner, after.
+    Linear and Embedding: N(0, 0.02), bias 0. Norms: 1 and 0, LayerScale 1. Convolutions: PyTorch's default. The
+    modality's own parts as it says (`reset_parameters`); what has other needs (the decoder's projection) is done by its
+    owner, after.
     """
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
             nn.init.normal_(part.weight, std=0.02)
             if isinstance(part, nn.Linear) and part.bias is not None:
                 nn.init.zeros_(part.bias)
-        elif isinstance(part, nn.LayerNorm) and part.elementwise_affine:
+        elif isinstance(part, LayerScale) or (isinstance(part, nn.LayerNorm) and part.elementwise_affine):
             part.reset_parameters()
     for part in module.modules():
         if isinstance(part, Modality):

@@ -32,6 +32,8 @@ ENCODER_FIELDS = {
     "hidden_dropout_prob":          "dropout",
     "attention_probs_dropout_prob": "attention_dropout",
     "layerdrop":                    "layer_drop",
+    "pre_norm":                     "pre_norm",
+    "layer_scale":                  "layer_scale",
 }  # fmt: skip
 
 SYNONYMS = {"hidden_dropout": "hidden_dropout_prob", "attention_dropout": "attention_probs_dropout_prob"}
@@ -112,7 +114,7 @@ def architecture(modality: type[ModalityConfig], fields: Mapping[str, Any]) -> A
     """
     theirs = theirs_of(modality)
     fields = {theirs[ours]: value for ours, value in fields.items() if ours in theirs} | dict(fields)
-    older = {"layerdrop", *modality.added}  # what older exports do not have
+    older = {"layerdrop", "pre_norm", "layer_scale", *modality.added}  # what older exports do not have
     names = [name for name in names_of(modality) if name in fields or name not in older]
     if missing := [name for name in names if name not in fields]:
         raise ValueError(f"{', '.join(missing)} missing")

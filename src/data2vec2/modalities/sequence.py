@@ -6,7 +6,6 @@ Shapes: `B` samples, `N` student rows, `T` tokens, `K` kept tokens, `D` width, `
 from __future__ import annotations
 
 from abc import abstractmethod
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,23 +27,38 @@ class SequenceModality(Modality):
     slopes_H: Tensor
 
     def __init__(
-        self, stem: nn.Module, embed_dim: int, num_heads: int, *, depth: int, kernel: int, groups: int
+        self,
+        stem: nn.Module,
+        embed_dim: int,
+        num_heads: int,
+        *,
+        depth: int,
+        kernel: int,
+        groups: int,
+        norm: bool = True,
+        alibi: bool = True,
     ) -> None:
-        """`stem` makes tokens `BTD` and has `reset_parameters`; the rest is of `ConvPositions`."""
+        """`stem` makes tokens `BTD` and has `reset_parameters`; but for `alibi` the rest is of `ConvPositions`."""
         super().__init__()
         self.stem: nn.Module | None = stem
-        self.positions = ConvPositions(embed_dim, depth, kernel, groups)
-        self.alibi_scale_H = nn.Parameter(torch.empty(num_heads))
-        self.register_buffer("slopes_H", alibi_slopes(num_heads), persistent=False)
+        self.positions = ConvPositions(embed_dim, depth, kernel, groups, norm)
+        self.alibi = alibi
+        if alibi:
+            self.alibi_scale_H = nn.Parameter(torch.empty(num_heads))
+            self.register_buffer("slopes_H", alibi_slopes(num_heads), persistent=False)
 
     @abstractmethod
     def real_tokens(self, lengths_B: Tensor) -> Tensor:
         """How many tokens inputs make, of which so many values are real."""
 
-    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
-        """What the stem makes of inputs."""
+    def embedded(self, inputs: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """What the stem makes of inputs, `BTD`; one that must know how much of them is real overrides this."""
         assert self.stem is not None
-        tokens_BTD = self.stem(inputs)
+        return self.stem(inputs)  # type: ignore[no-any-return]
+
+    def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
+        """What the stem makes of inputs, and which of that is padding."""
+        tokens_BTD = self.embedded(inputs, lengths_B)
         num_tokens, padding_BT = tokens_BTD.shape[1], None
         if lengths_B is not None:
             padding_BT = torch.arange(num_tokens, device=inputs.device) >= self.real_tokens(lengths_B)[:, None]
@@ -57,12 +71,11 @@ class SequenceModality(Modality):
         """
         x_BTD, padding_BT = tokens.tokens_BTD, tokens.padding_BT
         T, D = x_BTD.shape[1:]
-        bias = partial(AttentionBias, slopes_H=self.slopes_H, scale_H=self.alibi_scale_H)
         if padding_BT is not None:
             x_BTD = x_BTD.masked_fill(padding_BT[..., None], 0.0)
         if keep_ids_NK is None:
             places_1T = torch.arange(T, device=x_BTD.device)[None]
-            return Rows(x_BTD + self.positions(x_BTD, padding_BT), bias(positions_NL=places_1T, padding_NL=padding_BT))
+            return Rows(x_BTD + self.positions(x_BTD, padding_BT), self._bias(places_1T, padding_BT))
         kept_NKD = take(x_BTD, keep_ids_NK)
         sparse_NTD = put(kept_NKD.new_zeros(len(keep_ids_NK), T, D), keep_ids_NK, kept_NKD)
         padding_NT = padding_NK = None
@@ -70,13 +83,21 @@ class SequenceModality(Modality):
             padding_NT = padding_BT.repeat_interleave(len(keep_ids_NK) // len(padding_BT), dim=0)
             padding_NK = padding_NT.gather(1, keep_ids_NK)
         positions_NKD = take(self.positions(sparse_NTD, padding_NT), keep_ids_NK)
-        return Rows(kept_NKD + positions_NKD, bias(positions_NL=keep_ids_NK, padding_NL=padding_NK))
+        return Rows(kept_NKD + positions_NKD, self._bias(keep_ids_NK, padding_NK))
+
+    def _bias(self, places_NL: Tensor, padding_NL: Tensor | None) -> AttentionBias | None:
+        """What attention is told of places and padding, if anything."""
+        if self.alibi:
+            return AttentionBias(places_NL, self.slopes_H, self.alibi_scale_H, padding_NL)
+        return None if padding_NL is None else AttentionBias(padding_NL=padding_NL)
 
     def reset_parameters(self) -> None:
         """Stem and positions as PyTorch or they themselves say, ALiBi scales 1, its slopes anew."""
         for part in (self.stem, *self.positions.convs):
             if part is not None:
                 part.reset_parameters()
+        if not self.alibi:
+            return
         nn.init.ones_(self.alibi_scale_H)
         with torch.no_grad():
             self.slopes_H.copy_(alibi_slopes(len(self.slopes_H)))
@@ -85,9 +106,10 @@ class SequenceModality(Modality):
 class ConvPositions(nn.Module):
     """Positions from neighbours: convolutions, each with LayerNorm without scale and GELU (paper, section 3.3)."""
 
-    def __init__(self, dim: int, depth: int, kernel: int, groups: int) -> None:
-        """`kernel` is odd; `groups` divides `dim`."""
+    def __init__(self, dim: int, depth: int, kernel: int, groups: int, norm: bool = True) -> None:
+        """`groups` divides `dim`; without `norm` there is no LayerNorm."""
         super().__init__()
+        self.norm, self.even = norm, kernel % 2 == 0
         self.convs = nn.ModuleList(
             nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=groups) for _ in range(depth)
         )
@@ -97,5 +119,6 @@ class ConvPositions(nn.Module):
         for conv in self.convs:
             if padding_NT is not None:
                 x_NTD = x_NTD.masked_fill(padding_NT[..., None], 0.0)
-            x_NTD = conv_norm_gelu(conv, x_NTD)
+            x_NTD = conv_norm_gelu(conv, x_NTD, self.norm)
+            x_NTD = x_NTD[:, :-1] if self.even else x_NTD
         return x_NTD

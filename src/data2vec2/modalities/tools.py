@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data2vec2.config.run import RunConfig
+from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.data.account import PartAccount
 from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import Records
@@ -145,6 +145,9 @@ class Tools(DataTools):
     def token_probe(self, data: str, train: Reader, test: Reader) -> TokenProbe:
         """What the probe of single tokens learns from and is scored on; `UserError` where there is none."""
         raise UsageError("--probes phones is for speech; leave it out")
+
+    def check_learned(self, data: DataConfig, weights: DataConfig) -> None:
+        """`UserError` for inputs that are read otherwise than `weights`, which a run starts from, can be used with."""
 
     def sized(self, model: nn.Module, config: RunConfig, count: int = 1) -> Sized:
         """The loss of pre-training on `count` samples of the largest size."""

@@ -97,6 +97,10 @@ def test_what_the_original_has_not() -> None:
     text = get_recipe("text_base")
     with pytest.raises(ValueError, match="bos, pad and eos"):
         original_config(replace(text, model=replace(text.model, modality=TextConfig(bos_id=5))))
+    with pytest.raises(ValueError, match="stem_norm_eps is 1e-12, and the original has only 1e-05"):
+        original_config(replace(text, model=replace(text.model, modality=TextConfig(stem_norm_eps=1e-12))))
+    with pytest.raises(ValueError, match="pre_norm is True, and the original has only False"):
+        original_config(replace(text, model=replace(text.model, encoder=replace(text.model.encoder, pre_norm=True))))
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,18 @@ FIXED = (
     ("audio", "M.conv_pos_pre_ln",              False),
     ("audio", "task.normalize",                 True),
 )  # fmt: skip
+# And what ours can be set to and the original can't: the field, and the only value that it has.
+ABSENT = (
+    ("",      "model.encoder.pre_norm",         False),
+    ("",      "model.encoder.layer_scale",      False),
+    ("image", "model.modality.positions",       "sincos"),
+    ("image", "model.modality.num_registers",   0),
+    ("audio", "model.modality.conv_bias",       False),
+    ("audio", "model.modality.stem_norm",       "layer"),
+    ("audio", "model.modality.position_norm",   True),
+    ("audio", "model.modality.alibi",           True),
+    ("text",  "model.modality.stem_norm_eps",   1e-5),
+)  # fmt: skip
 SIZES = ("base", "large", "huge14")
 """Released models, in our recipes' names."""
 EAT = {"num_mels": 128, "spectrum_mean": -4.268, "spectrum_std": 2 * 4.569, "unit_variance": False}
@@ -175,6 +187,9 @@ def original_config(config: RunConfig | ModelInfo) -> dict[str, Any]:
         raise ValueError("the original has no mel stem")
     if isinstance(modality, TextConfig) and (modality.bos_id, modality.pad_id, modality.eos_id) != (0, 1, 2):
         raise ValueError("the original's bos, pad and eos are 0, 1 and 2, and this model's tokenizer has others")
+    for whose, name, only in ABSENT:
+        if whose in ("", kind) and (found := get(ours, name)) != only:
+            raise ValueError(f"{name} is {found!r}, and the original has only {only!r}")
     cfg: dict[str, Any] = {"_name": None}
     known = [(path, get(ours, name, OURS)) for path, name, _ in _rows(TABLE, kind)]
     for path, value in (*_rows(FIXED, kind), *known):

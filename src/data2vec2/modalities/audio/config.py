@@ -65,6 +65,7 @@ class AudioConfig(WaveformConfig):
 
     usual_names: ClassVar = {
         "sampling_rate": "sample_rate",
+        "feat_extract_norm": "stem_norm",
         "conv_kernel": "conv_kernels",
         "conv_stride": "conv_strides",
         "num_mel_bins": "num_mels",
@@ -73,6 +74,8 @@ class AudioConfig(WaveformConfig):
         "num_conv_pos_embedding_groups": "position_groups",
     }
     """As Transformers' models have them."""
+    added: ClassVar = frozenset({"feat_extract_norm", "conv_bias", "position_norm", "alibi"})
+    """Since the first exports."""
     kind: Literal["audio"] = "audio"
     """The modality."""
     stem: Literal["waveform", "mel"] = "waveform"
@@ -84,14 +87,23 @@ class AudioConfig(WaveformConfig):
     """Kernel sizes of the waveform stem."""
     conv_strides: tuple[int, ...] = (5, 2, 2, 2, 2, 2, 2)
     """Strides of the waveform stem."""
+    conv_bias: bool = False
+    """Biases of the waveform stem's convolutions."""
+    stem_norm: Literal["layer", "group"] = "layer"
+    """layer: a LayerNorm over channels after each of these convolutions. group: one after the first, over the time of a
+    recording, as in wav2vec 2.0 base."""
     num_mels: int = 40
     """Mel bins of the mel stem; a frame is 10 ms, a token two frames."""
     position_depth: int = 5
     """Layers of the convolutional positions."""
     position_kernel: int = 19
-    """Kernel size of the convolutional positions in tokens; odd."""
+    """Kernel size of the convolutional positions in tokens; of an even one, more of it lies before a token."""
     position_groups: int = 16
     """Groups of the convolutional positions; divides the encoder's width."""
+    position_norm: bool = True
+    """A LayerNorm without scale after each of these convolutions."""
+    alibi: bool = True
+    """Attention knows distances, by a learned factor for each head (ALiBi)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +113,6 @@ class AudioConfig(WaveformConfig):
             value = getattr(self, name)
             fits = bool(value) and min(value) >= 1 and len(value) == len(self.conv_kernels)
             require(fits, f"model.modality.{name}", value, "numbers of at least 1, as many kernels as strides")
-        require(self.position_kernel % 2 == 1, "model.modality.position_kernel", self.position_kernel, "odd")
 
     def check(self, encoder: EncoderConfig) -> None:
         """`ValueError` for a width that the positions' groups don't divide."""

@@ -25,8 +25,12 @@ class AudioModality(SequenceModality):
 
     def __init__(self, config: AudioConfig, embed_dim: int, num_heads: int) -> None:
         stem = (WaveformStem if config.stem == "waveform" else MelStem)(config, embed_dim)
-        depth, kernel, groups = config.position_depth, config.position_kernel, config.position_groups
-        super().__init__(stem, embed_dim, num_heads, depth=depth, kernel=kernel, groups=groups)
+        shape: dict[str, int] = {
+            "depth": config.position_depth,
+            "kernel": config.position_kernel,
+            "groups": config.position_groups,
+        }
+        super().__init__(stem, embed_dim, num_heads, **shape, norm=config.position_norm, alibi=config.alibi)
         self.config = config
 
     @classmethod
@@ -45,6 +49,11 @@ class AudioModality(SequenceModality):
             raise UsageError(f"waveforms of shape {tuple(inputs.shape)}; (batch, {shortest} samples or more) is needed")
         return super().tokens(inputs, lengths_B)
 
+    def embedded(self, inputs: Tensor, lengths_B: Tensor | None) -> Tensor:
+        """What the stem makes of inputs; a norm over time must know how long each is."""
+        stem = self.stem
+        return stem(inputs, lengths_B) if isinstance(stem, WaveformStem) else super().embedded(inputs, lengths_B)
+
     def real_tokens(self, lengths_B: Tensor) -> Tensor:
         """As `AudioConfig.num_tokens`."""
         return (lengths_B - self.config.receptive_field) // self.config.hop + 1
@@ -59,33 +68,67 @@ class WaveformStem(nn.Module):
     """Waveforms to tokens: convolutions, each with LayerNorm over channels and GELU, then LayerNorm and Linear.
 
     A token depends on the samples it sees and on no others, so padding behind a waveform changes none of its tokens.
+    With `stem_norm` group only the first convolution has a norm, over the time of each channel, of real samples alone:
+    padding still changes nothing, but every token depends on mean and deviation of the whole recording. So do a
+    student's, which then knows these of what is masked; and a long recording's differ from window to window.
     """
 
     def __init__(self, config: AudioConfig, dim: int) -> None:
         super().__init__()
-        channels = config.conv_dim
+        self.config, channels = config, config.conv_dim
         self.convs = nn.ModuleList(
-            nn.Conv1d(channels if i else 1, channels, kernel, stride, bias=False)
+            nn.Conv1d(channels if i else 1, channels, kernel, stride, bias=config.conv_bias)
             for i, (kernel, stride) in enumerate(config.layers)
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in self.convs)
+        over_time = config.stem_norm == "group"
+        norms = [TimeNorm(channels)] if over_time else [nn.LayerNorm(channels) for _ in self.convs]
+        self.norms = nn.ModuleList(norms)
         self.norm = nn.LayerNorm(channels)
         self.proj = nn.Linear(channels, dim)
 
-    def forward(self, waveforms_BS: Tensor) -> Tensor:
+    def forward(self, waveforms_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
         """`BS` to `BTD`."""
         x_BTC = waveforms_BS[..., None]
-        for conv, norm in zip(self.convs, self.norms, strict=True):
+        for place, conv in enumerate(self.convs):
             # Channels stay the last axis in memory; the convolution sees a channels-first view of it.
-            x_BTC = F.gelu(norm(conv(x_BTC.transpose(1, 2)).transpose(1, 2)))
+            x_BTC = conv(x_BTC.transpose(1, 2)).transpose(1, 2)
+            if self.config.stem_norm == "layer":
+                x_BTC = self.norms[place](x_BTC)
+            elif place == 0:
+                x_BTC = self.norms[0](x_BTC, lengths_B if lengths_B is None else self._frames(lengths_B))
+            x_BTC = F.gelu(x_BTC)
         return self.proj(self.norm(x_BTC))  # type: ignore[no-any-return]
+
+    def _frames(self, lengths_B: Tensor) -> Tensor:
+        """What the first convolution makes of so many samples."""
+        kernel, stride = self.config.layers[0]
+        return (lengths_B - kernel) // stride + 1
 
     def reset_parameters(self) -> None:
         """Convolutions Kaiming normal, the projection PyTorch's default, norms 1 and 0."""
         for conv in self.convs:
             nn.init.kaiming_normal_(conv.get_parameter("weight"))
+            if self.config.conv_bias:
+                nn.init.zeros_(conv.get_parameter("bias"))
         for part in (*self.norms, self.norm, self.proj):
             part.reset_parameters()
+
+
+class TimeNorm(nn.GroupNorm):
+    """Zero mean and unit variance of each channel over the time of a sample, then a learned scale and shift."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels)
+
+    def forward(self, x_BTC: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """`BTC` to `BTC`; `lengths_B` says how many places of each sample are real, and only these count."""
+        if lengths_B is None:
+            return super().forward(x_BTC.transpose(1, 2)).transpose(1, 2)
+        real_BT1 = (torch.arange(x_BTC.shape[1], device=x_BTC.device) < lengths_B[:, None])[..., None].float()
+        count_B11, x_BTC = lengths_B[:, None, None], x_BTC.float()
+        centred_BTC = x_BTC - (x_BTC * real_BT1).sum(1, keepdim=True) / count_B11
+        variance_B1C = (centred_BTC.square() * real_BT1).sum(1, keepdim=True) / count_B11
+        return (centred_BTC * (variance_B1C + self.eps).rsqrt()).to(self.weight.dtype) * self.weight + self.bias
 
 
 def freeze_stem(encoder: Encoder) -> None:

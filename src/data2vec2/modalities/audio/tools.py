@@ -45,7 +45,6 @@ class AudioInterop(Interop):
 
     heads = {"classifier": "ForAudioClassification", "recogniser": "ForCTC"}  # noqa: RUF012
     files: ClassVar[tuple[str, ...]] = (PROCESSOR, VOCAB, TOKENIZER)
-    older = frozenset({"layerdrop"})
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
         """Transformers' own feature extractor."""

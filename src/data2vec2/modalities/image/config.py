@@ -15,8 +15,10 @@ from data2vec2.config.tree import require
 class ImageConfig(ModalityConfig):
     """Pictures, cut into square patches."""
 
-    added: ClassVar = frozenset({"position_size"})
+    added: ClassVar = frozenset({"position_size", "positions", "num_registers"})
     """Since the first exports."""
+    resizable: ClassVar = frozenset({"image_size", "position_size"})
+    """Positions are interpolated."""
     kind: Literal["image"] = "image"
     """The modality."""
     image_size: int = 224
@@ -28,12 +30,18 @@ class ImageConfig(ModalityConfig):
     position_size: int | None = None
     """Height and width in pixels that the positions are made for; none: `image_size`. Set it to the size of
     pre-training if fine-tuning uses larger pictures: the positions are then interpolated."""
+    positions: Literal["sincos", "learned"] = "sincos"
+    """sincos: fixed sines and cosines of row and column, as in the paper. learned: a vector for each patch, as in
+    ViT."""
+    num_registers: int = 0
+    """Learned tokens beside the CLS token that stand for no patch, as in DINOv2 with registers."""
 
     def __post_init__(self) -> None:
         require(self.patch_size >= 1, "model.modality.patch_size", self.patch_size, "at least 1")
         for name, size in (("image_size", self.image_size), ("position_size", self.position_size)):
             is_multiple = size is None or (size >= self.patch_size and size % self.patch_size == 0)
             require(is_multiple, f"model.modality.{name}", size, f"a multiple of patch_size ({self.patch_size})")
+        require(self.num_registers >= 0, "model.modality.num_registers", self.num_registers, "0 or more")
         known = self.num_channels is None or self.num_channels >= 1
         require(known, "model.modality.num_channels", self.num_channels, "at least 1, or none")
 

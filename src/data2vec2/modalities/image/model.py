@@ -1,6 +1,6 @@
-"""Images: patches, fixed 2-D positions, one CLS token.
+"""Images: patches, fixed or learned 2-D positions, one CLS token, registers.
 
-Shapes: `B` samples, `N` student rows, `T` patches, `K` kept patches, `D` width, `C` channels.
+Shapes: `B` samples, `N` student rows, `T` patches, `K` kept patches, `R` registers, `D` width, `C` channels.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ class ImageModality(Modality):
 
     teacher_owns = frozenset({"stem", "context", "trunk"})
     num_axes = 2
-    num_extra_tokens = 1
     positions_TD: Tensor
 
     def __init__(self, config: ImageConfig, embed_dim: int) -> None:
         super().__init__()
         self.config = config
         self.stem = PatchEmbed(config.channels, config.patch_size, embed_dim)
+        self.num_extra_tokens = 1 + config.num_registers
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
+        if config.num_registers:
+            self.registers_1RD = nn.Parameter(torch.empty(1, config.num_registers, embed_dim))
+        if config.positions == "learned":
+            self.positions_TD = nn.Parameter(torch.empty(math.prod(config.position_grid), embed_dim))
+        else:
+            self.register_buffer("positions_TD", sincos_2d(embed_dim, config.position_grid), persistent=False)
 
     @classmethod
     def of(cls, model: ArchitectureConfig) -> Self:
@@ -51,23 +56,34 @@ class ImageModality(Modality):
         return Tokens(self.stem(inputs), (height // patch, width // patch))
 
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
-        """Add positions, take the kept patches, put the CLS token in front. Masks are for the configured size alone."""
+        """Add positions, take the kept patches, put CLS token and registers in front.
+
+        Masks are for the configured size alone.
+        """
         rows, columns = tokens.grid
         if keep_ids_NK is not None and (rows, columns) != self.config.grid:
             raise UsageError(f"masks for {self.config.grid} patches and pictures of {(rows, columns)}")
         positions_TD = resize_positions(self.positions_TD, self.config.position_grid, (rows, columns))
         x = tokens.tokens_BTD + positions_TD.to(tokens.tokens_BTD.dtype)
         x_NKD = x if keep_ids_NK is None else take(x, keep_ids_NK)
-        cls_N1D = self.cls_token.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1)
-        return Rows(torch.cat([cls_N1D, x_NKD], dim=1))
+        extra = [self.cls_token, self.registers_1RD] if self.config.num_registers else [self.cls_token]
+        return Rows(torch.cat([*(one.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1) for one in extra), x_NKD], dim=1))
 
     def reset_parameters(self) -> None:
-        """Patch embedding Xavier uniform on the flattened kernel, its bias as PyTorch; CLS token N(0, 1)."""
+        """Patch embedding Xavier uniform on the flattened kernel, its bias as PyTorch; CLS token N(0, 1).
+
+        Registers and learned positions N(0, 0.02).
+        """
         if isinstance(self.stem, PatchEmbed):
             self.stem.reset_parameters()
             bound = math.sqrt(6 / sum(self.stem.weight.flatten(1).shape))  # Xavier's, of the kernel as a matrix
             nn.init.uniform_(self.stem.weight, -bound, bound)
         nn.init.normal_(self.cls_token)
+        if self.config.num_registers:
+            nn.init.normal_(self.registers_1RD, std=0.02)
+        if self.config.positions == "learned":
+            nn.init.normal_(self.positions_TD, std=0.02)
+            return
         with torch.no_grad():
             self.positions_TD.copy_(sincos_2d(self.positions_TD.shape[-1], self.config.position_grid))
 

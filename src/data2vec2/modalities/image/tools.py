@@ -186,7 +186,7 @@ class ImageTools(Tools):
     show = ImageShow()
 
     def build(self, model: ArchitectureConfig) -> ImageModality:
-        """Patches, positions and the CLS token."""
+        """Patches, positions, the CLS token and registers."""
         return ImageModality.of(model)
 
     def largest(self, model: ArchitectureConfig, data: DataConfig) -> Largest:

@@ -31,8 +31,10 @@ class TextConfig(ModalityConfig):
         "eos_token_id": "eos_id",
     }
     """As Transformers' models have them."""
-    added: ClassVar = frozenset({"token_scale"})
+    added: ClassVar = frozenset({"token_scale", "stem_norm_eps"})
     """Since the first exports."""
+    resizable: ClassVar = frozenset({"max_tokens"})
+    """Of longer texts, the first positions are taken."""
     kind: Literal["text"] = "text"
     """The modality."""
     vocab_size: int = 50_265
@@ -48,10 +50,13 @@ class TextConfig(ModalityConfig):
     token_scale: float = 1.0
     """Factor for token embeddings before position embeddings are added; both start N(0, 0.02). With 1, as in the paper,
     positions dominate at first and are easy to predict (LOG.md)."""
+    stem_norm_eps: float = 1e-5
+    """Epsilon of the LayerNorm behind the embeddings."""
 
     def __post_init__(self) -> None:
         require(self.max_tokens >= 2, "model.modality.max_tokens", self.max_tokens, "at least 2")
         require(self.token_scale > 0, "model.modality.token_scale", self.token_scale, "above 0")
+        require(self.stem_norm_eps > 0, "model.modality.stem_norm_eps", self.stem_norm_eps, "above 0")
         ids = [self.bos_id, self.pad_id, self.eos_id]
         fits = min(ids) >= 0 and len(set(ids)) == 3
         require(fits, "model.modality.pad_id", self.pad_id, "0 or more, and another than bos_id and eos_id")
@@ -63,6 +68,8 @@ class TextConfig(ModalityConfig):
 class TextDataConfig(DataConfig):
     """How text is read."""
 
+    learned: ClassVar = ("tokenizer",)
+    """What the embeddings are of."""
     kind: Literal["text"] = "text"
     """The modality."""
     tokenizer: str | None = None

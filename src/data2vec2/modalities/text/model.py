@@ -73,7 +73,7 @@ class TokenStem(nn.Module):
         self.pad_id, self.token_scale = config.pad_id, config.token_scale
         self.tokens = nn.Embedding(config.vocab_size, dim, padding_idx=self.pad_id)
         self.positions = nn.Embedding(config.max_tokens + self.pad_id + 1, dim, padding_idx=self.pad_id)
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps=config.stem_norm_eps)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, ids_BT: Tensor) -> Tensor:

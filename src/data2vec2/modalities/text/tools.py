@@ -205,6 +205,12 @@ class TextTools(Tools):
         path = data.tokenizer
         return replace(config, data=replace(data, tokenizer=str(Path(path).absolute()))) if path else config
 
+    def check_learned(self, data: DataConfig, weights: DataConfig) -> None:
+        """The tokenizer must be theirs, wherever a copy of it is."""
+        mine, theirs = _tokenizer(data), _tokenizer(weights)
+        if load_tokenizer(mine).digest != load_tokenizer(theirs).digest:
+            raise UserError(f"--data.tokenizer {mine} is another than that of the weights, {theirs}; leave it out")
+
     def write_start(self, run: Path, config: RunConfig) -> None:
         """The tokenizer."""
         if not (run / TOKENIZER).exists():
