@@ -53,7 +53,7 @@ class WaveformConfig(ModalityConfig):
         """Tokens of a waveform of so many samples."""
         return self.num_steps(length) * self.bands
 
-    def grid(self, num_samples: int) -> tuple[int, ...]:
+    def grid_of(self, num_samples: int) -> tuple[int, ...]:
         """How they are arranged: by steps and, where there are several, bands."""
         steps = self.num_steps(num_samples)
         return (steps,) if self.bands == 1 else (steps, self.bands)

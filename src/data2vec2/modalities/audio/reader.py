@@ -136,7 +136,7 @@ class AudioReader(Reader):
 
     def grid(self, inputs: NDArray[Any]) -> tuple[int, ...]:
         """Tokens of a batch."""
-        return self.config.grid(inputs.shape[1])
+        return self.config.grid_of(inputs.shape[1])
 
     def size(self, batch: ReadBatch) -> float:
         """Seconds of each sample, padding included."""

@@ -139,7 +139,7 @@ class AudioTools(Tools):
         assert isinstance(data, AudioDataConfig)
         modality, seconds = _modality(model), data.max_seconds
         samples = int(seconds * modality.sample_rate)
-        return Largest(torch.zeros(1, samples), modality.grid(samples), seconds)
+        return Largest(torch.zeros(1, samples), modality.grid_of(samples), seconds)
 
     def quick(self, reader: Any) -> tuple[NDArray[np.int64], int | None]:
         """The shorter half, so that nobody waits for hours of audio."""

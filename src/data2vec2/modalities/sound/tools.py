@@ -69,7 +69,7 @@ class SoundTools(AudioTools):
         """As of recordings, but spectrograms NFE that the model sees, and the `grid` of their patches."""
         found = super().preview(reader, samples, config)
         modality = narrow(config.model.modality, SoundConfig)
-        grid = modality.grid(found["waveforms"].shape[1])
+        grid = modality.grid_of(found["waveforms"].shape[1])
         stem = SpectrogramStem(modality, 1)
         spectra = stem.spectra(torch.from_numpy(found["waveforms"].astype(np.float32)))
         shown = spectra[:, : grid[0] * modality.patch_size].numpy().astype(np.float16)

@@ -36,7 +36,7 @@ class Data2Vec2SoundForPreTraining(SoundInputs, Data2Vec2ForPreTraining):  # typ
     """data2vec 2.0 on sounds."""
 
     def _grid(self, inputs: Tensor) -> tuple[int, ...]:
-        return self._whole[0].config.modality.grid(inputs.shape[1])  # type: ignore[attr-defined, no-any-return]
+        return self._whole[0].config.modality.grid_of(inputs.shape[1])  # type: ignore[attr-defined, no-any-return]
 
 
 class Data2Vec2SoundForAudioClassification(  # type: ignore[no-untyped-call]

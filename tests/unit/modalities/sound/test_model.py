@@ -52,7 +52,7 @@ def test_tokens_of_a_length(seconds: float, steps: int) -> None:
     config, samples = SoundConfig(), round(seconds * 16_000)
     assert config.num_steps(samples) == steps
     assert config.num_tokens(samples) == steps * 8
-    assert config.grid(samples) == (steps, 8)
+    assert config.grid_of(samples) == (steps, 8)
     if steps:
         tokens = SoundModality(config, 16).tokens(torch.randn(1, samples))
         assert (tokens.tokens_BTD.shape[1], tokens.grid) == (steps * 8, (steps, 8))
