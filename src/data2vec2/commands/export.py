@@ -103,6 +103,10 @@ def export(given: Export) -> Exported:
     if to == "onnx":
         onnx.check_onnx()
     loaded, info = load_model(source)
+    if info.dense and int8:
+        raise UsageError(
+            "--int8 measures its drop in score on labels of samples, and this model tells classes of tokens"
+        )
     tools = tools_of(info.kind)
     columns, demo = named_columns(tools, given.text_columns, given.label_column, given.encoding), tools.spec.demo
     if data is None and demo is None:

@@ -18,8 +18,9 @@ from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
 from data2vec2.evaluation.classification import long_logits
 from data2vec2.interop.folder import export_of, load_classifier
-from data2vec2.method.heads import Classifier
+from data2vec2.method.heads import Classifier, TokenClassifier
 from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.dense import dense_job
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import choose_device
 
@@ -36,6 +37,12 @@ class Prediction:
     """Why the file could not be read."""
     value: float | None = None
     """The number that a model of finetune regress gives."""
+    parts: tuple[dict[str, Any], ...] = ()
+    """Of models with a class for each word, frame or pixel: the words, segments in seconds, or shares of classes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {name: value for name, value in vars(self).items() if name != "parts" or value}
 
 
 def predict(given: Predict) -> Iterator[Prediction]:
@@ -43,14 +50,15 @@ def predict(given: Predict) -> Iterator[Prediction]:
     paths = paths_of(given.files, "are no FILES; name files or folders of them")
     classifier, info = load_classifier(export_of(Path(given.model), *paths))
     tools, device = tools_of(info.kind), choose_device(given.device)
-    sources = tools.listed(paths, named_columns(tools, given.text_columns, None, given.encoding))
+    columns = named_columns(tools, given.text_columns, None, given.encoding)
+    sources = dense_job(tools).listed(paths, columns) if info.dense else tools.listed(paths, columns)
     classifier.to(device)
     how = given.top, given.threshold, given.batch
     return (one for records in sources for one in predictions(classifier, info, records, device, *how))
 
 
 def predictions(
-    classifier: Classifier,
+    classifier: Classifier | TokenClassifier,
     info: ModelInfo,
     records: Records,
     device: torch.device,
@@ -62,13 +70,16 @@ def predictions(
 
     def outputs(logits_BC: Tensor) -> NDArray[np.float32]:
         if not info.regression:
-            logits_BC = logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=-1)
+            axis = -1 if logits_BC.ndim < 4 else 1  # of patches
+            logits_BC = logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=axis)
         found: NDArray[np.float32] = logits_BC.float().cpu().numpy()
         return found
 
-    def said(probabilities_C: NDArray[np.float32]) -> dict[str, Any]:
+    def said(index: int, probabilities_C: NDArray[np.float32]) -> dict[str, Any]:
         if info.regression:
             return {"value": float(probabilities_C[0])}
+        if job and reader:
+            return {"parts": tuple(job.told_of(reader, index, probabilities_C, info.classes))}
         order = np.argsort(-probabilities_C, kind="stable")[: top or (None if info.multi_label else 1)]
         values = {info.classes[place]: float(probabilities_C[place]) for place in order.tolist()}
         return {"classes": {name: p for name, p in values.items() if p >= threshold or not info.multi_label}}
@@ -80,12 +91,15 @@ def predictions(
         return outputs(long_logits(classifier, windows, device))
 
     tools = tools_of(info.kind)
+    job = dense_job(tools) if info.dense else None
+    records = job.asked(records) if job else records
+    reader = job.reader(records, info, 0) if job else None
     feed = tools.feed(tools, info)
     for chunk in stream(records, feed.open(records), batch):
         found = feed.run(list(chunk.good.values()), several, one, device)
         rows = dict(zip(chunk.good, found, strict=True))
         for index in sorted((*chunk.good, *chunk.bad)):
             if index in rows:
-                yield Prediction(records.names[index], **said(rows[index]))
+                yield Prediction(records.names[index], **said(index, rows[index]))
             else:
                 yield Prediction(records.names[index], error=chunk.bad[index].reason)

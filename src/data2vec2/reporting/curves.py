@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number, said
-from data2vec2.reporting.scores import CLASSIFIER, NUMBERS, PROBES, read_lines
+from data2vec2.reporting.scores import CLASSIFIER, MEASURES, NUMBERS, PROBES, read_lines
 from data2vec2.training.progress import floors
 
 Rows = list[dict[str, Any]]
@@ -35,7 +35,7 @@ SPECS = (
     Spec(
         "Validation scores",
         "score (%)",
-        series={f"val_{key}": name for key, name in (PROBES | CLASSIFIER | NUMBERS).items()},
+        series={f"val_{key}": name for key, name in (PROBES | MEASURES | CLASSIFIER | NUMBERS).items()},
         note="On samples held out from training.",
         percent=True,
     ),
