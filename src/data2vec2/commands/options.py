@@ -346,6 +346,8 @@ class Predict(OnDevice):
     """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
     encoding: str | None = None
     """Text: encoding of the files, such as cp1252; default: UTF-8, or UTF-16 with a byte-order mark."""
+    masks: AnyPath | None = None
+    """Classes of pixels (finetune patches): folder to write a mask of each picture to, a new one."""
 
     def __post_init__(self) -> None:
         require(self.top is None or self.top >= 1, "--top", self.top, "at least 1")

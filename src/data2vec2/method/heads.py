@@ -160,7 +160,7 @@ class TokenClassifier(_Headed):
 
 def on_grid(logits_BTC: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Logits of tokens: `BTC` where these are a sequence, `BChw` where they are patches of a plane."""
-    return logits_BTC if len(grid) == 1 else logits_BTC.mT.reshape(len(logits_BTC), -1, *grid)
+    return logits_BTC if len(grid) == 1 else torch.unflatten(logits_BTC.mT, -1, grid)
 
 
 class Recognized(NamedTuple):

@@ -54,6 +54,8 @@ class DenseJob(Job):
     """What has a class: "words"."""
     measures: ClassVar[tuple[str, ...]] = ("f1", "accuracy")
     """Of `evaluation.dense.MEASURES`, the main one first."""
+    draws: ClassVar[bool] = False
+    """Whether `predict` can write classes as a picture (`mask`)."""
     raw: ClassVar[str] = ""
     """What the probe of raw inputs sees; "": there is none."""
 
@@ -71,9 +73,13 @@ class DenseJob(Job):
 
     @abstractmethod
     def told_of(
-        self, reader: Reader, sample: int, probabilities: NDArray[np.float32], classes: Sequence[str]
+        self, reader: Reader, sample: int, logits: NDArray[np.float32], classes: Sequence[str]
     ) -> Iterator[dict[str, Any]]:
-        """What `predict` says of a sample with probabilities `TC` of tokens, or `Chw` of patches."""
+        """What `predict` says of a sample with logits `TC` of tokens, or `Chw` of patches."""
+
+    def mask(self, reader: Reader, sample: int, logits: NDArray[np.float32]) -> bytes | None:
+        """The classes of a sample as a file, where it is a plane of pixels."""
+        return None
 
     def parts(self, config: FinetuneConfig, path: str) -> Parts:
         """The samples of a data set."""
@@ -212,6 +218,11 @@ class DenseJob(Job):
         return said
 
 
+def probabilities_of(logits_TC: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of each class, `TC`."""
+    return torch.from_numpy(logits_TC).softmax(dim=-1).numpy()  # type: ignore[no-any-return]
+
+
 def most_common(reader: Reader, samples_N: NDArray[np.int64]) -> int:
     """The class of most places."""
     counts_C = np.zeros(len(reader.records.classes), dtype=np.int64)
@@ -242,7 +253,7 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
     """
     if data.startswith(hub.PREFIX):
         splits = hub.load_splits(data)
-        found = {name: list(split[column]) for name, split in splits.items() if column in split.column_names}
+        found = {name: _column(split, column) for name, split in splits.items() if column in split.column_names}
         values = {f"{name}[{place}]": value for name, rows in found.items() for place, value in enumerate(rows)}
         return [values.get(name) for name in records.names] if found else None
     path = Path(data)
@@ -264,6 +275,13 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
                 (PurePosixPath(name).parent / str(one).replace("\\", "/")).as_posix(): value for one, value in pairs
             }
     return [values.get(name) for name in records.names] if there else None
+
+
+def _column(split: Any, column: str) -> list[Any]:
+    """A column of a `datasets.Dataset`, whose files are not decoded."""
+    if hasattr(feature := split.features[column], "decode"):
+        split = split.cast_column(column, type(feature)(decode=False))
+    return list(split[column])
 
 
 def dense_job(tools: Tools) -> DenseJob:

@@ -31,7 +31,7 @@ from data2vec2.modalities.audio.manifests import MANIFESTS
 from data2vec2.modalities.audio.phones import log_mel
 from data2vec2.modalities.audio.reader import EVAL_SECONDS, RECORDINGS, AudioReader
 from data2vec2.modalities.data import Columns, Log, ModelInfo, narrow
-from data2vec2.modalities.dense import DenseJob, column_beside, unclassed
+from data2vec2.modalities.dense import DenseJob, column_beside, probabilities_of, unclassed
 from data2vec2.modalities.jobs import FinetuneData
 
 SEGMENTS = "segments"
@@ -61,7 +61,7 @@ def open_segments(data: str) -> Parts:
     `UserError` for data without segments, and for a segment that can't be.
     """
     parts = unclassed(open_data(data, RECORDINGS, MANIFESTS))
-    found: dict[str, Records] = {}
+    found: dict[str, Any] = {}
     labels: set[str] = set()
     for key in ("train", "val", "test"):
         if (records := getattr(parts, key)) is None:
@@ -138,11 +138,11 @@ class FramesReader(AudioReader):
         centres_T = (offset + self._centres(plan.length)) % size  # a shorter piece comes over and over
         return self._at(int(self.pieces.records_P[sample]), start + centres_T)
 
-    def _centres(self, length: int) -> NDArray[np.float64]:
+    def _centres(self, length: int) -> NDArray[np.floating[Any]]:
         """Samples at the centres of tokens."""
         return self.config.receptive_field / 2 + self.config.hop * np.arange(self.config.num_tokens(length))
 
-    def _at(self, record: int, samples_T: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _at(self, record: int, samples_T: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
         """Classes at some samples of a recording."""
         times_T = samples_T / self.rate
         classes_T = np.full(len(times_T), self.places.get(NONE, IGNORED), dtype=np.int64)
@@ -184,7 +184,7 @@ class FramesJob(AudioClassifyJob, DenseJob):
             classes = tuple(name for name in data.train.records.classes if name != NONE)
             if len(classes) < 2:
                 raise UserError(f"all frames of {path} are {classes[0]!r}; there is nothing to learn")
-            again = {
+            again: dict[str, Any] = {
                 key: self.reader(replace(one.records, classes=classes), info, one.seed) for key, one in readers.items()
             }
             data = replace(data, **again, outputs=len(classes))
@@ -212,7 +212,7 @@ class FramesJob(AudioClassifyJob, DenseJob):
             if long and key != "train":
                 log(f"data: of {long:,} {key} recordings the first {EVAL_SECONDS:g} s are scored")
 
-    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> TokenClassifier:  # type: ignore[override]
+    def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> TokenClassifier:
         """A class at every token."""
         task = prepare(config, encoder)
         model = TokenClassifier(encoder, data.outputs, dropout=task.model.dropout, noise_std=task.masks.noise_std)
@@ -226,10 +226,11 @@ class FramesJob(AudioClassifyJob, DenseJob):
         return rows_TF, np.minimum(np.arange(tokens), len(rows_TF) - 1)
 
     def told_of(
-        self, reader: Reader, sample: int, probabilities: NDArray[np.float32], classes: Sequence[str]
+        self, reader: Reader, sample: int, logits: NDArray[np.float32], classes: Sequence[str]
     ) -> Iterator[dict[str, Any]]:
         """Stretches of tokens of one class, with the mean of its probability; they meet halfway between centres."""
-        config, best_T = narrow(reader, FramesReader).config, probabilities.argmax(axis=-1)
+        config, probabilities = narrow(reader, FramesReader).config, probabilities_of(logits)
+        best_T = logits.argmax(axis=-1)
         first_s, hop_s = (config.receptive_field - config.hop) / 2 / config.sample_rate, config.hop / config.sample_rate
         bounds = [0, *(np.flatnonzero(np.diff(best_T)) + 1).tolist(), len(best_T)]
         for start, end in pairwise(bounds):

@@ -33,7 +33,7 @@ from data2vec2.evaluation.similarity import spread
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import TokenClassifier
 from data2vec2.modalities.data import Columns, Log, ModelInfo, narrow
-from data2vec2.modalities.dense import LEARNED, DenseJob, most_common
+from data2vec2.modalities.dense import LEARNED, DenseJob, most_common, probabilities_of
 from data2vec2.modalities.jobs import FinetuneData
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextTaskConfig
 from data2vec2.modalities.text.files import TextSource, find_sources
@@ -264,10 +264,10 @@ class TokensJob(TextClassifyJob, DenseJob):
         return replace(records, source=Texts(joined, texts.faults), marks=rows)
 
     def told_of(
-        self, reader: Reader, sample: int, probabilities: NDArray[np.float32], classes: Sequence[str]
+        self, reader: Reader, sample: int, logits: NDArray[np.float32], classes: Sequence[str]
     ) -> Iterator[dict[str, Any]]:
         """Words with their classes; without one where a word was cut away."""
-        asked = narrow(reader, WordsReader)
+        asked, probabilities = narrow(reader, WordsReader), probabilities_of(logits)
         for first, (word, _) in zip(asked.firsts(sample, asked.encoding(sample)), asked.words(sample), strict=True):
             best = 0 if first is None else int(probabilities[first].argmax())
             found = ("", 0.0) if first is None else (classes[best], float(probabilities[first][best]))

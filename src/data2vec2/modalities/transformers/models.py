@@ -272,7 +272,7 @@ class Data2Vec2ForTokenClassification(Data2Vec2ForClassification):  # type: igno
     `labels` are places of classes, `NT`, of pixels `NHW`; -100, and of pixels `semantic_loss_ignore_index`, is none.
     """
 
-    output_class = TokenClassifierOutput
+    output_class: type[ModelOutput] = TokenClassifierOutput
 
     def _build(self, config: ArchitectureConfig) -> None:
         Data2Vec2PreTrainedModel._build(self, config)
