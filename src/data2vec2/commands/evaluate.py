@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,26 +13,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from data2vec2.commands.dense import evaluate_dense, format_dense, table_of
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
 from data2vec2.commands.runner import say_account, where_is
-from data2vec2.commands.transcribe import at_most, evaluate_recognizer, format_error_rates, scored_part
+from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
 from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.dense import MEASURES, tally
 from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.probes import Curve, draws, low_label_curve
 from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
 from data2vec2.evaluation.verdict import verdict
 from data2vec2.files import masked, parse_json, read_json
-from data2vec2.interop.folder import export_of, load_encoder, load_model, read_export
+from data2vec2.interop.folder import export_of, load_encoder, read_export
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import finetune_config
 from data2vec2.modalities.data import Columns, Log, ModelInfo
-from data2vec2.modalities.dense import dense_job
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_report
@@ -58,49 +57,12 @@ def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
         if getattr(given, name) is not None:
             raise UsageError(f"--{name} needs a speech recogniser (finetune ctc), and {given.model} is none")
     if info.dense:
-        found = evaluate_dense(given)
+        tools = tools_of(info.kind)
+        columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
+        found = evaluate_dense(given, columns)
         return found, format_dense(found)
     scores = evaluate(given)
     return scores, format_scores(scores)
-
-
-def evaluate_dense(given: Evaluate) -> dict[str, Any]:
-    """Scores of a model that tells the class of each word, frame or pixel, beside baselines, as in scores.json.
-
-    On `test`, or DATA's own test or validation part, or all of DATA, which then leaves nothing for baselines.
-    """
-    model, info = load_model(export_of(Path(given.model), Path(given.data)))
-    device, tools, say = choose_device(given.device), tools_of(info.kind), console().print
-    job, columns = dense_job(tools), named_columns(tools, given.text_columns, given.label_column, given.encoding)
-    parts = job.open_marked(str(given.data), columns)
-    others = parts if given.test is None else job.open_marked(str(given.test), columns)
-    part, records = scored_part(others, "named test" if given.test else "whole")
-    where, learned = given.test or given.data, parts.train if records is not parts.train else None
-    train, asked = (
-        job.reader(job.named(at_most(given.max_samples, one), info.classes), info, given.seed) if one else None
-        for one in (learned, records)
-    )
-    assert asked is not None
-    say_account(others.account, say)
-    say(f"evaluating on {len(asked.records):,} {tools.words.many} ({part} part): {where}")
-    skipped = PartAccount(len(asked.records), max_bad=1.0)
-    found = tally(model.to(device), asked, tools.normalise(info.data, device), device, skipped.add)
-    if skipped.bad:
-        unread = skipped.summary() + skipped.listed(NAMED)
-        say(f"{len(skipped.bad)} {tools.words.many} could not be read and are left out: {unread}")
-    counts = dict(Counter(skipped.bad.values()).most_common())
-    scored = job.told(found, info, train, asked)
-    return {"data": where_is(where), "part": part, **scored.scores, "skipped": counts}
-
-
-def format_dense(scores: Mapping[str, Any]) -> str:
-    """Scores in percent with half of their 95 % intervals, and those of baselines."""
-    names = [name for name in MEASURES if name in scores]
-    half = {name: 50 * (high - low) for name, (low, high) in scores["intervals"].items()}
-    rows = [["", *(MEASURES[name] for name in names)]]
-    rows.append(["this model", *(f"{100 * scores[name]:.1f}±{half[name]:.1f}" for name in names)])
-    rows += [[row["name"], *(f"{100 * row[name]:.1f}" for name in names)] for row in scores["baselines"]]
-    return _table(rows, 5)
 
 
 def evaluate(given: Evaluate) -> Scores:
@@ -228,7 +190,7 @@ def format_scores(scores: Scores) -> str:
         [row.features, *(percent(getattr(row, probe), bar.get(probe)) for probe in scores.probes)]
         for row, bar in zip(scores.rows, bars, strict=True)
     ]
-    shown, width = _table([titles, *rows], 5), max(len(row.features) for row in scores.rows)
+    shown, width = table_of([titles, *rows], 5), max(len(row.features) for row in scores.rows)
     curves = [["labels per class", *(f"{count:,}" for curve in scores.curves[:1] for count in curve.labels)]]
     for curve in scores.curves:
         points = zip(curve.mean, curve.low, curve.high, strict=True)
@@ -236,14 +198,7 @@ def format_scores(scores: Scores) -> str:
         cells = [percent(mean) + half.format(50 * (high - low)) for mean, low, high in points]
         curves.append([f"{curve.features:<{width}} {curve.probe:>9}", *cells])
     said = "\n".join(["", *verdict(scores.to_dict())])
-    return f"{shown}{said}" + (f"\n\n{_table(curves, 12)}" if scores.curves else "")
-
-
-def _table(rows: Sequence[Sequence[str]], least: int) -> str:
-    """Rows as lines: the first column to the left, all others, at least so wide, to the right."""
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    forms = [f"<{first}", *(f">{max(least, width)}" for width in others)]
-    return "\n".join("  ".join(format(*cell) for cell in zip(row, forms, strict=True)) for row in rows)
+    return f"{shown}{said}" + (f"\n\n{table_of(curves, 12)}" if scores.curves else "")
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: str, part: str) -> FinetuneConfig:

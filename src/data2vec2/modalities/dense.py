@@ -220,7 +220,7 @@ class DenseJob(Job):
 
 def probabilities_of(logits_TC: NDArray[np.float32]) -> NDArray[np.float32]:
     """Of each class, `TC`."""
-    return torch.from_numpy(logits_TC).softmax(dim=-1).numpy()  # type: ignore[no-any-return]
+    return torch.from_numpy(logits_TC).softmax(dim=-1).numpy()
 
 
 def most_common(reader: Reader, samples_N: NDArray[np.int64]) -> int:

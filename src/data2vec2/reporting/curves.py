@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from data2vec2.evaluation.dense import MEASURES
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number, said
-from data2vec2.reporting.scores import CLASSIFIER, MEASURES, NUMBERS, PROBES, read_lines
+from data2vec2.reporting.scores import CLASSIFIER, NUMBERS, PROBES, read_lines
 from data2vec2.training.progress import floors
 
 Rows = list[dict[str, Any]]
