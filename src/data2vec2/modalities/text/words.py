@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
-from data2vec2.data.tables import PLAIN, TABLES, Reading, column_of, decoded, read_table
+from data2vec2.data.tables import ENCODING_HINT, PLAIN, TABLES, Reading, column_of, decoded, read_table
 from data2vec2.errors import UserError
 from data2vec2.evaluation.dense import Said
 from data2vec2.evaluation.similarity import spread
@@ -138,10 +139,12 @@ def _conll(source: TextSource, number: int | None) -> Iterator[Row]:
     where, reading = str(source.content), Reading(source.name, Counter(), encoding=source.encoding)
     universal, rows, place, width = extension_of(source.name) == ".conllu", list[list[str]](), 0, 0
     with source.content.open("rb") as file:
-        for line in (*decoded(file, reading), ""):
+        for line in chain(decoded(file, reading), [""]):
             fields = line.split("\t") if universal else line.split()
             if universal and (line.startswith("#") or not (fields[0].isdecimal() or not line.strip())):
                 continue  # a comment, a contraction (1-2), a word that is not said (1.1)
+            if line and reading.spoiled:
+                raise UserError(f"{where}: line {reading.line} is not UTF-8; {ENCODING_HINT}")
             if not line.strip():
                 if rows:
                     tag = (number or 4) - 1 if universal else (number or width) - 1
