@@ -290,7 +290,9 @@ class TokensJob(TextClassifyJob, DenseJob):
             if count:
                 longest = narrow(reader, WordsReader).config.max_tokens
                 why = f"{len(cut):,} sentences are cut to {longest} tokens"
-                log(f"data: {count:,} {key} words are neither learned nor scored, for they have no token: {why}")
+                what = f"{count:,} {key} words are neither learned nor scored, for they have no token: {why}"
+                data.account.remarks.append(what)
+                log(f"data: {what}")
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> TokenClassifier:  # type: ignore[override]
         """A class at every token."""
