@@ -193,6 +193,7 @@ def test_what_is_refused(
     other.write_text('{"tokens": ["a", "b"], "tags": ["B-LOC", "O"]}\n' * 20)
     assert "the data have the classes B-LOC, and the model only" in refused("evaluate", run, other)
     assert "--masks is for models of finetune patches" in refused("predict", run, other, "--masks", tmp_path / "m")
+    assert "--labels is for the features of an encoder" in refused("evaluate", run, glosses, "--labels", "5")
     onnx = ("--int8", "--data", glosses)
     assert "--int8 measures its drop" in refused("export", run, tmp_path / "onnx", *onnx)
     assert "no classifier of tokens" in refused("convert", run, tmp_path / "x.pt", "--to", "fairseq")

@@ -8,26 +8,29 @@ from pathlib import Path
 from typing import Any
 
 from data2vec2.commands.options import Evaluate
-from data2vec2.commands.runner import say_account, where_is
+from data2vec2.commands.runner import named_columns, say_account, where_is
 from data2vec2.commands.transcribe import NAMED, at_most, scored_part
 from data2vec2.data.account import PartAccount
+from data2vec2.errors import UsageError
 from data2vec2.evaluation.dense import MEASURES, tally
 from data2vec2.interop.folder import export_of, load_model
-from data2vec2.modalities.data import Columns
 from data2vec2.modalities.dense import dense_job
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
 
 
-def evaluate_dense(given: Evaluate, columns: Columns) -> dict[str, Any]:
+def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     """Scores of a model that tells the class of each word, frame or pixel, beside baselines, as in scores.json.
 
     On `test`, or DATA's own test or validation part, or all of DATA, which then leaves nothing for baselines.
     """
+    for name in ("labels", "finetune", "before"):
+        if getattr(given, name):
+            raise UsageError(f"--{name} is for the features of an encoder, and {given.model} is a token classifier")
     model, info = load_model(export_of(Path(given.model), Path(given.data)))
     device, tools, say = choose_device(given.device), tools_of(info.kind), console().print
-    job = dense_job(tools)
+    job, columns = dense_job(tools), named_columns(tools, given.text_columns, given.label_column, given.encoding)
     parts = job.open_marked(str(given.data), columns)
     others = parts if given.test is None else job.open_marked(str(given.test), columns)
     part, records = scored_part(others, "named test" if given.test else "whole")

@@ -16,7 +16,7 @@ import torch
 from data2vec2.commands.dense import evaluate_dense, format_dense, table_of
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
-from data2vec2.commands.runner import say_account, where_is
+from data2vec2.commands.runner import named_columns, say_account, where_is
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
@@ -57,9 +57,7 @@ def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
         if getattr(given, name) is not None:
             raise UsageError(f"--{name} needs a speech recogniser (finetune ctc), and {given.model} is none")
     if info.dense:
-        tools = tools_of(info.kind)
-        columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
-        found = evaluate_dense(given, columns)
+        found = evaluate_dense(given)
         return found, format_dense(found)
     scores = evaluate(given)
     return scores, format_scores(scores)
@@ -239,15 +237,6 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
             f"--labels asks for {max(labels):,} labels per class, but no class has more than {counts.max():,} in the "
             "training part; ask for fewer, or raise --max-samples"
         )
-
-
-def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding: str | None) -> Columns:
-    """Columns and encoding of tables that a user named; `UsageError` for data that are no tables."""
-    columns, kind = Columns(text=tuple(text), label=label, encoding=encoding), tools.spec.name
-    if columns and not tools.words.columns:
-        flags = "--text-columns and --label-column are" if text or label else "--encoding is"
-        raise UsageError(f"{flags} for text models, not for {kind}")
-    return columns
 
 
 def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) -> tuple[Records, Records, str]:

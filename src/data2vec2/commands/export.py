@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.evaluate import learned_and_scored, named_columns
+from data2vec2.commands.evaluate import learned_and_scored
 from data2vec2.commands.options import Export
+from data2vec2.commands.runner import named_columns
 from data2vec2.commands.transcribe import at_most, scored_part
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, labelled_records

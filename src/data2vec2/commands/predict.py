@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Predict, paths_of
+from data2vec2.commands.runner import named_columns
 from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2.config.run import FinetuneConfig
-from data2vec2.data import folder, hub
+from data2vec2.data import folder, hub, objects
 from data2vec2.data.batch import Addition
 from data2vec2.data.labels import IGNORED, some
 from data2vec2.data.reader import Reader
@@ -251,8 +251,8 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
 
     Tables are the splits of hf:NAME, Parquet files, and metadata.csv and metadata.jsonl of folders of files.
     """
-    if data.startswith(hub.PREFIX):
-        splits = hub.load_splits(data)
+    if data.startswith((hub.PREFIX, objects.PREFIX)):
+        splits = (objects if objects.is_name(data) else hub).load_splits(data)
         found = {name: _column(split, column) for name, split in splits.items() if column in split.column_names}
         values = {f"{name}[{place}]": value for name, rows in found.items() for place, value in enumerate(rows)}
         return [values.get(name) for name in records.names] if found else None
