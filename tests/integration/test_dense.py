@@ -128,7 +128,7 @@ def test_words_from_training_to_predictions(
     assert scores["entity_f1"] > 0.2 > max(row["entity_f1"] for row in scores["baselines"][:1])
     assert [row["name"] for row in scores["baselines"]] == ["most common class (O)", "each word's most common tag"]
     (again,) = said(capsys, "evaluate", run, glosses)
-    same = ("entity_f1", "f1", "accuracy", "intervals", "confusion", "words")
+    same = ("entity_f1", "macro_f1", "accuracy", "intervals", "confusion", "words")
     assert {key: again[key] for key in same} == {key: scores[key] for key in same}
     rows = [json.loads(line) for line in (glosses / "test.jsonl").read_text().splitlines()]
     found = said(capsys, "predict", run, glosses / "test.jsonl")
@@ -140,7 +140,7 @@ def test_words_from_training_to_predictions(
     truth, told = zip(*(pair for row in pairs for pair in row), strict=True)
     assert scores["words"] == len(truth)
     assert scores["accuracy"] == pytest.approx(accuracy_score(truth, told))
-    assert scores["f1"] == pytest.approx(f1_score(truth, told, average="macro"))
+    assert scores["macro_f1"] == pytest.approx(f1_score(truth, told, average="macro"))
     sets = [[entities([pair[side] for pair in row]) for row in pairs] for side in (0, 1)]
     right = sum(len(a & b) for a, b in zip(*sets, strict=True))
     assert scores["entity_f1"] == pytest.approx(2 * right / sum(len(one) for side in sets for one in side))
@@ -242,10 +242,10 @@ def test_frames_from_training_to_predictions(
     assert (scores["part"], scores["classes"]) == ("test", ["speech", "none"])
     names = ["most common class (speech)", "linear probe on log-mel frames"]
     assert [row["name"] for row in scores["baselines"]] == names
-    assert scores["f1"] > scores["baselines"][0]["f1"] + 0.1
-    assert scores["baselines"][1]["f1"] > scores["baselines"][0]["f1"] + 0.1
+    assert scores["macro_f1"] > scores["baselines"][0]["macro_f1"] + 0.1
+    assert scores["baselines"][1]["macro_f1"] > scores["baselines"][0]["macro_f1"] + 0.1
     (again,) = said(capsys, "evaluate", run, prompts)
-    same = ("f1", "accuracy", "intervals", "confusion", "frames")
+    same = ("macro_f1", "accuracy", "intervals", "confusion", "frames")
     assert {key: again[key] for key in same} == {key: scores[key] for key in same}
     right = total = 0
     spoken = [json.loads(line) for line in (prompts / "metadata.jsonl").read_text().splitlines()]
@@ -341,7 +341,7 @@ def test_patches_from_training_to_predictions(
     assert [row["name"] for row in scores["baselines"]] == names
     assert scores["miou"] > scores["baselines"][0]["miou"] + 0.02
     (again,) = said(capsys, "evaluate", run, clothes)
-    same = ("miou", "f1", "accuracy", "intervals", "confusion", "pixels")
+    same = ("miou", "macro_f1", "accuracy", "intervals", "confusion", "pixels")
     assert {key: again[key] for key in same} == {key: scores[key] for key in same}
     found = said(capsys, "predict", run, clothes / "test" / "images", "--masks", tmp_path / "masks")
     right = 0

@@ -28,7 +28,7 @@ Said = Callable[[Reader, int], NDArray[np.int64]]
 MEASURES = {
     "entity_f1": "F1 of entities",
     "miou": "mean intersection over union",
-    "f1": "F1, mean over classes",
+    "macro_f1": "F1, mean over classes",
     "accuracy": "accuracy",
 }
 """Scores, and what they are called."""
@@ -88,7 +88,7 @@ def measures(counts_CC: NDArray[Any], entities_3: NDArray[Any]) -> dict[str, flo
     return {
         "entity_f1": 2 * right / max(said + true, 1e-12),
         "miou": float((right_C / (both_C - right_C)).mean()) if len(right_C) else 0.0,
-        "f1": float((2 * right_C / both_C).mean()) if len(right_C) else 0.0,
+        "macro_f1": float((2 * right_C / both_C).mean()) if len(right_C) else 0.0,
         "accuracy": float(right_C.sum() / max(counts_CC.sum(), 1e-12)),
     }
 

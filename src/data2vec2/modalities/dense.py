@@ -52,7 +52,7 @@ class DenseJob(Job):
     """As `finetune` and scores.json have it."""
     places: ClassVar[str]
     """What has a class: "words"."""
-    measures: ClassVar[tuple[str, ...]] = ("f1", "accuracy")
+    measures: ClassVar[tuple[str, ...]] = ("macro_f1", "accuracy")
     """Of `evaluation.dense.MEASURES`, the main one first."""
     draws: ClassVar[bool] = False
     """Whether `predict` can write classes as a picture (`mask`)."""

@@ -28,9 +28,9 @@ def test_scores_against_scikit_learn() -> None:
     pairs = [drawn(count, 5) for count in (3, 40, 200)]
     truth, said = (np.concatenate(some) for some in zip(*pairs, strict=True))
     found = tallied(pairs, 5)
-    scores = found.scores(("accuracy", "f1", "miou"))
+    scores = found.scores(("accuracy", "macro_f1", "miou"))
     assert scores["accuracy"] == pytest.approx(accuracy_score(truth, said))
-    assert scores["f1"] == pytest.approx(f1_score(truth, said, average="macro"))
+    assert scores["macro_f1"] == pytest.approx(f1_score(truth, said, average="macro"))
     assert scores["miou"] == pytest.approx(jaccard_score(truth, said, average="macro"))
     rows = found.details("abcde")["per_class"]
     columns = precision_recall_fscore_support(truth, said, labels=range(5), zero_division=0.0)
@@ -46,7 +46,7 @@ def test_intervals_are_over_samples_not_over_places() -> None:
     found = tallied([(right, right)] * 5 + [(right, wrong)] * 5, 2)
     low, high = found.intervals(("accuracy",))["accuracy"]
     assert low < 0.25 < 0.5 < 0.75 < high
-    none = tallied([(right, wrong)] * 20, 2).intervals(("accuracy", "f1"))
+    none = tallied([(right, wrong)] * 20, 2).intervals(("accuracy", "macro_f1"))
     assert none["accuracy"][0] == 0
     assert none["accuracy"][1] > 0.05, "what is never right may be so by chance"
 

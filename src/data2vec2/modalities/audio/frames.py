@@ -88,6 +88,7 @@ def open_segments(data: str) -> Parts:
 
 def _label_files(root: Path, records: Records, account: Account) -> list[Any]:
     """Lines of label files, without comments; None for recordings that have none."""
+    root = root if root.is_dir() else root.parent
     found: list[Any] = []
     for name in records.names:
         path = (root / name).with_suffix(".txt")

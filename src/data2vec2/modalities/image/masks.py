@@ -196,7 +196,7 @@ class MaskReader(ImageReader):
 class PatchesJob(ImageClassifyJob, DenseJob):
     """A class of each pixel, from logits of patches."""
 
-    name, places, measures, raw = "patches", "pixels", ("miou", "f1", "accuracy"), "mean colours of patches"
+    name, places, measures, raw = "patches", "pixels", ("miou", "macro_f1", "accuracy"), "mean colours of patches"
     draws = True
 
     def open_marked(self, path: str, columns: Columns) -> Parts:

@@ -27,7 +27,7 @@ from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
-from data2vec2.data.tables import ENCODING_HINT, PLAIN, TABLES, Reading, column_of, decoded, read_table
+from data2vec2.data.tables import ENCODING_HINT, PLAIN, TABLES, BadRow, Reading, column_of, decoded, read_table
 from data2vec2.errors import UserError
 from data2vec2.evaluation.dense import Said
 from data2vec2.evaluation.similarity import spread
@@ -68,7 +68,8 @@ def open_words(data: str | Path, columns: Columns, tagged: bool = True) -> Parts
     for part, names in of_part.items():
         kept, rows, of_account = list[str](), list[Marks](), account.part(part)
         for source in (source for source in sources if source.name in names):
-            found, classes, choice = _rows(source, columns, tagged)
+            found, classes, choice, unread = _rows(source, columns, tagged)
+            of_account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in unread})
             account.choices += [choice] if choice and choice not in account.choices else []
             named = named or classes
             for name, words, tags in found:
@@ -110,11 +111,13 @@ Row = tuple[str, Sequence[Any], Sequence[Any]]
 """Name of a sentence, words, tags."""
 
 
-def _rows(source: TextSource, columns: Columns, tagged: bool) -> tuple[Iterator[Row], tuple[str, ...] | None, str]:
-    """Sentences of a file, names of the classes where it gives them, and which columns were taken."""
+def _rows(
+    source: TextSource, columns: Columns, tagged: bool
+) -> tuple[Iterator[Row], tuple[str, ...] | None, str, Sequence[BadRow]]:
+    """Sentences of a file, names of the classes where it gives them, which columns were taken, and unreadable rows."""
     if extension_of(source.name) in (*CONLL, PLAIN):
         number = int(columns.label) if columns.label and columns.label.isdecimal() else None
-        return _conll(source, number), None, f"tags from column {number}" if number else ""
+        return _conll(source, number), None, f"tags from column {number}" if number else "", ()
     table = read_table(source.content, source.name, encoding=columns.encoding)
     words = column_of(table.columns, columns.text or WORDS)
     tags = column_of(table.columns, [columns.label] if columns.label else TAGS)
@@ -125,7 +128,8 @@ def _rows(source: TextSource, columns: Columns, tagged: bool) -> tuple[Iterator[
         raise UserError(f"{source.name} has no column of {missing} ({usual}), but {there}; name it with {flag}")
     listed: Any = (_listed(table.columns[name]) if name else [()] * len(table) for name in (words, tags))
     rows = ((f"{table.name}[{place}]", *row) for place, *row in zip(table.places, *listed, strict=True))
-    return rows, table.classes.get(tags or ""), f"words from {words}" + (f", tags from {tags}" if tagged else "")
+    choice = f"words from {words}" + (f", tags from {tags}" if tagged else "")
+    return rows, table.classes.get(tags or ""), choice, table.bad
 
 
 def _listed(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
