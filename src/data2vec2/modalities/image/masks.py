@@ -59,6 +59,9 @@ class MaskFile(NamedTuple):
     path: Path
     size: int
 
+    def __str__(self) -> str:
+        return f"{self.path.name} {self.size}"
+
 
 def open_masks(data: str) -> Parts:
     """Pictures with masks: of folders `images` and `masks`, or of a column `mask` of their table.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from itertools import chain
@@ -56,11 +57,12 @@ def open_words(data: str | Path, columns: Columns, tagged: bool = True) -> Parts
     A CoNLL file has a word a line, with its tag in the last column (of CoNLL-U in UPOS), or the one whose number the
     label column names; an empty line ends a sentence. `columns` name those of tables, unless they have usual names
     (`WORDS`, `TAGS`). Tags are names or numbers, whose names the table may give; none, an empty one and a negative
-    number are no tag. If not `tagged`, tags are not looked at. Files or splits called train, valid or test are parts.
+    number are no tag. If not `tagged`, tags are not looked at, and .txt files are none of these. Files or splits called
+    train, valid or test are parts.
 
     `UserError` for a path without such files, and for a table without such columns.
     """
-    sources = _sources(data, columns.encoding)
+    sources = _sources(data, columns.encoding, tagged)
     account, parts, marks = Account(), dict[str, Split](), dict[str, list[Marks]]()
     of_part = by_part([source.name for source in sources], str(data))
     account.choices += parts_by_name(of_part)
@@ -96,15 +98,16 @@ def open_words(data: str | Path, columns: Columns, tagged: bool = True) -> Parts
     return replace(opened, **found_of, description=description)
 
 
-def _sources(data: str | Path, encoding: str | None) -> list[TextSource]:
-    """CoNLL files and tables; in a folder that has none .txt files."""
+def _sources(data: str | Path, encoding: str | None, plain: bool) -> list[TextSource]:
+    """CoNLL files and tables; in a folder that has none, if `plain`, .txt files."""
+    if not plain and extension_of(str(data)) == PLAIN:
+        raise UserError(f"{data} is no table")
     try:
         return find_sources(data, (*CONLL, *TABLES), "tagged words", encoding)
-    except UserError as error:
-        try:
-            return find_sources(data, (PLAIN,), "tagged words", encoding)
-        except UserError:
-            raise error from None
+    except UserError:
+        with suppress(UserError):
+            return find_sources(data, (PLAIN,) if plain else (), "tagged words", encoding)
+        raise
 
 
 Row = tuple[str, Sequence[Any], Sequence[Any]]
@@ -250,15 +253,13 @@ class TokensJob(TextClassifyJob, DenseJob):
         found: list[Records] = []
         for path in paths:
             try:
+                parts = open_words(path, columns, tagged=False)
+            except UserError:
                 found += self.tools.listed([path], columns)
-            except UserError as error:
-                try:
-                    parts = open_words(path, columns, tagged=False)
-                except UserError:
-                    raise error from None
-                given = [part for part in (parts.train, parts.val, parts.test) if part is not None]
-                place = Path(path) if Path(path).is_dir() else Path(path).parent
-                found += [replace(part, names=[str(place / name) for name in part.names]) for part in given]
+                continue
+            given = [part for part in (parts.train, parts.val, parts.test) if part is not None]
+            place = Path(path) if Path(path).is_dir() else Path(path).parent
+            found += [replace(part, names=[str(place / name) for name in part.names]) for part in given]
         return found
 
     def asked(self, records: Records) -> Records:

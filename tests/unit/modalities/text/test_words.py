@@ -18,7 +18,8 @@ from data2vec2.modalities.data import Columns
 from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
-from data2vec2.modalities.text.words import NO_TAGS, NO_WORDS, UNEQUAL, WordsReader, open_words
+from data2vec2.modalities.text.tools import TextTools
+from data2vec2.modalities.text.words import NO_TAGS, NO_WORDS, UNEQUAL, TokensJob, WordsReader, open_words
 
 GLOSSES = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()["text"][::50]
 SENTENCES = [
@@ -176,3 +177,21 @@ def test_words_that_are_cut_away_are_counted(tmp_path: Path, tokenizer: Path) ->
     assert (own.marked(1) != IGNORED).sum() == 1
     again = pickle.loads(pickle.dumps(own))
     assert np.array_equal(again.marked(0), classes)
+
+
+def test_what_predict_reads(tmp_path: Path) -> None:
+    """Sentences of words without their tags, or texts, whose words stand between spaces."""
+    job = TokensJob(TextTools())
+    for kind in ("jsonl", "parquet", "conll", "conllu", "csv"):
+        (records,) = job.listed([written(tmp_path, kind)], Columns())
+        assert [[word for word, _ in row] for row in records.marks or ()] == [words for words, _ in SENTENCES], kind
+        assert records.names[0] == str(tmp_path / f"words.{kind}[0]")
+    named = jsonl(tmp_path / "named.jsonl", [{"token": words, "text": "not this"} for words, _ in SENTENCES])
+    (records,) = job.listed([named], Columns(text=("token",)))
+    assert [[word for word, _ in row] for row in records.marks or ()] == [words for words, _ in SENTENCES]
+    (tmp_path / "texts.txt").write_text("EU rejects  German call .\nPeter Blackburn\n", "utf-8")
+    jsonl(tmp_path / "texts.jsonl", [{"text": "EU rejects  German call ."}, {"text": "Peter Blackburn"}])
+    for name in ("texts.txt", "texts.jsonl"):
+        (records,) = map(job.asked, job.listed([tmp_path / name], Columns()))
+        split = [["EU", "rejects", "German", "call", "."], ["Peter", "Blackburn"]]
+        assert [[word for word, _ in row] for row in records.marks or ()] == split
