@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2.config.run import FinetuneConfig
-from data2vec2.data import folder, hub, objects
+from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.batch import Addition
 from data2vec2.data.labels import IGNORED, some
 from data2vec2.data.reader import Reader
@@ -249,13 +249,15 @@ def unclassed(parts: Parts) -> Parts:
 def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
     """What the tables that samples come from say of each in a column; None where no table has it.
 
-    Tables are the splits of hf:NAME, Parquet files, and metadata.csv and metadata.jsonl of folders of files.
+    Tables are the splits of hf:NAME, Parquet files on a disk, and metadata.csv and metadata.jsonl of folders of files.
     """
     if data.startswith((hub.PREFIX, objects.PREFIX)):
         splits = (objects if objects.is_name(data) else hub).load_splits(data)
         found = {name: _column(split, column) for name, split in splits.items() if column in split.column_names}
         values = {f"{name}[{place}]": value for name, rows in found.items() for place, value in enumerate(rows)}
         return [values.get(name) for name in records.names] if found else None
+    if remote.is_url(data):
+        return None
     path = Path(data)
     root, values, there = path if path.is_dir() else path.parent, dict[str, Any](), False
     tables = {name.rpartition("[")[0] for name in records.names if name.endswith("]")}

@@ -77,7 +77,7 @@ def open_masks(data: str) -> Parts:
     files = {_key(name): name for part in _parts(parts).values() for name in part.names if _is_mask(name)}
     for key, records in _parts(parts).items():
         masks, of_part = _masks_of(data, root, records, files), parts.account.part(key)
-        pictures = [place for place, name in enumerate(records.names) if name not in files.values()]
+        pictures = [place for place, name in enumerate(records.names) if not _is_mask(name)]
         of_part.found -= len(records) - len(pictures)
         of_part.leave_out(Bad(records.names[place], UNMASKED) for place in pictures if masks[place] is None)
         known = [place for place in pictures if masks[place] is not None]
@@ -121,18 +121,21 @@ def _masks_of(data: str, root: Path, records: Records, files: Mapping[str, str])
     """The mask of each picture as bytes or a `MaskFile`; None for none."""
     for column in COLUMNS:
         if (values := column_beside(data, records, column)) is not None:
-            return [_given(root, value) for value in values]
-    names = [None if _is_mask(name) else files.get(_key(name)) for name in records.names]
-    return [None if name is None else _given(root, name) for name in names]
+            return [_given(root, name, value) for name, value in zip(records.names, values, strict=True)]
+    return [None if _is_mask(name) else _given(root, name, files.get(_key(name))) for name in records.names]
 
 
-def _given(root: Path, value: Any) -> bytes | MaskFile | None:
-    """A mask of a table, or a file's name."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
+def _given(root: Path, name: str, value: Any) -> bytes | MaskFile | None:
+    """The mask of a picture: its content, or a path below the folder, or below one in which the picture stands."""
+    inner = isinstance(value, dict)
+    value = (value.get("bytes") or value.get("path")) if inner else value
     if not value or isinstance(value, bytes):
         return value or None
-    path = root / str(value)
+    below = PurePosixPath(str(value).replace("\\", "/"))
+    if not inner and (below.is_absolute() or ".." in below.parts):
+        raise UserError(f"the mask of {name} is {value}, which is outside the folder of the data")
+    places = [root / below, *(root / parent / below for parent in PurePosixPath(name).parents)]
+    path = next((path for path in places if path.is_file()), places[0])
     return MaskFile(path, path.stat().st_size if path.is_file() else -1)
 
 

@@ -75,6 +75,19 @@ def test_folders_metadata_and_parquet_give_the_same(tmp_path: Path) -> None:
     assert open_masks(str(folders)).train.fingerprint == open_masks(str(folders)).train.fingerprint
 
 
+def test_paths_of_masks_are_below_the_metadata_or_the_folder(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        saved(tmp_path / part / "pictures" / "a.jpg", photo(96, 64))
+        saved(tmp_path / part / "truth" / "of_a.png", Image.fromarray(mask_of()))
+        (tmp_path / part / "metadata.csv").write_text("file_name,mask\npictures/a.jpg,truth/of_a.png\n")
+    parts = open_masks(str(tmp_path))
+    assert list(parts.train.names) == ["train/pictures/a.jpg"]
+    assert parts.account.part("train").left_out == {"train/truth/of_a.png": UNMASKED}
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,mask\npictures/a.jpg,../../secret.png\n")
+    with pytest.raises(UserError, match="outside the folder"):
+        open_masks(str(tmp_path))
+
+
 def test_masks_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     put(tmp_path, "good", Image.fromarray(mask_of()))
     put(tmp_path, "small", Image.fromarray(mask_of(48, 32)))
