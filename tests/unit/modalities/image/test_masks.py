@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset, Features
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -73,6 +75,17 @@ def test_folders_metadata_and_parquet_give_the_same(tmp_path: Path) -> None:
         assert np.array_equal(own.marked(0), np.where(expected == 255, IGNORED, expected)), data
     assert open_masks(str(folders)).test is not None
     assert open_masks(str(folders)).train.fingerprint == open_masks(str(folders)).train.fingerprint
+
+
+def test_a_data_set_of_datasets(tmp_path: Path) -> None:
+    features = Features({"image": datasets.Image(), "annotation": datasets.Image()})
+    rows = {"image": [photo(96, 64)] * 3, "annotation": [Image.fromarray(mask_of())] * 3}
+    Dataset.from_dict(rows, features).save_to_disk(tmp_path / "saved")
+    records, again = (open_masks(f"hf:{tmp_path / 'saved'}").train for _ in range(2))
+    assert records.fingerprint == again.fingerprint
+    own = MaskReader(records, ImageConfig(image_size=32, patch_size=8), ImageDataConfig(whole=True), 0)
+    expected = mask_of().astype(int)
+    assert np.array_equal(own.marked(2), np.where(expected == 255, IGNORED, expected))
 
 
 def test_paths_of_masks_are_below_the_metadata_or_the_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
 from data2vec2.data.labels import IGNORED
 from data2vec2.data.records import Records
@@ -95,6 +96,15 @@ def test_every_format_gives_the_same_sentences(kind: str, tmp_path: Path) -> Non
         [tuple(words), tuple(tags)] for words, tags in SENTENCES
     ]
     assert len({opened(written(tmp_path, kind)).fingerprint for _ in range(2)}) == 1
+
+
+def test_a_data_set_of_datasets(tmp_path: Path) -> None:
+    features = Features({"tokens": Sequence(Value("string")), "ner_tags": Sequence(ClassLabel(names=list(NAMES)))})
+    words, tags = (list(column) for column in zip(*SENTENCES, strict=True))
+    Dataset.from_dict({"tokens": words, "ner_tags": tags}, features).save_to_disk(tmp_path / "saved")
+    records = open_words(f"hf:{tmp_path / 'saved'}", Columns()).train
+    assert records.classes == NAMES
+    assert [[tag for _, tag in row] for row in records.marks or ()] == tags
 
 
 def test_columns_and_parts(tmp_path: Path) -> None:
