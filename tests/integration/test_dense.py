@@ -173,6 +173,29 @@ def test_words_in_transformers_and_in_python(words_run: tuple[Path, dict[str, An
     assert run_here(["predict", folder, text]) == 0
 
 
+def test_a_head_that_transformers_made(words_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """A new head on our encoder learns by their loss, is saved by them, and read by our commands."""
+    model = words_run[0].parent / "model"
+    network = AutoModelForTokenClassification.from_pretrained(model, num_labels=2, id2label={0: "no", 1: "yes"})
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    inputs = tokenizer(["an act", "a formal offer"], padding=True, return_tensors="pt")
+    labels = torch.where(inputs["input_ids"] % 3 == 0, 1, 0).masked_fill(inputs["attention_mask"] == 0, -100)
+    optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+    network.train()
+    losses = []
+    for _ in range(8):
+        optimiser.zero_grad()
+        losses.append(network(**inputs, labels=labels).loss)
+        losses[-1].backward()
+        optimiser.step()
+    assert losses[-1] < losses[0] / 2
+    network.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    (one,) = data2vec2.load(tmp_path).predict("an act")
+    assert [part["word"] for part in one.parts] == ["an", "act"]
+    assert {part["class"] for part in one.parts} <= {"no", "yes"}
+
+
 def test_what_is_refused(
     words_run: tuple[Path, dict[str, Any]], glosses: Path, untrained: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -276,6 +276,7 @@ class Data2Vec2ForTokenClassification(Data2Vec2ForClassification):  # type: igno
 
     def _build(self, config: ArchitectureConfig) -> None:
         Data2Vec2PreTrainedModel._build(self, config)
+        self.config.problem_type = self.config.problem_type or SINGLE_LABEL  # by which an export has a head
         parts = TokenClassifier(self.encoder, int(self.config.num_labels or 0))
         self.norm, self.classifier = parts.norm, parts.head
 
