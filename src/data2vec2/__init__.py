@@ -26,15 +26,16 @@ if TYPE_CHECKING:
 __all__ = ["TeacherUpdate", "__version__"]
 __all__ += ["convert", "demo", "doctor", "embed", "estimate", "evaluate", "evaluate_recognizer", "export", "finetune"]
 __all__ += ["Data2Vec2Features", "inspect", "load", "predict", "pretrain", "recipes", "report", "tokenizer"]
-__all__ += ["bench", "transcribe"]
+__all__ += ["bench", "evaluate_dense", "transcribe"]
 __all__ += ["Data2Vec2AudioConfig", "Data2Vec2AudioForAudioClassification", "Data2Vec2AudioForCTC"]
-__all__ += ["Data2Vec2AudioForPreTraining", "Data2Vec2AudioModel", "Data2Vec2CTCTokenizer"]
+__all__ += ["Data2Vec2AudioForAudioFrameClassification", "Data2Vec2AudioForPreTraining", "Data2Vec2AudioModel"]
+__all__ += ["Data2Vec2CTCTokenizer"]
 __all__ += ["Data2Vec2ImageConfig", "Data2Vec2ImageForImageClassification", "Data2Vec2ImageForPreTraining"]
-__all__ += ["Data2Vec2ImageModel", "Data2Vec2ImageProcessor"]
+__all__ += ["Data2Vec2ImageForSemanticSegmentation", "Data2Vec2ImageModel", "Data2Vec2ImageProcessor"]
 __all__ += ["Data2Vec2SoundConfig", "Data2Vec2SoundForAudioClassification", "Data2Vec2SoundForPreTraining"]
 __all__ += ["Data2Vec2SoundModel"]
 __all__ += ["Data2Vec2TextConfig", "Data2Vec2TextForPreTraining", "Data2Vec2TextForSequenceClassification"]
-__all__ += ["Data2Vec2TextModel"]
+__all__ += ["Data2Vec2TextForTokenClassification", "Data2Vec2TextModel"]
 
 _FEATURES = "Data2Vec2Features"
 _MODELS = (

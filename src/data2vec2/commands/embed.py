@@ -12,9 +12,8 @@ import pyarrow as pa
 import torch
 from rich.progress import track
 
-from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Embed, OfFeatures, names_of, paths_of
-from data2vec2.commands.runner import say_account
+from data2vec2.commands.runner import named_columns, say_account
 from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
 from data2vec2.data.reader import Chunk, stream

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from data2vec2.commands.dense import evaluate_dense, format_dense, table_of
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import Evaluate, Finetune
-from data2vec2.commands.runner import say_account, where_is
+from data2vec2.commands.runner import named_columns, say_account, where_is
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
@@ -49,13 +50,17 @@ NAMED = 20
 
 
 def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
-    """Scores of probes, or of a recogniser of speech its error rates, and the same as plain text."""
-    if read_export(export_of(Path(given.model), Path(given.data)))[0].letters is not None:
+    """Scores of probes, or of a recogniser or token classifier its own, and the same as plain text."""
+    info, _ = read_export(export_of(Path(given.model), Path(given.data)))
+    if info.letters is not None:
         rates = evaluate_recognizer(given)
         return rates, format_error_rates(rates)
     for name in ("decoder", "beam", "lm"):
         if getattr(given, name) is not None:
             raise UsageError(f"--{name} needs a speech recogniser (finetune ctc), and {given.model} is none")
+    if info.dense:
+        found = evaluate_dense(given)
+        return found, format_dense(found)
     scores = evaluate(given)
     return scores, format_scores(scores)
 
@@ -189,7 +194,7 @@ def format_scores(scores: Scores) -> str:
         [row.features, *(percent(getattr(row, probe), bar.get(probe)) for probe in scores.probes)]
         for row, bar in zip(scores.rows, bars, strict=True)
     ]
-    shown, width = _table([titles, *rows], 5), max(len(row.features) for row in scores.rows)
+    shown, width = table_of([titles, *rows], 5), max(len(row.features) for row in scores.rows)
     curves = [["labels per class", *(f"{count:,}" for curve in scores.curves[:1] for count in curve.labels)]]
     for curve in scores.curves:
         points = zip(curve.mean, curve.low, curve.high, strict=True)
@@ -197,14 +202,7 @@ def format_scores(scores: Scores) -> str:
         cells = [percent(mean) + half.format(50 * (high - low)) for mean, low, high in points]
         curves.append([f"{curve.features:<{width}} {curve.probe:>9}", *cells])
     said = "\n".join(["", *verdict(scores.to_dict())])
-    return f"{shown}{said}" + (f"\n\n{_table(curves, 12)}" if scores.curves else "")
-
-
-def _table(rows: Sequence[Sequence[str]], least: int) -> str:
-    """Rows as lines: the first column to the left, all others, at least so wide, to the right."""
-    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
-    forms = [f"<{first}", *(f">{max(least, width)}" for width in others)]
-    return "\n".join("  ".join(format(*cell) for cell in zip(row, forms, strict=True)) for row in rows)
+    return f"{shown}{said}" + (f"\n\n{table_of(curves, 12)}" if scores.curves else "")
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: str, part: str) -> FinetuneConfig:
@@ -245,15 +243,6 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
             f"--labels asks for {max(labels):,} labels per class, but no class has more than {counts.max():,} in the "
             "training part; ask for fewer, or raise --max-samples"
         )
-
-
-def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding: str | None) -> Columns:
-    """Columns and encoding of tables that a user named; `UsageError` for data that are no tables."""
-    columns, kind = Columns(text=tuple(text), label=label, encoding=encoding), tools.spec.name
-    if columns and not tools.words.columns:
-        flags = "--text-columns and --label-column are" if text or label else "--encoding is"
-        raise UsageError(f"{flags} for text models, not for {kind}")
-    return columns
 
 
 def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) -> tuple[Records, Records, str]:

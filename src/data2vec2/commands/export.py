@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.evaluate import learned_and_scored, named_columns
+from data2vec2.commands.evaluate import learned_and_scored
 from data2vec2.commands.options import Export
+from data2vec2.commands.runner import named_columns
 from data2vec2.commands.transcribe import at_most, scored_part
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, labelled_records
@@ -112,6 +113,10 @@ def export(given: Export) -> Exported:
     if given.push:
         check_push(given.push)
     loaded, info = load_model(source)
+    if info.dense and int8:
+        raise UsageError(
+            "--int8 measures its drop in score on labels of samples, and this model tells classes of tokens"
+        )
     tools = tools_of(info.kind)
     columns, demo = named_columns(tools, given.text_columns, given.label_column, given.encoding), tools.spec.demo
     if data is None and demo is None:

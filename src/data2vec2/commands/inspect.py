@@ -15,8 +15,8 @@ import numpy as np
 from rich.progress import track
 
 from data2vec2.commands.estimate import format_length
-from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Inspect
+from data2vec2.commands.runner import named_columns
 from data2vec2.config.run import RunConfig, bounded_updates
 from data2vec2.data import folder
 from data2vec2.data.account import Account

@@ -204,18 +204,19 @@ class Recipes:
 
 @dataclass
 class Finetune(Starting):
-    """Fine-tune a pre-trained model for classification, regression or speech recognition."""
+    """Fine-tune a pre-trained model for classification, regression, speech recognition, or classes of its tokens."""
 
     model: Model
     """A run folder or an exported model."""
     data: Data
     """Labelled data, with one or several labels per sample; for regress, texts with numbers; for ctc, recordings with
-    transcripts."""
+    transcripts; for tokens, words with tags; for frames, recordings with segments; for patches, pictures with masks."""
     out: Annotated[AnyPath, arg(name="out")]
     """Run folder to write; a new one."""
     _: KW_ONLY
     task: Annotated[str, tyro.conf.Suppress] = "classify"
-    """classify (classes or tags), regress (numbers) or ctc (transcripts of speech)."""
+    """classify (classes or tags), regress (numbers), ctc (transcripts of speech), or a class of each of the tokens of
+    text (words), frames of recordings or patches of pictures (pixels)."""
     config: Annotated[FinetuneRecipe | None, arg(name="recipe")] = None
     """A recipe or the config.yaml of a run; default: the tiny recipe of the task."""
     from_scratch: bool = False
@@ -248,12 +249,13 @@ class Demo:
 
 @dataclass
 class Evaluate(OnDevice, OfColumns, OfDecoding):
-    """Score frozen features against baselines, or measure the error rates of a speech recogniser."""
+    """Score frozen features against baselines, or the output of a speech recogniser or token classifier."""
 
     model: Model
     """A run folder or an exported model."""
     data: Data
-    """Labelled data; for a speech recogniser (finetune ctc), recordings with transcripts."""
+    """Labelled data; for a speech recogniser (finetune ctc), recordings with transcripts; for a token classifier
+    (finetune tokens, frames, patches), data of its task."""
     _: KW_ONLY
     test: AnyData | None = None
     """Data to score on; default: the test or validation part of DATA, what the run held out of it, or a fifth."""
@@ -332,7 +334,7 @@ class Load(OnDevice):
 
 @dataclass
 class Predict(OnDevice):
-    """Predict classes of pictures, recordings or texts, or numbers for texts, with a fine-tuned model."""
+    """Predict classes of pictures, recordings, texts or their tokens, or numbers for texts, with a fine-tuned model."""
 
     model: Model
     """A run folder of finetune, or its exported model."""
@@ -349,6 +351,8 @@ class Predict(OnDevice):
     """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
     encoding: str | None = None
     """Text: encoding of the files, such as cp1252; default: UTF-8, or UTF-16 with a byte-order mark."""
+    masks: AnyPath | None = None
+    """Classes of pixels (finetune patches): folder to write a mask of each picture to, a new one."""
 
     def __post_init__(self) -> None:
         require(self.top is None or self.top >= 1, "--top", self.top, "at least 1")

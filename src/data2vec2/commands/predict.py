@@ -12,14 +12,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.evaluate import named_columns
 from data2vec2.commands.options import Predict, paths_of
+from data2vec2.commands.runner import named_columns
 from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.classification import long_logits
+from data2vec2.files import whole_file
 from data2vec2.interop.folder import export_of, load_classifier
-from data2vec2.method.heads import Classifier
+from data2vec2.method.heads import Classifier, TokenClassifier
 from data2vec2.modalities.data import ModelInfo
+from data2vec2.modalities.dense import dense_job
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import choose_device
 
@@ -36,6 +39,14 @@ class Prediction:
     """Why the file could not be read."""
     value: float | None = None
     """The number that a model of finetune regress gives."""
+    mask: bytes | None = None
+    """Of models of classes of pixels: the classes as a PNG file."""
+    parts: tuple[dict[str, Any], ...] = ()
+    """Of models with a class for each word, frame or pixel: the words, segments in seconds, or shares of classes."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON, which has no word for a mask."""
+        return {name: value for name, value in vars(self).items() if name != "mask" and (name != "parts" or value)}
 
 
 def predict(given: Predict) -> Iterator[Prediction]:
@@ -43,14 +54,37 @@ def predict(given: Predict) -> Iterator[Prediction]:
     paths = paths_of(given.files, "are no FILES; name files or folders of them")
     classifier, info = load_classifier(export_of(Path(given.model), *paths))
     tools, device = tools_of(info.kind), choose_device(given.device)
-    sources = tools.listed(paths, named_columns(tools, given.text_columns, None, given.encoding))
+    columns = named_columns(tools, given.text_columns, None, given.encoding)
+    sources = dense_job(tools).listed(paths, columns) if info.dense else tools.listed(paths, columns)
     classifier.to(device)
     how = given.top, given.threshold, given.batch
-    return (one for records in sources for one in predictions(classifier, info, records, device, *how))
+    found = (one for records in sources for one in predictions(classifier, info, records, device, *how))
+    return found if given.masks is None else _written(found, Path(given.masks), info)
+
+
+def _written(found: Iterator[Prediction], folder: Path, info: ModelInfo) -> Iterator[Prediction]:
+    """The same, with masks written as NAME.png; `UserError` for two pictures of one name."""
+    if not info.dense or not dense_job(tools_of(info.kind)).draws:
+        raise UsageError("--masks is for models of finetune patches, and MODEL is none")
+    if folder.exists():
+        raise UserError(f"{folder} exists; give a new folder for --masks")
+
+    def written() -> Iterator[Prediction]:
+        folder.mkdir(parents=True)
+        for one in found:
+            if one.mask is not None:
+                path = folder / f"{Path(one.name).stem}.png"
+                if path.exists():
+                    raise UserError(f"{path} exists already: another picture has the name of {one.name}")
+                with whole_file(path) as file:
+                    file.write(one.mask)
+            yield one
+
+    return written()
 
 
 def predictions(
-    classifier: Classifier,
+    classifier: Classifier | TokenClassifier,
     info: ModelInfo,
     records: Records,
     device: torch.device,
@@ -61,14 +95,17 @@ def predictions(
     """What a model on a device says of each of the records, in order."""
 
     def outputs(logits_BC: Tensor) -> NDArray[np.float32]:
-        if not info.regression:
+        if not (info.regression or info.dense):
             logits_BC = logits_BC.sigmoid() if info.multi_label else logits_BC.softmax(dim=-1)
         found: NDArray[np.float32] = logits_BC.float().cpu().numpy()
         return found
 
-    def said(probabilities_C: NDArray[np.float32]) -> dict[str, Any]:
+    def said(index: int, probabilities_C: NDArray[np.float32]) -> dict[str, Any]:
         if info.regression:
             return {"value": float(probabilities_C[0])}
+        if job and reader:
+            parts = tuple(job.told_of(reader, index, probabilities_C, info.classes))
+            return {"parts": parts, "mask": job.mask(reader, index, probabilities_C)}
         order = np.argsort(-probabilities_C, kind="stable")[: top or (None if info.multi_label else 1)]
         values = {info.classes[place]: float(probabilities_C[place]) for place in order.tolist()}
         return {"classes": {name: p for name, p in values.items() if p >= threshold or not info.multi_label}}
@@ -80,12 +117,15 @@ def predictions(
         return outputs(long_logits(classifier, windows, device))
 
     tools = tools_of(info.kind)
+    job = dense_job(tools) if info.dense else None
+    records = job.asked(records) if job else records
+    reader = job.reader(records, info, 0) if job else None
     feed = tools.feed(tools, info)
     for chunk in stream(records, feed.open(records), batch):
         found = feed.run(list(chunk.good.values()), several, one, device)
         rows = dict(zip(chunk.good, found, strict=True))
         for index in sorted((*chunk.good, *chunk.bad)):
             if index in rows:
-                yield Prediction(records.names[index], **said(rows[index]))
+                yield Prediction(records.names[index], **said(index, rows[index]))
             else:
                 yield Prediction(records.names[index], error=chunk.bad[index].reason)

@@ -29,7 +29,8 @@ from data2vec2.data import hub, objects, remote
 from data2vec2.data.account import Account
 from data2vec2.errors import Stopped, UsageError, UserError
 from data2vec2.files import WriteError, masked, read_json
-from data2vec2.modalities.data import Log
+from data2vec2.modalities.data import Columns, Log
+from data2vec2.modalities.tools import Tools
 from data2vec2.reporting.build import write_report
 from data2vec2.tasks import RunContext
 from data2vec2.training import device as devices
@@ -334,6 +335,15 @@ def _scores(run: RunFolder) -> dict[str, Any]:
         return read_json(run.path / SCORES)
     lines = [line for line in run.read_metrics() if "loss" not in line]
     return trackers.figures(lines[-1]) if lines else {}
+
+
+def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding: str | None) -> Columns:
+    """Columns and encoding of tables that a user named; `UsageError` for data that are no tables."""
+    columns, kind = Columns(text=tuple(text), label=label, encoding=encoding), tools.spec.name
+    if columns and not tools.words.columns:
+        flags = "--text-columns and --label-column are" if text or label else "--encoding is"
+        raise UsageError(f"{flags} for text models, not for {kind}")
+    return columns
 
 
 def say_account(account: Account, say: Log) -> None:

@@ -27,7 +27,7 @@ from data2vec2.training.run import CONFIG, RunFolder, write_text
 from data2vec2.training.task import Outcome
 
 SWEEP = "sweep.yaml"
-MAIN = ("map", "accuracy", "pearson", "wer")
+MAIN = ("entity_f1", "miou", "macro_f1", "map", "accuracy", "pearson", "wer")
 """Which of a run's scores is shown: the first that it has."""
 
 

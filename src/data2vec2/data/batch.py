@@ -38,7 +38,8 @@ class Batch:
     keep_ids_NK: Tensor | None = None
     """Places that the M student rows of each sample keep; row `b * M + m` belongs to sample `b`."""
     targets: Tensor | None = None
-    """What the model should say: classes `BC`, numbers `B1` (float32), or letters `BL` with zeros behind each text."""
+    """What the model should say: classes `BC`, numbers `B1` (float32), letters `BL` with zeros behind each text, or
+    places of classes, of tokens `BT` or of pixels `BHW`."""
     target_lengths_B: Tensor | None = None
     """Letters of each text."""
     time_masks_BT: Tensor | None = None

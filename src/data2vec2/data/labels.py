@@ -25,6 +25,8 @@ COLUMNS = (
 """Names under which tables keep labels; the first that is there is taken."""
 NUMBERS = ("score", "value")
 """Names under which tables keep numbers to be predicted, besides."""
+IGNORED = -100
+"""Class of a word, frame or pixel that has none: it is neither learned nor scored."""
 UNLABELLED = "have no label"
 """How a remark ends on samples that only pre-training uses."""
 Encoded = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
@@ -75,6 +77,11 @@ _NEGATIVE = re.compile(r"-[1-9]\d*")
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,99})(\.0*)?")
 _UNSEEN_ENDS = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
 _NOTHING = {"nan", "none", "null", "na", "n/a", "<na>"}
+
+
+def spelled(label: Any) -> str:
+    """A label as `encode` compares it."""
+    return _normal(str(label))
 
 
 @lru_cache(4096)

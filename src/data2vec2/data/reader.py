@@ -46,6 +46,8 @@ class ReadBatch:
     """The records that were read: those asked for, or what stands in for them."""
     lengths_B: NDArray[np.int64] | None = None
     """Real length of each sample's first axis; what follows only fills the batch up. None: all are full."""
+    pieces_B: NDArray[np.int64] | None = None
+    """What was read of each record, as a plan counts it, where that is not the record; none: it is."""
 
 
 class Windowed(ABC):
@@ -83,6 +85,13 @@ class Reader(ABC):
     def crop(self, sample: int, epoch: int, plan: Plan) -> NDArray[Any]:
         """A sample as training sees it; depends on (seed, epoch, sample) and the plan's length alone."""
         return self.whole(sample)
+
+    def marked(self, sample: int, epoch: int | None = None, plan: Plan | None = None) -> NDArray[np.int64]:
+        """Class of each token or pixel (`IGNORED`: none) of `crop(sample, epoch, plan)`, without epoch of `whole`.
+
+        Raises `BadSample`; `TypeError` where the reader knows no such classes.
+        """
+        raise TypeError(f"{type(self).__name__} reads no classes of tokens")
 
     def stacked(self, rows: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
         """One array of several samples, with zeros behind all but the longest, and lengths where these can differ."""

@@ -48,6 +48,8 @@ class Records:
     """Lengths of recordings, where the data say them without a look at the files."""
     numbers: NDArray[np.float64] | None = None
     """Labels that are numbers to be predicted, NaN for none; there are then no `classes`."""
+    marks: Sequence[Any] | None = None
+    """Labels of parts of each sample, as its modality has them: words with tags, segments, a mask."""
     levels: tuple[float, float] | None = None
     """Values that become black and white, where the data set has pictures of more than 8 bits."""
     origins: NDArray[np.int64] | None = None
@@ -78,7 +80,7 @@ class Records:
                 return None if values is None else values[places]
             return chosen(values, places)
 
-        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers", "origins", "repeats")
+        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers", "marks", "origins", "repeats")
         values = {name: some(getattr(self, name)) for name in of_each}
         return replace(self, source=self.source.select(places), **values)
 
@@ -86,7 +88,8 @@ class Records:
     def taught(self) -> bool:
         """Whether there is anything to learn from or to score on: labels, tags, numbers or transcripts."""
         tags = self.tags is not None and bool(self.tags.any())
-        return tags or bool((self.labels >= 0).any()) or not (self.texts is None and self.numbers is None)
+        others = self.texts, self.numbers, self.marks
+        return tags or bool((self.labels >= 0).any()) or any(one is not None for one in others)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -99,6 +102,8 @@ class Records:
             digest.update(np.packbits(self.tags).data)
         if self.texts is not None:
             digest.update("\0".join(text or "" for text in self.texts).encode("utf-8", "surrogateescape"))
+        for mark in self.marks or ():
+            digest.update(f"{mark}\0".encode("utf-8", "surrogatepass"))
         for values in (self.seconds, self.numbers, self.repeats):
             if values is not None:
                 digest.update(values.tobytes())

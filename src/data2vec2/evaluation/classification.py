@@ -18,7 +18,7 @@ from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import targets_of
 from data2vec2.evaluation import intervals
 from data2vec2.evaluation.features import Inputs, Normalise, Note, mean_features, over_batches, window_features
-from data2vec2.method.heads import Classifier, linear_softmax
+from data2vec2.method.heads import Classifier, TokenClassifier, linear_softmax
 from data2vec2.method.losses import classification
 from data2vec2.training.parallel import ALONE, World
 
@@ -244,9 +244,11 @@ def _shown(reader: Reader, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]
 
 
 @torch.no_grad()
-def long_logits(classifier: Classifier, windows: Windowed, device: torch.device) -> Tensor:
-    """Logits `C` of a long sample, pooled over the tokens of all its windows."""
+def long_logits(classifier: Classifier | TokenClassifier, windows: Windowed, device: torch.device) -> Tensor:
+    """Logits `C` of a long sample, pooled over the tokens of all its windows; `TC` of a classifier of tokens."""
     rows = window_features(classifier.encoder, windows, device)
+    if isinstance(classifier, TokenClassifier):
+        return torch.cat([classifier.of_features(torch.from_numpy(row_TD).to(device)) for row_TD in rows])
     if classifier.pooling == "mean":
         return classifier.of_pooled(torch.from_numpy(mean_features(rows)).to(device))
     logits_TC = [classifier.of_pooled(torch.from_numpy(row_TD).to(device)) for row_TD in rows]

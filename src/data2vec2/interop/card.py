@@ -11,6 +11,7 @@ import jinja2
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from data2vec2.config.run import FinetuneConfig, RunConfig
+from data2vec2.evaluation.dense import MEASURES
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import example_of, interop_of
@@ -20,6 +21,7 @@ _MEANING = {
     "encoder": "a vector for each token, and their mean (for pictures, without the CLS token, which comes first)",
     "classifier": "of each class, in the order of `id2label` in config.json",
     "regressor": "the number",
+    "token classifier": "of each class, in the order of `id2label` in config.json, of each token",
     "recogniser": "of each letter in vocab.json, every 20 ms; padding is blank (0)",
 }
 _TEMPLATES = jinja2.Environment(
@@ -44,9 +46,12 @@ def finetuned_card(config: FinetuneConfig, info: ModelInfo, data: str, scores: M
     start = "random initialisation" if config.from_scratch else "an encoder that was pre-trained without labels"
     made = f"Fine-tuned from {start} by data2vec2 {__version__} (recipe `{config.recipe}`)."
     rows, results, task = {"data": data, **_outputs(info)}, [], _task(info)
-    for key, name in _measures(info).items():
+    for rival in scores.get("baselines", ()):
+        shares = ", ".join(f"{MEASURES[key]} {value:.4f}" for key, value in rival.items() if key in MEASURES)
+        rows[f"baseline: {rival['name']}"] = shares
+    for key, name in _measures(info, scores).items():
         if key in scores:
-            result = EvalResult(task, "own", data, key, float(scores[key]), metric_name=name)
+            result = EvalResult(task or "token-classification", "own", data, key, float(scores[key]), metric_name=name)
             result.dataset_split = scores["part"]
             results.append(result)
             bar = " (95 % interval {:.4f} to {:.4f})".format(*scores["intervals"][key]) if "intervals" in scores else ""
@@ -103,7 +108,7 @@ def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None)
 def _card(info: ModelInfo, made: str, rows: Mapping[str, str], *, converted: bool = False, **header: Any) -> str:
     """A header that hubs read, what the model is, a table, and how to use it."""
     tags = ["data2vec2", *(["self-supervised"] if info.what == "encoder" else []), info.kind]
-    data = ModelCardData(library_name="transformers", pipeline_tag=_task(info), tags=tags, **header)
+    data = ModelCardData(library_name="transformers", pipeline_tag=_task(info) or None, tags=tags, **header)
     use = _use(info, converted=converted, own_code=False, path="PATH")
     return _filled("card.md.j2", info, header=data.to_yaml(), made=made, rows=rows, converted=converted, use=use)
 
@@ -139,12 +144,14 @@ def _ones(info: ModelInfo, library: str) -> str:
 
 
 def _task(info: ModelInfo) -> str:
-    """What a pipeline is asked for, as hubs name it."""
+    """What a pipeline is asked for, as hubs name it; "" where there is none."""
     if info.what == "encoder":
-        return interop_of(info.kind).features
+        return interop_of(info.kind).features_task
+    if info.dense:
+        return interop_of(info.kind).dense_task
     if info.letters is not None:
         return "automatic-speech-recognition"
-    return interop_of(info.kind).classes or f"{info.kind}-classification"
+    return interop_of(info.kind).classes_task or f"{info.kind}-classification"
 
 
 def _outputs(info: ModelInfo) -> dict[str, str]:
@@ -157,8 +164,10 @@ def _outputs(info: ModelInfo) -> dict[str, str]:
     return {"classes": f"{len(info.classes)}{', several a sample' if info.multi_label else ''}: {names}"}
 
 
-def _measures(info: ModelInfo) -> dict[str, str]:
+def _measures(info: ModelInfo, scores: Mapping[str, Any]) -> dict[str, str]:
     """Keys of scores.json that belong on a card, and what they are called."""
+    if info.dense:
+        return {key: name for key, name in MEASURES.items() if key in scores or key == "accuracy"}
     if info.letters is not None:
         return {"wer": "word error rate (greedy)", "cer": "character error rate (greedy)"}
     if info.regression:

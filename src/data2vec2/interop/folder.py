@@ -25,7 +25,7 @@ from data2vec2.data.labels import TOKENIZER, VOCAB, Letters
 from data2vec2.errors import UserError
 from data2vec2.files import read_json, whole_folder
 from data2vec2.method.encoder import Encoder
-from data2vec2.method.heads import POOLINGS, Classifier, Pooling, SpeechRecognizer
+from data2vec2.method.heads import POOLINGS, Classifier, Pooling, SpeechRecognizer, TokenClassifier
 from data2vec2.modalities import specs
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import (
@@ -44,7 +44,10 @@ from data2vec2.modalities.interop import PROCESSOR, TOGETHER, AnyModel
 from data2vec2.training.run import CONFIG
 
 FILES = ("config.json", "model.safetensors", "README.md")
-HEAD_NAMES = {"classifier": "classifier.", "regressor": "classifier.", "recogniser": "lm_head."}
+HEAD_NAMES = {
+    **dict.fromkeys(("classifier", "regressor", "token classifier"), "classifier."),
+    "recogniser": "lm_head.",
+}
 """What the last layer of each kind of model is called in the file."""
 
 
@@ -93,7 +96,8 @@ def _head_fields(info: ModelInfo) -> dict[str, Any]:
         return {"vocab_size": len(info.letters), "pad_token_id": 0}
     kind, names = REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL, info.classes
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    return {**labels, "problem_type": kind, "pooling": info.pooling} if names else {}
+    pooling = {} if info.dense else {"pooling": info.pooling}
+    return {**labels, "problem_type": kind, **pooling} if names else {}
 
 
 def export_of(model: Path, *data: Path) -> Path:
@@ -125,7 +129,7 @@ def load_encoder(folder: Path) -> tuple[Encoder, ModelInfo]:
     return _loaded(build_encoder(info.model), info, weights, folder)
 
 
-def load_classifier(folder: Path) -> tuple[Classifier, ModelInfo]:
+def load_classifier(folder: Path) -> tuple[Classifier | TokenClassifier, ModelInfo]:
     """Load a fine-tuned classifier as `load_encoder` loads an encoder; `UserError` also if the model has no head."""
     info, weights = read_export(folder)
     require_classes(info, folder)
@@ -204,6 +208,7 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
             f"{folder / 'config.json'}: the blank (pad_token_id) is {blank}; here it must be 0. Transformers' pipeline "
             "recognises speech with this model"
         )
+    dense = fields.get("architectures") == [class_name(kind, interop_of(kind).heads.get("token classifier", "-"))]
     pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
     info = ModelInfo(
         model=model,
@@ -213,6 +218,7 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
         pooling=pooling,
         regression=fields.get("problem_type") == REGRESSION,
         letters=Letters.load(folder) if recognises else None,
+        dense=dense,
     )
     try:
         return info, load_file(folder / "model.safetensors")

@@ -1,6 +1,7 @@
-"""The encoder with a head, as it is fine-tuned: classes or numbers of samples, or a letter at every token.
+"""The encoder with a head, as it is fine-tuned: classes or numbers of samples, a class or a letter at every token.
 
-Shapes: `B` samples, `S` samples of a waveform, `T` tokens, `C` classes, `D` width, `V` symbols of the vocabulary.
+Shapes: `B` samples, `S` samples of a waveform, `T` tokens, `C` classes, `D` width, `V` symbols of the vocabulary, `h`
+and `w` rows and columns of patches.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Classifier(_Headed):
         `pooling` linear_softmax is for samples that can have several classes, each for a part of the time.
         """
         super().__init__(encoder, noise_std)
-        self.pooling, config, dim = pooling, encoder.config, encoder.config.embed_dim
+        self.pooling, dim = pooling, encoder.config.embed_dim
         self.norm: nn.Module = nn.Identity() if pooling == "first" else nn.LayerNorm(dim, eps=1e-6)
         self.dense: nn.Module = nn.Identity()
         if pooling == "first":
@@ -83,10 +84,7 @@ class Classifier(_Headed):
         self.head = nn.Linear(dim, num_classes)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        rates = torch.linspace(0, drop_path, config.depth, device="cpu").tolist()  # Transformers builds on "meta"
-        for block, rate in zip(encoder.blocks[config.prenet_depth :], rates, strict=True):
-            assert isinstance(block, Block)
-            block.drop_path.rate = rate
+        set_drop_path(encoder, drop_path)
 
     def outputs(self, encoded: Encoded) -> Tensor:
         """Logits `BC`."""
@@ -120,6 +118,49 @@ def linear_softmax(logits_BTC: Tensor, padding_BT: Tensor | None = None) -> Tens
     if padding_BT is not None:
         p_BTC = p_BTC.masked_fill(padding_BT[..., None], float("-inf"))
     return (2 * p_BTC).logsumexp(dim=1) - (p_BTC + q_BTC).logsumexp(dim=1)
+
+
+def set_drop_path(encoder: Encoder, rate: float) -> None:
+    """Give the last block this rate of stochastic depth; it rises linearly over the trunk from 0 at its first block."""
+    trunk = encoder.blocks[encoder.config.prenet_depth :]
+    rates = torch.linspace(0, rate, len(trunk), device="cpu").tolist()  # Transformers builds on "meta"
+    for block, of_block in zip(trunk, rates, strict=True):
+        assert isinstance(block, Block)
+        block.drop_path.rate = of_block
+
+
+class TokenClassifier(_Headed):
+    """LayerNorm, dropout and Linear on every token of the encoder: the class of a word, a frame or a patch."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        num_classes: int,
+        *,
+        dropout: float = 0.0,
+        drop_path: float = 0.0,
+        noise_std: float = 0.01,
+    ) -> None:
+        """`drop_path` as of `Classifier`."""
+        super().__init__(encoder, noise_std)
+        self.norm, self.dropout = nn.LayerNorm(encoder.config.embed_dim, eps=1e-6), nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.config.embed_dim, num_classes)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        set_drop_path(encoder, drop_path)
+
+    def outputs(self, encoded: Encoded) -> Tensor:
+        """Logits as `on_grid` has them."""
+        return on_grid(self.of_features(encoded.features_NTD), encoded.tokens.grid)
+
+    def of_features(self, features_TD: Tensor) -> Tensor:
+        """Logits `TC` of tokens; any axes before."""
+        return self.head(self.dropout(self.norm(features_TD)))  # type: ignore[no-any-return]
+
+
+def on_grid(logits_BTC: Tensor, grid: tuple[int, ...]) -> Tensor:
+    """Logits of tokens: `BTC` where these are a sequence, `BChw` where they are patches of a plane."""
+    return logits_BTC if len(grid) == 1 else torch.unflatten(logits_BTC.mT, -1, grid)
 
 
 class Recognized(NamedTuple):

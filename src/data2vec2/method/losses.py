@@ -1,6 +1,6 @@
 """Contextualised targets (paper, section 3.1), and the losses of pre-training and fine-tuning.
 
-Shapes: `B` samples, `T` tokens, `D` width.
+Shapes: `B` samples, `T` tokens, `D` width, `C` classes, `h` and `w` rows and columns of patches, `H` and `W` pixels.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from data2vec2.config.model import TargetConfig
+from data2vec2.data.labels import IGNORED
 
 
 def regression(prediction: Tensor, target: Tensor, scale: float, beta: float = 0.0) -> Tensor:
@@ -39,6 +40,22 @@ def classification(logits_BC: Tensor, targets_BC: Tensor, multi_label: bool) -> 
 def squared_error(outputs_B1: Tensor, targets_B1: Tensor) -> Tensor:
     """Squared error of one number a sample, summed over samples; float32 scalar."""
     return F.mse_loss(outputs_B1.float(), targets_B1, reduction="sum")
+
+
+def dense(logits: Tensor, classes: Tensor) -> Tensor:
+    """Cross-entropy of the class at each place, a mean over those of a sample, summed over samples; float32 scalar.
+
+    Logits `BTC` for classes `BT`, or `BChw` of patches for classes `BHW` of pixels, to whose size they are brought
+    bilinearly. Every sample weighs the same, as in `ctc`; one whose places are all `IGNORED` counts 0.
+    """
+    logits = logits.float().transpose(1, 2) if classes.ndim == 2 else upsampled(logits, classes.shape[1:])
+    losses_BP = F.cross_entropy(logits, classes, ignore_index=IGNORED, reduction="none").flatten(1)
+    return (losses_BP.sum(1) / (classes != IGNORED).flatten(1).sum(1).clamp(min=1)).sum()
+
+
+def upsampled(logits_BChw: Tensor, size: Sequence[int]) -> Tensor:
+    """Logits of patches as those of pixels, `BCHW` float32, bilinearly."""
+    return F.interpolate(logits_BChw.float(), tuple(size), mode="bilinear", align_corners=False)
 
 
 class CtcLoss(NamedTuple):

@@ -202,6 +202,8 @@ class ModelInfo:
     """Whether the model gives a number, which `classes` names, and no class."""
     letters: Letters | None = None
     """What a recogniser writes; none for another model."""
+    dense: bool = False
+    """Whether every token has a class of its own, not the whole sample."""
 
     @property
     def kind(self) -> str:
@@ -209,8 +211,10 @@ class ModelInfo:
         return self.model.modality.kind
 
     @property
-    def what(self) -> Literal["encoder", "classifier", "regressor", "recogniser"]:
+    def what(self) -> Literal["encoder", "classifier", "regressor", "recogniser", "token classifier"]:
         """What stands on the encoder, if anything."""
         if self.letters is not None:
             return "recogniser"
+        if self.dense:
+            return "token classifier"
         return ("regressor" if self.regression else "classifier") if self.classes else "encoder"

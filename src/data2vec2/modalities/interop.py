@@ -20,11 +20,11 @@ from data2vec2.config.tree import from_dict
 from data2vec2.errors import UserError
 from data2vec2.files import read_json
 from data2vec2.method.encoder import Encoded, Encoder
-from data2vec2.method.heads import Classifier, Recognized, SpeechRecognizer
+from data2vec2.method.heads import Classifier, Recognized, SpeechRecognizer, TokenClassifier
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.data import ModelInfo
 
-AnyModel = Encoder | Classifier | SpeechRecognizer
+AnyModel = Encoder | Classifier | SpeechRecognizer | TokenClassifier
 Inputs = dict[str, Tensor]
 PROCESSOR, TOGETHER = "preprocessor_config.json", "processor_config.json"
 """What makes inputs: a file of its own, or (as Transformers saves it with a tokenizer) a part of another."""
@@ -71,10 +71,12 @@ class Interop:
     portable: ClassVar[type[Portable]] = Portable
     heads: ClassVar[Mapping[str, str]] = {"classifier": "ForSequenceClassification"}
     """What the name of a model with such a head ends in, after the modality's."""
-    features: ClassVar[str] = "feature-extraction"
+    features_task: ClassVar[str] = "feature-extraction"
     """The pipeline that gives features, as hubs name it."""
-    classes: ClassVar[str] = ""
+    classes_task: ClassVar[str] = ""
     """And the one that gives classes; "": the modality's name, and "-classification"."""
+    dense_task: ClassVar[str] = ""
+    """What a pipeline of Transformers is asked for with a classifier of tokens; "": there is none."""
     fixed_size: ClassVar[bool] = False
     """Whether all inputs have the model's own size."""
     files: ClassVar[tuple[str, ...]] = (PROCESSOR,)

@@ -98,11 +98,15 @@ class Job:
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """The configuration with what it leaves to the model, and what the model will be; `UsageError` for a misfit."""
-        return config, replace(info, data=config.data, classes=(), regression=False, letters=None)
+        return config, replace(info, data=config.data, classes=(), regression=False, letters=None, dense=False)
 
     def parts(self, config: FinetuneConfig, path: str) -> Parts:
         """The samples of a data set."""
         return self.tools.open_labelled(path, self.tools.columns(config.data), self.labels)
+
+    def reader(self, records: Records, info: ModelInfo, seed: int) -> Reader:
+        """What reads samples for a model."""
+        return self.tools.reader(records, info.model, info.data, seed)
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Open a data set with labels and split it; `UserError` for too few of them, or for other classes in `val`."""
@@ -128,8 +132,8 @@ class Job:
         }
         account.remarks = [one for one in account.remarks if not one.endswith(UNLABELLED)]  # they are left out by name
         account.remarks += _of_one_class(more)
-        ready = self.tools.reader(train, info.model, info.data, seed)
-        others = {key: self.tools.reader(one, info.model, info.data, seed) for key, one in more.items() if one}
+        ready = self.reader(train, info, seed)
+        others = {key: self.reader(one, info, seed) for key, one in more.items() if one}
         return FinetuneData(
             train=ready,
             val=others.get("val"),
@@ -204,7 +208,11 @@ class Job:
 
     def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """What is added to batches to learn from."""
-        return [ClassTargets(data.train.records)]
+        return [self.targets(data)]
+
+    def targets(self, data: FinetuneData) -> Addition:
+        """Classes."""
+        return ClassTargets(data.train.records)
 
     def task(
         self, model: nn.Module, config: FinetuneConfig, info: ModelInfo, data: FinetuneData, context: RunContext
@@ -278,9 +286,9 @@ class RegressJob(Job):
         """The squared error."""
         return losses.squared_error(outputs, torch.zeros_like(outputs, dtype=torch.float32))
 
-    def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
+    def targets(self, data: FinetuneData) -> Addition:
         """Numbers, standardised."""
-        return [NumberTargets(data.train.records)]
+        return NumberTargets(data.train.records)
 
     def learning(self, data: FinetuneData, common: tuple[Any, ...]) -> Task:
         """The squared error of standardised numbers; validated as they are in the data."""

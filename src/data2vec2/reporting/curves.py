@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
+from data2vec2.evaluation.dense import MEASURES
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number, said
 from data2vec2.reporting.scores import CLASSIFIER, NUMBERS, PROBES, read_lines
 from data2vec2.training.progress import floors
@@ -35,7 +36,7 @@ SPECS = (
     Spec(
         "Validation scores",
         "score (%)",
-        series={f"val_{key}": name for key, name in (PROBES | CLASSIFIER | NUMBERS).items()},
+        series={f"val_{key}": name for key, name in (PROBES | MEASURES | CLASSIFIER | NUMBERS).items()},
         note="On samples held out from training.",
         percent=True,
     ),

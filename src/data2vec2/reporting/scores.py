@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.evaluation import verdict
+from data2vec2.evaluation.dense import MEASURES
 from data2vec2.evaluation.recognition import align_texts
 from data2vec2.files import parse_json, parse_yaml
 from data2vec2.reporting.charts import Line, Plot, Points, draw, in_words, is_number, said
@@ -27,12 +28,21 @@ CLASSIFIER = {
 NUMBERS = {"pearson": "Pearson's correlation", "spearman": "Spearman's correlation"}
 RECOGNIZER = {"cer": "character error rate", "wer": "word error rate"}
 """The lower the better."""
-TUNED = {"classify": CLASSIFIER, "regress": NUMBERS, "ctc": RECOGNIZER}
+DENSE = ("tokens", "frames", "patches")
+"""Kinds of scores of classes of words, frames and pixels."""
+TUNED = {"classify": CLASSIFIER, "regress": NUMBERS, "ctc": RECOGNIZER, **dict.fromkeys(DENSE, MEASURES)}
 """Main scores of fine-tuned models, by the kind that the file names: key in the file, and what it is called."""
-SHARES = PROBES | {key: CLASSIFIER[key] for key in ("accuracy", "map")}
+SHARES = (
+    PROBES
+    | {key: CLASSIFIER[key] for key in ("accuracy", "map")}
+    | {key: MEASURES[key] for key in ("miou", "entity_f1")}
+)
 """Those that are said in percent."""
 EDITS = {"substitutions": "substituted", "insertions": "inserted", "deletions": "left out", "length": "of"}
-EACH_CLASS = {"ap": "average precision", "precision": "precision", "recall": "recall", "f1": "F1"}
+EACH_CLASS = {
+    **{"ap": "average precision", "precision": "precision", "recall": "recall", "f1": "F1"},
+    "iou": "intersection over union",
+}
 Measure = tuple[float, Any]
 """A score, and its 95 % interval as it stands in the file, or None."""
 MATRIX = 30
@@ -103,7 +113,11 @@ def _shown(scores: dict[str, Any]) -> dict[str, Any]:
             (name, said_with_bar(scores[key], bars.get(key), key in SHARES | RECOGNIZER)) for key, name in known.items()
         ],
     }
-    if kind == "classify":
+    if kind in DENSE:
+        rivals = [("this model", scores), *((str(row["name"]), row) for row in scores.get("baselines") or [])]
+        beside = [(name, [said(row.get(key), True) for key in known]) for name, row in rivals]
+        shown |= {"measures": list(known.values()), "beside": beside}
+    if kind in ("classify", *DENSE):
         counts_TP = np.array(scores.get("confusion") or np.zeros((0, 0)), dtype=np.int64)
         return shown | _each_class(scores.get("per_class") or []) | _confusion(counts_TP, classes)
     if kind == "regress":

@@ -1,4 +1,4 @@
-"""Fine-tuning: classes, numbers and letters, of samples of any modality."""
+"""Fine-tuning: classes, numbers and letters, of samples of any modality, and classes of their tokens."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2.data.batch import Batch, Step
-from data2vec2.data.labels import Letters
-from data2vec2.data.reader import Reader
+from data2vec2.data.labels import IGNORED, Letters
+from data2vec2.data.reader import Reader, padded
 from data2vec2.data.records import Records, targets_of
 from data2vec2.evaluation.features import Note
 from data2vec2.evaluation.recognition import recognise_all, rows_of
@@ -69,6 +69,20 @@ class NumberTargets:
 
 
 @dataclass(frozen=True)
+class DenseTargets:
+    """Adds the class of each token or pixel."""
+
+    reader: Reader
+
+    def __call__(self, batch: Batch, step: Step) -> Batch:
+        """Targets `BT` or `BHW`, `IGNORED` where there is none."""
+        pieces_B = step.read.indices_B if step.read.pieces_B is None else step.read.pieces_B
+        pairs = zip(pieces_B.tolist(), step.plan.epochs_B.tolist(), strict=True)
+        targets, _ = padded([self.reader.marked(*pair, step.plan) for pair in pairs], IGNORED, np.int64)
+        return replace(batch, targets=torch.from_numpy(targets))
+
+
+@dataclass(frozen=True)
 class LetterTargets:
     """Adds the letters of transcripts."""
 
@@ -98,7 +112,7 @@ class _FinetuneTask(ReadingTask):
 
 
 class SampleTask(_FinetuneTask):
-    """Classes or a number of whole samples."""
+    """Classes or a number of whole samples, or a class of each of their tokens."""
 
     def __init__(self, error: Error, scores: Scores, monitor: str, *arguments: Any) -> None:
         """As of `ReadingTask`; `monitor` names the score that chooses the best model."""

@@ -22,7 +22,10 @@ from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities import get_finetune_recipe, get_recipe
 from tests.integration.helpers import run_here, words
 
-FUNCTIONS = {**{verb: kind for verb, (kind, _) in VERBS.items()}, "evaluate_recognizer": VERBS["evaluate"][0]}
+FUNCTIONS = {
+    **{verb: kind for verb, (kind, _) in VERBS.items()},
+    **dict.fromkeys(("evaluate_recognizer", "evaluate_dense"), VERBS["evaluate"][0]),
+}
 LINES = {
     "demo": "",
     "recipes": "",

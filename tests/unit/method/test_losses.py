@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data2vec2.method.losses import ctc, regression
+from data2vec2.method.losses import ctc, dense, regression, upsampled
 
 
 def slow(prediction: torch.Tensor, target: torch.Tensor, scale: float, beta: float) -> float:
@@ -77,3 +77,29 @@ def test_ctc_in_half_precision_is_computed_in_float32() -> None:
     logits = torch.randn(2, 20, 5, generator=torch.Generator().manual_seed(6)).bfloat16()
     args = torch.tensor([20, 20]), torch.tensor([[1, 2], [3, 4]]), torch.tensor([2, 2])
     assert ctc(logits, *args).loss.item() == pytest.approx(ctc(logits.float(), *args).loss.item(), rel=1e-6)
+
+
+def test_dense_is_the_mean_over_known_places_of_each_sample() -> None:
+    generator = torch.Generator().manual_seed(6)
+    logits = torch.randn(3, 7, 4, generator=generator)
+    classes = torch.randint(4, (3, 7), generator=generator)
+    classes[0, 3:], classes[1] = -100, -100
+    slow = sum(
+        F.cross_entropy(row[known], of[known]).item()
+        for row, of in zip(logits, classes, strict=True)
+        if (known := of >= 0).any()
+    )
+    assert dense(logits, classes).item() == pytest.approx(slow, rel=1e-5)
+    parts = [dense(logits[n : n + 1], classes[n : n + 1]) for n in range(3)]
+    torch.testing.assert_close(dense(logits, classes), torch.stack(parts).sum())
+
+
+def test_dense_of_pixels_sees_the_logits_of_patches_in_their_size() -> None:
+    logits = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(7))
+    classes = torch.randint(3, (2, 8, 6), generator=torch.Generator().manual_seed(8))
+    large = upsampled(logits, (8, 6))
+    assert large.shape == (2, 3, 8, 6)
+    torch.testing.assert_close(large[:, :, 0, 0], logits[:, :, 0, 0])  # corners are their patch's own
+    torch.testing.assert_close(dense(logits, classes) / 2, F.cross_entropy(large, classes))
+    same = upsampled(logits, (2, 2))
+    torch.testing.assert_close(same, logits)

@@ -225,6 +225,8 @@ def finetuned_config(info: ModelInfo) -> dict[str, Any]:
     """The original's configuration of a fine-tuned model for an export of ours; `ValueError` if it has no such one."""
     cfg = original_config(info)
     _, head, name, task = TASKS[info.kind]
+    if info.dense:
+        raise ValueError("it has no classifier of tokens")
     if head != ("letters" if info.letters else info.pooling):
         raise ValueError(f"it has no classifier of {info.kind} whose pooling is {info.pooling}")
     place = PRETRAINED_AS["recognizer" if info.letters else "classifier"]

@@ -212,6 +212,8 @@ class AudioFinetuneDataConfig(AudioDataConfig, FinetuneDataConfig):
 
     max_minutes: float | None = None
     """Minutes of training recordings to use, drawn by train.seed; none: all."""
+    gaps: Literal["class", "ignore"] = "class"
+    """Frames in no segment (finetune frames): a class of their own, `none`, or neither learned nor scored."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -40,7 +40,7 @@ from data2vec2.modalities.audio.reader import AudioReader, survey_audio
 from data2vec2.modalities.audio.speech import SpokenReader, remarks_on, scorable, score, trainable
 from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored, said
-from data2vec2.tasks.finetune import ClassTargets, CtcTask, LetterTargets
+from data2vec2.tasks.finetune import CtcTask, LetterTargets
 from data2vec2.training.task import Task
 
 KEPT = 100  # transcripts of the scored part, evenly spread
@@ -116,10 +116,6 @@ class AudioClassifyJob(Job):
         assert isinstance(modality, WaveformConfig)
         spans = Spans(task.masks, modality, info.model.encoder.embed_dim, task.model.freeze_updates)
         return [self.targets(data), spans]
-
-    def targets(self, data: FinetuneData) -> Addition:
-        """Classes."""
-        return ClassTargets(data.train.records)
 
 
 class CtcJob(AudioClassifyJob):

@@ -158,7 +158,7 @@ class AudioReader(Reader):
                 bad.append(Bad(self.name(piece), error.reason))
                 wave_BS[place], pieces_B[place] = self.replacement(piece, bad[-1], crop, *among)
         indices_B = self.pieces.records_P[pieces_B]
-        return ReadBatch(wave_BS, self.records.labels[indices_B], tuple(bad), indices_B)
+        return ReadBatch(wave_BS, self.records.labels[indices_B], tuple(bad), indices_B, pieces_B=pieces_B)
 
     def whole(self, sample: int) -> NDArray[np.float32]:
         """One whole recording, of a longer one the first minute, normalised; raises `BadSample`, also if too short."""
@@ -198,9 +198,12 @@ class AudioReader(Reader):
             return np.resize(wave, plan.length)
         if len(wave) < plan.length:  # the file has changed
             raise BadSample("truncated")
-        draw = rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epoch, piece), 1)[0, 0]
-        offset = int(draw * (len(wave) - plan.length + 1))
+        offset = self.offset(piece, epoch, len(wave) - plan.length)
         return wave[offset : offset + plan.length]
+
+    def offset(self, piece: int, epoch: int, room: int) -> int:
+        """Where in a piece a crop begins that has so much room, by (seed, epoch, piece); in samples."""
+        return int(rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epoch, piece), 1)[0, 0] * (room + 1))
 
 
 @dataclass(frozen=True, kw_only=True)

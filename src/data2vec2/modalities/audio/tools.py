@@ -28,6 +28,7 @@ from data2vec2.modalities import spec_of
 from data2vec2.modalities.audio import SPEC
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig, WaveformConfig
 from data2vec2.modalities.audio.finetune import AudioClassifyJob, CtcJob
+from data2vec2.modalities.audio.frames import FramesJob
 from data2vec2.modalities.audio.manifests import MANIFESTS
 from data2vec2.modalities.audio.model import AudioModality
 from data2vec2.modalities.audio.phones import PhoneProbe, log_mel, mels_of, phones_beside
@@ -43,7 +44,10 @@ from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
 class AudioInterop(Interop):
     """Recordings."""
 
-    heads = {"classifier": "ForAudioClassification", "recogniser": "ForCTC"}  # noqa: RUF012
+    heads = {  # noqa: RUF012
+        **{"classifier": "ForAudioClassification", "recogniser": "ForCTC"},
+        "token classifier": "ForAudioFrameClassification",
+    }
     files: ClassVar[tuple[str, ...]] = (PROCESSOR, VOCAB, TOKENIZER)
 
     def to_processor(self, info: ModelInfo) -> dict[str, Any]:
@@ -125,7 +129,7 @@ class AudioTools(Tools):
     spec = SPEC
     content = RECORDINGS
     own_format = MANIFESTS
-    jobs = {"classify": AudioClassifyJob, "ctc": CtcJob}  # noqa: RUF012
+    jobs = {"classify": AudioClassifyJob, "ctc": CtcJob, "frames": FramesJob}  # noqa: RUF012
     feed = AudioFeed
     interop = AudioInterop()
     show = AudioShow()

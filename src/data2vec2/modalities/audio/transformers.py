@@ -73,6 +73,12 @@ class Data2Vec2AudioForAudioClassification(  # type: ignore[no-untyped-call]
     """Classes of recordings."""
 
 
+class Data2Vec2AudioForAudioFrameClassification(  # type: ignore[no-untyped-call]
+    AudioInputs, models.Data2Vec2ForTokenClassification
+):
+    """A class of each 20 ms: `logits` (`NTC`), `labels` (`NT`, -100 for none)."""
+
+
 class Data2Vec2AudioForCTC(AudioInputs):  # type: ignore[no-untyped-call]
     """Letters of speech: `data2vec2.method.heads.SpeechRecognizer`."""
 
@@ -163,6 +169,7 @@ register(
         transformers.AutoModel: Data2Vec2AudioModel,
         transformers.AutoModelForPreTraining: Data2Vec2AudioForPreTraining,
         transformers.AutoModelForAudioClassification: Data2Vec2AudioForAudioClassification,
+        transformers.AutoModelForAudioFrameClassification: Data2Vec2AudioForAudioFrameClassification,
         transformers.AutoModelForCTC: Data2Vec2AudioForCTC,
     },
     files={"tokenizer_config.json": {"AutoTokenizer": Data2Vec2CTCTokenizer}},

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig, ImageFinetuneDataConfig, ImageTaskConfig
-from data2vec2.modalities.image.recipes import FINETUNE, RECIPES
+from data2vec2.modalities.image.recipes import FINETUNE, RECIPES, SEGMENT
 from data2vec2.modalities.spec import Demo, Spec, Words
 
 _BUNDLED = Path(__file__).parents[2] / "data" / "bundled"
@@ -29,7 +29,7 @@ SPEC = Spec(
     finetune_data=ImageFinetuneDataConfig,
     task=ImageTaskConfig,
     recipes=RECIPES,
-    finetune={"classify": FINETUNE},
+    finetune={"classify": FINETUNE, "patches": SEGMENT},
     probes=("knn", "linear", "attentive"),
     demo=Demo(recipe="image_tiny", data=clip_art, about="1,895 drawings, without their labels"),
     tools="data2vec2.modalities.image.tools:ImageTools",

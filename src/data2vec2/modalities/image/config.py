@@ -75,6 +75,8 @@ class ImageDataConfig(DataConfig):
     """Flip half of the pictures horizontally."""
     eval_crop: float = 0.875
     """Side of the central crop in evaluation, as a fraction of the shorter side."""
+    whole: bool = False
+    """See the whole picture in evaluation, stretched to a square, instead of the central crop."""
     mean: tuple[float, ...] | None = None
     """Mean of each channel, in units of 0 to 1; none: computed from the training part."""
     std: tuple[float, ...] | None = None

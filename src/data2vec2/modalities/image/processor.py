@@ -21,15 +21,23 @@ from urllib.request import Request, urlopen
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from transformers import ImageClassificationPipeline, ImageFeatureExtractionPipeline, Pipeline
+from torch import Tensor
+from transformers import (
+    ImageClassificationPipeline,
+    ImageFeatureExtractionPipeline,
+    ImageSegmentationPipeline,
+    Pipeline,
+)
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import load_image
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from data2vec2.errors import UsageError
+from data2vec2.method.losses import upsampled
 from data2vec2.modalities.fields import PREFIX
 from data2vec2.modalities.image.pictures import MAX_PIXELS, TRANSPARENCY, Raw
-from data2vec2.modalities.image.reader import central_box, crop, whole_picture
+from data2vec2.modalities.image.reader import central_box, crop, whole_box, whole_picture
 
 
 class Data2Vec2ImageProcessor(BaseImageProcessor):
@@ -44,6 +52,7 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         image_mean: Sequence[float] = (0.5, 0.5, 0.5),
         image_std: Sequence[float] = (0.5, 0.5, 0.5),
         eval_crop: float = 0.875,
+        whole: bool = False,
         transparency: str = TRANSPARENCY,
         levels: Sequence[float] | None = None,
         max_pixels: int = MAX_PIXELS,
@@ -55,7 +64,8 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         """`size` in pixels, a number or `height` and `width`, which are the same; `UsageError` for others.
 
         Mean and deviation of each channel are in units of 0 to 1: 3 for colour, 1 for grey pictures. `eval_crop` is the
-        side of the square, as a share of the shorter side; `transparency` is "white", on which transparent pictures are
+        side of the square, as a share of the shorter side, and `whole` instead takes all of a picture, stretched to a
+        square; `transparency` is "white", on which transparent pictures are
         laid (on black if nothing of them would be darker than 240); `levels` are the values that become black and white
         in pictures of more than 8 bits; `max_pixels` is the size above which a file is refused. Without `do_resize`
         pictures stay whole and as large as they are, without `do_rescale` their values are 0 to 255.
@@ -68,6 +78,7 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
             raise UsageError(f"transparency is {transparency!r}; it must be {TRANSPARENCY!r}")
         self.image_mean, self.image_std = list(image_mean), list(image_std)
         self.eval_crop, self.transparency, self.levels, self.max_pixels = eval_crop, transparency, levels, max_pixels
+        self.whole = whole
         self.do_resize, self.do_rescale, self.do_normalize = do_resize, do_rescale, do_normalize
 
     def preprocess(
@@ -94,7 +105,7 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         raw = _raw(image, channels, self.levels is not None, timeout)
         levels = None if self.levels is None else (self.levels[0], self.levels[1])
         if self.do_resize:
-            box = partial(central_box, self.eval_crop)
+            box = whole_box if self.whole else partial(central_box, self.eval_crop)
             picture = crop(raw, box, self.size["height"], channels, levels=levels, max_pixels=self.max_pixels)
         else:
             picture = whole_picture(raw, None, 1, channels, levels, self.max_pixels)
@@ -105,6 +116,20 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
             mean, std = (np.asarray(values, dtype=np.float32) for values in (self.image_mean, self.image_std))
             values_HWC = (values_HWC - mean) / std
         return np.ascontiguousarray(values_HWC.transpose(2, 0, 1))
+
+    def post_process_semantic_segmentation(self, outputs: Any, target_sizes: Any = None) -> list[Tensor]:
+        """The class `HW` of each pixel of pictures of these sizes (height, width; none: of patches), from `logits`.
+
+        `UsageError` for a processor that does not see whole pictures: its classes are of their central squares.
+        """
+        if target_sizes is None:
+            return list(outputs.logits.argmax(dim=1))
+        if not self.whole:
+            raise UsageError(
+                "the processor sees central squares, so classes of whole pictures are unknown (whole=False)"
+            )
+        pairs = zip(outputs.logits, target_sizes, strict=True)
+        return [upsampled(logits[None], tuple(map(int, size)))[0].argmax(dim=0) for logits, size in pairs]
 
 
 OPTIONS = tuple(signature(Data2Vec2ImageProcessor).parameters)[:-1]
@@ -192,6 +217,18 @@ class Data2Vec2ImageClassificationPipeline(KeepsTransparency, ImageClassificatio
     """Classes of pictures."""
 
 
+class Data2Vec2ImageSegmentationPipeline(KeepsTransparency, ImageSegmentationPipeline):
+    """Classes of pixels."""
+
+    def preprocess(self, image: Any, **options: Any) -> Any:  # type: ignore[override]
+        """And the size of a picture, upright as the processor has it."""
+        if not isinstance(self.image_processor, Data2Vec2ImageProcessor):
+            return super().preprocess(image, **options)
+        options.pop("subtask", None)
+        loaded = load_image(image, timeout=options.get("timeout"))
+        return super().preprocess(image, **options) | {"target_size": [(loaded.height, loaded.width)]}
+
+
 class Data2Vec2ImageFeatureExtractionPipeline(  # type: ignore[misc]
     KeepsTransparency, ImageFeatureExtractionPipeline
 ):
@@ -200,4 +237,5 @@ class Data2Vec2ImageFeatureExtractionPipeline(  # type: ignore[misc]
 
 # Not by `register_pipeline`, which takes the tasks' default models away and would save these classes with all models.
 PIPELINE_REGISTRY.supported_tasks["image-classification"]["impl"] = Data2Vec2ImageClassificationPipeline
+PIPELINE_REGISTRY.supported_tasks["image-segmentation"]["impl"] = Data2Vec2ImageSegmentationPipeline
 PIPELINE_REGISTRY.supported_tasks["image-feature-extraction"]["impl"] = Data2Vec2ImageFeatureExtractionPipeline

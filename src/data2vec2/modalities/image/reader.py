@@ -118,6 +118,11 @@ def random_box(draws: Sequence[float], min_crop: float, width: int, height: int)
     return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
 
+def whole_box(width: int, height: int) -> Box:
+    """All of it."""
+    return 0, 0, width, height
+
+
 def central_box(share: float, width: int, height: int) -> Box:
     """The central square whose side is `share` of the shorter side."""
     side = share * min(width, height)
@@ -137,14 +142,19 @@ class ImageReader(Reader):
         return self.data.levels or self.records.levels
 
     def whole(self, sample: int) -> NDArray[np.uint8]:
-        """The central square; raises `BadSample`."""
-        return self._cut(sample, partial(central_box, self.data.eval_crop))
+        """The central square, or all of the picture; raises `BadSample`."""
+        return self._cut(sample, *self.view(sample))
 
     def crop(self, sample: int, epoch: int, plan: Plan) -> NDArray[np.uint8]:
         """A random part, mirrored half of the time; raises `BadSample`."""
+        return self._cut(sample, *self.view(sample, epoch))
+
+    def view(self, sample: int, epoch: int | None = None) -> tuple[Callable[[int, int], Box], bool]:
+        """What chooses the part of a picture, and whether it is mirrored; with an epoch by (seed, epoch, sample)."""
+        if epoch is None:
+            return whole_box if self.data.whole else partial(central_box, self.data.eval_crop), False
         draws = rng.uniforms(rng.keys(rng.Stream.CROP, self.seed, epoch, sample), _NUM_DRAWS)[0].tolist()
-        box, mirror = partial(random_box, draws, self.data.min_crop), self.data.flip and draws[-1] < 0.5
-        return self._cut(sample, box, mirror)
+        return partial(random_box, draws, self.data.min_crop), self.data.flip and draws[-1] < 0.5
 
     def entirely(self, sample: int) -> NDArray[np.uint8]:
         """The whole picture, its shorter side as long as the model's input; raises `BadSample`."""

@@ -31,6 +31,7 @@ from data2vec2.modalities.image import SPEC
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.finetune import ImageClassifyJob
+from data2vec2.modalities.image.masks import PatchesJob
 from data2vec2.modalities.image.model import ImageModality
 from data2vec2.modalities.image.pictures import (
     FULL,
@@ -63,8 +64,12 @@ class ImageInterop(Interop):
     """Pictures."""
 
     portable = PortableImage
-    heads = {"classifier": "ForImageClassification"}  # noqa: RUF012
-    features = "image-feature-extraction"
+    heads = {  # noqa: RUF012
+        **{"classifier": "ForImageClassification"},
+        "token classifier": "ForSemanticSegmentation",
+    }
+    dense_task = "image-segmentation"
+    features_task = "image-feature-extraction"
     fixed_size = True
     licence = ("cc-by-nc-4.0", "CC-BY-NC 4.0: not for commercial use")
 
@@ -79,7 +84,8 @@ class ImageInterop(Interop):
         transparency = {"transparency": TRANSPARENCY} if modality.channels in (1, 3) else {}
         levels = {} if data.levels is None else {"levels": list(data.levels)}
         most = {} if data.max_pixels == MAX_PIXELS else {"max_pixels": data.max_pixels}
-        return {**size, **statistics, "eval_crop": data.eval_crop, **transparency, **levels, **most}
+        whole = {"whole": True} if data.whole else {}
+        return {**size, **statistics, "eval_crop": data.eval_crop, **whole, **transparency, **levels, **most}
 
     def from_processor(self, modality: ModalityConfig, processor: Mapping[str, Any]) -> ImageDataConfig:
         """Mean, deviation, the central square, levels, and the largest size; `UsageError` for what is not done here."""
@@ -97,6 +103,7 @@ class ImageInterop(Interop):
                 mean=mean,
                 std=std,
                 eval_crop=float(processor["eval_crop"]),
+                whole=bool(processor.get("whole")),
                 levels=None if low is None or high is None else (float(low), float(high)),
                 max_pixels=int(processor.get("max_pixels", MAX_PIXELS)),
             )
@@ -180,7 +187,7 @@ class ImageTools(Tools):
     spec = SPEC
     content = PICTURES
     own_format = ARRAYS
-    jobs = {"classify": ImageClassifyJob}  # noqa: RUF012
+    jobs = {"classify": ImageClassifyJob, "patches": PatchesJob}  # noqa: RUF012
     feed = ImageFeed
     interop = ImageInterop()
     show = ImageShow()

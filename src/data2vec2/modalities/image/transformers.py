@@ -9,8 +9,14 @@ from inspect import signature
 from typing import Any, Self
 
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel, AutoModelForImageClassification, AutoModelForPreTraining
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers import (
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+    AutoModelForSemanticSegmentation,
+)
+from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
 
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import RunConfig
@@ -26,6 +32,7 @@ from data2vec2.modalities.transformers import register
 from data2vec2.modalities.transformers.models import (
     Data2Vec2Config,
     Data2Vec2ForClassification,
+    Data2Vec2ForTokenClassification,
     Data2Vec2Model,
     Data2Vec2PreTrainedModel,
 )
@@ -92,12 +99,8 @@ class Data2Vec2ImageModel(ImageInputs, Data2Vec2Model):  # type: ignore[no-untyp
         return super().forward(pixel_values, return_dict=return_dict, **seen, **others)
 
 
-class Data2Vec2ImageForImageClassification(  # type: ignore[no-untyped-call]
-    ImageInputs, Data2Vec2ForClassification
-):
-    """Classes of pictures."""
-
-    output_class = ImageClassifierOutput
+class ImageClassification(ImageInputs, Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
+    """What models with classes have in common."""
 
     def forward(  # type: ignore[override]
         self,
@@ -116,6 +119,20 @@ class Data2Vec2ImageForImageClassification(  # type: ignore[no-untyped-call]
         self._check_size(pixel_values, interpolate_pos_encoding)
         seen: dict[str, Any] = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return super().forward(pixel_values, labels=labels, return_dict=return_dict, **seen, **others)
+
+
+class Data2Vec2ImageForImageClassification(ImageClassification):  # type: ignore[no-untyped-call]
+    """Classes of pictures."""
+
+    output_class = ImageClassifierOutput
+
+
+class Data2Vec2ImageForSemanticSegmentation(  # type: ignore[no-untyped-call]
+    ImageClassification, Data2Vec2ForTokenClassification
+):
+    """Classes of pixels: `logits` of patches (`NChw`), `labels` (`NHW`, 255 or -100 for none)."""
+
+    output_class = SemanticSegmenterOutput
 
 
 class Data2Vec2ImageForPreTraining(ImageInputs, Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
@@ -140,6 +157,7 @@ register(
         AutoModel: Data2Vec2ImageModel,
         AutoModelForPreTraining: Data2Vec2ImageForPreTraining,
         AutoModelForImageClassification: Data2Vec2ImageForImageClassification,
+        AutoModelForSemanticSegmentation: Data2Vec2ImageForSemanticSegmentation,
     },
     files={"preprocessor_config.json": {"AutoImageProcessor": Data2Vec2ImageProcessor}},
     also=(Data2Vec2ImageClassificationPipeline, Data2Vec2ImageFeatureExtractionPipeline),

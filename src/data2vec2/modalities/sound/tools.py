@@ -32,7 +32,7 @@ class SoundInterop(AudioInterop):
 
     heads = {"classifier": "ForAudioClassification"}  # noqa: RUF012
     files = (PROCESSOR,)
-    classes = "audio-classification"
+    classes_task = "audio-classification"
 
     def describe(self, modality: SoundConfig) -> str:  # type: ignore[override]
         """Rate and spectrogram."""

@@ -85,7 +85,7 @@ def find_sources(
     path = Path(data)
     if not path.exists():
         raise UserError(f"{path} does not exist")
-    if path.is_file() and path.suffix.lower() in EXTENSIONS:
+    if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *extensions):
         return [TextSource(path.name, path, encoding)]
     files = folder.scan(path) if path.is_dir() else {path.suffix: [path.name]}
     names = sorted(name for extension in extensions for name in files.get(extension, ()))

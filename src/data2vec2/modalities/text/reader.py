@@ -232,7 +232,7 @@ class SentenceReader(TextReader):
         self.tokenizer = tokenizer
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return SentenceReader, (self.records, self.config, self.tokenizer, self.seed)
+        return type(self), (self.records, self.config, self.tokenizer, self.seed)
 
     @cached_property
     def backend(self) -> Tokenizer:

@@ -36,6 +36,7 @@ from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.text.reader import SENTENCES, SentenceReader, TextReader, Texts, open_sentences
 from data2vec2.modalities.text.show import TextShow, shortened, tfidf
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, copy_tokenizer, export_tokenizer, load_tokenizer
+from data2vec2.modalities.text.words import TokensJob
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
 
 
@@ -53,6 +54,8 @@ class TextInterop(Interop):
     """Texts."""
 
     portable = PortableText
+    heads = {**Interop.heads, "token classifier": "ForTokenClassification"}  # noqa: RUF012
+    dense_task = "token-classification"
     files = TOKENIZER_FILES
 
     def write(self, info: ModelInfo, folder: Path) -> None:
@@ -115,7 +118,7 @@ class TextTools(Tools):
 
     spec = SPEC
     content = SENTENCES
-    jobs = {"classify": TextClassifyJob, "regress": TextRegressJob}  # noqa: RUF012
+    jobs = {"classify": TextClassifyJob, "regress": TextRegressJob, "tokens": TokensJob}  # noqa: RUF012
     feed = TextFeed
     interop = TextInterop()
     show = TextShow()

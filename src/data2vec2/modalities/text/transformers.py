@@ -8,7 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.modalities.text.config import TextConfig
@@ -17,6 +22,7 @@ from data2vec2.modalities.transformers import register
 from data2vec2.modalities.transformers.models import (
     Data2Vec2Config,
     Data2Vec2ForClassification,
+    Data2Vec2ForTokenClassification,
     Data2Vec2Model,
     Data2Vec2PreTrainedModel,
 )
@@ -73,8 +79,8 @@ class Data2Vec2TextModel(TextInputs, Data2Vec2Model):  # type: ignore[no-untyped
         return super().forward(*inputs, output_hidden_states, return_dict, output_attentions, **others)
 
 
-class Data2Vec2TextForSequenceClassification(TextInputs, Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
-    """Classes of texts, or a number of each (`problem_type` "regression")."""
+class TextClassification(TextInputs, Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
+    """What models with classes have in common."""
 
     def forward(  # type: ignore[override]
         self,
@@ -94,6 +100,16 @@ class Data2Vec2TextForSequenceClassification(TextInputs, Data2Vec2ForClassificat
         """
         inputs = real_tokens(input_ids, attention_mask, self.config.pad_token_id)
         return super().forward(*inputs, labels, output_hidden_states, output_attentions, return_dict, **others)
+
+
+class Data2Vec2TextForSequenceClassification(TextClassification):  # type: ignore[no-untyped-call]
+    """Classes of texts, or a number of each (`problem_type` "regression")."""
+
+
+class Data2Vec2TextForTokenClassification(  # type: ignore[no-untyped-call]
+    TextClassification, Data2Vec2ForTokenClassification
+):
+    """A class of each token: `logits` (`NTC`), `labels` (`NT`, -100 for none)."""
 
 
 class Data2Vec2TextForPreTraining(TextInputs, Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
@@ -127,5 +143,6 @@ register(
         AutoModel: Data2Vec2TextModel,
         AutoModelForPreTraining: Data2Vec2TextForPreTraining,
         AutoModelForSequenceClassification: Data2Vec2TextForSequenceClassification,
+        AutoModelForTokenClassification: Data2Vec2TextForTokenClassification,
     },
 )

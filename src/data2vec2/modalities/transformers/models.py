@@ -14,17 +14,18 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput, TokenClassifierOutput
 from transformers.utils.generic import ModelOutput
 
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig, ModalityConfig, ModelConfig
 from data2vec2.config.run import EmaConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
+from data2vec2.data.labels import IGNORED
 from data2vec2.errors import UsageError
 from data2vec2.method import losses
 from data2vec2.method.block import eager_attention, quick_attention
 from data2vec2.method.encoder import Encoded, Encoder, Modality, initialise
-from data2vec2.method.heads import POOLINGS, Classifier, Pooling, pool
+from data2vec2.method.heads import POOLINGS, Classifier, Pooling, TokenClassifier, on_grid, pool
 from data2vec2.modalities import fields
 from data2vec2.modalities.fields import MULTI_LABEL, REGRESSION, SINGLE_LABEL
 
@@ -39,6 +40,8 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """The MLP's activation; only "gelu" (the exact one) exists."""
     pooling: str = "mean"
     """How a classifier's tokens become classes: "mean", "linear_softmax" or "first", as `Classifier` says."""
+    semantic_loss_ignore_index: int = 255
+    """Of models of classes of pixels: the label of those that have none."""
     pretraining: dict[str, Any] | None = None
     """Of `...ForPreTraining`: `masks`, `decoder`, `targets`, `loss` and `ema` of a run's configuration, and `seed`."""
     modality: ClassVar[type[ModalityConfig]]
@@ -226,7 +229,7 @@ class Data2Vec2Model(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
 class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-untyped-call]
     """Classes, or a number, of samples: `data2vec2.method.heads.Classifier`."""
 
-    output_class: type[SequenceClassifierOutput] | type[ImageClassifierOutput] = SequenceClassifierOutput
+    output_class: type[ModelOutput] = SequenceClassifierOutput
 
     def _build(self, config: ArchitectureConfig) -> None:
         super()._build(config)
@@ -245,17 +248,21 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         **others: Any,
-    ) -> SequenceClassifierOutput | ImageClassifierOutput | tuple[Any, ...]:
+    ) -> ModelOutput | tuple[Any, ...]:
         """`logits` (`NC`) of samples, as for the encoder; `loss` where there are labels.
 
         `labels` are places of classes (`N`), or for samples of several classes 0 and 1 for each (`NC`, floating-point).
         With `problem_type` "regression", or a single output, they are numbers (`N`).
         """
         encoded, seen = self._observe(input_values, attention_mask, output_hidden_states, output_attentions, others)
-        logits_NC = pool(encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
-        loss = None if labels is None else self._loss(logits_NC, labels)
-        output = self.output_class(loss=loss, logits=logits_NC, **seen)
+        logits = self._logits(encoded)
+        loss = None if labels is None else self._loss(logits, labels)
+        output = self.output_class(loss=loss, logits=logits, **seen)
         return self._given(output, return_dict)  # type: ignore[no-any-return]
+
+    def _logits(self, encoded: Encoded) -> Tensor:
+        """What the head says."""
+        return pool(encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
 
     def _loss(self, logits_NC: Tensor, labels: Tensor) -> Tensor:
         """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet."""
@@ -269,6 +276,30 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
             multi_label = self.config.problem_type == MULTI_LABEL
             loss = losses.classification(logits_NC, labels.float() if multi_label else labels.view(-1), multi_label)
         return loss / len(logits_NC)
+
+
+class Data2Vec2ForTokenClassification(Data2Vec2ForClassification):  # type: ignore[no-untyped-call]
+    """A class of each token: `data2vec2.method.heads.TokenClassifier`. `logits` are `NTC`, of patches `NChw`.
+
+    `labels` are places of classes, `NT`, of pixels `NHW`; -100, and of pixels `semantic_loss_ignore_index`, is none.
+    """
+
+    output_class: type[ModelOutput] = TokenClassifierOutput
+
+    def _build(self, config: ArchitectureConfig) -> None:
+        Data2Vec2PreTrainedModel._build(self, config)
+        self.config.problem_type = self.config.problem_type or SINGLE_LABEL  # by which an export has a head
+        parts = TokenClassifier(self.encoder, int(self.config.num_labels or 0))
+        self.norm, self.classifier = parts.norm, parts.head
+
+    def _logits(self, encoded: Encoded) -> Tensor:
+        return on_grid(self.classifier(self.norm(encoded.features_NTD)), encoded.tokens.grid)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean over samples, of each over its places."""
+        if labels.ndim > 2:
+            labels = labels.masked_fill(labels == self.config.semantic_loss_ignore_index, IGNORED)
+        return losses.dense(logits, labels.long()) / len(labels)
 
 
 def refuse(others: Mapping[str, Any]) -> None:
