@@ -109,6 +109,7 @@ def test_a_run_goes_on_without_the_weights(
         ("--model.encoder.embed-dim 64", "--model.encoder.embed-dim 64 is against"),
         ("--model.encoder.no-pre-norm", "--model.encoder.pre-norm False is against"),
         ("--model.encoder.depth 5", "--model.encoder.depth 5 is against"),
+        ("--model.encoder.prenet-depth 3", "--model.encoder.prenet-depth 3 is against"),
         ("--model.modality.patch-size 4", "--model.modality.patch-size 4 is against"),
         ("--model.modality.num-channels 1", "--model.modality.num-channels 1 is against"),
     ],
