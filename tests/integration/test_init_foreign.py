@@ -56,7 +56,7 @@ def test_pictures(tmp_path: Path, pictures: Path, dino: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert f"width 32, 4 heads, 3 blocks (0 of them the prenet's), pre-norm, as DINOv2 with registers in {dino}" in said
     assert "weights: left out: embeddings.mask_token\n" in said
-    assert "weights: positions, made for 40 x 40 pixels, are interpolated to 32 x 32\n" in said
+    assert "weights: positions, made for 40 x 40 pixels, are interpolated to the run's pictures\n" in said
     assert "model: targets.average_layers is 3 instead of 4" in said
     assert "data: mean (0.5, 0.5, 0.5), std (0.25, 0.25, 0.25), eval_crop 0.8889, as the weights need\n" in said
     assert "the teacher a copy of the student; at random initialisation: decoder\n" in said
@@ -109,6 +109,7 @@ def test_a_run_goes_on_without_the_weights(
         ("--model.encoder.embed-dim 64", "--model.encoder.embed-dim 64 is against"),
         ("--model.encoder.no-pre-norm", "--model.encoder.pre-norm False is against"),
         ("--model.encoder.depth 5", "--model.encoder.depth 5 is against"),
+        ("--model.encoder.prenet-depth 3", "--model.encoder.prenet-depth 3 is against"),
         ("--model.modality.patch-size 4", "--model.modality.patch-size 4 is against"),
         ("--model.modality.num-channels 1", "--model.modality.num-channels 1 is against"),
     ],

@@ -188,14 +188,12 @@ def _blocks(config: RunConfig, reference: RunConfig, start: Start) -> dict[str, 
     prenet = mine.prenet_depth if start.splits else theirs.prenet_depth
     if prenet >= total and mine.prenet_depth == usual.prenet_depth:
         prenet = 0
-    for name, fits in (("prenet-depth", prenet), ("depth", total - prenet)):
-        given = getattr(mine, name.replace("-", "_"))
-        if given not in (getattr(usual, name.replace("-", "_")), fits) or fits < 0:
-            raise UserError(
-                f"--model.encoder.{name} {given} is against {start.name}, which has {total} blocks, {prenet} of them "
-                "the prenet's; leave it out"
-            )
-    return {"prenet_depth": prenet, "depth": total - prenet}
+    fits = {"prenet_depth": prenet, "depth": total - prenet}
+    for name, value in fits.items():
+        if (given := getattr(mine, name)) not in (getattr(usual, name), value) or prenet >= total:
+            flag = f"--model.encoder.{name}".replace("_", "-")
+            raise UserError(f"{flag} {given} is against {start.name}, which has {total} blocks with the prenet's")
+    return fits
 
 
 def told(config: RunConfig, recipe: RunConfig, start: Start) -> list[str]:

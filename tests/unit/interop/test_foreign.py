@@ -226,6 +226,15 @@ def test_unknown_tensors_are_named(tmp_path: Path) -> None:
         read_foreign(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["embeddings.register_tokens", "encoder.layer.0.attention.attention.key.weight"])
+def test_tensors_of_odd_shapes_are_an_error(tmp_path: Path, name: str) -> None:
+    saved("DINOv2 with registers", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({**weights, name: torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="has tensors of shapes that no dinov2_with_registers has"):
+        read_foreign(tmp_path)
+
+
 def test_inputs_that_are_made_otherwise_are_refused(tmp_path: Path) -> None:
     saved("ViT", tmp_path / "vit")
     change(tmp_path / "vit", "preprocessor_config.json", image_mean=[0.5])

@@ -67,6 +67,8 @@ def read_foreign(folder: Path) -> Foreign:
         foreign = read(Fields(values, folder / "config.json"), _tensors(folder), folder, _processor(folder))
     except UsageError as error:  # of a configuration of ours, which no flag has set
         raise UserError(f"{folder / 'config.json'} describes no model that can be built here: {error}") from error
+    except (IndexError, RuntimeError) as error:  # of tensors that can't be joined, cut or added
+        raise UserError(f"{folder} has tensors of shapes that no {kind or 'ViT'} has: {error}") from error
     return checked(foreign, folder)
 
 

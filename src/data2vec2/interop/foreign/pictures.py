@@ -204,7 +204,7 @@ def _resized(
         size = made_for
     learned = modality.positions == "learned"
     if size != made_for and learned:
-        notes = (*notes, f"positions, made for {made_for} x {made_for} pixels, are interpolated to {size} x {size}")
+        notes = (*notes, f"positions, made for {made_for} x {made_for} pixels, are interpolated to the run's pictures")
     changed = ImageConfig(
         **{**vars(modality), "image_size": size, "position_size": None if learned or size == made_for else made_for}
     )

@@ -73,8 +73,8 @@ def read_speech(fields: Fields, tensors: Mapping[str, Tensor], folder: Path, pro
             processor.only("do_normalize", True)
     depth = fields.whole("num_conv_pos_embeddings", 5) if own else 1
     if depth > len(tensors):
-        found = f"the weights have only {len(tensors):,} tensors"
-        raise UserError(f"{fields.path}: num_conv_pos_embeddings is {depth:,}, and {found}")
+        few = f"the weights have only {len(tensors):,} tensors"
+        raise UserError(f"{fields.path}: num_conv_pos_embeddings is {depth:,}, and {few}")
     one, several = ("num_conv_pos_embeddings", 128), ("conv_pos_kernel_size", 19)
     modality = AudioConfig(
         sample_rate=rate,
