@@ -193,6 +193,7 @@ class Disturbed:
                 self.chance.choice(children or [process]).kill()
                 return {1, -signal.SIGKILL}
             if what in ("SIGTERM", "SIGINT"):
+                time.sleep(max(0.0, 1 - (time.time() - process.create_time())))  # Python itself has to be there first
                 process.send_signal(getattr(signal, what))
                 return GOES_ON
             if what == "full disk":

@@ -150,3 +150,16 @@ def test_other_verbs_leave_nothing_behind(tmp_path: Path, tuned: Path, parted: P
     assert (code := child.wait()) in (0, 128 + number), child.output
     assert "Traceback" not in child.output
     assert [path.name for path in out.parent.iterdir()] == ([] if code else ["out.csv"])
+
+
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("number", [*ASKING, signal.SIGINT])
+def test_a_signal_before_anything_is_imported(tmp_path: Path, number: signal.Signals, resume: bool) -> None:
+    """Of a job that is stopped as it starts; here while the first library is imported."""
+    (tmp_path / "tyro.py").write_text(f"import os, time\nos.kill(os.getpid(), {int(number)})\ntime.sleep(60)\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command = [sys.executable, "-m", "data2vec2", "pretrain", "image_tiny", "x", "--out", str(tmp_path / "run")]
+    command += ["--resume"] if resume else []
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, timeout=60)
+    assert done.returncode == (75 if resume else 128 + number)
+    assert done.stderr == f"data2vec2: stopped by {number.name}\n"
