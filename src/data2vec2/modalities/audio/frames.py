@@ -106,7 +106,9 @@ def _segments(value: Any, where: str) -> tuple[Segment, ...]:
     try:
         rows = parse_json(value) if isinstance(value, str) else value
         fields = [[row[key] for key in Segment._fields] if isinstance(row, dict) else row for row in rows]
-        found = [Segment(float(start), float(end), spelled(label)) for start, end, label in fields]
+        found = [
+            Segment(float(start), float(end), spelled("" if label is None else label)) for start, end, label in fields
+        ]
     except (ValueError, TypeError, KeyError) as error:
         shown = str(value)[:60]
         raise UserError(f"{where}: segments are lists of start, end and label, not {shown!r}") from error

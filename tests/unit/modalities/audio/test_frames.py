@@ -71,6 +71,7 @@ def test_recordings_without_segments_are_left_out_and_wrong_ones_refused(tmp_pat
         ([{"start": 1.0, "end": 0.5, "label": "voice"}], "a.wav: a segment from 1 to 0.5 s, 'voice', can't be"),
         ([{"start": -1, "end": 0.5, "label": "voice"}], "can't be"),
         ([{"start": 0, "end": 0.5, "label": ""}], "can't be"),
+        ([{"start": 0, "end": 0.5, "label": None}], "can't be"),
         ([{"start": 0, "end": 0.5}], "lists of start, end and label"),
         (["voice"], "lists of start, end and label"),
         (7, "lists of start, end and label"),
