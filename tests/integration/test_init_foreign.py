@@ -129,7 +129,7 @@ def test_what_may_differ(tmp_path: Path, pictures: Path, dino: Path, capsys: pyt
         "--model.modality.image-size 24 --model.encoder.prenet-depth 1 --model.encoder.dropout 0.1 --data.mean 0.1 0.2 "
         "0.3 --dry-run"
     )
-    assert pretrain("image_tiny", pictures, tmp_path / "run", dino, *flags) == 0
+    assert pretrain("image_tiny", pictures, tmp_path / "run", dino / "model.safetensors", *flags) == 0
     said = capsys.readouterr().err
     assert "3 blocks (1 of them the prenet's)" in said
     assert "9 tokens of a picture" in said

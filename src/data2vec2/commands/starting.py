@@ -24,7 +24,7 @@ from data2vec2.interop.fairseq.folder import PRETRAINING, pretrained_tensors, re
 from data2vec2.interop.fairseq.keys import our_tensors
 from data2vec2.interop.fairseq.original import read_original
 from data2vec2.interop.folder import read_export
-from data2vec2.interop.foreign import WEIGHTS, fetched, is_foreign, read_foreign
+from data2vec2.interop.foreign import PICKLED, WEIGHTS, fetched, is_foreign, read_foreign
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import read_run_config
 from data2vec2.modalities.tools import tools_of
@@ -65,6 +65,7 @@ class Start:
 def open_start(name: str) -> Start:
     """What a path or `hf:NAME` holds; `UserError` if it is nothing to start from."""
     path = fetched(name) if name.startswith(HUB) else Path(name)
+    path = path.parent if path.name in (WEIGHTS, PICKLED) else path
     if (path / CONFIG).is_file():
         checkpoint, damaged = load_newest(path / "checkpoints")
         if checkpoint:

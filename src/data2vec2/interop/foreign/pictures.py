@@ -40,45 +40,45 @@ NAMES = {
 PREFIXES = ("vit.", "dinov2.", "dinov2_with_registers.")
 CLS, POSITIONS, REGISTERS = "modality.cls_token", "modality.positions_TD", "modality.registers_1RD"
 
-# theirs                                             ours
+# theirs                                            ours
 TABLE = (
-    ("embeddings.cls_token",                         CLS),
-    ("embeddings.register_tokens",                   REGISTERS),
-    ("embeddings.position_embeddings",               POSITIONS),  # the first row is the CLS token's
-    ("embeddings.patch_embeddings.projection.*",     "modality.stem.*"),
-    ("encoder.layer.#.attention.attention.query.*",  "blocks.#.attn.q.*"),
-    ("encoder.layer.#.attention.attention.key.*",    "blocks.#.attn.k.*"),
-    ("encoder.layer.#.attention.attention.value.*",  "blocks.#.attn.v.*"),
-    ("encoder.layer.#.attention.output.dense.*",     "blocks.#.attn.proj.*"),
-    ("encoder.layer.#.layernorm_before.*",           "blocks.#.norm1.*"),
-    ("encoder.layer.#.intermediate.dense.*",         "blocks.#.mlp.fc1.*"),
-    ("encoder.layer.#.output.dense.*",               "blocks.#.mlp.fc2.*"),
-    ("encoder.layer.#.layernorm_after.*",            "blocks.#.norm2.*"),
-    ("encoder.layer.#.norm1.*",                      "blocks.#.norm1.*"),  # from here DINOv2
-    ("encoder.layer.#.layer_scale1.lambda1",         "blocks.#.scale1.weight"),
-    ("encoder.layer.#.norm2.*",                      "blocks.#.norm2.*"),
-    ("encoder.layer.#.mlp.fc1.*",                    "blocks.#.mlp.fc1.*"),
-    ("encoder.layer.#.mlp.fc2.*",                    "blocks.#.mlp.fc2.*"),
-    ("encoder.layer.#.layer_scale2.lambda1",         "blocks.#.scale2.weight"),
-    ("layernorm.*",                                  "norm.*"),
+    ("embeddings.cls_token",                        CLS),
+    ("embeddings.register_tokens",                  REGISTERS),
+    ("embeddings.position_embeddings",              POSITIONS),  # the first row is the CLS token's
+    ("embeddings.patch_embeddings.projection.*",    "modality.stem.*"),
+    ("encoder.layer.#.attention.attention.query.*", "blocks.#.attn.q.*"),
+    ("encoder.layer.#.attention.attention.key.*",   "blocks.#.attn.k.*"),
+    ("encoder.layer.#.attention.attention.value.*", "blocks.#.attn.v.*"),
+    ("encoder.layer.#.attention.output.dense.*",    "blocks.#.attn.proj.*"),
+    ("encoder.layer.#.layernorm_before.*",          "blocks.#.norm1.*"),
+    ("encoder.layer.#.intermediate.dense.*",        "blocks.#.mlp.fc1.*"),
+    ("encoder.layer.#.output.dense.*",              "blocks.#.mlp.fc2.*"),
+    ("encoder.layer.#.layernorm_after.*",           "blocks.#.norm2.*"),
+    ("encoder.layer.#.norm1.*",                     "blocks.#.norm1.*"),  # from here DINOv2
+    ("encoder.layer.#.layer_scale1.lambda1",        "blocks.#.scale1.weight"),
+    ("encoder.layer.#.norm2.*",                     "blocks.#.norm2.*"),
+    ("encoder.layer.#.mlp.fc1.*",                   "blocks.#.mlp.fc1.*"),
+    ("encoder.layer.#.mlp.fc2.*",                   "blocks.#.mlp.fc2.*"),
+    ("encoder.layer.#.layer_scale2.lambda1",        "blocks.#.scale2.weight"),
+    ("layernorm.*",                                 "norm.*"),
 )  # fmt: skip
 DROPPED = ("pooler.*", "classifier.*", "decoder.*", "embeddings.mask_token")
 
-# timm's                    ours
+# timm's                     ours
 TIMM = (
-    ("cls_token",           CLS),
-    ("reg_token",           REGISTERS),
-    ("pos_embed",           POSITIONS),
-    ("patch_embed.proj.*",  "modality.stem.*"),
-    ("blocks.#.norm1.*",    "blocks.#.norm1.*"),
-    ("blocks.#.attn.qkv.*", "blocks.#.attn.qkv.*"),
+    ("cls_token",            CLS),
+    ("reg_token",            REGISTERS),
+    ("pos_embed",            POSITIONS),
+    ("patch_embed.proj.*",   "modality.stem.*"),
+    ("blocks.#.norm1.*",     "blocks.#.norm1.*"),
+    ("blocks.#.attn.qkv.*",  "blocks.#.attn.qkv.*"),
     ("blocks.#.attn.proj.*", "blocks.#.attn.proj.*"),
-    ("blocks.#.ls1.gamma",  "blocks.#.scale1.weight"),
-    ("blocks.#.norm2.*",    "blocks.#.norm2.*"),
-    ("blocks.#.mlp.fc1.*",  "blocks.#.mlp.fc1.*"),
-    ("blocks.#.mlp.fc2.*",  "blocks.#.mlp.fc2.*"),
-    ("blocks.#.ls2.gamma",  "blocks.#.scale2.weight"),
-    ("norm.*",              "norm.*"),
+    ("blocks.#.ls1.gamma",   "blocks.#.scale1.weight"),
+    ("blocks.#.norm2.*",     "blocks.#.norm2.*"),
+    ("blocks.#.mlp.fc1.*",   "blocks.#.mlp.fc1.*"),
+    ("blocks.#.mlp.fc2.*",   "blocks.#.mlp.fc2.*"),
+    ("blocks.#.ls2.gamma",   "blocks.#.scale2.weight"),
+    ("norm.*",               "norm.*"),
 )  # fmt: skip
 TIMM_DROPPED = ("head.*", "fc_norm.*", "mask_token")
 TIMM_NAMES = re.compile(r"(vit|deit3?)_(?!.*(clip|siglip|gelu|rope|rmsnorm|gap|dinov3|sam|pe_)).*")

@@ -20,23 +20,23 @@ NAMES = {"wav2vec2": "wav2vec 2.0", "hubert": "HuBERT", "data2vec-audio": "data2
 """Families by their `model_type`."""
 PREFIXES = ("wav2vec2.", "hubert.", "data2vec_audio.")
 
-# theirs                                               ours
+# theirs                                                   ours
 TABLE = (
-    ("feature_extractor.conv_layers.#.conv.*",         "modality.stem.convs.#.*"),
-    ("feature_extractor.conv_layers.#.layer_norm.*",   "modality.stem.norms.#.*"),
-    ("feature_projection.layer_norm.*",                "modality.stem.norm.*"),
-    ("feature_projection.projection.*",                "modality.stem.proj.*"),
-    ("encoder.pos_conv_embed.layers.#.conv.*",         "modality.positions.convs.#.*"),  # data2vec
-    ("encoder.pos_conv_embed.conv.*",                  "modality.positions.convs.0.*"),
-    ("encoder.layer_norm.*",                           "norm.*"),
-    ("encoder.layers.#.attention.q_proj.*",            "blocks.#.attn.q.*"),
-    ("encoder.layers.#.attention.k_proj.*",            "blocks.#.attn.k.*"),
-    ("encoder.layers.#.attention.v_proj.*",            "blocks.#.attn.v.*"),
-    ("encoder.layers.#.attention.out_proj.*",          "blocks.#.attn.proj.*"),
-    ("encoder.layers.#.layer_norm.*",                  "blocks.#.norm1.*"),
+    ("feature_extractor.conv_layers.#.conv.*",             "modality.stem.convs.#.*"),
+    ("feature_extractor.conv_layers.#.layer_norm.*",       "modality.stem.norms.#.*"),
+    ("feature_projection.layer_norm.*",                    "modality.stem.norm.*"),
+    ("feature_projection.projection.*",                    "modality.stem.proj.*"),
+    ("encoder.pos_conv_embed.layers.#.conv.*",             "modality.positions.convs.#.*"),  # data2vec
+    ("encoder.pos_conv_embed.conv.*",                      "modality.positions.convs.0.*"),
+    ("encoder.layer_norm.*",                               "norm.*"),
+    ("encoder.layers.#.attention.q_proj.*",                "blocks.#.attn.q.*"),
+    ("encoder.layers.#.attention.k_proj.*",                "blocks.#.attn.k.*"),
+    ("encoder.layers.#.attention.v_proj.*",                "blocks.#.attn.v.*"),
+    ("encoder.layers.#.attention.out_proj.*",              "blocks.#.attn.proj.*"),
+    ("encoder.layers.#.layer_norm.*",                      "blocks.#.norm1.*"),
     ("encoder.layers.#.feed_forward.intermediate_dense.*", "blocks.#.mlp.fc1.*"),
-    ("encoder.layers.#.feed_forward.output_dense.*",   "blocks.#.mlp.fc2.*"),
-    ("encoder.layers.#.final_layer_norm.*",            "blocks.#.norm2.*"),
+    ("encoder.layers.#.feed_forward.output_dense.*",       "blocks.#.mlp.fc2.*"),
+    ("encoder.layers.#.final_layer_norm.*",                "blocks.#.norm2.*"),
 )  # fmt: skip
 DROPPED = (
     "masked_spec_embed",

@@ -30,20 +30,20 @@ PREFIXES = ("bert.", "roberta.", "data2vec_text.")
 FROM_ZERO = {"bert"}
 """Families whose positions begin at 0; those of the others begin behind the id of padding, as ours."""
 
-# theirs                                         ours
+# theirs                                             ours
 TABLE = (
-    ("embeddings.word_embeddings.weight",        "modality.stem.tokens.weight"),
-    ("embeddings.position_embeddings.weight",    "modality.stem.positions.weight"),
-    ("embeddings.token_type_embeddings.weight",  "types"),  # added to the positions
-    ("embeddings.LayerNorm.*",                   "modality.stem.norm.*"),
-    ("encoder.layer.#.attention.self.query.*",   "blocks.#.attn.q.*"),
-    ("encoder.layer.#.attention.self.key.*",     "blocks.#.attn.k.*"),
-    ("encoder.layer.#.attention.self.value.*",   "blocks.#.attn.v.*"),
-    ("encoder.layer.#.attention.output.dense.*", "blocks.#.attn.proj.*"),
+    ("embeddings.word_embeddings.weight",            "modality.stem.tokens.weight"),
+    ("embeddings.position_embeddings.weight",        "modality.stem.positions.weight"),
+    ("embeddings.token_type_embeddings.weight",      "types"),  # added to the positions
+    ("embeddings.LayerNorm.*",                       "modality.stem.norm.*"),
+    ("encoder.layer.#.attention.self.query.*",       "blocks.#.attn.q.*"),
+    ("encoder.layer.#.attention.self.key.*",         "blocks.#.attn.k.*"),
+    ("encoder.layer.#.attention.self.value.*",       "blocks.#.attn.v.*"),
+    ("encoder.layer.#.attention.output.dense.*",     "blocks.#.attn.proj.*"),
     ("encoder.layer.#.attention.output.LayerNorm.*", "blocks.#.norm1.*"),
-    ("encoder.layer.#.intermediate.dense.*",     "blocks.#.mlp.fc1.*"),
-    ("encoder.layer.#.output.dense.*",           "blocks.#.mlp.fc2.*"),
-    ("encoder.layer.#.output.LayerNorm.*",       "blocks.#.norm2.*"),
+    ("encoder.layer.#.intermediate.dense.*",         "blocks.#.mlp.fc1.*"),
+    ("encoder.layer.#.output.dense.*",               "blocks.#.mlp.fc2.*"),
+    ("encoder.layer.#.output.LayerNorm.*",           "blocks.#.norm2.*"),
 )  # fmt: skip
 DROPPED = ("pooler.*", "cls.*", "lm_head.*", "classifier.*", "qa_outputs.*", "embeddings.position_ids")
 
