@@ -121,7 +121,7 @@ def test_unreadable_recordings_are_listed_and_left_out(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--pool", "cls"], "--pool cls is for image models"),
+        (["--pool", "cls"], "--pool cls is for models with a CLS token"),
         (["--size", "64"], "--size is for image models"),
         (["--keep-aspect"], "--keep-aspect is for image models"),
         (["--layer", "3"], "--layer is 3; it must be 1 to 2"),

@@ -193,7 +193,7 @@ def test_parts_labels_and_rows_without_text(
         ("evaluate", ["--test", "nowhere"], 1, "nowhere does not exist"),
         ("embed", ["--text-columns", "body"], 1, "has no column 'body'"),
         ("embed", ["--label-column", "kind"], 1, "has no column 'kind'"),
-        ("embed", ["--pool", "cls"], 2, "--pool cls is for image models"),
+        ("embed", ["--pool", "cls"], 2, "--pool cls is for models with a CLS token"),
         ("embed", ["--size", "64"], 2, "--size is for image models"),
         ("embed", ["--keep-aspect"], 2, "--keep-aspect is for image models"),
         ("embed", ["--layer", "3"], 2, "--layer is 3; it must be 1 to 2"),

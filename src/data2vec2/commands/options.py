@@ -128,7 +128,7 @@ class OfFeatures:
     layer: int | None = None
     """Block whose output is used, from 1; 0: the stem's tokens; default: the last block."""
     pool: Literal["mean", "none", "cls"] = "mean"
-    """mean over patches or tokens; none: a vector for each; cls: the CLS token of pictures."""
+    """mean over patches or tokens; none: a vector for each; cls: the CLS token of pictures and sounds."""
     size: int | None = None
     """Pictures: side of the model's input in pixels, a multiple of the patch size; default: the model's own."""
     keep_aspect: bool = False

@@ -61,13 +61,16 @@ class Feed:
     about: Mapping[str, Any] = {}
     """What such a table says of its features."""
     pictures = False
-    """Whether samples have a size, an aspect and a CLS token, which some options are about."""
+    """Whether samples have a size and an aspect, which some options are about."""
+    cls_token = False
+    """Whether models have a CLS token."""
 
     def __init__(self, tools: DataTools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         """`options`: none in `predict`. `UsageError` for one that this modality has not."""
+        if options and options.pool == "cls" and not self.cls_token:
+            raise UsageError(f"--pool cls is for models with a CLS token, which those of {info.kind} have not")
         if options and not self.pictures:
-            sized = {"--size": options.size is not None, "--keep-aspect": options.keep_aspect}
-            given = {"--pool cls": options.pool == "cls", **sized}
+            given = {"--size": options.size is not None, "--keep-aspect": options.keep_aspect}
             if option := next((name for name in given if given[name]), None):
                 raise UsageError(f"{option} is for image models, not for {info.kind}; leave it out")
         self.tools, self.info, self.options = tools, info, options

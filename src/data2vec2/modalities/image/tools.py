@@ -129,7 +129,7 @@ class ImageFeed(Feed):
     """The central square that evaluation sees at some size, or whole pictures. Samples `CHW`."""
 
     batch = 64
-    pictures = True
+    pictures = cls_token = True
 
     def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
         """`UsageError` for a size that is no multiple of the model's patches."""

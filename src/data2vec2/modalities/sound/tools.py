@@ -5,26 +5,29 @@ Shapes: `N` sounds shown, `M` masks, `K` kept patches, `F` frames, `E` mel bins.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import RunConfig
-from data2vec2.data.reader import Reader
+from data2vec2.data.reader import Reader, Windowed
 from data2vec2.evaluation.features import TokenProbe
+from data2vec2.method.encoder import Encoder
 from data2vec2.modalities.audio.finetune import AudioClassifyJob
-from data2vec2.modalities.audio.tools import AudioInterop, AudioTools
-from data2vec2.modalities.data import narrow
+from data2vec2.modalities.audio.tools import AudioFeed, AudioInterop, AudioTools
+from data2vec2.modalities.data import ModelInfo, narrow
 from data2vec2.modalities.interop import PROCESSOR, Usage
 from data2vec2.modalities.sound import SPEC
 from data2vec2.modalities.sound.config import SoundConfig
 from data2vec2.modalities.sound.model import SoundModality, SpectrogramStem
 from data2vec2.modalities.sound.show import SoundShow
-from data2vec2.modalities.tools import Tools
+from data2vec2.modalities.tools import EmbedOptions, Row, Tools
 
 
 class SoundInterop(AudioInterop):
@@ -49,11 +52,36 @@ class SoundInterop(AudioInterop):
         return replace(found, note=note)
 
 
+class SoundFeed(AudioFeed):
+    """Whole sounds, also by their CLS token."""
+
+    cls_token = True
+
+    def __init__(self, tools: Tools, info: ModelInfo, options: EmbedOptions | None = None) -> None:
+        super().__init__(tools, info, options)
+        self.about = {**self.about, "bands": narrow(info.model.modality, SoundConfig).bands} if options else {}
+
+    def features(self, encoder: Encoder, samples: Sequence[Any], device: torch.device) -> list[Row]:
+        """As of recordings; of one above a minute the mean of its windows' CLS tokens."""
+        if self.options is None or self.options.pool != "cls":
+            return super().features(encoder, samples, device)
+
+        def several(inputs: Tensor, lengths_B: Tensor | None) -> Sequence[Row]:
+            return list(encoder(inputs, lengths_B=lengths_B).first().float().cpu().numpy())
+
+        def one(windows: Windowed) -> Row:
+            rows = [several(torch.from_numpy(wave)[None].to(device), None)[0] for wave, _ in windows]
+            return np.mean(rows, axis=0, dtype=np.float32)  # type: ignore[no-any-return]
+
+        return self.run(samples, several, one, device)
+
+
 class SoundTools(AudioTools):
     """Sounds of any length."""
 
     spec = SPEC
     jobs = {"classify": AudioClassifyJob}  # noqa: RUF012
+    feed = SoundFeed
     interop = SoundInterop()
     show = SoundShow()
 

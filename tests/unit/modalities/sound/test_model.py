@@ -199,3 +199,37 @@ def test_files_of_eat_that_are_not_as_they_should_be(tmp_path: Path, capsys: pyt
     assert run_here(["convert", tmp_path / "colour.pt", tmp_path / "out"]) == 1
     assert "in_chans is 3, and only 1 can be converted" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_features_of_patches_and_of_the_whole(tmp_path: Path) -> None:
+    """All patches, their mean, and the CLS token; also of what is longer than a window."""
+    import pyarrow.parquet as pq
+
+    import data2vec2
+    from data2vec2.interop.folder import export_model
+    from data2vec2.modalities.data import ModelInfo
+    from data2vec2.modalities.sound.config import SoundDataConfig
+
+    encoder, sounds = encoder_of(), tmp_path / "sounds"
+    sounds.mkdir()
+    wave, _ = soundfile.read(FILES[0], dtype="float32")
+    soundfile.write(sounds / "a.wav", wave, 16_000)
+    soundfile.write(sounds / "long.wav", np.tile(wave, 70 * 16_000 // len(wave) + 1), 16_000)
+    shape = ArchitectureConfig(modality=SMALL, encoder=encoder.config)
+    export_model(encoder, ModelInfo(model=shape, data=SoundDataConfig()), tmp_path / "m", "")
+    rows = {}
+    for pool in ("mean", "none", "cls"):
+        data2vec2.embed(tmp_path / "m", sounds, out=tmp_path / f"{pool}.parquet", pool=pool, device="cpu")
+        rows[pool] = pq.read_table(tmp_path / f"{pool}.parquet").to_pylist()
+    short = torch.from_numpy((wave - wave.mean()) / np.sqrt(wave.var() + 1e-5))[None]
+    seen = encoder(short)
+    for pool, expected in (
+        ("mean", seen.pooled()[0]),
+        ("none", seen.features_NTD[0].flatten()),
+        ("cls", seen.first()[0]),
+    ):
+        np.testing.assert_allclose(rows[pool][0]["features"], expected.detach(), atol=1e-4)
+    patches = np.reshape(rows["none"][1]["features"], (-1, 16))
+    assert len(patches) == SMALL.num_tokens(70 * 16_000 // len(wave) * len(wave) + len(wave))
+    np.testing.assert_allclose(rows["mean"][1]["features"], patches.mean(0), atol=1e-4)
+    assert np.isfinite(rows["cls"][1]["features"]).all()
