@@ -128,3 +128,27 @@ def test_bfloat16(head: str) -> None:
         assert torch.equal(found.isfinite(), real)
         assert (found - expected)[real].abs().max() < 0.1 * expected[real].abs().max()
         model.zero_grad()
+
+
+def test_prompt_tuning(tmp_path: Path) -> None:
+    """Prompts, which are embeddings in front of a text's, and the head learn; saved they compute the same."""
+    model, given = made("text")
+    given = {name: row[:, :8] if name != "labels" else row for name, row in given.items()}
+    config = peft.PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=4)
+    adapted = peft.get_peft_model(model, config)
+    learning = {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+    assert all("prompt_encoder" in name or "classifier.modules_to_save" in name for name in learning)
+    optimizer, errors = torch.optim.Adam(learning.values(), lr=0.05), []
+    for _ in range(8):
+        error = adapted(**given).loss
+        error.backward()
+        assert next(p.grad for name, p in learning.items() if "prompt" in name).abs().sum() > 0
+        optimizer.step()
+        optimizer.zero_grad()
+        errors.append(float(error))
+    assert errors[-1] < errors[0]
+    adapted.eval().save_pretrained(tmp_path)
+    with torch.no_grad():
+        expected = adapted(**given).logits
+        again = peft.PeftModel.from_pretrained(made("text")[0], tmp_path).eval()
+        torch.testing.assert_close(again(**given).logits, expected)

@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForCTC,
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoProcessor,
     PreTrainedModel,
     Wav2Vec2CTCTokenizer,
@@ -102,6 +103,26 @@ def test_arguments_of_other_models_may_be_none(kind: str) -> None:
         assert any_model(**full, **others)[0].isfinite().all()
         with pytest.raises(UsageError, match="position_ids can't"):
             any_model(**full, position_ids=torch.zeros(1))
+
+
+@pytest.mark.parametrize("head", [AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification])
+def test_embeddings_in_place_of_ids(head: type) -> None:
+    """They give what ids give, also where some are padding; padding in front, both and neither are refused."""
+    model = new("text", head, **({"num_labels": 3} if head is not AutoModel else {})).eval()
+    ids = torch.tensor([[0, 7, 8, 9, 2], [0, 9, 2, 1, 1]])
+    embedded, mask = model.get_input_embeddings()(ids), (ids != 1).long()
+    for given in ({}, {"attention_mask": mask}):
+        rows = slice(None) if given else slice(1)  # without a mask nothing is padding
+        expected = model(ids[rows])[0]
+        found = model(inputs_embeds=embedded[rows], **given)[0]
+        real = mask[rows].bool() if found.ndim == 3 else slice(None)
+        torch.testing.assert_close(found[real], expected[real])
+    with pytest.raises(UsageError, match="padding in front"):
+        model(inputs_embeds=embedded, attention_mask=mask.flip(1))
+    with pytest.raises(UsageError, match="both input_ids and inputs_embeds"):
+        model(ids, inputs_embeds=embedded)
+    with pytest.raises(UsageError, match="neither input_ids"):
+        model()
 
 
 def test_embeddings_of_a_text_can_be_resized(tmp_path: Path) -> None:

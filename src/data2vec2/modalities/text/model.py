@@ -39,15 +39,22 @@ class TextModality(Modality):
     def tokens(self, inputs: Tensor, lengths_B: Tensor | None = None) -> Tokens:
         """Tokens of ids `BT`; where `lengths_B` are given, those with the id of padding are padding, wherever they are.
 
-        Without lengths all are real: full blocks need no mask. `UsageError` for other shapes, types or lengths.
+        Without lengths all are real: full blocks need no mask. In place of ids there may be embeddings `BTD`, of which
+        the first `lengths_B` are real. `UsageError` for other shapes, types or lengths.
         """
-        longest = self.config.max_tokens
-        if inputs.ndim != 2 or inputs.is_floating_point() or not 1 <= inputs.shape[1] <= longest:
+        longest, axes = self.config.max_tokens, 3 if inputs.is_floating_point() else 2
+        if inputs.ndim != axes or not 1 <= inputs.shape[1] <= longest:
             shape = f"{tuple(inputs.shape)}, {inputs.dtype}"
-            raise UsageError(f"token ids of shape {shape}; (batch, 1 to {longest}) whole numbers are needed")
+            raise UsageError(
+                f"token ids of shape {shape}; (batch, 1 to {longest}) whole numbers are needed, or an embedding of each"
+            )
         assert self.stem is not None
-        padding_BT = None if lengths_B is None else inputs == self.config.pad_id
-        return Tokens(self.stem(inputs), (inputs.shape[1],), padding_BT)
+        padding_BT = None
+        if lengths_B is not None and axes == 3:
+            padding_BT = torch.arange(inputs.shape[1], device=inputs.device) >= lengths_B[:, None]
+        elif lengths_B is not None:
+            padding_BT = inputs == self.config.pad_id
+        return Tokens(self.stem(inputs, padding_BT), (inputs.shape[1],), padding_BT)
 
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
         """The tokens, or the kept ones; nobody attends to padding."""
@@ -76,11 +83,19 @@ class TokenStem(nn.Module):
         self.norm = nn.LayerNorm(dim, eps=config.stem_norm_eps)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """`BT` to `BTD`. Positions count the tokens that are not padding, from `pad_id + 1` on."""
-        real_BT = ids_BT != self.pad_id
+    def forward(self, inputs: Tensor, padding_BT: Tensor | None = None) -> Tensor:
+        """Ids `BT` or their embeddings `BTD`, of which some are padding, to `BTD`.
+
+        Positions count the tokens that are not padding, from `pad_id + 1` on; of ids, those of padding are.
+        """
+        if inputs.ndim == 2:
+            real_BT, embedded_BTD = inputs != self.pad_id, self.tokens(inputs)
+        else:
+            real_BT, embedded_BTD = torch.ones_like(inputs[..., 0], dtype=torch.bool), inputs
+            if padding_BT is not None:
+                real_BT, embedded_BTD = ~padding_BT, inputs.masked_fill(padding_BT[..., None], 0.0)
         places_BT = real_BT.cumsum(dim=1) * real_BT + self.pad_id
-        x_BTD = self.token_scale * self.tokens(ids_BT) + self.positions(places_BT)
+        x_BTD = self.token_scale * embedded_BTD + self.positions(places_BT)
         return self.dropout(self.norm(x_BTD))  # type: ignore[no-any-return]
 
     def reset_parameters(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -16,6 +17,7 @@ from transformers import (
 )
 
 from data2vec2.config.model import ArchitectureConfig
+from data2vec2.errors import UsageError
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.transformers import register
@@ -60,12 +62,13 @@ class Data2Vec2TextModel(TextInputs, Data2Vec2Model):  # type: ignore[no-untyped
 
     def forward(  # type: ignore[override]
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
         output_attentions: bool | None = None,
         token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **others: Any,
     ) -> Any:
         """Encode token ids `NT`. What `attention_mask` or the id tells to be padding changes no text's features.
@@ -73,9 +76,11 @@ class Data2Vec2TextModel(TextInputs, Data2Vec2Model):  # type: ignore[no-untyped
         `last_hidden_state` (`NTD`) has a vector for each token; what stands at padded places means nothing.
         `pooler_output` (`ND`) is the mean over the real ones. `hidden_states`, if asked for, are the first block's
         input and every block's output; `attentions` every block's weights `NHTT`, computed by a slower path that needs
-        more memory. `token_type_ids`, which some tokenizers give, change nothing; `others` may be none (`UsageError`).
+        more memory. `token_type_ids`, which some tokenizers give, change nothing. In place of ids there may be their
+        embeddings `inputs_embeds` (`NTD`, padded behind), as `get_input_embeddings` gives them. `others` may be none
+        (`UsageError`).
         """
-        inputs = real_tokens(input_ids, attention_mask, self.config.pad_token_id)
+        inputs = real_tokens(input_ids, inputs_embeds, attention_mask, self.config.pad_token_id)
         return super().forward(*inputs, output_hidden_states, return_dict, output_attentions, **others)
 
 
@@ -84,13 +89,14 @@ class TextClassification(TextInputs, Data2Vec2ForClassification):  # type: ignor
 
     def forward(  # type: ignore[override]
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
         token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         **others: Any,
     ) -> Any:
         """`logits` (`NC`) of token ids, as for the encoder; `loss` where there are labels.
@@ -98,7 +104,7 @@ class TextClassification(TextInputs, Data2Vec2ForClassification):  # type: ignor
         `labels` are places of classes (`N`), or for texts of several classes 0 and 1 for each (`NC`, floating-point).
         With `problem_type` "regression", or a single output, they are numbers (`N`).
         """
-        inputs = real_tokens(input_ids, attention_mask, self.config.pad_token_id)
+        inputs = real_tokens(input_ids, inputs_embeds, attention_mask, self.config.pad_token_id)
         return super().forward(*inputs, labels, output_hidden_states, output_attentions, return_dict, **others)
 
 
@@ -130,8 +136,21 @@ class Data2Vec2TextForPreTraining(TextInputs, Data2Vec2ForPreTraining):  # type:
         return super().forward(input_ids, attention_mask, return_dict, **others)
 
 
-def real_tokens(input_ids: Tensor, attention_mask: Tensor | None, pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids with the id of padding where the mask is 0, and a mask of those that are no padding."""
+def real_tokens(
+    input_ids: Tensor | None, inputs_embeds: Tensor | None, attention_mask: Tensor | None, pad_id: int
+) -> tuple[Tensor, Tensor]:
+    """Token ids with the id of padding where the mask is 0, or embeddings, and a mask of what is no padding.
+
+    `UsageError` for none of them or both, and for embeddings that are padded in front.
+    """
+    if input_ids is None and inputs_embeds is not None:
+        if attention_mask is None:
+            attention_mask = torch.ones(inputs_embeds.shape[:2], dtype=torch.long, device=inputs_embeds.device)
+        if not torch.compiler.is_compiling() and (attention_mask[:, 1:] > attention_mask[:, :-1]).any():
+            raise UsageError("inputs_embeds with padding in front; fill up behind (padding_side 'right')")
+        return inputs_embeds, attention_mask
+    if input_ids is None or inputs_embeds is not None:
+        raise UsageError(f"{'neither' if input_ids is None else 'both'} input_ids and inputs_embeds; give one of them")
     if attention_mask is not None:
         input_ids = input_ids.masked_fill(attention_mask == 0, pad_id)
     return input_ids, input_ids != pad_id
