@@ -25,7 +25,7 @@ def test_every_modality_by_default(capsys: pytest.CaptureFixture[str]) -> None:
         run_here(["bench", "--seconds", "0.1", "--train.device", "cpu", "--train.precision", "float32", "--json"]) == 0
     )
     found = json.loads(capsys.readouterr().out)
-    assert [speed["recipe"].split("_")[0] for speed in found] == ["image", "audio", "text"]
+    assert [speed["recipe"].split("_")[0] for speed in found] == ["image", "audio", "text", "sound"]
     for speed in found:
         assert set(speed["parts_s"]) == PARTS
         assert all(seconds > 0 for seconds in speed["parts_s"].values())
@@ -35,10 +35,11 @@ def test_every_modality_by_default(capsys: pytest.CaptureFixture[str]) -> None:
         assert 0 < speed["share"] < 1
         assert speed["updates"] >= 3
         assert speed["peak_memory"] > speed["at_once"] * speed["kept_per_sample"] > 2**20
-    image, audio, text = found
+    image, audio, text, sound = found
     assert image["tokens_per_s"] == pytest.approx(49 * image["samples_per_s"])
     assert audio["units_per_s"] == pytest.approx(1.5 * audio["samples_per_s"])
     assert text["tokens_per_s"] == pytest.approx(128 * text["samples_per_s"])
+    assert sound["tokens_per_s"] == pytest.approx(144 * sound["samples_per_s"])
 
 
 def test_flags_decide_what_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
