@@ -242,7 +242,8 @@ def test_help_and_doctor(worked: Worked) -> None:
     assert "as sensors_tiny has them" in said
     for field in ("--model.modality.num-channels", "--model.modality.stride", "--data.crop-steps", "--data.max-steps"):
         assert field in said
-    assert re.search(r"^modalities +image, audio, text, sound, sensors$", worked.out("data2vec2 doctor"), flags=re.MULTILINE)
+    known = r"^modalities +image, audio, text, sound, sensors$"
+    assert re.search(known, worked.out("data2vec2 doctor"), flags=re.MULTILINE)
 
 
 def test_evaluate(worked: Worked) -> None:
