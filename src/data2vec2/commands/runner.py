@@ -319,6 +319,7 @@ def _write_end(run: RunFolder, data: Opened[C], outcome: Outcome, log: Log, repo
     """Account, status and report; what can't be written is said, and fails a run that did not otherwise."""
     said = {"state": outcome.state, "step": outcome.step, "message": outcome.message}
     try:
+        run.finish_lines()
         run.write_json(STATUS, {**said, "updates": data.config.train.updates})
         run.write_json(ACCOUNT, data.account.to_dict())
         if report:

@@ -69,6 +69,10 @@ class Reader(ABC):
         self.mended: dict[str, str] = {}
         """What was done to samples that were read, by name."""
 
+    def name(self, sample: int) -> str:
+        """What a sample of a training batch is called."""
+        return self.records.names[sample]
+
     @property
     def in_memory(self) -> bool:
         """Whether reading costs next to nothing, so that no process of its own need do it."""

@@ -69,8 +69,7 @@ class ReadingTask(Task):
 
     def names(self, step: int) -> list[str]:
         """The samples of a global batch."""
-        names = self.dataset.reader.records.names
-        return [names[sample] for sample in self.dataset.order(step).samples_B.tolist()]
+        return [self.dataset.reader.name(sample) for sample in self.dataset.order(step).samples_B.tolist()]
 
     def figures(self, step: int) -> dict[str, float]:
         """Nothing yet; counts the bad samples of all processes."""

@@ -111,6 +111,11 @@ class RunFolder:
         """Add one JSON object to odd_updates.jsonl, as to metrics.jsonl."""
         self._odd.add(json.dumps(line) + "\n", self._say)
 
+    def finish_lines(self) -> None:
+        """Write the lines that still wait in memory; `WriteError` if that can't be."""
+        for lines in (self._metrics, self._odd, self._log):
+            lines.finish(self._say)
+
     def read_metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl that hold a step and numbers; what else stands there is left out, and said.
 
@@ -157,7 +162,7 @@ class _Lines:
     """A file that grows by lines. What can't be written waits for the next line, which is said once."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.waiting, self.failed = path, b"", False
+        self.path, self.waiting, self.failed, self.number = path, b"", False, errno.EIO
 
     def add(self, line: str, say: Callable[[str], object]) -> None:
         """Write all that waits and a line, whole or not at all."""
@@ -172,14 +177,22 @@ class _Lines:
                     file.truncate(end)
                     raise
         except OSError as error:
+            self.number = error.errno or errno.EIO
             if not self.failed:
                 self.failed = True
-                say(f"{WriteError(self.path, error.errno or errno.EIO)}; its lines wait in memory, and the run goes on")
+                say(f"{WriteError(self.path, self.number)}; its lines wait in memory, and the run goes on")
             return
         self.waiting = b""
         if self.failed:
             self.failed = False
             say(f"{self.path} has the lines that waited")
+
+    def finish(self, say: Callable[[str], object]) -> None:
+        """Write what still waits; `WriteError` if that can't be."""
+        if self.waiting:
+            self.add("", say)
+        if self.waiting:
+            raise WriteError(self.path, self.number)
 
 
 def _figures(text: str) -> dict[str, Any] | None:

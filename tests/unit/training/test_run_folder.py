@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data2vec2.errors import UserError
+from data2vec2.files import WriteError
 from data2vec2.training.run import RunFolder
 
 HOLD = """
@@ -202,6 +203,8 @@ def test_lines_wait_for_a_folder_that_can_be_written(run: RunFolder, tmp_path: P
         f"can't write {run.metrics_path}: No such file or directory; its lines wait in memory, and the run goes on"
     ]
     assert sum("train.log" in line for line in said) == 1
+    with pytest.raises(WriteError, match=r"can't write .*metrics.jsonl: No such file"):
+        run.finish_lines()
     (tmp_path / "gone").rename(run.path)
     run.append_metrics({"step": 4})
     log("ends")
@@ -212,3 +215,14 @@ def test_lines_wait_for_a_folder_that_can_be_written(run: RunFolder, tmp_path: P
         1,
     ]
     assert logged.count("can't write") == 1 and logged.index("goes on") < logged.index("ends")
+
+
+def test_lines_that_wait_when_a_run_ends_are_written(run: RunFolder, tmp_path: Path) -> None:
+    """There is room again, but no further line that would take them along."""
+    run.path.mkdir()
+    run.append_metrics({"step": 1})
+    run.path.rename(tmp_path / "gone")
+    run.append_metrics({"step": 2})
+    (tmp_path / "gone").rename(run.path)
+    run.finish_lines()
+    assert run.read_metrics() == [{"step": 1}, {"step": 2}]
