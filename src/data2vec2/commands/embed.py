@@ -125,7 +125,7 @@ def _parts(data: Any, part: str, tools: Tools, columns: Columns, say: Log) -> di
         parts = tools.open_labelled(paths[0], columns, "classes")
         say(f"data: {paths[0]}: {parts.description}")
         say_account(parts.account, say)
-        found = {name: records for name in ("train", "val", "test") if (records := getattr(parts, name)) is not None}
+        found = parts.each
     if part != "all" and part not in found:
         raise UserError(f"the data have no {part} part; there is {', '.join(found)}")
     return found if part == "all" else {part: found[part]}

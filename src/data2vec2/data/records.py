@@ -124,6 +124,11 @@ class Parts:
     account: Account = field(default_factory=Account)
     """What became of all of it."""
 
+    @property
+    def each(self) -> dict[str, Records]:
+        """The parts that there are, by name."""
+        return {name: part for name in PARTS if (part := getattr(self, name)) is not None}
+
 
 class OwnFormat(Protocol):
     """Files that only one modality has, beside those of all."""

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +54,8 @@ def write_code(folder: Path, kind: str) -> None:
     from data2vec2.modalities.transformers import REGISTERED
 
     found, file = REGISTERED[class_name(kind, "Config")], code_file(kind)
-    models = {auto.__name__: made for auto, made in found.models.items() if made.__name__[-14:] != "ForPreTraining"}
+    used = {auto: made for auto, made in found.models.items() if not made.__name__.endswith("ForPreTraining")}
+    models = {auto.__name__: made for auto, made in used.items()}
     files: dict[str, Mapping[str, type]] = {"config.json": {"AutoConfig": found.config, **models}, **found.files}
     wanted = [made for classes in files.values() for made in classes.values()] + list(found.also)
     (folder / file).write_text(source_of(wanted, f"Models of {spec.words.many}"), encoding="utf-8")
@@ -122,7 +123,7 @@ def source_of(wanted: Sequence[type], title: str) -> str:
             continue
         imports |= {own.outside[name] for part in shown for name in part.uses if name in own.outside}
         heading = "\n".join(f"# {line}".rstrip() for line in (ast.get_docstring(own.tree) or "").splitlines())
-        sections.append("\n\n\n".join([f"{heading}", *(own.text(part) for part in shown)]))
+        sections.append("\n\n\n".join([heading, *(own.text(part) for part in shown)]))
     about = (
         f'"""{title} of {PACKAGE} {__version__} for Hugging Face Transformers, without that package.\n\n'
         f"Made from its source by `{PACKAGE} export --standalone`; change it there.\n"
@@ -205,8 +206,7 @@ def _read(module: str) -> Source:
     for node in statements:
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         if is_text and parts and parts[-1].last == node.lineno - 1:
-            last = parts.pop()
-            parts.append(Part(last.first, node.end_lineno or 0, last.names, last.uses, last.cut, last.through))
+            parts[-1] = replace(parts[-1], last=node.end_lineno or 0)
         elif not is_text:
             parts.append(_part(node, inside, lines))
     return Source(tree, lines, parts, inside, outside)

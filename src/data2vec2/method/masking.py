@@ -107,6 +107,11 @@ def take(x_BTD: Tensor, ids_NK: Tensor) -> Tensor:
     return x_BTD.reshape(B * T, D).index_select(0, flat_ids(ids_NK, B, T)).view(*ids_NK.shape, D)
 
 
+def take_padding(padding_BT: Tensor, ids_NK: Tensor) -> Tensor:
+    """Where the tokens at `ids_NK` are padding, `NK`."""
+    return padding_BT.repeat_interleave(len(ids_NK) // len(padding_BT), dim=0).gather(1, ids_NK)
+
+
 def put(base_NTD: Tensor, ids_NK: Tensor, x_NKD: Tensor) -> Tensor:
     """`base_NTD` with `x_NKD` at `ids_NK`."""
     N, T, D = base_NTD.shape

@@ -100,15 +100,7 @@ class DenseJob(Job):
             for key, one in (("train", train), ("val", held), ("test", parts.test))
             if one
         }
-        return FinetuneData(
-            train=readers["train"],
-            val=readers.get("val"),
-            test=readers.get("test"),
-            where=str(path),
-            account=parts.account,
-            description=parts.description,
-            outputs=len(classes),
-        )
+        return FinetuneData.of(parts, readers, path, outputs=len(classes))
 
     def unmarked(self, config: FinetuneConfig) -> tuple[str, ...]:
         """The class of what the data say nothing of, if that is to have one."""
@@ -241,9 +233,9 @@ def unclassed(parts: Parts) -> Parts:
     account.remarks, account.choices = (
         [one for one in lines if not about.search(one)] for lines in (account.remarks, account.choices)
     )
-    found = {key: one for key in ("train", "val", "test") if (one := getattr(parts, key)) is not None}
-    bare = {"classes": (), "tags": None}
-    return replace(parts, **{key: replace(one, labels=np.full(len(one), -1), **bare) for key, one in found.items()})
+    bare: dict[str, Any] = {"classes": (), "tags": None}
+    found: dict[str, Any] = {key: replace(one, labels=np.full(len(one), -1), **bare) for key, one in parts.each.items()}
+    return replace(parts, **found)
 
 
 def column_beside(data: str, records: Records, column: str) -> list[Any] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -51,6 +51,13 @@ class FinetuneData:
     """Numbers that the model's head gives."""
     more: Any = None
     """What else a job knows of its data."""
+
+    @classmethod
+    def of(cls, parts: Parts, readers: Mapping[str, Reader], where: str, *, outputs: int, more: Any = None) -> Self:
+        """Of a data set's parts, as they are read; the part to train on is among them."""
+        told: dict[str, Any] = {"where": str(where), "account": parts.account, "description": parts.description}
+        each: dict[str, Any] = {"train": readers["train"], "val": readers.get("val"), "test": readers.get("test")}
+        return cls(**each, **told, outputs=outputs, more=more)
 
     @property
     def multi_label(self) -> bool:
@@ -132,17 +139,8 @@ class Job:
         }
         account.remarks = [one for one in account.remarks if not one.endswith(UNLABELLED)]  # they are left out by name
         account.remarks += _of_one_class(more)
-        ready = self.reader(train, info, seed)
-        others = {key: self.reader(one, info, seed) for key, one in more.items() if one}
-        return FinetuneData(
-            train=ready,
-            val=others.get("val"),
-            test=others.get("test"),
-            where=str(path),
-            account=account,
-            description=parts.description,
-            outputs=len(train.classes) if train.numbers is None else 1,
-        )
+        readers = {key: self.reader(one, info, seed) for key, one in {"train": train, **more}.items() if one}
+        return FinetuneData.of(parts, readers, path, outputs=len(train.classes) if train.numbers is None else 1)
 
     def fitted(
         self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData

@@ -155,16 +155,7 @@ class CtcJob(AudioClassifyJob):
             if len(used):
                 readers[key] = SpokenReader(used, modality, data, seed)
         letters = Letters.of(text or "" for text in readers["train"].records.texts or ())
-        return FinetuneData(
-            train=readers["train"],
-            val=readers.get("val"),
-            test=readers.get("test"),
-            where=str(path),
-            account=parts.account,
-            description=parts.description,
-            outputs=len(letters),
-            more=letters,
-        )
+        return FinetuneData.of(parts, readers, path, outputs=len(letters), more=letters)
 
     def about(self, data: FinetuneData) -> str:
         """Letters."""

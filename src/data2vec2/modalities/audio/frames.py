@@ -63,9 +63,7 @@ def open_segments(data: str) -> Parts:
     parts = unclassed(open_data(data, RECORDINGS, MANIFESTS))
     found: dict[str, Any] = {}
     labels: set[str] = set()
-    for key in ("train", "val", "test"):
-        if (records := getattr(parts, key)) is None:
-            continue
+    for key, records in parts.each.items():
         values = column_beside(data, records, SEGMENTS) or _label_files(Path(data), records, parts.account)
         known = [place for place, value in enumerate(values) if value is not None]
         names, of_part = records.names, parts.account.part(key)

@@ -6,7 +6,7 @@ Shapes: `B` samples, `S` samples of a waveform, `F` frames, `E` mel bins, `T` to
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Self
 
 import torch
@@ -138,6 +138,12 @@ def freeze_stem(encoder: Encoder) -> None:
             part.requires_grad_(False)
 
 
+def full_precision(x: Tensor) -> AbstractContextManager[object]:
+    """Products of `x` in the bits that it has."""
+    kind = x.device.type  # the meta device has no autocast
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+
+
 class MelStem(nn.Module):
     """Waveforms to tokens: fixed log-mel spectra of two frames, not centred and without padding; LayerNorm, Linear."""
 
@@ -159,8 +165,7 @@ class MelStem(nn.Module):
     @torch.no_grad()
     def spectra(self, waveforms_BS: Tensor) -> Tensor:
         """Log-mel energies of each token's two frames, one after the other: `B x T x 2E`, float32."""
-        kind = waveforms_BS.device.type  # the meta device has no autocast
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with full_precision(waveforms_BS):
             frames = waveforms_BS.float().unfold(1, self.window, self.hop) * self.window_S
             mel_BFE = torch.fft.rfft(frames).abs().square() @ self.mels_FE
         B, num_frames, E = mel_BFE.shape

@@ -45,7 +45,8 @@ class AudioInterop(Interop):
     """Recordings."""
 
     heads = {  # noqa: RUF012
-        **{"classifier": "ForAudioClassification", "recogniser": "ForCTC"},
+        "classifier": "ForAudioClassification",
+        "recogniser": "ForCTC",
         "token classifier": "ForAudioFrameClassification",
     }
     files: ClassVar[tuple[str, ...]] = (PROCESSOR, VOCAB, TOKENIZER)

@@ -74,8 +74,8 @@ def open_masks(data: str) -> Parts:
     root = root if root.is_dir() else root.parent
     found: dict[str, Any] = {}
     highest = -1
-    files = {_key(name): name for part in _parts(parts).values() for name in part.names if _is_mask(name)}
-    for key, records in _parts(parts).items():
+    files = {_key(name): name for part in parts.each.values() for name in part.names if _is_mask(name)}
+    for key, records in parts.each.items():
         masks, of_part = _masks_of(data, root, records, files), parts.account.part(key)
         pictures = [place for place, name in enumerate(records.names) if not _is_mask(name)]
         of_part.found -= len(records) - len(pictures)
@@ -101,10 +101,6 @@ def open_masks(data: str) -> Parts:
     found = {key: replace(one, classes=classes, levels=levels) for key, one in found.items()}
     counts = ", ".join(f"{len(one):,} {key}" for key, one in found.items())
     return replace(parts, **found, description=f"pictures with masks: {counts}, {len(classes):,} classes")
-
-
-def _parts(parts: Parts) -> dict[str, Records]:
-    return {key: one for key in ("train", "val", "test") if (one := getattr(parts, key)) is not None}
 
 
 def _is_mask(name: str) -> bool:

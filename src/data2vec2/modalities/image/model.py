@@ -75,9 +75,7 @@ class ImageModality(Modality):
         Registers and learned positions N(0, 0.02).
         """
         if isinstance(self.stem, PatchEmbed):
-            self.stem.reset_parameters()
-            bound = math.sqrt(6 / sum(self.stem.weight.flatten(1).shape))  # Xavier's, of the kernel as a matrix
-            nn.init.uniform_(self.stem.weight, -bound, bound)
+            self.stem.initialise()
         nn.init.normal_(self.cls_token)
         if self.config.num_registers:
             nn.init.normal_(self.registers_1RD, std=0.02)
@@ -123,6 +121,12 @@ class PatchEmbed(nn.Conv2d):
 
     def __init__(self, num_channels: int, patch_size: int, dim: int) -> None:
         super().__init__(num_channels, dim, kernel_size=patch_size, stride=patch_size)
+
+    def initialise(self) -> None:
+        """Xavier uniform on the flattened kernel, the bias as PyTorch."""
+        self.reset_parameters()
+        bound = math.sqrt(6 / sum(self.weight.flatten(1).shape))  # Xavier's, of the kernel as a matrix
+        nn.init.uniform_(self.weight, -bound, bound)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         """`BCHW` to `BTD`."""

@@ -64,10 +64,7 @@ class ImageInterop(Interop):
     """Pictures."""
 
     portable = PortableImage
-    heads = {  # noqa: RUF012
-        **{"classifier": "ForImageClassification"},
-        "token classifier": "ForSemanticSegmentation",
-    }
+    heads = {"classifier": "ForImageClassification", "token classifier": "ForSemanticSegmentation"}  # noqa: RUF012
     dense_task = "image-segmentation"
     features_task = "image-feature-extraction"
     fixed_size = True
@@ -208,15 +205,13 @@ class ImageTools(Tools):
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """With the levels of pictures of more than 8 bits, found in all parts together."""
         parts = super().open_labelled(path, columns, labels)
-        each = {name: part for name in ("train", "val", "test") if (part := getattr(parts, name)) is not None}
-        if (levels := find_levels(list(each.values()))) is None:
+        if (levels := find_levels(list(parts.each.values()))) is None:
             return parts
         note = f"{_said(levels)}; {_become(levels)}, unless training had other levels"
         parts.account.choices.append(note)
         described = f"{parts.description}; {note}"
-        return replace(
-            parts, description=described, **{name: replace(part, levels=levels) for name, part in each.items()}
-        )
+        each: dict[str, Any] = {name: replace(part, levels=levels) for name, part in parts.each.items()}
+        return replace(parts, description=described, **each)
 
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
         """With the levels of all of them."""

@@ -7,7 +7,6 @@ patches, `K` kept patches, `D` width.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import Self
 
 import torch
@@ -18,7 +17,8 @@ from data2vec2.config.model import ArchitectureConfig
 from data2vec2.errors import UsageError
 from data2vec2.method.block import AttentionBias
 from data2vec2.method.encoder import Modality, Rows, Tokens
-from data2vec2.method.masking import take
+from data2vec2.method.masking import take, take_padding
+from data2vec2.modalities.audio.model import full_precision
 from data2vec2.modalities.image.model import PatchEmbed, sincos_2d
 from data2vec2.modalities.sound.config import SoundConfig
 
@@ -76,7 +76,7 @@ class SoundModality(Modality):
         if keep_ids_NK is not None:
             x = take(x, keep_ids_NK)
         if keep_ids_NK is not None and padding is not None:
-            padding = padding.repeat_interleave(len(keep_ids_NK) // len(padding), dim=0).gather(1, keep_ids_NK)
+            padding = take_padding(padding, keep_ids_NK)
         rows_NLD = torch.cat([self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         return Rows(rows_NLD, None if padding is None else AttentionBias(padding_NL=F.pad(padding, (1, 0))))
 
@@ -115,8 +115,7 @@ class SpectrogramStem(nn.Module):
     @torch.no_grad()
     def spectra(self, waveforms_BS: Tensor) -> Tensor:
         """Normalised log-mel energies `BFE` of frames, float32."""
-        kind = waveforms_BS.device.type  # the meta device has no autocast
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with full_precision(waveforms_BS):
             waves_BOF = F.conv1d(waveforms_BS[:, None].float(), self.waves_O1S, stride=self.config.layers[0][1])
             power_BFO = waves_BOF.transpose(1, 2).square()
             cosines_BFO, sines_BFO = power_BFO.chunk(2, dim=2)
@@ -125,9 +124,7 @@ class SpectrogramStem(nn.Module):
 
     def reset_parameters(self) -> None:
         """Patches Xavier uniform on the flattened kernel; the fixed waves and filters anew."""
-        self.patches.reset_parameters()
-        bound = math.sqrt(6 / sum(self.patches.weight.flatten(1).shape))  # Xavier's, of the kernel as a matrix
-        nn.init.uniform_(self.patches.weight, -bound, bound)
+        self.patches.initialise()
         with torch.no_grad():
             self.waves_O1S.copy_(frame_waves(self.config))
             self.mels_FE.copy_(kaldi_mels(self.config))

@@ -14,7 +14,7 @@ from data2vec2.config.model import ArchitectureConfig
 from data2vec2.errors import UsageError
 from data2vec2.method.block import AttentionBias
 from data2vec2.method.encoder import Modality, Rows, Tokens
-from data2vec2.method.masking import take
+from data2vec2.method.masking import take, take_padding
 from data2vec2.modalities.text.config import TextConfig
 
 
@@ -62,7 +62,7 @@ class TextModality(Modality):
         if keep_ids_NK is not None:
             x = take(x, keep_ids_NK)
         if keep_ids_NK is not None and padding is not None:
-            padding = padding.repeat_interleave(len(keep_ids_NK) // len(padding), dim=0).gather(1, keep_ids_NK)
+            padding = take_padding(padding, keep_ids_NK)
         return Rows(x, None if padding is None else AttentionBias(padding_NL=padding))
 
     def reset_parameters(self) -> None:
