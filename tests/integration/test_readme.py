@@ -38,8 +38,9 @@ UPDATES = 6
 TRAINING = {"--train.updates": UPDATES, "--train.processes": 1, "--data.workers": 0}
 QUICK = {"pretrain": TRAINING, "finetune": TRAINING, "evaluate": {"--seeds": 1}}
 BRIEF = {"--train.batch-size": 4, "--train.updates": 2}
-SHALLOW = {**BRIEF, "--model.encoder.depth": 1, "--model.targets.average-layers": 1}
-LARGE = {"estimate": SHALLOW, "pretrain": {**QUICK["pretrain"], **SHALLOW}, "finetune": {**QUICK["finetune"], **BRIEF}}
+NARROW = {"--model.encoder.embed-dim": 96, "--model.encoder.num-heads": 2, "--model.decoder.dim": 96}
+SMALL = {**BRIEF, **NARROW, "--model.encoder.depth": 1, "--model.targets.average-layers": 1}
+LARGE = {"estimate": SMALL, "pretrain": {**QUICK["pretrain"], **SMALL}, "finetune": {**QUICK["finetune"], **BRIEF}}
 """The same of recipes for a GPU."""
 IN_UNITS = {"recordings": {"--data.max-seconds": BRIEF["--train.batch-size"]}, "glue": {"--train.batch-size": 64}}
 """The same where a batch counts seconds or tokens."""

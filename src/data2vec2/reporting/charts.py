@@ -102,8 +102,10 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
         names = [line.name if len(line.name) <= 21 else line.name[:20] + "…" for line in lines]
         columns = 3 if max(map(len, names), default=0) <= 12 else 2
         legend_rows = -(-len(lines) // columns) if named else 0
-        figure = Figure(figsize=(4.6, 2.45 + 0.2 * max(0, legend_rows - 1)), layout="constrained")
-        axes = figure.subplots()
+        height = 2.45 + 0.2 * max(0, legend_rows - 1)
+        above, below = 0.12 + 0.2 * legend_rows, 0.46  # inches; set, because finding them draws everything twice
+        figure = Figure(figsize=(4.6, height))
+        axes = figure.add_axes((0.16, below / height, 0.81, 1 - (above + below) / height))
         few = max((len(line.x) for line in lines), default=0) <= 30
         for line, colour, dashes in zip(lines, cycle(COLOURS), cycle(DASHES), strict=False):
             marker = "o" if few or len(line.x) == 1 else ""
@@ -115,7 +117,8 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
         _set_axes(axes, plot, max((x for line in lines for x in line.x.tolist() if x > 0), default=1))
         if legend_rows:
             handles = axes.lines[: len(lines)]
-            figure.legend(handles, names, loc="outside upper right", ncols=columns, frameon=False)
+            place = {"loc": "upper right", "borderpad": 0, "borderaxespad": 0.2}
+            figure.legend(handles, names, ncols=columns, frameon=False, **place)
         buffer = io.StringIO()
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=unsaid)
@@ -134,6 +137,7 @@ def in_words(lines: Sequence[Line], percent: bool = False) -> str:
 def _set_axes(axes: Axes, plot: Plot, x_end: float) -> None:
     axes.set_xlabel(plot.x_label)
     axes.set_ylabel(plot.y_label)
+    axes.yaxis.set_label_coords(-0.155, 0.5)
     axes.grid(linewidth=0.6)
     axes.tick_params(length=0)
     axes.spines[["top", "right"]].set_visible(False)
