@@ -15,6 +15,7 @@ from data2vec2.commands.options import Recipes
 from data2vec2.config.run import FinetuneConfig, RunConfig, TrainConfig
 from data2vec2.config.tree import to_dict
 from data2vec2.files import cache_folder
+from data2vec2.method.encoder import Encoder
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import get_recipe, specs
 from data2vec2.modalities.tools import tools_of
@@ -246,7 +247,7 @@ def _sizes(config: RunConfig) -> tuple[int, int, float]:
     """Parameters that are trained, bytes of memory for one sample, and operations of training on a unit of a batch."""
     model, loss, unit_flops = outlined(config)
     for part in model.modules():
-        if hasattr(part, "layer_drop"):
+        if isinstance(part, Encoder):
             part.layer_drop = 0.0  # memory must hold an update that leaves no block out
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return trained, model_bytes(model) + 4 * trained + 2 * activation_bytes(loss), unit_flops

@@ -117,7 +117,7 @@ def draw(plot: Plot, lines: Sequence[Line]) -> Markup:
         _set_axes(axes, plot, max((x for line in lines for x in line.x.tolist() if x > 0), default=1))
         if legend_rows:
             handles = axes.lines[: len(lines)]
-            place = {"loc": "upper right", "borderpad": 0, "borderaxespad": 0.2}
+            place: dict[str, Any] = {"loc": "upper right", "borderpad": 0, "borderaxespad": 0.2}
             figure.legend(handles, names, ncols=columns, frameon=False, **place)
         buffer = io.StringIO()
         unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
