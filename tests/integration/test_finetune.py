@@ -137,6 +137,19 @@ def test_from_scratch_takes_the_shape_only(tmp_path: Path, model: Path, data: Pa
     assert scores(tmp_path / "run")["from_scratch"] is True
 
 
+def test_a_share_of_the_start_is_new(
+    tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    still = ("--train.updates", 1, "--optim.lr", "1e-12")
+    assert here(model, data, tmp_path / "scratch", "--from-scratch", *still) == 0
+    assert here(model, data, tmp_path / "run", "--optim.fresh", "0.25", *still) == 0
+    paths = (model, tmp_path / "scratch" / "exported", tmp_path / "run" / "exported")
+    learned, new, started = (load_encoder(path)[0].state_dict() for path in paths)
+    for name, value in started.items():
+        torch.testing.assert_close(value, 0.75 * learned[name] + 0.25 * new[name], atol=1e-6, rtol=0)
+    assert "pre-trained, with 25% of new random values" in " ".join(capsys.readouterr().err.split())
+
+
 def test_kills_and_resume_end_with_the_same_bits(tmp_path: Path, model: Path, data: Path, whole: Path) -> None:
     run = tmp_path / "run"
     for number, aim in enumerate((5, 12, 23)):  # before and after the first best model

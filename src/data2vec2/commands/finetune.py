@@ -143,7 +143,8 @@ class Finetuning(Training[FinetuneConfig]):
         encoder = build_encoder(info.model)
         encoder.gradient_checkpointing = data.config.train.checkpoint_activations
         if not data.config.from_scratch:
-            encoder.load_state_dict(self.source[0].state_dict())
+            learned, new, share = self.source[0].state_dict(), encoder.state_dict(), data.config.optim.fresh
+            encoder.load_state_dict({name: torch.lerp(value, new[name], share) for name, value in learned.items()})
         return self.job.model(data.config, encoder, found).to(device)
 
     def largest(self, model: nn.Module, data: Opened[FinetuneConfig], count: int = 1) -> Sized:
@@ -157,7 +158,9 @@ class Finetuning(Training[FinetuneConfig]):
 
     def explain(self, model: nn.Module, data: Opened[FinetuneConfig], say: Log) -> None:
         """Sizes."""
-        start, found = "from random initialisation" if data.config.from_scratch else "pre-trained", data.more[1]
+        config, found = data.config, data.more[1]
+        blend = f", with {config.optim.fresh:.0%} of new random values" if config.optim.fresh else ""
+        start = "from random initialisation" if config.from_scratch else f"pre-trained{blend}"
         parameters = sum(p.numel() for p in model.parameters())
         say(f"model: {parameters:,} parameters, {start}; {found.outputs} {self.job.outputs}")
 
