@@ -1,9 +1,9 @@
 """Test pictures moved, made smaller or put on clutter: `python benchmarks/make_perturbed.py pictures.npz OUT`.
 
-What pixels alone can't tell and a model should: `data2vec2 evaluate RUN OUT/shifted.npz` has the model beside raw pixels
-and an untrained network, all of which know the training pictures as they are. The file given has `x_train` (NHW uint8,
-dark ground), `y_train`, `x_test`, `y_test` and `classes`, as the bundled Fashion-MNIST; OUT gets the same with other
-test pictures, all by a fixed seed:
+What pixels alone can't tell and a model should: `data2vec2 evaluate RUN OUT/shifted.npz` has the model beside raw
+pixels and an untrained network, all of which know the training pictures as they are. The file given has `x_train` (NHW
+uint8, dark ground), `y_train`, `x_test`, `y_test` and `classes`, as the bundled Fashion-MNIST; OUT gets the same with
+other test pictures, all by a fixed seed:
 
 - as-they-are.npz
 - shifted.npz: by up to a seventh of the side each way, what leaves on one side is lost

@@ -16,8 +16,9 @@ import yaml
 from sklearn.metrics import f1_score, matthews_corrcoef
 
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
+from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import to_dict
-from data2vec2.interop.folder import export_model, load_classifier
+from data2vec2.interop.folder import export_model, load_classifier, load_encoder
 from data2vec2.modalities import read_finetune_config
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
@@ -193,6 +194,32 @@ def test_every_option(tmp_path: Path, model: Path, numbers: Path, data: Path) ->
     assert (scores(tmp_path / "run")["labels"], scores(tmp_path / "run")["samples"]) == (40, 200)
     encoder = load_classifier(tmp_path / "run" / "exported")[1].model.encoder
     assert (encoder.dropout, encoder.attention_dropout) == (0, 0.2)
+
+
+def test_half_of_the_start_is_new_where_features_know_less_than_random_ones(
+    tmp_path: Path, model: Path, data: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder, info = load_encoder(model)
+    torch.nn.init.zeros_(encoder.modality.stem.tokens.weight)  # type: ignore[union-attr, arg-type]
+    export_model(encoder, info, tmp_path / "knows-nothing", "")
+    for source, share in ((tmp_path / "knows-nothing", 0.5), (whole, 0.0)):
+        run = tmp_path / f"run-{share}"
+        assert here("classify", source, data, run, "--train.updates", 4, "--train.save-every", 2) == 0
+        assert read_run(run).optim.fresh == share
+        said = " ".join(capsys.readouterr().err.split())
+        assert f"of the validation part; {'new random' if share else 'the start is'}" in said
+        assert f"(--optim.fresh {share:g})" in said
+        assert here("classify", source, data, run, "--train.updates", 4, "--resume") == 0
+        assert "start:" not in capsys.readouterr().err, "the share is kept"
+
+
+def test_nothing_of_the_start_is_new_where_samples_have_no_classes(tmp_path: Path, model: Path, numbers: Path) -> None:
+    assert here("regress", model, numbers, tmp_path / "run", "--train.updates", 2) == 0
+    assert read_run(tmp_path / "run").optim.fresh == 0
+
+
+def read_run(run: Path) -> FinetuneConfig:
+    return read_finetune_config(yaml.safe_load((run / "config.yaml").read_text()))
 
 
 def test_predict_says_what_it_can_not_read(tmp_path: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:

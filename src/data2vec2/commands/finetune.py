@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -19,19 +20,25 @@ from data2vec2.commands.training import Opened, Training, keep_started, of_lengt
 from data2vec2.config.run import FinetuneConfig, fit_schedule
 from data2vec2.data.batch import Batches
 from data2vec2.errors import UsageError, UserError
+from data2vec2.evaluation.features import encode_by_each, labelled
+from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import read_yaml, sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
 from data2vec2.modalities import finetune_config, get_finetune_recipe, is_file_name, read_finetune_config, specs
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from data2vec2.modalities.jobs import Job, Sized
+from data2vec2.modalities.jobs import FinetuneData, Job, Sized
 from data2vec2.modalities.tools import tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import write_transcripts
 from data2vec2.training.checkpoint import Best, load_newest
+from data2vec2.training.device import choose_device
 from data2vec2.training.run import CONFIG, RunFolder
 from data2vec2.training.task import Outcome, Task
+
+COMPARED = 1_000
+"""Samples of each part that decide how much of a start is new."""
 
 
 def finetune(given: Finetune) -> Outcome:
@@ -134,7 +141,35 @@ class Finetuning(Training[FinetuneConfig]):
             say_account(found.account, say)
             found.account.part("train").add(())
             self.job.look(found, config, say)
+        if config.optim.fresh is None:
+            config = replace(config, optim=replace(config.optim, fresh=self.fresh(config, info, found, say)))
         return Opened(config, found.train, found.val, found.account, found.description, *how, (info, found))
+
+    def fresh(self, config: FinetuneConfig, info: ModelInfo, found: FinetuneData, say: Log | None) -> float:
+        """How much of the start should be new: see `FinetuneOptimConfig`; the difference must be a standard error.
+
+        A model of minutes can know less of whole samples than random weights pass through, and learns slowly then.
+        """
+        parts = [part for part in (found.train, found.val) if part]
+        samples = [labelled(part.records.labels, COMPARED) for part in parts]
+        if config.from_scratch or found.multi_label or len(parts) < 2 or not all(map(len, samples)):
+            return 0.0
+        torch.manual_seed(config.train.seed)
+        device = choose_device(config.train.device)
+        encoders = [encoder.to(device).eval() for encoder in (self.source[0], build_encoder(info.model))]
+        normalise = self.job.tools.normalise(info.data, device)
+        known, asked = (
+            encode_by_each(encoders, part, chosen, normalise, device)
+            for part, chosen in zip(parts, samples, strict=True)
+        )
+        learned, new = map(knn_accuracy, known, asked)
+        error = math.sqrt((learned * (1 - learned) + new * (1 - new)) / len(asked[0].y))
+        share = 0.5 if new - learned > error else 0.0
+        if say:
+            what = "new random values are half of the start" if share else "the start is MODEL's weights"
+            told = f"MODEL's features are right for {learned:.1%}, of an untrained network's for {new:.1%}"
+            say(f"start: nearest neighbours of {told} of the validation part; {what} (--optim.fresh {share:g})")
+        return share
 
     def built(self, data: Opened[FinetuneConfig], device: torch.device) -> nn.Module:
         """The encoder with a head, with the source's weights or random ones."""
@@ -143,7 +178,7 @@ class Finetuning(Training[FinetuneConfig]):
         encoder = build_encoder(info.model)
         encoder.gradient_checkpointing = data.config.train.checkpoint_activations
         if not data.config.from_scratch:
-            learned, new, share = self.source[0].state_dict(), encoder.state_dict(), data.config.optim.fresh
+            learned, new, share = self.source[0].state_dict(), encoder.state_dict(), data.config.optim.fresh or 0.0
             encoder.load_state_dict({name: torch.lerp(value, new[name], share) for name, value in learned.items()})
         return self.job.model(data.config, encoder, found).to(device)
 

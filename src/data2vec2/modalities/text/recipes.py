@@ -124,12 +124,15 @@ def glue() -> FinetuneConfig:
 
 
 def text_finetune_tiny() -> FinetuneConfig:
-    """Small models (width 96) on a CPU. Short runs work at twice the learning rate, longer runs do not: see LOG.md."""
+    """Small models (width 96) on a CPU. Short runs work at twice the learning rate, longer runs do not: see LOG.md.
+
+    How much of the start is new depends on the model ("fine-tuning that is never worse", LOG.md).
+    """
     return replace(
         glue(),
         recipe="text_finetune_tiny",
         task=text.TextTaskConfig(model=text.TextHeadConfig(pooling="mean")),
-        optim=replace(_LINEAR, lr=1e-3, warmup_updates=30, weight_decay=0.01, clip_norm=4.0),
+        optim=replace(_LINEAR, lr=1e-3, warmup_updates=30, weight_decay=0.01, clip_norm=4.0, fresh=None),
         train=replace(_CPU, updates=300, batch_size=1_024, log_every=20, eval_every=50, save_every=100),
     )
 
