@@ -197,8 +197,14 @@ def test_every_option(tmp_path: Path, model: Path, numbers: Path, data: Path) ->
 
 
 def test_half_of_the_start_is_new_where_features_know_less_than_random_ones(
-    tmp_path: Path, model: Path, data: Path, whole: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    model: Path,
+    data: Path,
+    whole: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("data2vec2.commands.finetune.MANY", 300)
     encoder, info = load_encoder(model)
     torch.nn.init.zeros_(encoder.modality.stem.tokens.weight)  # type: ignore[union-attr, arg-type]
     export_model(encoder, info, tmp_path / "knows-nothing", "")
@@ -213,9 +219,12 @@ def test_half_of_the_start_is_new_where_features_know_less_than_random_ones(
         assert "start:" not in capsys.readouterr().err, "the share is kept"
 
 
-def test_nothing_of_the_start_is_new_where_samples_have_no_classes(tmp_path: Path, model: Path, numbers: Path) -> None:
-    assert here("regress", model, numbers, tmp_path / "run", "--train.updates", 2) == 0
-    assert read_run(tmp_path / "run").optim.fresh == 0
+def test_nothing_of_the_start_is_new_with_few_labels_or_numbers(
+    tmp_path: Path, model: Path, data: Path, numbers: Path
+) -> None:
+    for task, given in (("classify", data), ("regress", numbers)):
+        assert here(task, model, given, tmp_path / task, "--train.updates", 2) == 0
+        assert read_run(tmp_path / task).optim.fresh == 0
 
 
 def read_run(run: Path) -> FinetuneConfig:

@@ -37,6 +37,8 @@ from data2vec2.training.device import choose_device
 from data2vec2.training.run import CONFIG, RunFolder
 from data2vec2.training.task import Outcome, Task
 
+MANY = 1_500
+"""With fewer labels MODEL's own weights are the better start, also where its neighbours are not (LOG.md)."""
 COMPARED = 1_000
 """Samples of each part that decide how much of a start is new."""
 
@@ -152,7 +154,8 @@ class Finetuning(Training[FinetuneConfig]):
         """
         parts = [part for part in (found.train, found.val) if part]
         samples = [labelled(part.records.labels, COMPARED) for part in parts]
-        if config.from_scratch or found.multi_label or len(parts) < 2 or not all(map(len, samples)):
+        few = len(parts) < 2 or (parts[0].records.labels >= 0).sum() < MANY or not len(samples[1])
+        if config.from_scratch or found.multi_label or few:
             return 0.0
         torch.manual_seed(config.train.seed)
         device = choose_device(config.train.device)
