@@ -266,7 +266,7 @@ class Method:
     masks: tuple[MaskConfig, ...]
 
 
-RATES = (1e-3, 2e-3, 4e-3, 8e-3)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
 def methods(config: RunConfig, num_classes: int) -> dict[str, Method]:
@@ -289,7 +289,7 @@ def methods(config: RunConfig, num_classes: int) -> dict[str, Method]:
     found["data2vec 1"] = Method(Data2Vec1, 1, RATES, either(single, *former))
     if kind == "image":
         found["MAE"] = Method(MaskedAutoencoder, 1, RATES, either(uniform, 0.6, 0.75))
-        rates = (1.25e-4, 2.5e-4, 5e-4, *RATES, 1.6e-2)
+        rates = (3e-5, 6e-5, 1.2e-4, 2.5e-4, 5e-4, *RATES)
         found["supervised"] = Method(
             lambda config: Supervised(config, num_classes), 1, rates, either(uniform, uniform.mask_ratio)
         )

@@ -63,7 +63,7 @@ FINETUNE: dict[str, dict[str, Any]] = {
     },
     "text_classify": {
         "task": {"model": {"dropout": 0.2}},
-        "optim": {"decay_all": True},
+        "optim": {"decay_all": True, "fresh": 0.0},  # such a start there was not yet
         "data": {"label_column": "kind", "labels_per_class": 8},
     },
     "text_regress": {
