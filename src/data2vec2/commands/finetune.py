@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -159,7 +160,7 @@ class Finetuning(Training[FinetuneConfig]):
             return 0.0
         torch.manual_seed(config.train.seed)
         device = choose_device(config.train.device)
-        encoders = [encoder.to(device).eval() for encoder in (self.source[0], build_encoder(info.model))]
+        encoders = [one.to(device).eval() for one in (copy.deepcopy(self.source[0]), build_encoder(info.model))]
         normalise = self.job.tools.normalise(info.data, device)
         known, asked = (
             encode_by_each(encoders, part, chosen, normalise, device)
