@@ -1,7 +1,8 @@
 """How soon data2vec 2.0 is as good as its rivals: `python benchmarks/time_to_accuracy.py image --out compared/image`.
 
-Same data, encoder, batches, evaluation and machine for all (objectives.py). Each method first gets its peak rate and
-mask ratio from the same small sweep, scored on a validation part of the training data. Then it is trained anew for the
+Same data, encoder, batches, evaluation and machine for all (objectives.py). Each method first gets its peak rate (at
+its published mask ratio) and then its mask ratio from the same small sweep, scored on a validation part of the training
+data. Then it is trained anew for the
 whole time and for a half, a quarter, an eighth and a sixteenth of it, with as many seeds as asked for, and every run is
 scored on the test part. From the mean curves comes the time that each rival needs for its final score, divided by the
 time in which data2vec 2.0 has that score, and the reverse; intervals are percentiles of curves of seeds drawn again
@@ -305,16 +306,19 @@ def in_words(value: tuple[float, float, float]) -> str:
     return f"{value[0]:.1f} ({value[1]:.1f} to {value[2]:.1f})"
 
 
-def plot(found: Sequence[dict[str, Any]], probes: Sequence[str], path: Path, title: str) -> None:
-    """Curves with a point for each seed, over wall-clock time and, beside it, the time that counted."""
+def plot(found: Sequence[dict[str, Any]], probes: Sequence[str], clock: str, path: Path, title: str) -> None:
+    """Curves with a point for each seed over the time that counts; above, the wall-clock time that it took here."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
+    trained = [one for one in found if one["wall_seconds"]]
+    longer = sum(one["wall_seconds"] for one in trained) / sum(one[clock] for one in trained)
+    counted = "processor seconds of training" if clock == "cpu_seconds" else "seconds of training (wall clock)"
     figure, axes = pyplot.subplots(1, len(probes), figsize=(7 * len(probes), 5), squeeze=False, layout="constrained")
     for axis, probe in zip(axes[0], probes, strict=True):
-        for place, (method, curve) in enumerate(curves_of(found, probe, "wall_seconds").items()):
+        for place, (method, curve) in enumerate(curves_of(found, probe, clock).items()):
             own = method.startswith("data2vec 2.0")
             how = {"color": f"C{place}", "linewidth": 2.5 if own else 1.2, "linestyle": "-" if own else "--"}
             times, means = zip(*((seconds, 100 * float(np.mean(scores))) for seconds, scores in curve[1:]), strict=True)
@@ -322,7 +326,10 @@ def plot(found: Sequence[dict[str, Any]], probes: Sequence[str], path: Path, tit
             for seconds, scores in curve[1:]:
                 axis.plot([seconds] * len(scores), [100 * one for one in scores], ".", color=f"C{place}", alpha=0.5)
         axis.axhline(100 * float(np.mean(curve[0][1])), color="grey", linestyle=":", label=UNTRAINED)
-        axis.set(xscale="log", xlabel="seconds of training (wall clock)", ylabel=f"{probe} (%)", title=title)
+        axis.set(xscale="log", xlabel=counted, ylabel=f"{probe} (%)", title=title)
+        if clock == "cpu_seconds":
+            wall = axis.secondary_xaxis("top", functions=(lambda x: x * longer, lambda x: x / longer))
+            wall.set_xlabel("wall-clock seconds here")
         axis.grid(alpha=0.3)
     axes[0][0].legend()
     figure.savefig(path, dpi=110)
@@ -366,7 +373,7 @@ def main() -> None:
     probes, known = PROBES[args.modality], methods(get_recipe(recipe), num_classes=2)
     names = [name for name in known if not args.only or name.startswith(tuple(args.only))]
     total = (args.hours or (2 if cpu else 8 / 60)) * 3600 * max(1, jobs)
-    trials = sum(len(known[name].rates) * len(known[name].masks) for name in names)
+    trials = sum(len(known[name].rates) + len(known[name].masks) - 1 for name in names)
     count = trials + len(names) * args.seeds * len(SHARES) + args.seeds
     scoring = SCORING_S if cpu else SCORING_S / 10
     length = (total - count * scoring) / (trials * SEARCH + len(names) * args.seeds * sum(SHARES))
@@ -386,14 +393,16 @@ def main() -> None:
         return Run(recipe, data, args.device, method, seconds, seed, part, rate, mask)
 
     say(f"{count} runs of {', '.join(names)}; the longest take {length:.0f} s")
-    trial = [
-        run(name, SEARCH * length, args.seeds, "validation", rate, mask)
-        for name in names
-        for rate in known[name].rates
-        for mask in range(len(known[name].masks))
-    ]
-    searched = all_runs(trial, args.out, jobs, say)
-    best = chosen(searched, probes)
+
+    def searched(name: str, rate: float, mask: int) -> Run:
+        return run(name, SEARCH * length, args.seeds, "validation", rate, mask)
+
+    rates = [searched(name, rate, 0) for name in names for rate in known[name].rates]
+    sweep = all_runs(rates, args.out, jobs, say)
+    best = chosen(sweep, probes)
+    masks = [searched(name, best[name][0], mask) for name in names for mask in range(1, len(known[name].masks))]
+    sweep += all_runs(masks, args.out, jobs, say)
+    best = chosen(sweep, probes)
     say(f"best on the validation part: {best}")
     final = [run(UNTRAINED, 0.0, seed, "test") for seed in range(args.seeds)]
     final += [
@@ -403,11 +412,12 @@ def main() -> None:
         for name in names
     ]
     found = all_runs(final, args.out, jobs, say)
-    text, ratios = tables(found, probes, "cpu_seconds" if cpu else "wall_seconds")
+    clock = "cpu_seconds" if cpu else "wall_seconds"
+    text, ratios = tables(found, probes, clock)
     about = {"version": __version__, "torch": torch.__version__, "device": args.device, "recipe": recipe}
-    results.write_json("results.json", {**about, "best": best, "ratios": ratios, "sweep": searched, "runs": found})
+    results.write_json("results.json", {**about, "best": best, "ratios": ratios, "sweep": sweep, "runs": found})
     (args.out / "table.md").write_text(text, encoding="utf-8")
-    plot(found, probes, args.out / "curves.png", f"{args.modality}: {Path(data).name}")
+    plot(found, probes, clock, args.out / "curves.png", f"{args.modality}: {Path(data).name}")
     print(text)
 
 
