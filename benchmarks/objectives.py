@@ -267,6 +267,7 @@ class Method:
     """The published ratio first."""
 
 
+SUPERVISED = "supervised"
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 
 
@@ -291,7 +292,7 @@ def methods(config: RunConfig, num_classes: int) -> dict[str, Method]:
     if kind == "image":
         found["MAE"] = Method(MaskedAutoencoder, 1, RATES, either(uniform, 0.75, 0.6))
         rates = (3e-5, 6e-5, 1.2e-4, 2.5e-4, 5e-4, *RATES)
-        found["supervised"] = Method(
+        found[SUPERVISED] = Method(
             lambda config: Supervised(config, num_classes), 1, rates, either(uniform, uniform.mask_ratio)
         )
     elif kind == "audio":

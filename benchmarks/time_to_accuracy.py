@@ -34,7 +34,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 import torch
-from objectives import Labels, methods
+from objectives import SUPERVISED, Labels, methods
 
 from data2vec2.commands.pretrain import Pretraining
 from data2vec2.config.run import OptimConfig
@@ -128,8 +128,11 @@ def trained_and_scored(run: Run) -> dict[str, Any]:
         method = methods(config, len(opened.train.records.classes))[run.method]
         model = method.build(config).to(device).train()
         order = opened.train.order(max(1, round(config.train.batch_size * method.batch)))
-        mask, labels = method.masks[run.mask], opened.train.records.labels
-        batches = Batches(opened.train, order, [Masks(mask, opened.train), Labels(labels)])
+        mask = method.masks[run.mask]
+        additions = [Masks(mask, opened.train)]
+        if run.method == SUPERVISED:  # of pictures, whose places are those of the records
+            additions.append(Labels(opened.train.records.labels))
+        batches = Batches(opened.train, order, additions)
         optim = replace(config.optim, lr=run.rate, lr_rule="none")
         found |= {"mask_ratio": mask.mask_ratio, **train(model, optim, batches, normalise, run)}
         encoder = model.encoder
