@@ -37,8 +37,10 @@ import torch
 from objectives import SUPERVISED, Labels, methods
 
 from data2vec2.commands.pretrain import Pretraining
-from data2vec2.config.run import OptimConfig
+from data2vec2.commands.training import Opened
+from data2vec2.config.run import OptimConfig, RunConfig
 from data2vec2.data.batch import Batches, iterate
+from data2vec2.data.records import held_out
 from data2vec2.errors import UserError
 from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.scores import MODEL, Samples, score
@@ -105,40 +107,57 @@ def perform(run: Run, out: Path) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Material:
+    """A data set, opened, and how it is read and scored."""
+
+    config: RunConfig
+    opened: Opened[RunConfig]
+    samples: tuple[Samples, Samples]
+    """That probes learn from, and that they are asked about."""
+    normalise: Callable[..., Any]
+    tools: Any
+
+
+def material(config: RunConfig, data: str, part: str, device: torch.device) -> Material:
+    """A recipe's configuration as it is for the data, and what is scored: the validation part, or the test part."""
+    training, says = Pretraining(), lambda _: None
+    opened = training.opened(training.started(config, [data], says), [data], None, says)
+    config, tools = opened.config, tools_of(opened.config.model.modality.kind)
+    parts = tools.open_labelled(data, Columns(), "classes")
+    learned, held = held_out(parts, None, config.data.val_fraction, config.train.seed)
+    if part == "test":
+        if parts.test is None:
+            raise UserError(f"{data} has no test part to score on")
+        held = parts.test
+    assert held is not None
+    readers = [tools.reader(one, config.model, config.data, config.train.seed) for one in (learned, held)]
+    samples = tuple((reader, labelled(reader.records.labels, MOST)) for reader in readers)
+    return Material(config, opened, samples, tools.normalise(config.data, device), tools)
+
+
 def trained_and_scored(run: Run) -> dict[str, Any]:
     """Figures of a run."""
     device, config = torch.device(run.device), get_recipe(run.recipe)
-    config = replace(config, train=replace(config.train, seed=run.seed))
-    training, says = Pretraining(), lambda _: None
-    opened = training.opened(training.started(config, [run.data], says), [run.data], None, says)
-    config, tools = opened.config, tools_of(config.model.modality.kind)
-    parts = tools.open_labelled(run.data, Columns(), "classes")
-    held = opened.val if run.part == "validation" else None
-    if run.part == "test":
-        if parts.test is None:
-            raise UserError(f"{run.data} has no test part to score on")
-        held = tools.reader(parts.test, config.model, config.data, run.seed)
-    assert held is not None
-    normalise = tools.normalise(config.data, device)
+    found = material(replace(config, train=replace(config.train, seed=run.seed)), run.data, run.part, device)
+    config, train_part = found.config, found.opened.train
     torch.manual_seed(run.seed)
-    found: dict[str, Any] = {"updates": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
+    figures: dict[str, Any] = {"updates": 0, "cpu_seconds": 0.0, "wall_seconds": 0.0}
     if run.method == UNTRAINED:
         encoder = build_encoder(config.model).to(device)
     else:
-        method = methods(config, len(opened.train.records.classes))[run.method]
+        method = methods(config, len(train_part.records.classes))[run.method]
         model = method.build(config).to(device).train()
-        order = opened.train.order(max(1, round(config.train.batch_size * method.batch)))
+        order = train_part.order(max(1, round(config.train.batch_size * method.batch)))
         mask = method.masks[run.mask]
-        additions = [Masks(mask, opened.train)]
+        additions = [Masks(mask, train_part)]
         if run.method == SUPERVISED:  # of pictures, whose places are those of the records
-            additions.append(Labels(opened.train.records.labels))
-        batches = Batches(opened.train, order, additions)
+            additions.append(Labels(train_part.records.labels))
+        batches = Batches(train_part, order, additions)
         optim = replace(config.optim, lr=run.rate, lr_rule="none")
-        found |= {"mask_ratio": mask.mask_ratio, **train(model, optim, batches, normalise, run)}
+        figures |= {"mask_ratio": mask.mask_ratio, **train(model, optim, batches, found.normalise, run)}
         encoder = model.encoder
-    samples = tuple((reader, labelled(reader.records.labels, MOST)) for reader in (opened.train, held))
-    probes = PROBES[tools.spec.name]
-    return found | scored(encoder.eval(), samples, normalise, device, run, probes, tools)
+    return figures | scored(encoder.eval(), found, device, run.data, run.part, run.seed)
 
 
 def train(model: Any, optim: OptimConfig, batches: Batches, normalise: Callable[..., Any], run: Run) -> dict[str, Any]:
@@ -171,22 +190,15 @@ def train(model: Any, optim: OptimConfig, batches: Batches, normalise: Callable[
     return {"updates": step, "first_loss": losses[0], "last_loss": float(np.mean(losses[-5:])), **took}
 
 
-def scored(
-    encoder: Any,
-    samples: Sequence[Samples],
-    normalise: Callable[..., Any],
-    device: torch.device,
-    run: Run,
-    probes: Sequence[str],
-    tools: Any,
-) -> dict[str, Any]:
+def scored(encoder: Any, found: Material, device: torch.device, data: str, part: str, seed: int) -> dict[str, float]:
     """Accuracies of probes on frozen features, 0 to 1; 0 where weights or features are not finite."""
-    started, learned, asked = time.process_time(), *samples
+    started, (learned, asked), tools = time.process_time(), found.samples, found.tools
+    probes = PROBES[tools.spec.name]
     if not all(parameter.isfinite().all() for parameter in encoder.parameters()):
         return dict.fromkeys(probes, 0.0)
-    phones = tools.token_probe(run.data, learned[0], asked[0]) if "phones" in probes else None
-    how = {"raw": (tools.words.raw, tools.raw_features), "phones": phones, "probes": probes, "seed": run.seed}
-    rows = score(encoder, None, learned, asked, normalise, device, run.part, **how).rows
+    phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
+    how = {"raw": (tools.words.raw, tools.raw_features), "phones": phones, "probes": probes, "seed": seed}
+    rows = score(encoder, None, learned, asked, found.normalise, device, part, **how).rows
     row = next(row for row in rows if row.features == MODEL)
     return {probe: getattr(row, probe) for probe in probes} | {"scoring_seconds": time.process_time() - started}
 

@@ -180,7 +180,9 @@ def test_no_rival_gets_fewer_trials(objectives: ModuleType) -> None:
     for kind in RECIPES:
         known = objectives.methods(config_of(kind), 3)
         trials = {name: len(method.rates) + len(method.masks) - 1 for name, method in known.items()}
-        assert len({trials.pop(name) for name in known if name.startswith("data2vec 2.0")} | {min(trials.values())}) == 1
+        assert (
+            len({trials.pop(name) for name in known if name.startswith("data2vec 2.0")} | {min(trials.values())}) == 1
+        )
         rows = {
             method.batch * method.masks[0].num_masks
             for name, method in known.items()
