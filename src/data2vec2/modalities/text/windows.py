@@ -121,11 +121,9 @@ class QuestionReader(SentenceReader):
     def encodings(self, questions: Sequence[int]) -> Iterator[list[Encoding]]:
         """The windows of each of some questions: tokens, and their places in the texts."""
         for start in range(0, len(questions), CHUNK):
-            some = questions[start : start + CHUNK]
-            for one in self.backend.encode_batch(
-                [(self.questions[place], self.texts.rows[place][1]) for place in some]
-            ):
-                yield [one, *one.overflowing]
+            places = questions[start : start + CHUNK]
+            pairs = [(self.questions[place], self.texts.rows[place][1]) for place in places]
+            yield from ([one, *one.overflowing] for one in self.backend.encode_batch(pairs))
 
     def encoding(self, sample: int) -> Encoding:
         """Tokens of a window."""
