@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.records import Parts, parts_of
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
-from data2vec2.data.tables import TABLES, Table, column_of, read_table
+from data2vec2.data.tables import TABLES, column_of, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import parse_json
 from data2vec2.modalities.data import Columns
@@ -25,6 +25,7 @@ COLUMNS, ANSWERS = ("question", "context"), "answers"
 CLASSES = ("start", "end")
 """What a model has a number for at each token."""
 NO_ANSWERS, NO_PLACE, BOTH = "no list of answers", "no answer stands in its context", "is_impossible, with answers"
+UNUSABLE = (NO_ANSWERS, NO_PLACE, BOTH)
 FOUND, DROPPED = "an answer stands elsewhere than said", "an answer that is not in the context left out"
 
 
@@ -45,6 +46,8 @@ class _Row(NamedTuple):
     answers: Any
     """Pairs of a text and its first character; None where nothing is said, another thing where that makes no sense."""
     impossible: bool = False
+    fault: str = ""
+    """Why it can't be read, or ""."""
 
 
 def open_questions(data: str | Path, columns: Columns, answered: bool = True) -> Parts:
@@ -53,7 +56,8 @@ def open_questions(data: str | Path, columns: Columns, answered: bool = True) ->
     Tables have columns `question`, `context` and `answers` (lists `text` and `answer_start`, or a list of objects with
     these), which `columns` may name otherwise, and perhaps `id`. An empty list says that there is no answer. Where a
     text stands in the context once, but elsewhere than said, that place is taken. If not `answered`, answers are not
-    looked at. Files or splits called train, valid or test are parts.
+    looked at, and rows that can't be used stay, as samples that can't be read. Files or splits called train, valid or
+    test are parts.
 
     `UserError` for a path without such files, for a table without such columns, and where no question can be used.
     """
@@ -62,25 +66,22 @@ def open_questions(data: str | Path, columns: Columns, answered: bool = True) ->
     of_part = by_part([source.name for source in sources], str(data))
     account.choices += parts_by_name(of_part)
     for part, names in of_part.items():
-        kept, texts, asked, of_account = list[str](), list[tuple[str, ...]](), list[Asked](), account.part(part)
+        kept, texts, faults, asked = list[str](), list[tuple[str, ...]](), list[str](), list[Asked]()
+        of_account = account.part(part)
         for source in (source for source in sources if source.name in names):
-            if extension_of(source.name) == SQUAD:
-                rows = _squad(source)
-            else:
-                table = read_table(source.content, source.name, encoding=source.encoding)
-                of_account.bad.update({f"{table.name}[{row.place}] ({row.where})": row.reason for row in table.bad})
-                rows = _of_table(table, columns, answered)
-            for row in rows:
+            for row in _squad(source) if extension_of(source.name) == SQUAD else _of_table(source, columns, answered):
                 name, pair = f"{source.name}[{row.place}]", (_text(row.question), _text(row.context))
-                places, what = _answers(row, pair[1]) if answered else ((), "")
-                if not all(map(str.strip, pair)) or what in (NO_ANSWERS, NO_PLACE, BOTH):
-                    of_account.bad[name] = what or NO_TEXT
+                fault = row.fault or ("" if all(map(str.strip, pair)) else NO_TEXT)
+                places, what = _answers(row, pair[1]) if answered and not fault else ((), "")
+                if answered and (fault or what in UNUSABLE):
+                    of_account.bad[name] = fault or what
                     continue
                 of_account.mend([Bad(name, what)] if what else [])
                 kept.append(name)
                 texts.append(pair)
+                faults.append(fault)
                 asked.append(Asked("" if row.id is None else _text(str(row.id)), places))
-        parts[part], marks[part] = Split(kept, [None] * len(kept), Texts(tuple(texts))), asked
+        parts[part], marks[part] = Split(kept, [None] * len(kept), Texts(tuple(texts), tuple(faults))), asked
     if not marks["train"]:
         first = "; ".join(f"{name}: {why}" for name, why in [*account.part("train").bad.items()][:3])
         raise UserError(f"{data} has no questions that can be used ({first or 'it is empty'})")
@@ -109,8 +110,9 @@ def _squad(source: TextSource) -> Iterator[_Row]:
         raise UserError(f"{source.content} is not one of SQuAD's files, {form}: {why}") from error
 
 
-def _of_table(table: Table, columns: Columns, answered: bool) -> Iterator[_Row]:
-    """Questions of a table; `UserError` for one without such columns."""
+def _of_table(source: TextSource, columns: Columns, answered: bool) -> list[_Row]:
+    """Questions of a table, and rows that can't be read; `UserError` for a table without such columns."""
+    table = read_table(source.content, source.name, encoding=source.encoding)
     if len(columns.text) == 1:
         raise UsageError(f"one column of texts ({columns.text[0]}); name that of questions and that of contexts")
     label = columns.label or ANSWERS
@@ -120,6 +122,7 @@ def _of_table(table: Table, columns: Columns, answered: bool) -> Iterator[_Row]:
         there, flags = ", ".join(table.columns) or "none", "--data.text-columns and --data.label-column"
         wanted = ", ".join([*(columns.text or COLUMNS), *([label] if answered else [])])
         raise UserError(f"{table.name} has not the columns {wanted}, but {there}; name them with {flags}")
+    rows = [_Row(bad.place, None, None, None, None, fault=bad.reason) for bad in table.bad]
     for place, row in zip(table.places, table.rows(), strict=True):
         value = row[plain] if plain else None
         if texts and row[texts] is not None:  # an object's fields have columns of their own
@@ -130,7 +133,8 @@ def _of_table(table: Table, columns: Columns, answered: bool) -> Iterator[_Row]:
             value = [
                 (one.get("text"), one.get("answer_start")) if isinstance(one, dict) else (one, None) for one in value
             ]
-        yield _Row(place, row.get("id"), row[question], row[context], value)
+        rows.append(_Row(place, row.get("id"), row[question], row[context], value))
+    return sorted(rows, key=lambda row: row.place)
 
 
 def _answers(row: _Row, context: str) -> tuple[tuple[tuple[int, int], ...], str]:
@@ -156,4 +160,6 @@ def _answers(row: _Row, context: str) -> tuple[tuple[tuple[int, int], ...], str]
 
 def _text(value: Any) -> str:
     """A text that can be written, of as many characters; "" for what is none."""
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
+    if not isinstance(value, str) or value.isascii():
+        return value if isinstance(value, str) else ""
+    return value.encode("utf-8", "replace").decode()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from data2vec2.data.reader import ReadBatch, Windowed
+from data2vec2.data.source import BadSample
 from data2vec2.errors import UserError
 from data2vec2.evaluation.answers import best_span
 from data2vec2.modalities.data import narrow
@@ -135,7 +136,9 @@ class QuestionReader(SentenceReader):
         return self.records.names[int(self.windows.questions_W[sample])]
 
     def entire(self, sample: int) -> NDArray[np.int64] | Windowed:
-        """All windows of a question, which is a place in the records."""
+        """All windows of a question, which is a place in the records; raises `BadSample` for one without text."""
+        if fault := self.texts.fault(sample):
+            raise BadSample(fault)
         (found,) = self.encodings([sample])
         rows = [np.array(one.ids, dtype=np.int64) for one in found]
         return rows[0] if len(rows) == 1 else Whole(rows)

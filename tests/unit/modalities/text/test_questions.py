@@ -15,6 +15,7 @@ from datasets import Dataset, Features, Sequence, Value
 
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.source import BadSample
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Columns, ModelInfo
 from data2vec2.modalities.text import wordnet_glosses
@@ -282,5 +283,13 @@ def test_what_predict_reads(tmp_path: Path, tokenizer: Path) -> None:
         own = job.reader(given, info, 0)
         assert isinstance(own, QuestionReader)
         assert own.encoding(0).ids[0] == 0
+    path = jsonl(tmp_path / "bad.jsonl", [*rows, {"question": "", "context": CONTEXT}] * 10)
+    path.write_text(path.read_text("utf-8") + "[1]\n", "utf-8")
+    (records,) = job.listed([path], Columns())
+    own = job.reader(records, info, 0)
+    for place, why in ((3, NO_TEXT), (40, "not a JSON object")):
+        with pytest.raises(BadSample, match=why):
+            own.entire(place)
+    assert len(records) == 41
     with pytest.raises(UsageError, match="give a tuple of a question and its context"):
         job.asked(TextTools().given(["What is 日本?"]))
