@@ -172,7 +172,8 @@ class QuestionReader(SentenceReader):
         span = best_span(logits_T2, np.array([part == 1 for part in encoding.sequence_ids]))
         if span is None:
             return Told(0, 0, 0.0, -np.inf, *none)
-        start, stop = encoding.offsets[span.first][0], encoding.offsets[span.last][1]
+        offsets = encoding.offsets
+        start, stop = offsets[span.first][0], offsets[span.last][1]
         text = self.texts.rows[question][1][start:stop]
         bare = len(text.strip())
         start += len(text) - len(text.lstrip()) if bare else 0
@@ -193,10 +194,12 @@ class Whole(Windowed):
 
 def span_of(encoding: Encoding, start: int, stop: int) -> tuple[int, int] | None:
     """First and last token of some characters of a context; none where a window has not all of them."""
-    inside = [place for place, part in enumerate(encoding.sequence_ids) if part == 1]
-    offsets = [encoding.offsets[place] for place in inside]
-    if not inside or offsets[0][0] > start or offsets[-1][1] < stop:
+    pairs = zip(
+        encoding.sequence_ids, encoding.offsets, strict=True
+    )  # lists are made anew each time they are asked for
+    inside = [(place, *offsets) for place, (part, offsets) in enumerate(pairs) if part == 1]
+    if not inside or inside[0][1] > start or inside[-1][2] < stop:
         return None
-    first = next(place for place, (_, end) in zip(inside, offsets, strict=True) if end > start)
-    last = next(place for place, (begin, _) in zip(reversed(inside), reversed(offsets), strict=True) if begin < stop)
+    first = next(place for place, _, end in inside if end > start)
+    last = next(place for place, begin, _ in reversed(inside) if begin < stop)
     return (first, last) if first <= last else None
