@@ -34,8 +34,8 @@ __all__ += ["Data2Vec2ImageConfig", "Data2Vec2ImageForImageClassification", "Dat
 __all__ += ["Data2Vec2ImageForSemanticSegmentation", "Data2Vec2ImageModel", "Data2Vec2ImageProcessor"]
 __all__ += ["Data2Vec2SoundConfig", "Data2Vec2SoundForAudioClassification", "Data2Vec2SoundForPreTraining"]
 __all__ += ["Data2Vec2SoundModel"]
-__all__ += ["Data2Vec2TextConfig", "Data2Vec2TextForPreTraining", "Data2Vec2TextForSequenceClassification"]
-__all__ += ["Data2Vec2TextForTokenClassification", "Data2Vec2TextModel"]
+__all__ += ["Data2Vec2TextConfig", "Data2Vec2TextForPreTraining", "Data2Vec2TextForQuestionAnswering"]
+__all__ += ["Data2Vec2TextForSequenceClassification", "Data2Vec2TextForTokenClassification", "Data2Vec2TextModel"]
 
 _FEATURES = "Data2Vec2Features"
 _MODELS = (

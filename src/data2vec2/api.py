@@ -135,7 +135,7 @@ def evaluate_recognizer() -> dict[str, Any]:
 
 @verb(options.Evaluate, home="dense")
 def evaluate_dense() -> dict[str, Any]:
-    """Scores of a model that tells the class of each word, frame or pixel, beside baselines, as in scores.json.
+    """Scores of a model of classes of words, frames or pixels, or of answers, beside baselines, as in scores.json.
 
     They are those of `test`, or of DATA's own test or validation part, or all of DATA, which then leaves nothing for
     baselines to learn from. Raises `UserError` for classes that the model has not.

@@ -434,7 +434,8 @@ def _said_of_recipes(found: Any, _: Any) -> str:
 def _said_of_prediction(found: Any) -> str:
     lines = [] if found.value is None else [f"{found.value:.6g}"]
     lines += [f"{_cell(name)}\t{probability:.4f}" for name, probability in found.classes.items()]
-    lines += ["\t".join(_cell(v) if isinstance(v, str) else f"{v:.4f}" for v in one.values()) for one in found.parts]
+    parts = ((f"{v:.4f}" if isinstance(v, float) else _cell(str(v)) for v in one.values()) for one in found.parts)
+    lines += map("\t".join, parts)
     return "\n".join(f"{_cell(found.name)}\t{line}" for line in lines or ["\t"])
 
 

@@ -219,7 +219,7 @@ def test_what_is_refused(
     assert "--labels is for the features of an encoder" in refused("evaluate", run, glosses, "--labels", "5")
     onnx = ("--int8", "--data", glosses)
     assert "--int8 measures its drop" in refused("export", run, tmp_path / "onnx", *onnx)
-    assert "no classifier of tokens" in refused("convert", run, tmp_path / "x.pt", "--to", "fairseq")
+    assert "it has no token classifier" in refused("convert", run, tmp_path / "x.pt", "--to", "fairseq")
     assert not (tmp_path / "run").exists()
 
 

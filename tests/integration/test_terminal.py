@@ -90,7 +90,7 @@ def test_a_shell_completes_words(
         "data2vec2 pretrain image_ti": "image_tiny",
         "data2vec2 pretrain image_tiny --train.updat": "--train.updates",
         "data2vec2 pretrain image_tiny pictu": "",  # names of files
-        "data2vec2 finetune ": "classify patches ctc frames regress tokens",
+        "data2vec2 finetune ": "classify patches ctc frames regress tokens answers",
         "data2vec2 evaluate run data --max": "--max-samples",
         "data2vec2 help do": "doctor",
     }

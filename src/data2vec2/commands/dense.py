@@ -1,4 +1,4 @@
-"""The scores of a model that tells the class of each word, frame or pixel."""
+"""The scores of a model that tells the class of each word, frame or pixel, or answers questions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from data2vec2.commands.runner import named_columns, say_account, where_is
 from data2vec2.commands.transcribe import NAMED, at_most, scored_part
 from data2vec2.data.account import PartAccount
 from data2vec2.errors import UsageError
-from data2vec2.evaluation.dense import MEASURES, tally
+from data2vec2.evaluation.dense import MEASURES
 from data2vec2.interop.folder import export_of, load_model
 from data2vec2.modalities.dense import dense_job
 from data2vec2.modalities.tools import tools_of
@@ -21,16 +21,16 @@ from data2vec2.training.progress import console
 
 
 def evaluate_dense(given: Evaluate) -> dict[str, Any]:
-    """Scores of a model that tells the class of each word, frame or pixel, beside baselines, as in scores.json.
+    """Scores of a model of classes of words, frames or pixels, or of answers, beside baselines, as in scores.json.
 
     On `test`, or DATA's own test or validation part, or all of DATA, which then leaves nothing for baselines.
     """
+    model, info = load_model(export_of(Path(given.model), Path(given.data)))
     for name in ("labels", "finetune", "before"):
         if getattr(given, name):
-            raise UsageError(f"--{name} is for the features of an encoder, and {given.model} is a token classifier")
-    model, info = load_model(export_of(Path(given.model), Path(given.data)))
+            raise UsageError(f"--{name} is for the features of an encoder, and {given.model} is a {info.what}")
     device, tools, say = choose_device(given.device), tools_of(info.kind), console().print
-    job, columns = dense_job(tools), named_columns(tools, given.text_columns, given.label_column, given.encoding)
+    job, columns = dense_job(tools, info), named_columns(tools, given.text_columns, given.label_column, given.encoding)
     parts = job.open_marked(str(given.data), columns)
     others = parts if given.test is None else job.open_marked(str(given.test), columns)
     part, records = scored_part(others, "named test" if given.test else "whole")
@@ -43,12 +43,11 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     say_account(others.account, say)
     say(f"evaluating on {len(asked.records):,} {tools.words.many} ({part} part): {where}")
     skipped = PartAccount(len(asked.records), max_bad=1.0)
-    found = tally(model.to(device), asked, tools.normalise(info.data, device), device, skipped.add)
+    scored = job.examined(model.to(device), info, train, asked, device, skipped.add)
     if skipped.bad:
         unread = skipped.summary() + skipped.listed(NAMED)
         say(f"{len(skipped.bad)} {tools.words.many} could not be read and are left out: {unread}")
     counts = dict(Counter(skipped.bad.values()).most_common())
-    scored = job.told(found, info, train, asked)
     return {"data": where_is(where), "part": part, **scored.scores, "skipped": counts}
 
 

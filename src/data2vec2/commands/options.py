@@ -204,19 +204,20 @@ class Recipes:
 
 @dataclass
 class Finetune(Starting):
-    """Fine-tune a pre-trained model for classification, regression, speech recognition, or classes of its tokens."""
+    """Fine-tune a pre-trained model for classes, numbers, speech recognition, classes of its tokens, or answers."""
 
     model: Model
     """A run folder or an exported model."""
     data: Data
     """Labelled data, with one or several labels per sample; for regress, texts with numbers; for ctc, recordings with
-    transcripts; for tokens, words with tags; for frames, recordings with segments; for patches, pictures with masks."""
+    transcripts; for tokens, words with tags; for frames, recordings with segments; for patches, pictures with masks;
+    for answers, questions with contexts, as SQuAD has them."""
     out: Annotated[AnyPath, arg(name="out")]
     """Run folder to write; a new one."""
     _: KW_ONLY
     task: Annotated[str, tyro.conf.Suppress] = "classify"
-    """classify (classes or tags), regress (numbers), ctc (transcripts of speech), or a class of each of the tokens of
-    text (words), frames of recordings or patches of pictures (pixels)."""
+    """classify (classes or tags), regress (numbers), ctc (transcripts of speech), a class of each of the tokens of
+    text (words), frames of recordings or patches of pictures (pixels), or answers (to questions, in texts)."""
     config: Annotated[FinetuneRecipe | None, arg(name="recipe")] = None
     """A recipe or the config.yaml of a run; default: the tiny recipe of the task."""
     from_scratch: bool = False
@@ -249,13 +250,13 @@ class Demo:
 
 @dataclass
 class Evaluate(OnDevice, OfColumns, OfDecoding):
-    """Score frozen features against baselines, or the output of a speech recogniser or token classifier."""
+    """Score frozen features against baselines, or what a speech recogniser, token classifier or answerer says."""
 
     model: Model
     """A run folder or an exported model."""
     data: Data
-    """Labelled data; for a speech recogniser (finetune ctc), recordings with transcripts; for a token classifier
-    (finetune tokens, frames, patches), data of its task."""
+    """Labelled data; for a speech recogniser (finetune ctc), recordings with transcripts; for a model of finetune
+    tokens, frames, patches or answers, data of its task."""
     _: KW_ONLY
     test: AnyData | None = None
     """Data to score on; default: the test or validation part of DATA, what the run held out of it, or a fifth."""

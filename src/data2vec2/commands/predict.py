@@ -42,7 +42,8 @@ class Prediction:
     mask: bytes | None = None
     """Of models of classes of pixels: the classes as a PNG file."""
     parts: tuple[dict[str, Any], ...] = ()
-    """Of models with a class for each word, frame or pixel: the words, segments in seconds, or shares of classes."""
+    """Of models with a class for each word, frame or pixel: the words, segments in seconds, or shares of classes; of
+    those that answer questions: the question with its answer."""
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON, which has no word for a mask."""
@@ -55,7 +56,7 @@ def predict(given: Predict) -> Iterator[Prediction]:
     classifier, info = load_classifier(export_of(Path(given.model), *paths))
     tools, device = tools_of(info.kind), choose_device(given.device)
     columns = named_columns(tools, given.text_columns, None, given.encoding)
-    sources = dense_job(tools).listed(paths, columns) if info.dense else tools.listed(paths, columns)
+    sources = dense_job(tools, info).listed(paths, columns) if info.dense else tools.listed(paths, columns)
     classifier.to(device)
     how = given.top, given.threshold, given.batch
     found = (one for records in sources for one in predictions(classifier, info, records, device, *how))
@@ -64,7 +65,7 @@ def predict(given: Predict) -> Iterator[Prediction]:
 
 def _written(found: Iterator[Prediction], folder: Path, info: ModelInfo) -> Iterator[Prediction]:
     """The same, with masks written as NAME.png; `UserError` for two pictures of one name."""
-    if not info.dense or not dense_job(tools_of(info.kind)).draws:
+    if not info.dense or not dense_job(tools_of(info.kind), info).draws:
         raise UsageError("--masks is for models of finetune patches, and MODEL is none")
     if folder.exists():
         raise UserError(f"{folder} exists; give a new folder for --masks")
@@ -104,7 +105,7 @@ def predictions(
         if info.regression:
             return {"value": float(probabilities_C[0])}
         if job and reader:
-            parts = tuple(job.told_of(reader, index, probabilities_C, info.classes))
+            parts = tuple(job.told_of(reader, index, probabilities_C, info))
             return {"parts": parts, "mask": job.mask(reader, index, probabilities_C)}
         order = np.argsort(-probabilities_C, kind="stable")[: top or (None if info.multi_label else 1)]
         values = {info.classes[place]: float(probabilities_C[place]) for place in order.tolist()}
@@ -117,7 +118,7 @@ def predictions(
         return outputs(long_logits(classifier, windows, device))
 
     tools = tools_of(info.kind)
-    job = dense_job(tools) if info.dense else None
+    job = dense_job(tools, info) if info.dense else None
     records = job.asked(records) if job else records
     reader = job.reader(records, info, 0) if job else None
     feed = tools.feed(tools, info)

@@ -30,8 +30,10 @@ MEASURES = {
     "miou": "mean intersection over union",
     "macro_f1": "F1, mean over classes",
     "accuracy": "accuracy",
+    "word_f1": "F1 of words",
+    "exact_match": "exact match",
 }
-"""Scores, and what they are called."""
+"""Scores of what models say of tokens, and what they are called; the last two are of answers."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,10 @@ class Tally:
 
 
 def measures(counts_CC: NDArray[Any], entities_3: NDArray[Any]) -> dict[str, float]:
-    """All of `MEASURES`; means over classes are over those that occur or are said, as scikit-learn has them."""
+    """Those of `MEASURES` that are of classes.
+
+    Means over classes are over those that occur or are said, as scikit-learn has them.
+    """
     right_C, true_C, said_C = np.diag(counts_CC), counts_CC.sum(1), counts_CC.sum(0)
     both_C = true_C + said_C
     occurs_C = both_C > 0

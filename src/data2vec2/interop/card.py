@@ -22,7 +22,12 @@ _MEANING = {
     "classifier": "of each class, in the order of `id2label` in config.json",
     "regressor": "the number",
     "token classifier": "of each class, in the order of `id2label` in config.json, of each token",
+    "question answerer": "of where the answer starts and of where it ends, of each token",
     "recogniser": "of each letter in vocab.json, every 20 ms; padding is blank (0)",
+}
+_OUTPUTS = {
+    "encoder": ["last_hidden_state", "pooler_output"],
+    "question answerer": ["start_logits", "end_logits"],
 }
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("data2vec2.interop"),
@@ -99,7 +104,7 @@ def converted_card(info: ModelInfo, about: Mapping[str, Any]) -> str:
 
 def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None) -> str:
     """Of a model for ONNX Runtime (`to` "onnx") or torch.export ("torch")."""
-    outputs = ["last_hidden_state", "pooler_output"] if info.what == "encoder" else ["logits"]
+    outputs = _OUTPUTS.get(info.what, ["logits"])
     inputs, meaning = interop_of(info.kind).named(example_of(info.model)), _MEANING[info.what]
     shown = {"onnx": to == "onnx", "difference": difference, "int8": int8}
     return _filled("program.md.j2", info, inputs=inputs, outputs=outputs, meaning=meaning, **shown)
@@ -147,6 +152,8 @@ def _task(info: ModelInfo) -> str:
     """What a pipeline is asked for, as hubs name it; "" where there is none."""
     if info.what == "encoder":
         return interop_of(info.kind).features_task
+    if info.answers:
+        return "question-answering"
     if info.dense:
         return interop_of(info.kind).dense_task
     if info.letters is not None:
@@ -160,6 +167,8 @@ def _outputs(info: ModelInfo) -> dict[str, str]:
         return {"letters": f"{len(info.letters) - 3}: {' '.join(info.letters.symbols[3:])}"}
     if info.regression:
         return {"output": "a number"}
+    if info.answers:
+        return {"output": "where an answer starts and ends" + ", or that there is none" * info.unanswerable}
     names = ", ".join(info.classes[:20]) + (", ..." if len(info.classes) > 20 else "")
     return {"classes": f"{len(info.classes)}{', several a sample' if info.multi_label else ''}: {names}"}
 
@@ -167,7 +176,8 @@ def _outputs(info: ModelInfo) -> dict[str, str]:
 def _measures(info: ModelInfo, scores: Mapping[str, Any]) -> dict[str, str]:
     """Keys of scores.json that belong on a card, and what they are called."""
     if info.dense:
-        return {key: name for key, name in MEASURES.items() if key in scores or key == "accuracy"}
+        least = "exact_match" if info.answers else "accuracy"
+        return {key: name for key, name in MEASURES.items() if key in scores or key == least}
     if info.letters is not None:
         return {"wer": "word error rate (greedy)", "cer": "character error rate (greedy)"}
     if info.regression:

@@ -45,7 +45,7 @@ from data2vec2.training.run import CONFIG
 
 FILES = ("config.json", "model.safetensors", "README.md")
 HEAD_NAMES = {
-    **dict.fromkeys(("classifier", "regressor", "token classifier"), "classifier."),
+    **dict.fromkeys(("classifier", "regressor", "token classifier", "question answerer"), "classifier."),
     "recogniser": "lm_head.",
 }
 """What the last layer of each kind of model is called in the file."""
@@ -96,8 +96,8 @@ def _head_fields(info: ModelInfo) -> dict[str, Any]:
         return {"vocab_size": len(info.letters), "pad_token_id": 0}
     kind, names = REGRESSION if info.regression else MULTI_LABEL if info.multi_label else SINGLE_LABEL, info.classes
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    pooling = {} if info.dense else {"pooling": info.pooling}
-    return {**labels, "problem_type": kind, **pooling} if names else {}
+    more = {"unanswerable": info.unanswerable} if info.answers else {} if info.dense else {"pooling": info.pooling}
+    return {**labels, "problem_type": kind, **more} if names else {}
 
 
 def export_of(model: Path, *data: Path) -> Path:
@@ -202,13 +202,13 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
         raise UserError(
             f"{folder / 'config.json'} does not describe a model that can be loaded here: {error}"
         ) from error
-    recognises = fields.get("architectures") == [class_name(kind, interop_of(kind).heads.get("recogniser", "-"))]
-    if recognises and (blank := fields.get("pad_token_id", 0)) != 0:
+    heads = {class_name(kind, ending): what for what, ending in interop_of(kind).heads.items()}
+    what = next((what for name, what in heads.items() if fields.get("architectures") == [name]), "")
+    if what == "recogniser" and (blank := fields.get("pad_token_id", 0)) != 0:
         raise UserError(
             f"{folder / 'config.json'}: the blank (pad_token_id) is {blank}; here it must be 0. Transformers' pipeline "
             "recognises speech with this model"
         )
-    dense = fields.get("architectures") == [class_name(kind, interop_of(kind).heads.get("token classifier", "-"))]
     pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
     info = ModelInfo(
         model=model,
@@ -217,8 +217,10 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
         multi_label=fields.get("problem_type") == MULTI_LABEL,
         pooling=pooling,
         regression=fields.get("problem_type") == REGRESSION,
-        letters=Letters.load(folder) if recognises else None,
-        dense=dense,
+        letters=Letters.load(folder) if what == "recogniser" else None,
+        dense=what in ("token classifier", "question answerer"),
+        answers=what == "question answerer",
+        unanswerable=fields.get("unanswerable") is True,
     )
     try:
         return info, load_file(folder / "model.safetensors")

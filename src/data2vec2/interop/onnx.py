@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data2vec2.errors import UserError
 from data2vec2.method.block import eager_attention
 from data2vec2.method.encoder import Encoder
-from data2vec2.method.heads import Recognized, SpeechRecognizer
+from data2vec2.method.heads import AnswerFinder, Recognized, SpeechRecognizer
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import example_of, interop_of
 from data2vec2.modalities.interop import AnyModel
@@ -31,6 +31,8 @@ LARGEST_FILE = 2 << 30
 
 def output_names(model: AnyModel) -> tuple[str, ...]:
     """What `Portable` gives, by Transformers' names."""
+    if isinstance(model, AnswerFinder):
+        return "start_logits", "end_logits"
     return ("last_hidden_state", "pooler_output") if isinstance(model, Encoder) else ("logits",)
 
 

@@ -158,6 +158,13 @@ class TokenClassifier(_Headed):
         return self.head(self.dropout(self.norm(features_TD)))  # type: ignore[no-any-return]
 
 
+class AnswerFinder(TokenClassifier):
+    """Two numbers at every token of a question and its context: logits of where the answer starts, and of its end."""
+
+    def __init__(self, encoder: Encoder, *, dropout: float = 0.0) -> None:
+        super().__init__(encoder, 2, dropout=dropout)
+
+
 def on_grid(logits_BTC: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Logits of tokens: `BTC` where these are a sequence, `BChw` where they are patches of a plane."""
     return logits_BTC if len(grid) == 1 else torch.unflatten(logits_BTC.mT, -1, grid)

@@ -53,6 +53,16 @@ def dense(logits: Tensor, classes: Tensor) -> Tensor:
     return (losses_BP.sum(1) / (classes != IGNORED).flatten(1).sum(1).clamp(min=1)).sum()
 
 
+def spans(logits_BT2: Tensor, marks_BT2: Tensor) -> Tensor:
+    """Cross-entropy over tokens of where spans start and end, mean of the two, summed over samples; float32 scalar.
+
+    Marks are 1 at a span's first token (first of the last axis) and at its last, `IGNORED` at padding, which can be
+    neither, and else 0; a sample without a 1 counts 0.
+    """
+    logs_BT2 = logits_BT2.float().masked_fill(marks_BT2 == IGNORED, float("-inf")).log_softmax(dim=1)
+    return -logs_BT2.masked_fill(marks_BT2 != 1, 0.0).sum() / 2
+
+
 def upsampled(logits_BChw: Tensor, size: Sequence[int]) -> Tensor:
     """Logits of patches as those of pixels, `BCHW` float32, bilinearly."""
     return F.interpolate(logits_BChw.float(), tuple(size), mode="bilinear", align_corners=False)

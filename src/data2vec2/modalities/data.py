@@ -204,6 +204,10 @@ class ModelInfo:
     """What a recogniser writes; none for another model."""
     dense: bool = False
     """Whether every token has a class of its own, not the whole sample."""
+    answers: bool = False
+    """Whether these classes are where the answer to a question starts and where it ends."""
+    unanswerable: bool = False
+    """Whether such a model may say that there is no answer, for which the first token stands."""
 
     @property
     def kind(self) -> str:
@@ -211,10 +215,12 @@ class ModelInfo:
         return self.model.modality.kind
 
     @property
-    def what(self) -> Literal["encoder", "classifier", "regressor", "recogniser", "token classifier"]:
+    def what(
+        self,
+    ) -> Literal["encoder", "classifier", "regressor", "recogniser", "token classifier", "question answerer"]:
         """What stands on the encoder, if anything."""
         if self.letters is not None:
             return "recogniser"
         if self.dense:
-            return "token classifier"
+            return "question answerer" if self.answers else "token classifier"
         return ("regressor" if self.regression else "classifier") if self.classes else "encoder"

@@ -26,8 +26,8 @@ from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import BadSample
 from data2vec2.data.tables import column_of, parquet_file, read_table
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.dense import MEASURES, Said, Tally, is_bio, tally, tally_of
-from data2vec2.evaluation.features import LabelledFeatures
+from data2vec2.evaluation.dense import MEASURES, Said, is_bio, tally, tally_of
+from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.probes import fit
 from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
@@ -52,6 +52,8 @@ class DenseJob(Job):
     """As `finetune` and scores.json have it."""
     places: ClassVar[str]
     """What has a class: "words"."""
+    what: ClassVar[str] = "token classifier"
+    """What it makes, as `ModelInfo.what` has it."""
     measures: ClassVar[tuple[str, ...]] = ("macro_f1", "accuracy")
     """Of `evaluation.dense.MEASURES`, the main one first."""
     draws: ClassVar[bool] = False
@@ -73,7 +75,7 @@ class DenseJob(Job):
 
     @abstractmethod
     def told_of(
-        self, reader: Reader, sample: int, logits: NDArray[np.float32], classes: Sequence[str]
+        self, reader: Reader, sample: int, logits: NDArray[np.float32], info: ModelInfo
     ) -> Iterator[dict[str, Any]]:
         """What `predict` says of a sample with logits `TC` of tokens, or `Chw` of patches."""
 
@@ -144,12 +146,13 @@ class DenseJob(Job):
 
     def score(self, model: Any, info: ModelInfo, data: FinetuneData, key: str, device: torch.device) -> Scored:
         """Scores beside those of baselines; what can't be read is noted (`UserError` if it is too much)."""
-        part, note = data.readers[key], data.account.part(key).add
-        found = tally(model, part, self.tools.normalise(info.data, device), device, note)
-        return self.told(found, info, data.train, part)
+        return self.examined(model, info, data.train, data.readers[key], device, data.account.part(key).add)
 
-    def told(self, found: Tally, info: ModelInfo, train: Reader | None, part: Reader) -> Scored:
-        """What was found on a part, beside baselines where there is data to learn these from."""
+    def examined(
+        self, model: Any, info: ModelInfo, train: Reader | None, part: Reader, device: torch.device, note: Note
+    ) -> Scored:
+        """Scores on a part, beside baselines where there is data to learn these from."""
+        found = tally(model, part, self.tools.normalise(info.data, device), device, note)
         wanted = self.wanted(part.records)
         known = self.rivals(train) if train else ()
         rivals: list[dict[str, Any]] = [{"name": name, **tally_of(said, part).scores(wanted)} for name, said in known]
@@ -161,11 +164,14 @@ class DenseJob(Job):
             "classes": list(info.classes),
         }
         scores |= {**found.scores(wanted), "intervals": found.intervals(wanted), "baselines": rivals}
-        best = max(rivals, key=lambda row: row[wanted[0]], default=None)
-        over = f", {best['name']} {best[wanted[0]]:.4f}" if best else ""
         counts = f"{places:,} {self.places} of {scores['samples']:,} {self.tools.words.many}"
-        sentence = f"{said(wanted[0], scores, MEASURES[wanted[0]])}{over}; {counts}"
-        return Scored(scores={**scores, **found.details(info.classes)}, sentence=sentence)
+        return self.told(scores | found.details(info.classes), wanted[0], counts)
+
+    def told(self, scores: dict[str, Any], main: str, counts: str) -> Scored:
+        """The scores with the main one in words, beside its best baseline's, and of how many it is."""
+        best = max(scores["baselines"], key=lambda row: row[main], default=None)
+        over = f", {best['name']} {best[main]:.4f}" if best else ""
+        return Scored(scores=scores, sentence=f"{said(main, scores, MEASURES[main])}{over}; {counts}")
 
     def rivals(self, train: Reader) -> Iterator[tuple[str, Said]]:
         """Baselines that learn from training samples: what they are, and what says their classes."""
@@ -278,9 +284,9 @@ def _column(split: Any, column: str) -> list[Any]:
     return list(split[column])
 
 
-def dense_job(tools: Tools) -> DenseJob:
-    """That of a modality; `UserError` if it has none."""
+def dense_job(tools: Tools, info: ModelInfo) -> DenseJob:
+    """That of a modality which makes such models; `UserError` if it has none."""
     for job in tools.jobs.values():
-        if issubclass(job, DenseJob):
+        if issubclass(job, DenseJob) and job.what == info.what:
             return job(tools)
-    raise UserError(f"{tools.spec.name} has no task of fine-tuning with classes of tokens")
+    raise UserError(f"{tools.spec.name} has no task of fine-tuning that makes a {info.what}")

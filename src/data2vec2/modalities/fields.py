@@ -12,7 +12,7 @@ from torch import Tensor
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig, ModalityConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.method.encoder import Encoder
-from data2vec2.method.heads import Classifier, SpeechRecognizer, TokenClassifier
+from data2vec2.method.heads import AnswerFinder, Classifier, SpeechRecognizer, TokenClassifier
 from data2vec2.modalities import spec_of, specs
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.interop import AnyModel, Interop
@@ -55,6 +55,8 @@ def build_model(info: ModelInfo) -> AnyModel:
     encoder = build_encoder(info.model)
     if info.letters is not None:
         return SpeechRecognizer(encoder, len(info.letters))
+    if info.answers:
+        return AnswerFinder(encoder)
     if info.dense:
         return TokenClassifier(encoder, len(info.classes))
     return Classifier(encoder, len(info.classes), pooling=info.pooling) if info.classes else encoder

@@ -20,7 +20,7 @@ from data2vec2.config.tree import from_dict
 from data2vec2.errors import UserError
 from data2vec2.files import read_json
 from data2vec2.method.encoder import Encoded, Encoder
-from data2vec2.method.heads import Classifier, Recognized, SpeechRecognizer, TokenClassifier
+from data2vec2.method.heads import AnswerFinder, Classifier, Recognized, SpeechRecognizer, TokenClassifier
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.data import ModelInfo
 
@@ -58,10 +58,15 @@ class Portable(nn.Module):
         return self.run(input_values, attention_mask.sum(1))
 
     def run(self, inputs: Tensor, lengths_B: Tensor | None) -> tuple[Tensor, ...]:
-        """Of an encoder every token's vector and their mean, of a model with a head its logits (or number)."""
+        """Of an encoder every token's vector and their mean, of a model with a head its logits (or number).
+
+        Those of where answers start and of where they end are apart.
+        """
         found: Encoded | Recognized | Tensor = self.model(inputs, lengths_B=lengths_B)
         if isinstance(found, Encoded):
             return found.x_NLD, found.pooled()
+        if isinstance(self.model, AnswerFinder) and isinstance(found, Tensor):
+            return found[..., 0], found[..., 1]
         return (found.logits_BTV if isinstance(found, Recognized) else found,)
 
 

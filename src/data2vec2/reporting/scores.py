@@ -28,14 +28,14 @@ CLASSIFIER = {
 NUMBERS = {"pearson": "Pearson's correlation", "spearman": "Spearman's correlation"}
 RECOGNIZER = {"cer": "character error rate", "wer": "word error rate"}
 """The lower the better."""
-DENSE = ("tokens", "frames", "patches")
-"""Kinds of scores of classes of words, frames and pixels."""
+DENSE = ("tokens", "frames", "patches", "answers")
+"""Kinds of scores of classes of words, frames and pixels, and of answers."""
 TUNED = {"classify": CLASSIFIER, "regress": NUMBERS, "ctc": RECOGNIZER, **dict.fromkeys(DENSE, MEASURES)}
 """Main scores of fine-tuned models, by the kind that the file names: key in the file, and what it is called."""
 SHARES = (
     PROBES
     | {key: CLASSIFIER[key] for key in ("accuracy", "map")}
-    | {key: MEASURES[key] for key in ("miou", "entity_f1")}
+    | {key: MEASURES[key] for key in ("miou", "entity_f1", "word_f1", "exact_match")}
 )
 """Those that are said in percent."""
 EDITS = {"substitutions": "substituted", "insertions": "inserted", "deletions": "left out", "length": "of"}

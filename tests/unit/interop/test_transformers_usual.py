@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCTC,
     AutoModelForImageClassification,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoProcessor,
@@ -44,6 +45,11 @@ HEADS = {
     "audio": AutoModelForAudioClassification,
     "text": AutoModelForSequenceClassification,
 }
+TEXT_HEADS = (
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    AutoModelForQuestionAnswering,
+)
 KINDS = pytest.mark.parametrize("kind", ["image", "audio", "text"])
 
 
@@ -105,7 +111,7 @@ def test_arguments_of_other_models_may_be_none(kind: str) -> None:
             any_model(**full, position_ids=torch.zeros(1))
 
 
-@pytest.mark.parametrize("head", [AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification])
+@pytest.mark.parametrize("head", [AutoModel, *TEXT_HEADS])
 def test_embeddings_in_place_of_ids(head: type) -> None:
     """They give what ids give, also where some are padding; padding in front, both and neither are refused."""
     model = new("text", head, **({"num_labels": 3} if head is not AutoModel else {})).eval()
@@ -115,7 +121,7 @@ def test_embeddings_in_place_of_ids(head: type) -> None:
         rows = slice(None) if given else slice(1)  # without a mask nothing is padding
         expected = model(ids[rows])[0]
         found = model(inputs_embeds=embedded[rows], **given)[0]
-        real = mask[rows].bool() if found.ndim == 3 else slice(None)
+        real = mask[rows].bool() if found.shape[:2] == mask[rows].shape else slice(None)
         torch.testing.assert_close(found[real], expected[real])
     with pytest.raises(UsageError, match="padding in front"):
         model(inputs_embeds=embedded, attention_mask=mask.flip(1))

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data2vec2.method.losses import ctc, dense, regression, upsampled
+from data2vec2.data.labels import IGNORED
+from data2vec2.method.losses import ctc, dense, regression, spans, upsampled
 
 
 def slow(prediction: torch.Tensor, target: torch.Tensor, scale: float, beta: float) -> float:
@@ -103,3 +104,23 @@ def test_dense_of_pixels_sees_the_logits_of_patches_in_their_size() -> None:
     torch.testing.assert_close(dense(logits, classes) / 2, F.cross_entropy(large, classes))
     same = upsampled(logits, (2, 2))
     torch.testing.assert_close(same, logits)
+
+
+def test_spans_against_both_ends_of_each_sample() -> None:
+    generator = torch.Generator().manual_seed(5)
+    lengths, places = (7, 4, 5), ((2, 5), (0, 0), None)
+    logits = torch.randn(3, 7, 2, generator=generator, requires_grad=True)
+    marks, expected = torch.full((3, 7, 2), IGNORED), 0.0
+    for sample, (length, ends) in enumerate(zip(lengths, places, strict=True)):
+        marks[sample, :length] = 0
+        for side in (0, 1) if ends else ():
+            marks[sample, ends[side], side] = 1
+            expected += F.cross_entropy(logits[sample, :length, side], torch.tensor(ends[side])).item() / 2
+    loss = spans(logits, marks)
+    assert loss.item() == pytest.approx(expected)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert not logits.grad[1, 4:].any(), "padding counts nothing"
+    assert not logits.grad[2].any(), "nor does a sample without a span"
+    assert logits.grad[0].all()

@@ -226,7 +226,7 @@ def finetuned_config(info: ModelInfo) -> dict[str, Any]:
     cfg = original_config(info)
     _, head, name, task = TASKS[info.kind]
     if info.dense:
-        raise ValueError("it has no classifier of tokens")
+        raise ValueError(f"it has no {info.what}")
     if head != ("letters" if info.letters else info.pooling):
         raise ValueError(f"it has no classifier of {info.kind} whose pooling is {info.pooling}")
     place = PRETRAINED_AS["recognizer" if info.letters else "classifier"]

@@ -5,7 +5,7 @@ Shapes: `T` tokens, `F` raw features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import pairwise
@@ -227,7 +227,7 @@ class FramesJob(AudioClassifyJob, DenseJob):
         return rows_TF, np.minimum(np.arange(tokens), len(rows_TF) - 1)
 
     def told_of(
-        self, reader: Reader, sample: int, logits: NDArray[np.float32], classes: Sequence[str]
+        self, reader: Reader, sample: int, logits: NDArray[np.float32], info: ModelInfo
     ) -> Iterator[dict[str, Any]]:
         """Stretches of tokens of one class, with the mean of its probability; they meet halfway between centres."""
         config, probabilities = narrow(reader, FramesReader).config, probabilities_of(logits)
@@ -238,7 +238,7 @@ class FramesJob(AudioClassifyJob, DenseJob):
             place = int(best_T[start])
             times = {"start": start * hop_s + first_s if start else 0.0, "end": end * hop_s + first_s}
             times = {key: round(value, 4) for key, value in times.items()}
-            yield {**times, "class": classes[place], "probability": float(probabilities[start:end, place].mean())}
+            yield {**times, "class": info.classes[place], "probability": float(probabilities[start:end, place].mean())}
 
 
 def _share(reader: FramesReader, gap: int) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -257,15 +257,15 @@ class PatchesJob(ImageClassifyJob, DenseJob):
         return means.reshape(len(means), -1).T.astype(np.float32), of_row[:, None] * columns + of_column
 
     def told_of(
-        self, reader: Reader, sample: int, logits: NDArray[np.float32], classes: Sequence[str]
+        self, reader: Reader, sample: int, logits: NDArray[np.float32], info: ModelInfo
     ) -> Iterator[dict[str, Any]]:
         """Classes with their shares of the pixels, largest first."""
         side = narrow(reader, MaskReader).config.image_size
         places_HW = decided(torch.from_numpy(logits), (side, side))
-        shares = np.bincount(places_HW.ravel(), minlength=len(classes)) / places_HW.size
+        shares = np.bincount(places_HW.ravel(), minlength=len(info.classes)) / places_HW.size
         for place in np.argsort(-shares, kind="stable").tolist():
             if shares[place]:
-                yield {"class": classes[place], "share": float(shares[place])}
+                yield {"class": info.classes[place], "share": float(shares[place])}
 
     def mask(self, reader: Reader, sample: int, logits: NDArray[np.float32]) -> bytes:
         """The classes of pixels as a PNG file with a palette, of the size of the whole picture, else of the model's."""

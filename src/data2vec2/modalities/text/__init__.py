@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data2vec2.modalities.spec import Demo, Spec, Words
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig, TextTaskConfig
-from data2vec2.modalities.text.recipes import FINETUNE, RECIPES, text_finetune_tiny
+from data2vec2.modalities.text.recipes import ANSWERS, FINETUNE, RECIPES, text_finetune_tiny
 
 _BUNDLED = Path(__file__).parents[2] / "data" / "bundled"
 
@@ -44,7 +44,7 @@ SPEC = Spec(
     finetune_data=TextFinetuneDataConfig,
     task=TextTaskConfig,
     recipes=RECIPES,
-    finetune={"classify": FINETUNE, "regress": FINETUNE, "tokens": FINETUNE},
+    finetune={"classify": FINETUNE, "regress": FINETUNE, "tokens": FINETUNE, "answers": ANSWERS},
     demo=Demo(
         recipe="text_tiny",
         data=wordnet_glosses,

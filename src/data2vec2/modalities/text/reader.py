@@ -6,7 +6,7 @@ Shapes: `B` samples, `T` tokens, `N` texts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -191,6 +191,12 @@ def _fault(row: Sequence[Any]) -> str:
 def _text(value: Any) -> str:
     """A text; numbers as they are written; "" for nothing."""
     return "" if value is None or value != value or isinstance(value, list | dict | bytes) else str(value)
+
+
+def each_of(parts: Parts, path: str | Path) -> list[Records]:
+    """All parts of a data set at a path, with the folder in the names of samples."""
+    place = Path(path) if Path(path).is_dir() else Path(path).parent
+    return [replace(part, names=[str(place / name) for name in part.names]) for part in parts.each.values()]
 
 
 class TextReader(Reader):

@@ -28,14 +28,17 @@ from data2vec2.evaluation.scores import Samples
 from data2vec2.modalities.data import Columns, Labels, Largest, Log, ModelInfo, narrow
 from data2vec2.modalities.interop import Inputs, Interop, Portable, Usage
 from data2vec2.modalities.text import SPEC
+from data2vec2.modalities.text.answers import AnswersJob
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextFinetuneDataConfig
 from data2vec2.modalities.text.corpus import kept_tokenizer, made_tokenizer, open_text
 from data2vec2.modalities.text.files import find_text
 from data2vec2.modalities.text.finetune import TextClassifyJob, TextRegressJob
 from data2vec2.modalities.text.model import TextModality
-from data2vec2.modalities.text.reader import SENTENCES, SentenceReader, TextReader, Texts, open_sentences
+from data2vec2.modalities.text.questions import QUESTIONS
+from data2vec2.modalities.text.reader import SENTENCES, SentenceReader, TextReader, Texts, each_of, open_sentences
 from data2vec2.modalities.text.show import TextShow, shortened, tfidf
 from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, copy_tokenizer, export_tokenizer, load_tokenizer
+from data2vec2.modalities.text.windows import QuestionReader
 from data2vec2.modalities.text.words import TokensJob
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
 
@@ -54,7 +57,11 @@ class TextInterop(Interop):
     """Texts."""
 
     portable = PortableText
-    heads = {**Interop.heads, "token classifier": "ForTokenClassification"}  # noqa: RUF012
+    heads = {  # noqa: RUF012
+        **Interop.heads,
+        "token classifier": "ForTokenClassification",
+        "question answerer": "ForQuestionAnswering",
+    }
     dense_task = "token-classification"
     files = TOKENIZER_FILES
 
@@ -118,7 +125,7 @@ class TextTools(Tools):
 
     spec = SPEC
     content = SENTENCES
-    jobs = {"classify": TextClassifyJob, "regress": TextRegressJob, "tokens": TokensJob}  # noqa: RUF012
+    jobs = {"classify": TextClassifyJob, "regress": TextRegressJob, "tokens": TokensJob, "answers": AnswersJob}  # noqa: RUF012
     feed = TextFeed
     interop = TextInterop()
     show = TextShow()
@@ -155,13 +162,11 @@ class TextTools(Tools):
 
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
         """Texts of tables, or of files with a text a line."""
-        found: list[Records] = []
-        for path in paths:
-            parts = open_sentences(path, columns.text, labels="none", encoding=columns.encoding)
-            place = Path(path) if Path(path).is_dir() else Path(path).parent
-            given = [part for part in (parts.train, parts.val, parts.test) if part is not None]
-            found += [replace(part, names=[str(place / name) for name in part.names]) for part in given]
-        return found
+
+        def opened(path: str | Path) -> Parts:
+            return open_sentences(path, columns.text, labels="none", encoding=columns.encoding)
+
+        return [records for path in paths for records in each_of(opened(path), path)]
 
     def given(self, samples: Sequence[Any]) -> Records:
         """Strings, or pairs of strings, are texts."""
@@ -182,8 +187,10 @@ class TextTools(Tools):
         return replace(own, text_columns=columns.text, label_column=columns.label, encoding=columns.encoding)
 
     def reader(self, records: Records, model: ArchitectureConfig, data: DataConfig, seed: int) -> Reader:
-        """Blocks as they are; of tables whole texts."""
+        """Blocks as they are; of tables whole texts; windows of questions with contexts."""
         modality = narrow(model.modality, TextConfig)
+        if records.kind == QUESTIONS:
+            return QuestionReader(records, modality, _tokenizer(data), seed)
         if isinstance(records.source, Texts):
             return SentenceReader(records, modality, _tokenizer(data), seed)
         return TextReader(records, modality, seed)

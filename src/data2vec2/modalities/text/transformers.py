@@ -12,12 +12,18 @@ from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForPreTraining,
+    AutoModelForQuestionAnswering,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
 )
+from transformers.modeling_outputs import QuestionAnsweringModelOutput
 
 from data2vec2.config.model import ArchitectureConfig
+from data2vec2.data.labels import IGNORED
 from data2vec2.errors import UsageError
+from data2vec2.method import losses
+from data2vec2.method.heads import AnswerFinder
+from data2vec2.modalities.fields import SINGLE_LABEL
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.model import TextModality
 from data2vec2.modalities.transformers import register
@@ -118,6 +124,49 @@ class Data2Vec2TextForTokenClassification(  # type: ignore[no-untyped-call]
     """A class of each token: `logits` (`NTC`), `labels` (`NT`, -100 for none)."""
 
 
+class Data2Vec2TextForQuestionAnswering(TextInputs):  # type: ignore[no-untyped-call]
+    """Where answers start and end: `data2vec2.method.heads.AnswerFinder`."""
+
+    def _build(self, config: ArchitectureConfig) -> None:
+        super()._build(config)
+        self.config.num_labels = 2
+        self.config.problem_type = SINGLE_LABEL  # by which an export has a head
+        parts = AnswerFinder(self.encoder)
+        self.norm, self.classifier = parts.norm, parts.head
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        return_dict: bool | None = None,
+        token_type_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        **others: Any,
+    ) -> Any:
+        """`start_logits` and `end_logits` (`NT`) of token ids, as for the encoder; `loss` where there are positions.
+
+        These are the first and the last token of an answer (`N`); of what has none they are 0, and a place that is no
+        token counts nothing.
+        """
+        inputs, real_NT = real_tokens(input_ids, inputs_embeds, attention_mask, self.config.pad_token_id)
+        encoded, seen = self._observe(inputs, real_NT, output_hidden_states, output_attentions, others)
+        logits_NT2 = self.classifier(self.norm(encoded.features_NTD))
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            places_N2 = torch.stack([start_positions.view(-1), end_positions.view(-1)], dim=1)
+            tokens_T = torch.arange(logits_NT2.shape[1], device=logits_NT2.device)
+            marks_NT2 = (tokens_T[:, None] == places_N2[:, None]).long()
+            marks_NT2 = marks_NT2.masked_fill(real_NT[..., None] == 0, IGNORED)
+            loss = losses.spans(logits_NT2, marks_NT2) / len(logits_NT2)
+        start_NT, end_NT = logits_NT2[..., 0], logits_NT2[..., 1]
+        output = QuestionAnsweringModelOutput(loss=loss, start_logits=start_NT, end_logits=end_NT, **seen)
+        return self._given(output, return_dict)
+
+
 class Data2Vec2TextForPreTraining(TextInputs, Data2Vec2ForPreTraining):  # type: ignore[no-untyped-call]
     """data2vec 2.0 on text."""
 
@@ -162,6 +211,7 @@ register(
         AutoModel: Data2Vec2TextModel,
         AutoModelForPreTraining: Data2Vec2TextForPreTraining,
         AutoModelForSequenceClassification: Data2Vec2TextForSequenceClassification,
+        AutoModelForQuestionAnswering: Data2Vec2TextForQuestionAnswering,
         AutoModelForTokenClassification: Data2Vec2TextForTokenClassification,
     },
 )

@@ -40,7 +40,7 @@ from data2vec2.modalities.jobs import FinetuneData
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig, TextTaskConfig
 from data2vec2.modalities.text.files import TextSource, find_sources
 from data2vec2.modalities.text.finetune import TextClassifyJob
-from data2vec2.modalities.text.reader import SENTENCES, SentenceReader, Texts
+from data2vec2.modalities.text.reader import SENTENCES, SentenceReader, Texts, each_of
 
 CONLL = (".conll", ".conllu")
 WORDS = ("tokens", "words")
@@ -253,13 +253,9 @@ class TokensJob(TextClassifyJob, DenseJob):
         found: list[Records] = []
         for path in paths:
             try:
-                parts = open_words(path, columns, tagged=False)
+                found += each_of(open_words(path, columns, tagged=False), path)
             except UserError:
                 found += self.tools.listed([path], columns)
-                continue
-            given = [part for part in (parts.train, parts.val, parts.test) if part is not None]
-            place = Path(path) if Path(path).is_dir() else Path(path).parent
-            found += [replace(part, names=[str(place / name) for name in part.names]) for part in given]
         return found
 
     def asked(self, records: Records) -> Records:
@@ -272,13 +268,13 @@ class TokensJob(TextClassifyJob, DenseJob):
         return replace(records, source=Texts(joined, texts.faults), marks=rows)
 
     def told_of(
-        self, reader: Reader, sample: int, logits: NDArray[np.float32], classes: Sequence[str]
+        self, reader: Reader, sample: int, logits: NDArray[np.float32], info: ModelInfo
     ) -> Iterator[dict[str, Any]]:
         """Words with their classes; without one where a word was cut away."""
         asked, probabilities = narrow(reader, WordsReader), probabilities_of(logits)
         for first, (word, _) in zip(asked.firsts(sample, asked.encoding(sample)), asked.words(sample), strict=True):
             best = 0 if first is None else int(probabilities[first].argmax())
-            found = ("", 0.0) if first is None else (classes[best], float(probabilities[first][best]))
+            found = ("", 0.0) if first is None else (info.classes[best], float(probabilities[first][best]))
             yield {"word": word, "class": found[0], "probability": found[1]}
 
     def reader(self, records: Records, info: ModelInfo, seed: int) -> Reader:

@@ -40,6 +40,8 @@ class Data2Vec2Config(PretrainedConfig):  # type: ignore[no-untyped-call]
     """The MLP's activation; only "gelu" (the exact one) exists."""
     pooling: str = "mean"
     """How a classifier's tokens become classes: "mean", "linear_softmax" or "first", as `Classifier` says."""
+    unanswerable: bool = False
+    """Of models that answer questions: whether they may say that there is no answer."""
     semantic_loss_ignore_index: int = 255
     """Of models of classes of pixels: the label of those that have none."""
     pretraining: dict[str, Any] | None = None
