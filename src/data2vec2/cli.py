@@ -345,7 +345,10 @@ def _evaluate(words: list[str]) -> int:
 
     found, said = evaluate_any(given)
     print(_json(found) if printed.json else said)
-    _say_next(printed, "evaluate", **vars(given))
+    if isinstance(found, dict):  # of a fine-tuned model's own output
+        _say_next(printed, "finetune", out=given.model, verb="transcribe" if "cer" in found else "predict")
+    else:
+        _say_next(printed, "evaluate", **vars(given))
     return 0
 
 

@@ -149,7 +149,9 @@ def test_words_from_training_to_predictions(
     check_pages(run, scores)
 
 
-def test_words_in_transformers_and_in_python(words_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_words_in_transformers_and_in_python(
+    words_run: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = words_run[0] / "exported"
     theirs, tokenizer = (kind.from_pretrained(folder) for kind in (AutoModelForTokenClassification, AutoTokenizer))
     ours, info = load_model(folder)
@@ -171,6 +173,13 @@ def test_words_in_transformers_and_in_python(words_run: tuple[Path, dict[str, An
     text = tmp_path / "texts.txt"
     text.write_text("\n".join(texts))
     assert run_here(["predict", folder, text]) == 0
+    listed = tmp_path / "listed.jsonl"
+    listed.write_text('{"tokens": ["an", "act"]}\n{"tokens": []}\n{"tokens": ["a", "formal", "offer"]}\n')
+    capsys.readouterr()
+    assert run_here(["predict", folder, listed]) == 1
+    printed = capsys.readouterr()
+    assert [line.split("\t")[1] for line in printed.out.splitlines()] == ["an", "act", "a", "formal", "offer"]
+    assert "listed.jsonl[1]: no words" in printed.err
 
 
 def test_a_head_that_transformers_made(words_run: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:

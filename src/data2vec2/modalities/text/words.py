@@ -57,8 +57,8 @@ def open_words(data: str | Path, columns: Columns, tagged: bool = True) -> Parts
     A CoNLL file has a word a line, with its tag in the last column (of CoNLL-U in UPOS), or the one whose number the
     label column names; an empty line ends a sentence. `columns` name those of tables, unless they have usual names
     (`WORDS`, `TAGS`). Tags are names or numbers, whose names the table may give; none, an empty one and a negative
-    number are no tag. If not `tagged`, tags are not looked at, and .txt files are none of these. Files or splits called
-    train, valid or test are parts.
+    number are no tag. If not `tagged`, tags are not looked at, .txt files are none of these, and what can't be used
+    stays, as samples that can't be read. Files or splits called train, valid or test are parts.
 
     `UserError` for a path without such files, and for a table without such columns.
     """
@@ -68,20 +68,26 @@ def open_words(data: str | Path, columns: Columns, tagged: bool = True) -> Parts
     account.choices += parts_by_name(of_part)
     named: tuple[str, ...] | None = None
     for part, names in of_part.items():
-        kept, rows, of_account = list[str](), list[Marks](), account.part(part)
+        kept, rows, faults, of_account = list[str](), list[Marks](), list[str](), account.part(part)
         for source in (source for source in sources if source.name in names):
             found, classes, choice, unread = _rows(source, columns, tagged)
             of_account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in unread})
             account.choices += [choice] if choice and choice not in account.choices else []
             named = named or classes
             for name, words, tags in found:
-                if fault := _fault(words, tags, tagged):
+                fault = _fault(words, tags, tagged)
+                if fault and tagged:
                     of_account.bad[name] = fault
                     continue
                 values = [_class(tag, classes, name) for tag in tags] if tagged else [None] * len(words)
                 kept.append(name)
+                faults.append(fault)
                 rows.append(tuple(zip(map(_word, words), values, strict=True)))
-        texts = Texts(tuple((" ".join(word for word, _ in row),) for row in rows))
+            for row in () if tagged else unread:
+                kept.append(f"{source.name}[{row.place}]")
+                faults.append(row.reason)
+                rows.append(())
+        texts = Texts(tuple((" ".join(word for word, _ in row),) for row in rows), tuple(faults))
         labels = [sorted({tag for _, tag in row if tag is not None}) for row in rows]
         parts[part], marks[part] = Split(kept, labels, texts), rows
     if not marks["train"]:
@@ -207,11 +213,12 @@ class WordsReader(SentenceReader):
     def firsts(self, sample: int, encoding: Encoding) -> list[int | None]:
         """Each word's first token; None for a word that was cut away, or has no token of its own."""
         tokens = [place for place, special in enumerate(encoding.special_tokens_mask) if not special]
-        ends = np.array([encoding.offsets[place][1] for place in tokens], dtype=np.int64)
+        offsets = encoding.offsets  # the library lists them anew each time
+        ends = np.array([offsets[place][1] for place in tokens], dtype=np.int64)
         found, start, last = list[int | None](), 0, -1
         for word, _ in self.words(sample):
             place = int(np.searchsorted(ends, start, side="right"))
-            own = place < len(tokens) and place > last and encoding.offsets[tokens[place]][0] < start + len(word)
+            own = place < len(tokens) and place > last and offsets[tokens[place]][0] < start + len(word)
             found.append(tokens[place] if own else None)
             last, start = (place if own else last), start + len(word) + 1
         return found
