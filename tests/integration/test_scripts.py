@@ -7,6 +7,7 @@ train with `Trainer`, and save all to one folder, which pipelines read, and our 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,12 @@ from transformers import (
     AutoModelForAudioClassification,
     AutoModelForCTC,
     AutoModelForImageClassification,
+    AutoModelForSemanticSegmentation,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoProcessor,
     AutoTokenizer,
+    DataCollatorForTokenClassification,
     DataCollatorWithPadding,
     EvalPrediction,
     Trainer,
@@ -36,7 +40,7 @@ from transformers import (
 )
 
 import data2vec2
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
@@ -163,14 +167,9 @@ def test_speech_recognition(tmp_path: Path, out: Path) -> None:
     (out / "vocab.json").write_text(json.dumps({letter: place for place, letter in enumerate(letters)}))
 
     config = AutoConfig.from_pretrained(model)
-    tokenizer = AutoTokenizer.from_pretrained(
-        out,
-        config=config if config.tokenizer_class is not None else None,
-        tokenizer_type=config.model_type if config.tokenizer_class is None else None,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        word_delimiter_token="|",
-    )
+    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "word_delimiter_token": "|"}
+    tokenizer = AutoTokenizer.from_pretrained(out, config=config, tokenizer_type=config.model_type, **special)
+    assert type(tokenizer) is type(AutoTokenizer.from_pretrained(out, config=config, **special))  # as before 5.0
     extractor = AutoFeatureExtractor.from_pretrained(model)
     dropouts = {"attention_dropout": 0.0, "hidden_dropout": 0.0, "layerdrop": 0.0}
     config.update({**dropouts, "pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)})
@@ -249,3 +248,73 @@ def test_glue(regression: bool, tmp_path: Path, out: Path) -> None:
         assert said["score"] == pytest.approx(ours.value, abs=1e-5)
     else:
         assert said["label"] == next(iter(ours.classes))
+
+
+def test_token_classification(tmp_path: Path, out: Path) -> None:
+    """Words with classes, of which the first token of each word is taught."""
+    glosses = pq.read_table(wordnet_glosses() / "test.parquet").column("text").to_pylist()[:400]
+    save_tokenizer(train_tokenizer(glosses, 600), tmp_path / "tokenizer")
+    data_config = TextDataConfig(tokenizer=str(tmp_path / "tokenizer"))
+    model = exported(TextConfig(vocab_size=600, max_tokens=48), data_config, tmp_path / "model")
+    names, rows = ["B-DET", "O"], [gloss.split() for gloss in glosses[:64]]
+    tags = [[int(word not in ("a", "the")) for word in words] for words in rows]
+
+    config = AutoConfig.from_pretrained(model, num_labels=2, finetuning_task="ner")
+    tokenizer = AutoTokenizer.from_pretrained(model, use_fast=True)
+    network = AutoModelForTokenClassification.from_pretrained(model, config=config, ignore_mismatched_sizes=True)
+    assert tokenizer.is_fast
+    network.config.label2id, network.config.id2label = {name: i for i, name in enumerate(names)}, dict(enumerate(names))
+
+    def prepared(batch: dict) -> dict:
+        inputs = tokenizer(batch["tokens"], padding=False, truncation=True, max_length=None, is_split_into_words=True)
+        places = [inputs.word_ids(batch_index=i) for i in range(len(batch["tokens"]))]
+        inputs["labels"] = [
+            [
+                -100 if word is None or word == before else tag[word]
+                for before, word in zip([None, *of], of, strict=False)
+            ]
+            for tag, of in zip(batch["ner_tags"], places, strict=True)
+        ]
+        return inputs
+
+    def right(found: EvalPrediction) -> dict[str, float]:
+        real = found.label_ids != -100
+        return {"accuracy": float((np.argmax(found.predictions, axis=2) == found.label_ids)[real].mean())}
+
+    data = Dataset.from_dict({"tokens": rows, "ner_tags": tags}).map(prepared, batched=True)
+    trained(out, network, data, tokenizer, DataCollatorForTokenClassification(tokenizer), compute_metrics=right)
+    text = "the tree"
+    said = pipeline("token-classification", str(out), device="cpu", aggregation_strategy="first", ignore_labels=[])(
+        text
+    )
+    [ours] = data2vec2.load(out, device="cpu").predict([text])
+    assert [part["word"] for part in ours.parts] == text.split()
+    assert {one["entity_group"] for one in said} == {part["class"].removeprefix("B-") for part in ours.parts}
+
+
+def test_semantic_segmentation(tmp_path: Path, out: Path) -> None:
+    """Pictures scaled whole, as scripts do it, with a processor that is told so."""
+    statistics = {"mean": (0.29, 0.3, 0.31), "std": (0.35, 0.36, 0.37)}
+    model = exported(ImageConfig(image_size=28, patch_size=7), ImageDataConfig(**statistics), tmp_path / "model")
+    with np.load(fashion_mnist()) as arrays:
+        pictures = [np.stack([x] * 3, axis=2) for x in arrays["x_train"][:32]]
+
+    names = named(["background", "clothes"])
+    network = AutoModelForSemanticSegmentation.from_pretrained(model, config=AutoConfig.from_pretrained(model, **names))
+    processor = AutoImageProcessor.from_pretrained(model, do_reduce_labels=False, whole=True)
+    assert processor.do_reduce_labels is False
+    with pytest.raises(UsageError, match="transparency"):
+        AutoImageProcessor.from_pretrained(model, transparency="black")
+    pixels = processor(pictures, return_tensors="pt")["pixel_values"]
+    rows = [
+        {"pixel_values": x, "labels": torch.from_numpy(y[..., 0] > 0).long()}
+        for x, y in zip(pixels, pictures, strict=True)
+    ]
+    trained(out, network, rows, processor)
+    Image.fromarray(pictures[0]).save(tmp_path / "boot.png")
+    said = pipeline("image-segmentation", str(out), device="cpu")(str(tmp_path / "boot.png"))
+    [ours] = data2vec2.predict(out, tmp_path / "boot.png", device="cpu")
+    mask = np.asarray(Image.open(io.BytesIO(ours.mask)))
+    places = {one["label"]: np.asarray(one["mask"]) > 0 for one in said}
+    for place, name in enumerate(("background", "clothes")):
+        assert (places.get(name, np.zeros((28, 28), bool)) == (mask == place)).all()

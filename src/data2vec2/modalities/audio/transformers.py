@@ -15,6 +15,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers.modeling_outputs import CausalLMOutput
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from transformers.utils.hub import cached_file
 
 from data2vec2.config.model import ArchitectureConfig
@@ -180,3 +181,5 @@ transformers.AutoProcessor.register(  # type: ignore[no-untyped-call]
 transformers.AutoTokenizer.register(  # type: ignore[no-untyped-call]
     Data2Vec2AudioConfig, slow_tokenizer_class=Data2Vec2CTCTokenizer, exist_ok=True
 )
+# Scripts name the tokenizer of a new vocabulary by the model's type, which `register` does not make known.
+TOKENIZER_MAPPING_NAMES[Data2Vec2AudioConfig.model_type] = Data2Vec2CTCTokenizer.__name__

@@ -51,7 +51,9 @@ class ImageModality(Modality):
         height, width = inputs.shape[-2:]
         if inputs.ndim != 4 or inputs.shape[1] != channels or height % patch or width % patch or not height * width:
             expected = f"(batch, {channels}, height, width), height and width multiples of {patch}"
-            raise UsageError(f"pictures of shape {tuple(inputs.shape)} for a model of {expected}")
+            grey = inputs.ndim == 4 and (channels, inputs.shape[1]) == (1, 3)
+            hint = "; colour needs a model pre-trained with --model.modality.num-channels 3" if grey else ""
+            raise UsageError(f"pictures of shape {tuple(inputs.shape)} for a model of {expected}{hint}")
         assert self.stem is not None
         return Tokens(self.stem(inputs), (height // patch, width // patch))
 

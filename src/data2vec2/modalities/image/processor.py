@@ -59,6 +59,7 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         do_resize: bool = True,
         do_rescale: bool = True,
         do_normalize: bool = True,
+        do_reduce_labels: bool = False,
         **kwargs: Any,
     ) -> None:
         """`size` in pixels, a number or `height` and `width`, which are the same; `UsageError` for others.
@@ -68,7 +69,8 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         square; `transparency` is "white", on which transparent pictures are
         laid (on black if nothing of them would be darker than 240); `levels` are the values that become black and white
         in pictures of more than 8 bits; `max_pixels` is the size above which a file is refused. Without `do_resize`
-        pictures stay whole and as large as they are, without `do_rescale` their values are 0 to 255.
+        pictures stay whole and as large as they are, without `do_rescale` their values are 0 to 255. `do_reduce_labels`
+        is kept for scripts that ask whether they left out class 0; it changes no picture.
         """
         super().__init__(**kwargs)
         self.size = _square(size)
@@ -80,6 +82,13 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
         self.eval_crop, self.transparency, self.levels, self.max_pixels = eval_crop, transparency, levels, max_pixels
         self.whole = whole
         self.do_resize, self.do_rescale, self.do_normalize = do_resize, do_rescale, do_normalize
+        self.do_reduce_labels = do_reduce_labels
+
+    @classmethod
+    def from_dict(cls, image_processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As of all processors; options among `kwargs`, which `from_pretrained` gives, are checked as at first."""
+        given = {name: kwargs.pop(name) for name in OPTIONS if name in kwargs}
+        return super().from_dict(image_processor_dict | given, **kwargs)
 
     def preprocess(
         self, images: Any, return_tensors: str | None = None, timeout: float | None = None, **options: Any
@@ -126,7 +135,8 @@ class Data2Vec2ImageProcessor(BaseImageProcessor):
             return list(outputs.logits.argmax(dim=1))
         if not self.whole:
             raise UsageError(
-                "the processor sees central squares, so classes of whole pictures are unknown (whole=False)"
+                "the processor sees central squares, so classes of whole pictures are unknown (whole=False); "
+                "save AutoImageProcessor.from_pretrained(MODEL, whole=True) beside the model"
             )
         pairs = zip(outputs.logits, target_sizes, strict=True)
         return [upsampled(logits[None], tuple(map(int, size)))[0].argmax(dim=0) for logits, size in pairs]
