@@ -36,8 +36,7 @@ def convert(given: Convert) -> Converted:
         return Converted(out=out, kind=original.kind, what="checkpoint")
     original = read_original(source, given.allow)
     cfg, described, funasr = original.pretraining_cfg, source, source.with_name(FUNASR)
-    of_emotions = original.kind == "audio" and original.stage != "recognizer"
-    if given.pretrained or (of_emotions and get(cfg, "model") is None and funasr.is_file()):
+    if given.pretrained or (original.of_funasr and get(cfg, "model") is None and funasr.is_file()):
         described = Path(given.pretrained or funasr)
         cfg = read_description(described, given.allow)
     try:

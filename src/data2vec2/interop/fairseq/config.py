@@ -265,14 +265,11 @@ def config_of_file(original: Original, cfg: Any) -> RunConfig | ModelInfo:
     return replace(config, model=model)  # type: ignore[arg-type]
 
 
-def read_head(original: Original) -> dict[str, Any]:
-    """How the classifier of a file pools, and whether a sample can have several of its classes: of a `ModelInfo`.
-
-    `ValueError` for what is not understood.
-    """
-    if original.kind == "text":
-        return {"pooling": "first"}
-    if original.kind == "audio":
+def read_head(original: Original, outputs: int) -> dict[str, Any]:
+    """What a `ModelInfo` says of a file's classifier beside its classes; `ValueError` for what is not understood."""
+    if original.kind == "text":  # for GLUE, whose single output is a number
+        return {"pooling": "first", "regression": outputs == 1}
+    if original.of_funasr:
         return {"pooling": "bare"}
     usual = "CLS_TOKEN" if original.kind == "sound" else "MEAN_POOLING"
     mode = str(get(original.cfg, "model.prediction_mode", usual)).rpartition(".")[2]

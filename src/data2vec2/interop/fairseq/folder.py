@@ -168,17 +168,16 @@ def _with_outputs(
         except ValueError as error:
             raise UserError(f"the vocabulary of {source} is not one of letters: {error}") from error
     beside = source.with_name(EMOTIONS)
-    named = classes or (beside if original.kind == "audio" and beside.is_file() else None)
+    named = classes or (beside if original.of_funasr and beside.is_file() else None)
     names = read_lines(named) if named else list(map(str, range(outputs)))
     if len(names) != outputs:
         where = "--classes" if classes else beside
         raise UserError(f"{where} has {len(names)} lines, and {source} has {outputs} outputs")
     try:
-        how = read_head(original)
+        how = read_head(original, outputs)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    number = original.kind == "text" and outputs == 1  # of GLUE
-    return replace(info, classes=tuple(names), regression=number, **how)
+    return replace(info, classes=tuple(names), **how)
 
 
 def _model(original: Original, info: ModelInfo, encoder: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> AnyModel:

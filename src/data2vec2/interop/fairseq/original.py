@@ -23,11 +23,13 @@ from data2vec2.modalities.text.tokenizer import SPECIAL
 DICTIONARY = "fairseq.data.dictionary.Dictionary"
 """The class of the vocabulary in files that were fine-tuned for speech; only its list of symbols is looked at."""
 Stage = Literal["pretraining", "classifier", "recognizer"]
+EMOTION2VEC = "d2v_model."
+"""And in FunASR's classifiers of emotions."""
 # stage            of what               before the encoder's names
 PREFIXES: tuple[tuple[Stage, tuple[str, ...], str], ...] = (
     ("pretraining", KINDS,               ""),
     ("classifier",  ("image", "text"),   "model."),
-    ("classifier",  ("audio",),          "d2v_model."),  # emotion2vec's
+    ("classifier",  ("audio",),          EMOTION2VEC),
     ("recognizer",  ("audio",),          "w2v_encoder.w2v_model."),
 )  # fmt: skip
 PRETRAINED_AS = {"classifier": "pretrained_model_args", "recognizer": "w2v_args"}
@@ -92,6 +94,11 @@ class Original:
     def pretraining_cfg(self) -> Any:
         """The configuration that the encoder was pre-trained with; none where the file has none."""
         return _pretrained(self.stage, self.cfg)
+
+    @property
+    def of_funasr(self) -> bool:
+        """Whether this is a classifier of emotion2vec, which FunASR saves with other files."""
+        return prefix_of(self.stage, self.kind) == EMOTION2VEC
 
     @property
     def lacks_decoder(self) -> bool:
