@@ -286,3 +286,35 @@ def narrow_extra(name: str) -> int:
     modality = get_recipe(name).model.modality
     assert isinstance(modality, AudioConfig)
     return modality.num_extra_tokens
+
+
+def test_other_programs_run_them(tmp_path: Path, recordings: Path) -> None:
+    """torch.export, and Transformers without this package, compute the same; `export` checks it."""
+    (tmp_path / "of_emotions").mkdir()
+    _, emotions = emotion2vec_plus(tmp_path / "of_emotions")
+    tensors = eat_tensors(sincos_2d(WIDTH, (8, 8))[None], 3)
+    eat = save({"cfg": eat_cfg(128), "model": tensors}, tmp_path / "eat.pt")
+    for name, source in (("emotions", emotions), ("eat", eat)):
+        data2vec2.convert(source, tmp_path / name)
+        for flags in ("--to torch", "--standalone"):
+            assert run_here(["export", tmp_path / name, tmp_path / f"{name}{flags[2:4]}", *words(flags)]) == 0
+
+
+@pytest.mark.parametrize("classes", [0, 9])
+def test_fine_tuning_goes_on_from_emotion2vec(tmp_path: Path, recordings: Path, classes: int) -> None:
+    if classes:
+        _, source = emotion2vec_plus(tmp_path)
+    else:
+        _, source = emotion2vec(tmp_path / "base.pt")
+    data2vec2.convert(source, tmp_path / "out")
+    data = tmp_path / "data"
+    for number in range(12):
+        wave = np.random.default_rng(number).standard_normal(8_000) * (0.1 + number % 2)
+        (data / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        soundfile.write(data / "ab"[number % 2] / f"{number}.wav", wave, 16_000)
+    few = words("--train.updates 2 --train.eval-every 0 --train.batch-size 20 --data.min-seconds 0.2")
+    asked = ["finetune", "classify", tmp_path / "out", data, "--out", tmp_path / "run", *few]
+    assert run_here(asked) == 0
+    assert load_classifier(tmp_path / "run/exported")[1].model.modality == AudioConfig(
+        conv_dim=16, position_groups=4, num_extra_tokens=EXTRA
+    )

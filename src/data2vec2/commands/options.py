@@ -390,8 +390,8 @@ class Convert:
     """Classifiers: a text file with one class name per line; default: numbers, and of emotion2vec tokens.txt beside the
     checkpoint."""
     pretrained: AnyPath | None = None
-    """The pre-trained checkpoint behind a fine-tuned one that lacks its model's shape; or FunASR's config.yaml, which is
-    also found beside the checkpoint."""
+    """The pre-trained checkpoint behind a fine-tuned one that lacks its model's shape; or FunASR's config.yaml, by
+    default the one beside the checkpoint."""
     allow: tuple[str, ...] = ()
     """Classes whose objects are read as plain values; their code is not executed."""
 

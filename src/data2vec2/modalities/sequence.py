@@ -94,7 +94,7 @@ class SequenceModality(Modality):
         """With the extra tokens, and what attention is told of places and padding, if anything."""
         extra, padding_NL = self.num_extra_tokens, padding_NK
         if extra:
-            x_NKD = torch.cat([self.extra_tokens_1ED.to(x_NKD.dtype).expand(len(x_NKD), -1, -1), x_NKD], dim=1)
+            x_NKD = torch.cat([self.extra_tokens_1ED.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1), x_NKD], dim=1)
             padding_NL = None if padding_NK is None else F.pad(padding_NK, (extra, 0))
         if self.alibi:
             return Rows(x_NKD, AttentionBias(places_NK, self.slopes_H, self.alibi_scale_H, padding_NL, extra))

@@ -127,13 +127,12 @@ class SpectrogramStem(nn.Module):
         if not self.config.num_frames:
             return spectra_BFE
         silence = -self.config.spectrum_mean / self.config.spectrum_std
-        spectra_BFE = spectra_BFE[:, : self.config.num_frames]
-        if lengths_B is not None:
-            window, hop = self.config.layers[0]
-            last_B1 = (lengths_B[:, None] - window) // hop
-            real_BF = torch.arange(spectra_BFE.shape[1], device=last_B1.device) <= last_B1
-            spectra_BFE = torch.where(real_BF[..., None], spectra_BFE, silence)
-        return F.pad(spectra_BFE, (0, 0, 0, self.config.num_frames - spectra_BFE.shape[1]), value=silence)
+        filled_BFE = F.pad(spectra_BFE, (0, 0, 0, self.config.num_frames), value=silence)[:, : self.config.num_frames]
+        if lengths_B is None:
+            return filled_BFE
+        window, hop = self.config.layers[0]
+        real_BF = torch.arange(self.config.num_frames, device=lengths_B.device) <= (lengths_B[:, None] - window) // hop
+        return torch.where(real_BF[..., None], filled_BFE, silence)
 
     def reset_parameters(self) -> None:
         """Patches Xavier uniform on the flattened kernel; the fixed waves and filters anew."""

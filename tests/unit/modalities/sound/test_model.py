@@ -101,7 +101,11 @@ def test_loudness_counts_where_waveforms_keep_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_mels": 100}, {"patch_size": 0}, {"spectrum_std": 0.0}, {"num_mels": 8}, {"sample_rate": 1}]
+    "wrong",
+    [
+        *({"num_mels": 100}, {"patch_size": 0}, {"spectrum_std": 0.0}, {"num_mels": 8}, {"sample_rate": 1}),
+        *({"num_frames": 24}, {"num_frames": -16}),
+    ],
 )
 def test_what_can_not_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
