@@ -22,7 +22,7 @@ from data2vec2.errors import UserError
 from data2vec2.interop.fairseq.keys import original_name
 from data2vec2.interop.fairseq.original import read_checkpoint
 from data2vec2.interop.folder import load_classifier, load_encoder
-from data2vec2.modalities import get_recipe, read_run_config
+from data2vec2.modalities import read_run_config
 from data2vec2.modalities.audio import english_prompts, waveform
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.fields import build_encoder
@@ -275,17 +275,6 @@ def test_what_is_wrong_with_classifiers_of_eat(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the head is not that of a sound classifier"):
         data2vec2.convert(save({"cfg": eat_cfg(128), "model": bare}, source), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_recipes_have_no_extra_tokens() -> None:
-    """The published model has none."""
-    assert narrow_extra("audio_base") == narrow_extra("audio_mel_tiny") == 0
-
-
-def narrow_extra(name: str) -> int:
-    modality = get_recipe(name).model.modality
-    assert isinstance(modality, AudioConfig)
-    return modality.num_extra_tokens
 
 
 def test_other_programs_run_them(tmp_path: Path, recordings: Path) -> None:
