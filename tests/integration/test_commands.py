@@ -76,7 +76,7 @@ def test_mistakes_in_words(place: Path, capsys: pytest.CaptureFixture[str], data
     refused(
         capsys, 2, "no recipe 'image_tinny'; did you mean 'image_tiny'?", "pretrain", "image_tinny", data, "--out", "r"
     )
-    refused(capsys, 2, "unknown demo 'smells'; there are: image, audio, text", "demo", "smells")
+    refused(capsys, 2, "unknown demo 'smells'; there are: image, audio, text, sound", "demo", "smells")
     refused(capsys, 2, "A run folder or an exported model", "evaluate")
     for verb, *rest in (
         ("pretrain", "image_tiny", data, "--out", "run"),

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from data2vec2.commands.options import Convert
 from data2vec2.errors import UserError
-from data2vec2.interop.fairseq.config import read_config
+from data2vec2.interop.fairseq.config import config_of_file
 from data2vec2.interop.fairseq.folder import read_folder, write_folder
-from data2vec2.interop.fairseq.original import read_original, write_original
+from data2vec2.interop.fairseq.original import FUNASR, get, read_description, read_original, write_original
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +35,12 @@ def convert(given: Convert) -> Converted:
         write_original(out, original, step)
         return Converted(out=out, kind=original.kind, what="checkpoint")
     original = read_original(source, given.allow)
-    described = Path(given.pretrained) if given.pretrained else source
-    cfg = (read_original(described, given.allow) if given.pretrained else original).pretraining_cfg
+    cfg, described, funasr = original.pretraining_cfg, source, source.with_name(FUNASR)
+    if given.pretrained or (original.of_funasr and get(cfg, "model") is None and funasr.is_file()):
+        described = Path(given.pretrained or funasr)
+        cfg = read_description(described, given.allow)
     try:
-        config = read_config(original.kind, cfg, original.vocabulary)
+        config = config_of_file(original, cfg)
     except (ValueError, TypeError) as error:
         raise UserError(f"the configuration in {described} can't be used: {error}") from error
     asked = {"vocabulary": given.vocabulary, "classes": given.classes}

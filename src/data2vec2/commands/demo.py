@@ -1,4 +1,4 @@
-"""demo [image|audio|text]."""
+"""demo [image|audio|sound|text]."""
 
 from __future__ import annotations
 

@@ -388,9 +388,11 @@ class Convert:
     """Text: a folder with encoder.json, vocab.bpe and dict.txt. Speech recognisers: dict.ltr.txt. Default: beside the
     checkpoint; letters also from the checkpoint itself."""
     classes: AnyPath | None = None
-    """Classifiers: a text file with one class name per line; default: numbers."""
+    """Classifiers: a text file with one class name per line; default: numbers, and of emotion2vec tokens.txt beside the
+    checkpoint."""
     pretrained: AnyPath | None = None
-    """The pre-trained checkpoint behind a fine-tuned one that lacks its model's shape."""
+    """The pre-trained checkpoint behind a fine-tuned one that lacks its model's shape; or FunASR's config.yaml, by
+    default the one beside the checkpoint."""
     allow: tuple[str, ...] = ()
     """Classes whose objects are read as plain values; their code is not executed."""
 

@@ -18,7 +18,7 @@ from data2vec2.data.reader import Reader, Windowed
 from data2vec2.data.records import targets_of
 from data2vec2.evaluation import intervals
 from data2vec2.evaluation.features import Inputs, Normalise, Note, mean_features, over_batches, window_features
-from data2vec2.method.heads import Classifier, TokenClassifier, linear_softmax
+from data2vec2.method.heads import MEANS, Classifier, TokenClassifier, linear_softmax
 from data2vec2.method.losses import classification
 from data2vec2.training.parallel import ALONE, World
 
@@ -249,7 +249,8 @@ def long_logits(classifier: Classifier | TokenClassifier, windows: Windowed, dev
     rows = window_features(classifier.encoder, windows, device)
     if isinstance(classifier, TokenClassifier):
         return torch.cat([classifier.of_features(torch.from_numpy(row_TD).to(device)) for row_TD in rows])
-    if classifier.pooling == "mean":
+    if classifier.pooling in MEANS:
         return classifier.of_pooled(torch.from_numpy(mean_features(rows)).to(device))
+    assert classifier.pooling == "linear_softmax", f"{classifier.pooling} is for samples of a limited length"
     logits_TC = [classifier.of_pooled(torch.from_numpy(row_TD).to(device)) for row_TD in rows]
     return linear_softmax(torch.cat(logits_TC)[None])[0]

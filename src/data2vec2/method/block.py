@@ -23,25 +23,32 @@ class AttentionBias:
     """What attention adds to its scores, as data rather than as an `N x H x L x L` tensor."""
 
     positions_NL: Tensor | None = None
-    """Original position of every token; with `slopes_H` it makes a symmetric ALiBi."""
+    """Original position of every token but the extra ones; with `slopes_H` it makes a symmetric ALiBi."""
     slopes_H: Tensor | None = None
     """ALiBi slope of each head, positive."""
     scale_H: Tensor | None = None
     """Learned factor of each head's slope; negative values count as 0."""
     padding_NL: Tensor | None = None
     """True at padded tokens, which nobody attends to."""
+    num_extra_tokens: int = 0
+    """Tokens in front that have no position: ALiBi takes them to be everywhere."""
 
     def dense(self, dtype: torch.dtype) -> Tensor:
         """The additive bias, broadcastable to `NHLL`."""
-        places, bias = self.padding_NL if self.positions_NL is None else self.positions_NL, None
+        places, extra, bias = self.positions_NL, self.num_extra_tokens, None
+        if places is None:
+            places, extra = self.padding_NL, 0
         if places is None or (self.padding_NL is None and self.slopes_H is None):
             raise ValueError("an AttentionBias needs positions and slopes, or padding")
+        length = extra + places.shape[1]
         # CUDA's kernels want rows that begin at multiples of 8 numbers, and would copy another bias in every block.
-        fill = (0, -places.shape[1] % 8 if places.is_cuda else 0)
+        fill = (0, -length % 8 if places.is_cuda else 0)
         if self.positions_NL is not None and self.slopes_H is not None:
             # In `dtype` from the start: nothing larger than the result is made, or kept for the gradient of the scale.
             queries_NL, keys_NL = self.positions_NL.int(), F.pad(self.positions_NL.int(), fill)
             distance_NLL = (queries_NL[:, :, None] - keys_NL[:, None, :]).abs().to(dtype)
+            if extra:
+                distance_NLL = F.pad(distance_NLL, (extra, 0, extra, 0))
             slopes_H = self.slopes_H if self.scale_H is None else self.slopes_H * self.scale_H.clamp(min=0.0)
             bias = -slopes_H.to(dtype)[None, :, None, None] * distance_NLL[:, None]
         if self.padding_NL is not None:
@@ -49,7 +56,7 @@ class AttentionBias:
             padded_NHLL = F.pad(padded_NL, fill)[:, None, None, :]
             bias = padded_NHLL if bias is None else bias + padded_NHLL
         assert bias is not None
-        return bias[..., : places.shape[1]]
+        return bias[..., :length]
 
 
 def alibi_slopes(num_heads: int) -> Tensor:

@@ -54,6 +54,8 @@ class Modality(nn.Module):
     """Axes of the token grid: 1 for sequences, 2 for images."""
     num_extra_tokens: int = 0
     """Tokens in front of every row that stand for no place of the input."""
+    num_summary_tokens: int = 1
+    """The first of these, whose mean learns the mean target of the sample."""
     first_norm: ClassVar[bool] = True
     """Whether a LayerNorm stands before the first block (of blocks that are not pre-norm)."""
     stem: nn.Module | None

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from data2vec2.method.block import Block
 from data2vec2.method.encoder import Encoded, Encoder, Tokens, initialise
 
-Pooling = Literal["mean", "linear_softmax", "first"]
+Pooling = Literal["mean", "linear_softmax", "first", "cls", "bare"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
+MEANS: tuple[Pooling, ...] = ("mean", "bare")
+"""Those that begin with the mean of the features."""
 
 
 class _Headed(nn.Module):
@@ -57,9 +59,13 @@ class _Headed(nn.Module):
 
 
 class Classifier(_Headed):
-    """Mean of the features over real tokens (without CLS), LayerNorm, Linear; or pooled after these.
+    """Classes of samples, by `pooling`:
 
-    Or of text, as RoBERTa has it: features of the first token, a layer with tanh, Linear.
+    mean            mean of the features over real tokens (without CLS), LayerNorm, Linear
+    linear_softmax  LayerNorm, Linear, then the mean; of samples that have classes for a part of the time
+    first           the first token's features, a layer with tanh, Linear: of text, as RoBERTa has it
+    cls             the CLS token's features, LayerNorm, Linear: as EAT has it
+    bare            mean of the features, Linear: as emotion2vec has it
     """
 
     def __init__(
@@ -70,13 +76,10 @@ class Classifier(_Headed):
         pooling: Pooling = "mean",
         noise_std: float = 0.01,
     ) -> None:
-        """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block.
-
-        `pooling` linear_softmax is for samples that can have several classes, each for a part of the time.
-        """
+        """`drop_path` is the last block's rate; it rises linearly over the trunk from 0 at its first block."""
         super().__init__(encoder, noise_std)
         self.pooling, dim = pooling, encoder.config.embed_dim
-        self.norm: nn.Module = nn.Identity() if pooling == "first" else nn.LayerNorm(dim, eps=1e-6)
+        self.norm: nn.Module = nn.Identity() if pooling in ("first", "bare") else nn.LayerNorm(dim, eps=1e-6)
         self.dense: nn.Module = nn.Identity()
         if pooling == "first":
             self.dense = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
@@ -104,7 +107,7 @@ class Classifier(_Headed):
 def pool(encoded: Encoded, pooling: Pooling, head: Callable[[Tensor], Tensor]) -> Tensor:
     """Logits `BC` of whole samples by a head that gives them for features `D` with any axes before."""
     if pooling != "linear_softmax":
-        return head(encoded.pooled() if pooling == "mean" else encoded.first())
+        return head(encoded.pooled() if pooling in MEANS else encoded.first())
     return linear_softmax(head(encoded.features_NTD), encoded.tokens.padding_BT)
 
 

@@ -80,14 +80,15 @@ class Data2Vec2(nn.Module):
         return self.decoder(full_NTD, student.tokens.grid, places_NU)  # type: ignore[no-any-return]
 
     def loss(self, student: Encoded, predictions_NUD: Tensor, targets_BTD: Tensor, masked_ids_NU: Tensor) -> Pretrained:
-        """Regression at masked places, and for modalities with a CLS token the sample's mean target from it."""
+        """Regression at masked places, and of the sample's mean target from the mean of the extra tokens, if any."""
         N, U = masked_ids_NU.shape
         B, _, D = targets_BTD.shape
         scale, beta = self.loss_scale, self.config.loss.beta
         regression = losses.regression(predictions_NUD, take(targets_BTD, masked_ids_NU), scale, beta) / U
         cls = regression.new_zeros(())
         if student.num_extra_tokens and self.config.loss.cls_loss_weight:
-            cls_BMD = student.x_NLD[:, 0].view(B, N // B, D)
+            summary_ND = student.x_NLD[:, : self.student.modality.num_summary_tokens].mean(dim=1)
+            cls_BMD = summary_ND.view(B, N // B, D)
             cls = losses.regression(cls_BMD, targets_BTD.mean(dim=1, keepdim=True), scale, beta)
         total = regression + self.config.loss.cls_loss_weight * cls
         return Pretrained(

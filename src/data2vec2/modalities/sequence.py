@@ -1,6 +1,6 @@
 """Sequences: positions from neighbours, and distances in the attention. For audio, and for series of any kind.
 
-Shapes: `B` samples, `N` student rows, `T` tokens, `K` kept tokens, `D` width, `H` heads.
+Shapes: `B` samples, `N` student rows, `T` tokens, `K` kept tokens, `E` extra tokens, `D` width, `H` heads.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from data2vec2.method.block import AttentionBias, alibi_slopes
@@ -37,8 +38,9 @@ class SequenceModality(Modality):
         groups: int,
         norm: bool = True,
         alibi: bool = True,
+        num_extra_tokens: int = 0,
     ) -> None:
-        """`stem` makes tokens `BTD` and has `reset_parameters`; but for `alibi` the rest is of `ConvPositions`."""
+        """`stem` makes tokens `BTD` and has `reset_parameters`; `depth` to `norm` are of `ConvPositions`."""
         super().__init__()
         self.stem: nn.Module | None = stem
         self.positions = ConvPositions(embed_dim, depth, kernel, groups, norm)
@@ -46,6 +48,9 @@ class SequenceModality(Modality):
         if alibi:
             self.alibi_scale_H = nn.Parameter(torch.empty(num_heads))
             self.register_buffer("slopes_H", alibi_slopes(num_heads), persistent=False)
+        self.num_extra_tokens = self.num_summary_tokens = num_extra_tokens
+        if num_extra_tokens:
+            self.extra_tokens_1ED = nn.Parameter(torch.empty(1, num_extra_tokens, embed_dim))
 
     @abstractmethod
     def real_tokens(self, lengths_B: Tensor) -> Tensor:
@@ -65,7 +70,7 @@ class SequenceModality(Modality):
         return Tokens(tokens_BTD, (num_tokens,), padding_BT)
 
     def arrange(self, tokens: Tokens, keep_ids_NK: Tensor | None = None) -> Rows:
-        """Add positions, take the kept tokens; the attention's bias knows where they were.
+        """Add positions, take the kept tokens, put the extra ones in front; the attention's bias knows where they were.
 
         The positions of a student row are made of its kept tokens alone: masked and padded ones are zero.
         """
@@ -75,7 +80,7 @@ class SequenceModality(Modality):
             x_BTD = x_BTD.masked_fill(padding_BT[..., None], 0.0)
         if keep_ids_NK is None:
             places_1T = torch.arange(T, device=x_BTD.device)[None]
-            return Rows(x_BTD + self.positions(x_BTD, padding_BT), self._bias(places_1T, padding_BT))
+            return self._rows(x_BTD + self.positions(x_BTD, padding_BT), places_1T, padding_BT)
         kept_NKD = take(x_BTD, keep_ids_NK)
         sparse_NTD = put(kept_NKD.new_zeros(len(keep_ids_NK), T, D), keep_ids_NK, kept_NKD)
         padding_NT = padding_NK = None
@@ -83,19 +88,25 @@ class SequenceModality(Modality):
             padding_NT = padding_BT.repeat_interleave(len(keep_ids_NK) // len(padding_BT), dim=0)
             padding_NK = padding_NT.gather(1, keep_ids_NK)
         positions_NKD = take(self.positions(sparse_NTD, padding_NT), keep_ids_NK)
-        return Rows(kept_NKD + positions_NKD, self._bias(keep_ids_NK, padding_NK))
+        return self._rows(kept_NKD + positions_NKD, keep_ids_NK, padding_NK)
 
-    def _bias(self, places_NL: Tensor, padding_NL: Tensor | None) -> AttentionBias | None:
-        """What attention is told of places and padding, if anything."""
+    def _rows(self, x_NKD: Tensor, places_NK: Tensor, padding_NK: Tensor | None) -> Rows:
+        """With the extra tokens, and what attention is told of places and padding, if anything."""
+        extra, padding_NL = self.num_extra_tokens, padding_NK
+        if extra:
+            x_NKD = torch.cat([self.extra_tokens_1ED.to(x_NKD.dtype).expand(x_NKD.shape[0], -1, -1), x_NKD], dim=1)
+            padding_NL = None if padding_NK is None else F.pad(padding_NK, (extra, 0))
         if self.alibi:
-            return AttentionBias(places_NL, self.slopes_H, self.alibi_scale_H, padding_NL)
-        return None if padding_NL is None else AttentionBias(padding_NL=padding_NL)
+            return Rows(x_NKD, AttentionBias(places_NK, self.slopes_H, self.alibi_scale_H, padding_NL, extra))
+        return Rows(x_NKD, None if padding_NL is None else AttentionBias(padding_NL=padding_NL))
 
     def reset_parameters(self) -> None:
-        """Stem and positions as PyTorch or they themselves say, ALiBi scales 1, its slopes anew."""
+        """Stem and positions as PyTorch or they themselves say, extra tokens N(0, 1), ALiBi scales 1, slopes anew."""
         for part in (self.stem, *self.positions.convs):
             if part is not None:
                 part.reset_parameters()
+        if self.num_extra_tokens:
+            nn.init.normal_(self.extra_tokens_1ED)
         if not self.alibi:
             return
         nn.init.ones_(self.alibi_scale_H)

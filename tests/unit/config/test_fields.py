@@ -13,7 +13,7 @@ import pytest
 from data2vec2.config.model import DecoderConfig, EncoderConfig, LossConfig, MaskConfig, ModelConfig, TargetConfig
 from data2vec2.config.run import EmaConfig, OptimConfig, TrainConfig
 from data2vec2.modalities import get_recipe
-from data2vec2.modalities.audio.config import AudioFinetuneDataConfig, AudioHeadConfig, SpanMaskConfig
+from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, AudioHeadConfig, SpanMaskConfig
 from data2vec2.modalities.audio.recipes import ctc_tiny
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig, ImageFinetuneDataConfig
 from data2vec2.modalities.image.recipes import image_finetune_base
@@ -63,6 +63,7 @@ WRONG: list[tuple[type, str, tuple[Any, ...]]] = [
     (ImageDataConfig, "data.val_fraction", (1.0, -0.1)),
     (ImageDataConfig, "data.max_bad", (-0.1, 1.1)),
     (ImageDataConfig, "data.workers", (-1,)),
+    (AudioConfig, "model.modality.num_extra_tokens", (-1,)),
     (AudioHeadConfig, "model.dropout", (-0.1, 1.0)),
     (AudioHeadConfig, "model.activation_dropout", (-0.1, 1.0)),
     (AudioHeadConfig, "model.layer_drop", (-0.1, 1.0)),

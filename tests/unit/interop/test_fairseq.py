@@ -44,7 +44,9 @@ def test_every_released_name_comes_back(recipe: str) -> None:
     [
         ("blocks.x.norm1.weight", "image", "student"),
         ("modality_encoders.AUDIO.extra_tokens", "image", "student"),
-        ("modality_encoders.AUDIO.extra_tokens", "audio", "student"),
+        ("modality_encoders.AUDIO.extra_tokens", "text", "student"),
+        ("proj.weight", "audio", "letters"),
+        ("w2v_encoder.proj.weight", "audio", "head"),
         ("modality_encoders.IMAGE.context_encoder.blocks.2.norm1.weight", "image", "student"),  # the prenet has 2
         ("modality_encoders.AUDIO.relative_positional_encoder.0.0.weight", "audio", "student"),
         ("modality_encoders.IMAGE.decoder.proj.weight", "image", "teacher"),

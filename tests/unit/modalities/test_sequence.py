@@ -30,16 +30,17 @@ class Stem(nn.Linear):
 
 
 class Plain(SequenceModality):
-    def __init__(self) -> None:
-        super().__init__(Stem(3 * STRIDE, WIDTH), WIDTH, HEADS, depth=2, kernel=5, groups=2)
+    def __init__(self, num_extra_tokens: int = 0) -> None:
+        shape = {"depth": 2, "kernel": 5, "groups": 2}
+        super().__init__(Stem(3 * STRIDE, WIDTH), WIDTH, HEADS, **shape, num_extra_tokens=num_extra_tokens)
 
     def real_tokens(self, lengths_B: Tensor) -> Tensor:
         return lengths_B // STRIDE
 
 
-@pytest.fixture
-def model() -> Data2Vec2:
-    return Data2Vec2(CONFIG, Plain()).eval()
+@pytest.fixture(params=[0, 3], ids=lambda count: f"{count} extra tokens")
+def model(request: pytest.FixtureRequest) -> Data2Vec2:
+    return Data2Vec2(CONFIG, Plain(request.param)).eval()
 
 
 @torch.no_grad()
@@ -64,7 +65,7 @@ def test_padding_in_student_rows_changes_nothing(model: Data2Vec2) -> None:
     tokens = model.student.modality.tokens(torch.randn(1, T * STRIDE, 3))
     padded = model.student(tokens=replace(tokens, padding_BT=torch.arange(T)[None] >= 15), keep_ids_NK=ids).x_NLD
     cut = replace(tokens, tokens_BTD=tokens.tokens_BTD[:, :15], grid=(15,))
-    assert torch.allclose(padded[:, :3], model.student(tokens=cut, keep_ids_NK=ids[:, :3]).x_NLD, atol=1e-5)
+    assert torch.allclose(padded[:, :-1], model.student(tokens=cut, keep_ids_NK=ids[:, :3]).x_NLD, atol=1e-5)
 
 
 def test_the_teacher_starts_from_the_students_tokens_without_gradient(model: Data2Vec2) -> None:
@@ -84,3 +85,20 @@ def test_a_modality_that_contradicts_itself_is_refused() -> None:
 
     with pytest.raises(AssertionError, match=r"positions\.convs\.0\.weight"):
         Data2Vec2(CONFIG, Contradiction())
+
+
+def test_extra_tokens_learn_the_mean_target_and_count_in_no_feature() -> None:
+    """Their mean; without a weight of that loss, or without them, it is 0."""
+    config = replace(CONFIG, loss=LossConfig(cls_loss_weight=1.0))
+    model, x, ids = Data2Vec2(config, Plain(3)), torch.randn(2, T * STRIDE, 3), torch.arange(12).expand(4, -1)
+    out = model(x, ids)
+    assert out.student.x_NLD.shape == (4, 15, WIDTH) and out.student.features_NTD.shape == (4, 12, WIDTH)
+    assert torch.equal(out.student.pooled(), out.student.x_NLD[:, 3:].mean(1))
+    summary, mean = out.student.x_NLD[:, :3].mean(1), out.targets_BTD.mean(1).repeat_interleave(2, 0)
+    expected = (summary - mean).square().sum() * model.loss_scale / 4
+    torch.testing.assert_close(out.cls, expected.detach())
+    out.loss.backward()
+    gradient = model.student.modality.extra_tokens_1ED.grad  # type: ignore[union-attr]
+    assert gradient is not None and gradient.abs().sum(2).all()  # type: ignore[operator]
+    assert Data2Vec2(config, Plain())(x, ids).cls == 0
+    assert Data2Vec2(CONFIG, Plain(3))(x, ids).cls == 0

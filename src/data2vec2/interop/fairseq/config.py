@@ -11,7 +11,8 @@ from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import DataConfig, RunConfig
 from data2vec2.config.tree import from_dict, to_dict
 from data2vec2.interop.fairseq.keys import CALLED
-from data2vec2.interop.fairseq.original import PRETRAINED_AS, get
+from data2vec2.interop.fairseq.original import PRETRAINED_AS, Original, get
+from data2vec2.method.heads import Pooling
 from data2vec2.modalities import kinds, read_run_config, recipes
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.data import ModelInfo
@@ -44,6 +45,7 @@ TABLE = (
     ("audio", "task.sample_rate",               "model.modality.sample_rate",      16_000),
     ("audio", "M.conv_pos_depth",               "model.modality.position_depth",   NEEDED),
     ("audio", "M.conv_pos_groups",              "model.modality.position_groups",  NEEDED),
+    ("audio", "M.num_extra_tokens",             "model.modality.num_extra_tokens", 0),
     ("text",  "M.max_source_positions",         "model.modality.max_tokens",       512),
     ("",      "model.clone_batch",              "model.masks.num_masks",           OURS),
     ("",      "M.mask_prob",                    "model.masks.mask_ratio",          OURS),
@@ -102,6 +104,13 @@ SIZES = ("base", "large", "huge14")
 """Released models, in our recipes' names."""
 EAT = {"num_mels": 128, "spectrum_mean": -4.268, "spectrum_std": 2 * 4.569, "unit_variance": False}
 """How EAT's models, which are those of sounds, see them."""
+EAT_ON = {
+    "esc50_eval": {"spectrum_mean": -6.627, "spectrum_std": 2 * 5.359},
+    "spcv2_eval": {"spectrum_mean": -6.846, "spectrum_std": 2 * 5.565},
+}
+"""And those that were fine-tuned on sounds of one class each, by the setting that says so: ESC-50, Speech Commands."""
+MODES: dict[str, Pooling] = {"MEAN_POOLING": "mean", "CLS_TOKEN": "cls"}
+"""How the original's classifiers of pictures, and EAT's, pool."""
 NORMS = (("layer_norm", "target_layer"), ("final_norm", "targets"))
 
 # of       task of pre-training        what gives outputs, fine-tuned: the model's name          and its task's
@@ -162,8 +171,11 @@ def _set_training(kind: str, cfg: Any, values: dict[str, Any]) -> None:
         if len(chosen) > 1:
             raise ValueError(f"cfg.model has both instance_norm_{suffix} and layer_norm_{suffix}")
         model["targets"][ours] = chosen[0] if chosen else "none"
-    # The original weighs a sum over the rows of one device (in the released runs, of 16 pictures), ours their mean.
-    rows = int(get(cfg, "dataset.batch_size") or 16) * int(get(cfg, "model.clone_batch", 1))
+    if (kind_of_summary := get(cfg, "model.cls_type", "chunk")) != "chunk":
+        raise ValueError(f"model.cls_type is {kind_of_summary!r}, and only 'chunk' can be converted")
+    # The original weighs a sum over the rows of one device (in the released runs, of 16 pictures), ours their mean. How
+    # emotion2vec's training does is not published: its weight is taken for one of the mean.
+    rows = 1 if kind == "audio" else int(get(cfg, "dataset.batch_size") or 16) * int(get(cfg, "model.clone_batch", 1))
     model["loss"]["cls_loss_weight"] = float(f"{float(get(cfg, 'model.cls_loss') or 0.0) * rows:.12g}")
     if (betas := get(cfg, _path(kind, "G.optimizer.adam_betas"))) is not None:  # a pair, or its text
         pair = re.findall(r"\d*\.?\d+", betas) if isinstance(betas, str) else betas
@@ -211,7 +223,8 @@ def original_config(config: RunConfig | ModelInfo) -> dict[str, Any]:
     for name, suffix in NORMS:
         chosen = getattr(config.model.targets, name)
         model |= {f"{norm}_norm_{suffix}": chosen == norm for norm in ("instance", "layer")}
-    model["cls_loss"] = config.model.loss.cls_loss_weight / (config.train.batch_size * config.model.masks.num_masks)
+    rows = 1 if kind == "audio" else config.train.batch_size * config.model.masks.num_masks
+    model["cls_loss"] = config.model.loss.cls_loss_weight / rows
     group = cfg["optimizer"]["groups"]["default"]
     group["optimizer"] |= {"_name": "adam", "adam_betas": [config.optim.beta1, config.optim.beta2]}
     group["lr_scheduler"] |= {"_name": "cosine"}
@@ -236,6 +249,34 @@ def finetuned_config(info: ModelInfo) -> dict[str, Any]:
         "model": {"_name": name, place: cfg, **size},
         "task": {"_name": task, **(size or {"normalize": True})},
     }
+
+
+def config_of_file(original: Original, cfg: Any) -> RunConfig | ModelInfo:
+    """As `read_config`, with what the file has of it, and, of a classifier of EAT, with the sounds that it knows."""
+    config = read_config(original.kind, cfg, original.vocabulary)
+    model = config.model
+    if original.kind == "sound" and original.stage == "classifier":
+        heard: dict[str, Any] = {"num_frames": int(_needed(cfg, _path("sound", "M.target_length")))}
+        heard |= next((own for name, own in EAT_ON.items() if get(original.cfg, f"model.{name}")), {})
+        model = replace(model, modality=replace(model.modality, **heard))
+    if original.lacks_decoder:
+        shape = ArchitectureConfig(modality=model.modality, encoder=model.encoder)
+        return ModelInfo(model=shape, data=config.data)
+    return replace(config, model=model)  # type: ignore[arg-type]
+
+
+def read_head(original: Original, outputs: int) -> dict[str, Any]:
+    """What a `ModelInfo` says of a file's classifier beside its classes; `ValueError` for what is not understood."""
+    if original.kind == "text":  # for GLUE, whose single output is a number
+        return {"pooling": "first", "regression": outputs == 1}
+    if original.of_funasr:
+        return {"pooling": "bare"}
+    usual = "CLS_TOKEN" if original.kind == "sound" else "MEAN_POOLING"
+    mode = str(get(original.cfg, "model.prediction_mode", usual)).rpartition(".")[2]
+    if mode not in MODES:
+        raise ValueError(f"model.prediction_mode is {mode}, and only {' and '.join(MODES)} can be converted")
+    single = original.kind == "image" or any(get(original.cfg, f"model.{name}") for name in EAT_ON)
+    return {"pooling": MODES[mode], "multi_label": not single}
 
 
 def parse_spec(spec: str) -> tuple[int, list[tuple[int, int]]]:

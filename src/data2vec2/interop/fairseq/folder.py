@@ -29,12 +29,11 @@ from data2vec2.data.labels import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UserError
 from data2vec2.files import read_json, read_yaml, sha256_of, whole_folder
 from data2vec2.interop.card import converted_card
-from data2vec2.interop.fairseq.config import finetuned_config, original_config
+from data2vec2.interop.fairseq.config import finetuned_config, original_config, read_head
 from data2vec2.interop.fairseq.keys import original_name, original_tensors, our_name, our_tensors
-from data2vec2.interop.fairseq.original import LETTERS, Original, from_json, read_letters, read_lines, to_json
+from data2vec2.interop.fairseq.original import EMOTIONS, LETTERS, Original, from_json, read_letters, read_lines, to_json
 from data2vec2.interop.folder import export_model, export_of, read_export, within
 from data2vec2.method.encoder import Encoder, make_teacher
-from data2vec2.method.heads import Pooling
 from data2vec2.method.pretraining import Data2Vec2
 from data2vec2.modalities import read_run_config
 from data2vec2.modalities.data import ModelInfo
@@ -80,8 +79,9 @@ def write_folder(
             raise UserError(f"{source} has no teacher; leave --weights teacher out")
         beside, encoder = tensors, encoder | teacher
     beside = beside | {f"{LEFT}{name}": tensor for name, tensor in left.items()}
+    part = "letters" if original.stage == "recognizer" else "head"
     try:
-        head = {our_name(name, original.kind, "head", 0): tensor.float() for name, tensor in original.head.items()}
+        head = {our_name(name, original.kind, part, 0): tensor.float() for name, tensor in original.head.items()}
     except KeyError as error:
         raise UserError(f"{source}: {error.args[0]}") from error
     place = vocabulary or source.parent
@@ -167,12 +167,17 @@ def _with_outputs(
             return replace(info, letters=our_letters(symbols))
         except ValueError as error:
             raise UserError(f"the vocabulary of {source} is not one of letters: {error}") from error
-    names = read_lines(classes) if classes else list(map(str, range(outputs)))
+    beside = source.with_name(EMOTIONS)
+    named = classes or (beside if original.of_funasr and beside.is_file() else None)
+    names = read_lines(named) if named else list(map(str, range(outputs)))
     if len(names) != outputs:
-        raise UserError(f"--classes has {len(names)} lines, and {source} has {outputs} outputs")
-    of_first = "dense.0.weight" in head  # as RoBERTa's, for GLUE, whose single output is a number
-    pooling: Pooling = "first" if of_first else "mean"
-    return replace(info, classes=tuple(names), pooling=pooling, regression=of_first and outputs == 1)
+        where = "--classes" if classes else beside
+        raise UserError(f"{where} has {len(names)} lines, and {source} has {outputs} outputs")
+    try:
+        how = read_head(original, outputs)
+    except ValueError as error:
+        raise UserError(f"{source}: {error}") from error
+    return replace(info, classes=tuple(names), **how)
 
 
 def _model(original: Original, info: ModelInfo, encoder: Mapping[str, Tensor], head: Mapping[str, Tensor]) -> AnyModel:
@@ -284,7 +289,7 @@ def _of_export(folder: Path) -> Original:
         cfg=cfg,
         student=student,
         ema=ema,
-        head={original_name(name, info.kind, "head", 0): tensor for name, tensor in head.items()},
+        head={original_name(name, info.kind, "letters" if info.letters else "head", 0): t for name, t in head.items()},
         head_name=head_name,
         symbols=tuple(symbols) if symbols else None,
     )

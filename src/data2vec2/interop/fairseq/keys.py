@@ -2,7 +2,7 @@
 
 A pre-trained file holds the student, the decoder and, under `_ema`, the teacher. The fixed image positions are in the
 file but not parameters of ours: they are checked, and what stood in the file is kept as it was. EAT's files are those
-of an image model that sees spectrograms.
+of an image model that sees spectrograms; emotion2vec's those of an audio model with extra tokens.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ KEYS = (
     ("sound",        "M.extra_tokens",                            "E.modality.cls_token"),
     ("sound",        "M.local_encoder.proj.*",                    "E.modality.stem.patches.*"),
     ("audio",        "M.alibi_scale",                             "E.modality.alibi_scale_H"),
+    ("audio",        "M.extra_tokens",                            "E.modality.extra_tokens_1ED"),
     ("audio",        "M.local_encoder.conv_layers.#.0.weight",    "E.modality.stem.convs.#.weight"),
     ("audio",        "M.local_encoder.conv_layers.#.2.1.*",       "E.modality.stem.norms.#.*"),
     ("audio",        "M.project_features.1.*",                    "E.modality.stem.norm.*"),
@@ -53,18 +54,24 @@ KEYS = (
     ("student",      "M.decoder.proj.*",                          "decoder.proj.*"),
     ("image head",   "fc_norm.*",                                 "norm.*"),
     ("image head",   "head.*",                                    "head.*"),
-    ("audio head",   "w2v_encoder.proj.*",                        "head.*"),
+    ("sound head",   "fc_norm.*",                                 "norm.*"),
+    ("sound head",   "head.*",                                    "head.*"),
+    ("audio head",   "proj.*",                                    "head.*"),
+    ("audio letters", "w2v_encoder.proj.*",                       "head.*"),
     ("text head",    "classification_heads.dense.*",              "dense.0.*"),
     ("text head",    "classification_heads.out_proj.*",           "head.*"),
 )  # fmt: skip
 
 
 def _translate(name: str, kind: str, part: str, prenet_depth: int, *, source: int) -> str:
-    """The name in the other column; `part`: student, teacher or head. `KeyError` if the table has no place for it."""
+    """The name in the other column; `part`: student, teacher, head (classes) or letters.
+
+    `KeyError` if the table has no place for it.
+    """
     shifts = {"#": 0, "#<P": 0, "#+1": 1, "#+P": prenet_depth}
     groups = {"*": "(?P<rest>.+)", **dict.fromkeys(shifts, r"(?P<number>\d+)")}
     for whose, *columns in KEYS:
-        words = {kind, part} if part == "head" else set(whose.split())
+        words = {kind, part} if part in ("head", "letters") else set(whose.split())
         if words != set(whose.split()) or not words <= {kind, part}:
             continue
         full = [re.sub(r"^M\.", f"modality_encoders.{CALLED.get(kind, kind).upper()}.", c) for c in columns]

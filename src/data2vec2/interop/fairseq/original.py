@@ -16,20 +16,29 @@ import torch
 from torch import Tensor
 
 from data2vec2.errors import UserError
-from data2vec2.files import whole_file
+from data2vec2.files import parse_yaml, whole_file
 from data2vec2.interop.fairseq.keys import CALLED, EMBEDDING, KINDS, STRAY
 from data2vec2.modalities.text.tokenizer import SPECIAL
 
 DICTIONARY = "fairseq.data.dictionary.Dictionary"
 """The class of the vocabulary in files that were fine-tuned for speech; only its list of symbols is looked at."""
 Stage = Literal["pretraining", "classifier", "recognizer"]
-PREFIXES: dict[Stage, str] = {"pretraining": "", "classifier": "model.", "recognizer": "w2v_encoder.w2v_model."}
-"""What stands before the encoder's names."""
+EMOTION2VEC = "d2v_model."
+"""And in FunASR's classifiers of emotions."""
+# stage            of what               before the encoder's names
+PREFIXES: tuple[tuple[Stage, tuple[str, ...], str], ...] = (
+    ("pretraining", KINDS,               ""),
+    ("classifier",  ("image", "text"),   "model."),
+    ("classifier",  ("audio",),          EMOTION2VEC),
+    ("recognizer",  ("audio",),          "w2v_encoder.w2v_model."),
+)  # fmt: skip
 PRETRAINED_AS = {"classifier": "pretrained_model_args", "recognizer": "w2v_args"}
 """Where in the model's configuration that of its pre-training stands."""
 HEADS = "classification_heads."
 LETTERS = "dict.ltr.txt"
 """A recogniser's letters, in a file beside its own."""
+FUNASR, EMOTIONS = "config.yaml", "tokens.txt"
+"""Beside files of emotion2vec, as FunASR has them: a model's configuration, and the names of its classes."""
 FIRST_VERSION = ("data2vec_audio", "data2vec_text", "data2vec_vision", "beit", "data2vec_image")
 
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -87,6 +96,16 @@ class Original:
         return _pretrained(self.stage, self.cfg)
 
     @property
+    def of_funasr(self) -> bool:
+        """Whether this is a classifier of emotion2vec, which FunASR saves with other files."""
+        return prefix_of(self.stage, self.kind) == EMOTION2VEC
+
+    @property
+    def lacks_decoder(self) -> bool:
+        """Whether this is a pre-trained file of which only the encoder is left."""
+        return self.stage == "pretraining" and not any(".decoder." in name for name in self.student)
+
+    @property
     def vocabulary(self) -> tuple[int, ...] | None:
         """Entries and width of the vocabulary of a model that reads text."""
         found = self.student.get(EMBEDDING)
@@ -95,7 +114,7 @@ class Original:
 
 def _pretrained(stage: Stage, cfg: Any) -> Any:
     """The configuration of pre-training in that of a file."""
-    if stage == "pretraining":
+    if stage == "pretraining" or get(cfg, "model.modalities") is not None:
         return cfg
     found = get(cfg, f"model.{PRETRAINED_AS[stage]}")
     return found if found is None or get(found, "model") is not None else {"model": found}  # the model's part alone
@@ -160,7 +179,7 @@ def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
     tensors = _tensors(content.get("model"), path)
     ema = _tensors(tensors.pop("_ema", {}), path)
     stage, kind = _recognise(tensors, content.get("cfg"), path)
-    prefix = PREFIXES[stage]
+    prefix = prefix_of(stage, kind)
     student = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     head = {name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)}
     names = {name.split(".")[1] for name in head if name.startswith(HEADS)}
@@ -183,6 +202,25 @@ def read_original(path: Path, allow: Sequence[str] = ()) -> Original:
     )
 
 
+def prefix_of(stage: Stage, kind: str) -> str:
+    """What stands before the names of the encoder's tensors."""
+    return next(prefix for of, kinds, prefix in PREFIXES if of == stage and CALLED.get(kind, kind) in kinds)
+
+
+def read_description(path: Path, allow: Sequence[str] = ()) -> Any:
+    """The configuration of pre-training in a `.pt` file, or in FunASR's `config.yaml`; `UserError` as of these."""
+    if path.suffix != Path(FUNASR).suffix:
+        return read_original(path, allow).pretraining_cfg
+    try:
+        text = re.sub(r"(?m): (\d+)e(-?\d+)\s*$", r": \1.0e\2", path.read_text("utf-8"))  # which YAML takes for words
+        model = get(parse_yaml(text), "model_conf")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} can't be read: {error}") from error
+    if model is None:
+        raise UserError(f"{path} has no model_conf, so it does not describe a model of FunASR")
+    return {"model": model, "task": {"normalize": get(model, "normalize", True)}}
+
+
 def _tensors(value: Any, path: Path) -> dict[str, Any]:
     """A copy of a flat state dict; `UserError` for another thing."""
     if not isinstance(value, Mapping):
@@ -195,13 +233,11 @@ def _tensors(value: Any, path: Path) -> dict[str, Any]:
 def _recognise(tensors: Mapping[str, Any], cfg: Any, path: Path) -> tuple[Stage, str]:
     """What a file is, by the names of its tensors."""
     found = {(m[1], m[2].lower()) for name in tensors if (m := re.match(r"(.*?)modality_encoders\.([A-Z]+)\.", name))}
-    known = [(stage, kind) for stage, prefix in PREFIXES.items() for kind in KINDS if (prefix, kind) in found]
+    known = [(stage, kind) for stage, kinds, prefix in PREFIXES for kind in kinds if (prefix, kind) in found]
     if len(found) == len(known) == 1:
         stage, kind = known[0]
         if get(_pretrained(stage, cfg), f"model.modalities.{kind}.target_length") is None:  # which only EAT's have
             return stage, kind
-        if stage != "pretraining":
-            raise UserError(f"{path} is a fine-tuned model of EAT; only its pre-trained ones are converted")
         return stage, next(ours for ours, theirs in CALLED.items() if theirs == kind)
     if found:
         which = ", ".join(sorted(f"{prefix}{kind}" for prefix, kind in found))
@@ -224,7 +260,8 @@ def write_original(path: Path, original: Original, step: int = 0) -> None:
     if letters and dictionary.exists() and read_letters(dictionary) != letters:  # found before anything is written
         raise UserError(f"{dictionary} exists, with other letters; give OUT in another folder")
     heads, history = f"{HEADS}{original.head_name}.", {"criterion_name": "ModelCriterion", "num_updates": step}
-    model: dict[str, Any] = {PREFIXES[original.stage] + name: tensor for name, tensor in original.student.items()}
+    prefix = prefix_of(original.stage, original.kind)
+    model: dict[str, Any] = {prefix + name: tensor for name, tensor in original.student.items()}
     model |= {name.replace(HEADS, heads, 1): tensor for name, tensor in original.head.items()}
     content = {
         "args": None,

@@ -33,6 +33,11 @@ class WaveformConfig(ModalityConfig):
         raise NotImplementedError
 
     @property
+    def max_samples(self) -> int | None:
+        """As much of a waveform as is ever heard; none: all of it."""
+        return None
+
+    @property
     def hop(self) -> int:
         """Samples between the starts of two steps (320 is 20 ms)."""
         return math.prod(stride for _, stride in self.layers)
@@ -74,7 +79,7 @@ class AudioConfig(WaveformConfig):
         "num_conv_pos_embedding_groups": "position_groups",
     }
     """As Transformers' models have them."""
-    added: ClassVar = frozenset({"feat_extract_norm", "conv_bias", "position_norm", "alibi"})
+    added: ClassVar = frozenset({"feat_extract_norm", "conv_bias", "position_norm", "alibi", "num_extra_tokens"})
     """Since the first exports."""
     kind: Literal["audio"] = "audio"
     """The modality."""
@@ -104,11 +109,15 @@ class AudioConfig(WaveformConfig):
     """A LayerNorm without scale after each of these convolutions."""
     alibi: bool = True
     """Attention knows distances, by a learned factor for each head (ALiBi)."""
+    num_extra_tokens: int = 0
+    """Learned tokens in front of a recording's; with loss.cls_loss_weight their mean learns the mean of its targets.
+    emotion2vec has 10."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("conv_dim", "num_mels", "position_depth", "position_kernel", "position_groups"):
             require(getattr(self, name) >= 1, f"model.modality.{name}", getattr(self, name), "at least 1")
+        require(self.num_extra_tokens >= 0, "model.modality.num_extra_tokens", self.num_extra_tokens, "0 or more")
         for name in ("conv_kernels", "conv_strides"):
             value = getattr(self, name)
             fits = bool(value) and min(value) >= 1 and len(value) == len(self.conv_kernels)

@@ -29,6 +29,7 @@ class AudioModality(SequenceModality):
             "depth": config.position_depth,
             "kernel": config.position_kernel,
             "groups": config.position_groups,
+            "num_extra_tokens": config.num_extra_tokens,
         }
         super().__init__(stem, embed_dim, num_heads, **shape, norm=config.position_norm, alibi=config.alibi)
         self.config = config

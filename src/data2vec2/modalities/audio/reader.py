@@ -71,7 +71,7 @@ class AudioReader(Reader):
     def __init__(self, records: Records, config: WaveformConfig, data: AudioDataConfig, seed: int) -> None:
         super().__init__(records, seed)
         self.config, self.data, self.rate = config, data, config.sample_rate
-        self._longest_eval = round(EVAL_SECONDS * self.rate)
+        self._longest_eval = self.config.max_samples or round(EVAL_SECONDS * self.rate)
         self._pieces: Pieces | None = None
         self._kept: dict[int, NDArray[np.float32]] = {}
 
@@ -114,7 +114,8 @@ class AudioReader(Reader):
 
     def eval_groups(self, samples_B: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """By length, so that little of a batch is padding; at most a minute at once, padding included."""
-        return by_length(samples_B, np.clip(self.pieces.lengths_N, 1, self._longest_eval), self._longest_eval)
+        lengths_N = np.clip(self.pieces.lengths_N, 1, self._longest_eval)
+        return by_length(samples_B, lengths_N, round(EVAL_SECONDS * self.rate))
 
     def amount(self) -> float:
         """Seconds of all pieces."""
@@ -161,12 +162,18 @@ class AudioReader(Reader):
         return ReadBatch(wave_BS, self.records.labels[indices_B], tuple(bad), indices_B, pieces_B=pieces_B)
 
     def whole(self, sample: int) -> NDArray[np.float32]:
-        """One whole recording, of a longer one the first minute, normalised; raises `BadSample`, also if too short."""
+        """One whole recording, of a longer one the first minute, normalised; raises `BadSample`, also if too short.
+
+        Of a model that hears less, as much as it does.
+        """
+        seconds = self._longest_eval / self.rate
         with self.records.open(sample) as file:
-            return waveform.normal_audio(file, self.config, EVAL_SECONDS, self._mended(sample))
+            return waveform.normal_audio(file, self.config, seconds, self._mended(sample))
 
     def entire(self, sample: int) -> NDArray[np.float32] | Windows:
         """As `whole`, but of a recording above a minute all of it, in windows of a minute; raises `BadSample`."""
+        if self.config.max_samples is not None:
+            return self.whole(sample)
         windows = Windows(self.config, partial(self.records.open, sample), EVAL_SECONDS)
         return windows if windows.only is None else windows.only
 

@@ -82,12 +82,13 @@ class AudioInterop(Interop):
 
     def usage(self, modality: AudioConfig) -> Usage:
         """With the feature extractor."""
-        rate = modality.sample_rate
+        rate, extra = modality.sample_rate, getattr(modality, "num_extra_tokens", 0)
+        first = f"starts with the {extra} extra tokens, then" if extra else "has"
         return Usage(
             processor="AutoFeatureExtractor",
             call=f"waveform, sampling_rate={rate}",
             several=f"waveforms, sampling_rate={rate}, padding=True",
-            note="`pooler_output` is the mean over time; `last_hidden_state` has one vector for each 20 ms.",
+            note=f"`pooler_output` is the mean over time; `last_hidden_state` {first} one vector for each 20 ms.",
             pipeline=f'{{"raw": waveform, "sampling_rate": {rate}}}',
         )
 

@@ -21,6 +21,10 @@ class SoundConfig(WaveformConfig):
 
     usual_names: ClassVar = {"sampling_rate": "sample_rate", "num_mel_bins": "num_mels"}
     """As Transformers' models have them."""
+    added: ClassVar = frozenset({"num_frames"})
+    """Since the first exports."""
+    resizable: ClassVar = frozenset({"num_frames"})
+    """Can be another than that of the weights."""
     kind: Literal["sound"] = "sound"
     """The modality."""
     num_mels: int = 128
@@ -33,6 +37,8 @@ class SoundConfig(WaveformConfig):
     """What they are divided by then. Both defaults are those of speech of unit variance (LOG.md)."""
     unit_variance: bool = True  # type: ignore[misc]  # a field here
     """Give waveforms unit variance first, so that loudness counts for nothing; EAT's models have it off."""
+    num_frames: int = 0
+    """Frames that every spectrogram is filled up to, by energies of 1, or cut to; 0: each has its own length."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,6 +46,9 @@ class SoundConfig(WaveformConfig):
         fits = self.num_mels >= self.patch_size and self.num_mels % self.patch_size == 0
         require(fits, "model.modality.num_mels", self.num_mels, f"a multiple of patch_size ({self.patch_size})")
         require(self.spectrum_std > 0, "model.modality.spectrum_std", self.spectrum_std, "above 0")
+        whole = self.num_frames >= 0 and self.num_frames % self.patch_size == 0
+        expected = f"0 or a multiple of patch_size ({self.patch_size})"
+        require(whole, "model.modality.num_frames", self.num_frames, expected)
 
     def check(self, encoder: EncoderConfig) -> None:
         """`UsageError` for a width that positions of two axes can't have."""
@@ -54,6 +63,16 @@ class SoundConfig(WaveformConfig):
     def layers(self) -> tuple[tuple[int, int], ...]:
         """Frames of 25 ms every 10 ms, then patches of them."""
         return (self.sample_rate // 40, self.sample_rate // 100), (self.patch_size, self.patch_size)
+
+    @property
+    def max_samples(self) -> int | None:
+        """All that a spectrogram of `num_frames` is of."""
+        window, hop = self.layers[0]
+        return window + (self.num_frames - 1) * hop if self.num_frames else None
+
+    def num_steps(self, num_samples: int) -> int:
+        """Steps of a waveform of so many samples."""
+        return self.num_frames // self.patch_size or super().num_steps(num_samples)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,9 +59,9 @@ class SoundModality(Modality):
         if inputs.ndim != 2 or inputs.shape[1] < shortest:
             raise UsageError(f"waveforms of shape {tuple(inputs.shape)}; (batch, {shortest} samples or more) is needed")
         assert self.stem is not None
-        tokens_BTD, padding_BT = self.stem(inputs), None
+        tokens_BTD, padding_BT = self.stem(inputs, lengths_B), None
         steps = tokens_BTD.shape[1] // bands
-        if lengths_B is not None:
+        if lengths_B is not None and not self.config.num_frames:
             real_B = (lengths_B - shortest) // self.config.hop + 1
             padding_BT = torch.arange(steps * bands, device=inputs.device) >= real_B[:, None] * bands
         return Tokens(tokens_BTD, (steps, bands), padding_BT)
@@ -106,9 +106,9 @@ class SpectrogramStem(nn.Module):
         self.register_buffer("mels_FE", kaldi_mels(config), persistent=False)
         self.patches = PatchEmbed(1, config.patch_size, dim)
 
-    def forward(self, waveforms_BS: Tensor) -> Tensor:
-        """`BS` to `BTD`; frames behind the last whole step are left out."""
-        spectra_BFE = self.spectra(waveforms_BS)
+    def forward(self, waveforms_BS: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """`BS`, of which the first `lengths_B` are real, to `BTD`; frames behind the last whole step are left out."""
+        spectra_BFE = self.filled(self.spectra(waveforms_BS), lengths_B)
         whole = spectra_BFE.shape[1] // self.config.patch_size * self.config.patch_size
         return self.patches(spectra_BFE[:, None, :whole].to(self.patches.weight.dtype))  # type: ignore[no-any-return]
 
@@ -121,6 +121,18 @@ class SpectrogramStem(nn.Module):
             cosines_BFO, sines_BFO = power_BFO.chunk(2, dim=2)
             energies_BFE = (cosines_BFO + sines_BFO) @ self.mels_FE
             return (energies_BFE.clamp(min=FLOOR).log() - self.config.spectrum_mean) / self.config.spectrum_std
+
+    def filled(self, spectra_BFE: Tensor, lengths_B: Tensor | None = None) -> Tensor:
+        """Spectra of `num_frames`, if there is such a number: filled up with energies of 1 as EAT does, or cut."""
+        if not self.config.num_frames:
+            return spectra_BFE
+        silence = -self.config.spectrum_mean / self.config.spectrum_std
+        filled_BFE = F.pad(spectra_BFE, (0, 0, 0, self.config.num_frames), value=silence)[:, : self.config.num_frames]
+        if lengths_B is None:
+            return filled_BFE
+        window, hop = self.config.layers[0]
+        real_BF = torch.arange(self.config.num_frames, device=lengths_B.device) <= (lengths_B[:, None] - window) // hop
+        return torch.where(real_BF[..., None], filled_BFE, silence)
 
     def reset_parameters(self) -> None:
         """Patches Xavier uniform on the flattened kernel; the fixed waves and filters anew."""

@@ -99,6 +99,6 @@ class SoundTools(AudioTools):
         modality = narrow(config.model.modality, SoundConfig)
         grid = modality.grid_of(found["waveforms"].shape[1])
         stem = SpectrogramStem(modality, 1)
-        spectra = stem.spectra(torch.from_numpy(found["waveforms"].astype(np.float32)))
+        spectra = stem.filled(stem.spectra(torch.from_numpy(found["waveforms"].astype(np.float32))))
         shown = spectra[:, : grid[0] * modality.patch_size].numpy().astype(np.float16)
         return {**found, "spectra": shown, "grid": np.array(grid), "num_tokens": int(np.prod(grid))}

@@ -101,7 +101,11 @@ def test_loudness_counts_where_waveforms_keep_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"num_mels": 100}, {"patch_size": 0}, {"spectrum_std": 0.0}, {"num_mels": 8}, {"sample_rate": 1}]
+    "wrong",
+    [
+        *({"num_mels": 100}, {"patch_size": 0}, {"spectrum_std": 0.0}, {"num_mels": 8}, {"sample_rate": 1}),
+        *({"num_frames": 24}, {"num_frames": -16}),
+    ],
 )
 def test_what_can_not_be(wrong: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
@@ -233,3 +237,26 @@ def test_features_of_patches_and_of_the_whole(tmp_path: Path) -> None:
     assert len(patches) == SMALL.num_tokens(70 * 16_000 // len(wave) * len(wave) + len(wave))
     np.testing.assert_allclose(rows["mean"][1]["features"], patches.mean(0), atol=1e-4)
     assert np.isfinite(rows["cls"][1]["features"]).all()
+
+
+def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It runs; no note is in both parts, and the bundled parts are what their page says."""
+    import json
+
+    import pyarrow.parquet as pq
+
+    from data2vec2.modalities.sound import instrument_notes
+    from tests.integration.helpers import SMALL, run_here, words
+
+    train, test = (pq.read_table(instrument_notes() / f"{part}.parquet") for part in ("train", "test"))
+    assert (len(train), len(test)) == (405, 208)
+    names = [{row["path"] for row in part["audio"].to_pylist()} for part in (train, test)]
+    assert not names[0] & names[1]
+    assert (
+        set(train["label"].to_pylist()) == set(test["label"].to_pylist()) and len(set(test["label"].to_pylist())) == 12
+    )
+    run = tmp_path / "run"
+    assert run_here(["demo", "sound", "--out", run, *SMALL, *words("--train.updates 3 --train.eval-every 0")]) == 0
+    assert "208 test sounds" in capsys.readouterr().out
+    scores = json.loads((run / "scores.json").read_text())
+    assert scores["test_samples"] == 208 and (run / "report.html").exists()
