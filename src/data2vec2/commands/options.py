@@ -231,7 +231,7 @@ class Finetune(Starting):
 
 @dataclass
 class Demo:
-    """Pre-train on bundled pictures, speech or text in minutes on a CPU, and score the result."""
+    """Pre-train on bundled pictures, speech, sounds or text in minutes on a CPU, and score the result."""
 
     kind: Annotated[str, tyro.conf.Suppress] = "image"
     """The modality."""
