@@ -58,7 +58,8 @@ def train(models: list[Ours], found: list[Material], seconds: float) -> list[int
     """Train each modality for so many processor seconds, by its own rate; returns the updates of each."""
     optimizer = build_optimizer(nn.ModuleList(models), found[0].config.optim)
     readers, spent, updates = [endless(one) for one in found], [0.0] * len(models), [0] * len(models)
-    while (now := int(np.argmin(spent))) is not None and spent[now] < seconds:
+    while min(spent) < seconds:
+        now = int(np.argmin(spent))
         started, share = time.process_time(), spent[now] / seconds
         rate = found[now].config.optim.lr * min(1, share / WARMUP) * 0.5 * (1 + math.cos(math.pi * share))
         set_learning_rate(optimizer, rate)

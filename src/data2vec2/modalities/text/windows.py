@@ -194,9 +194,7 @@ class Whole(Windowed):
 
 def span_of(encoding: Encoding, start: int, stop: int) -> tuple[int, int] | None:
     """First and last token of some characters of a context; none where a window has not all of them."""
-    pairs = zip(
-        encoding.sequence_ids, encoding.offsets, strict=True
-    )  # lists are made anew each time they are asked for
+    pairs = zip(encoding.sequence_ids, encoding.offsets, strict=True)
     inside = [(place, *offsets) for place, (part, offsets) in enumerate(pairs) if part == 1]
     if not inside or inside[0][1] > start or inside[-1][2] < stop:
         return None

@@ -23,7 +23,7 @@ from data2vec2.modalities.text.answers import AnswersJob
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.questions import BOTH, DROPPED, FOUND, NO_ANSWERS, NO_PLACE, Asked, open_questions
 from data2vec2.modalities.text.reader import NO_TEXT, Texts
-from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
+from data2vec2.modalities.text.tokenizer import load_tokenizer
 from data2vec2.modalities.text.tools import TextTools
 from data2vec2.modalities.text.windows import QuestionReader, Told
 
@@ -76,13 +76,6 @@ def written(folder: Path, kind: str) -> Path:
     features = Features({**dict.fromkeys(("id", "question", "context"), Value("string")), "answers": answers})
     Dataset.from_list(rows, features).save_to_disk(folder / "saved")
     return folder / "saved"
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "new"
-    save_tokenizer(train_tokenizer(GLOSSES, 400), path)
-    return path
 
 
 def opened(path: Path, **columns: object) -> Records:

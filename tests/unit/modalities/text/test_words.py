@@ -18,7 +18,6 @@ from data2vec2.errors import UserError
 from data2vec2.modalities.data import Columns
 from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig
-from data2vec2.modalities.text.tokenizer import save_tokenizer, train_tokenizer
 from data2vec2.modalities.text.tools import TextTools
 from data2vec2.modalities.text.words import NO_TAGS, NO_WORDS, UNEQUAL, TokensJob, WordsReader, open_words
 
@@ -29,13 +28,6 @@ SENTENCES = [
     (["Peter", "Blackburn"], ["B-PER", "I-PER"]),
 ]
 NAMES = ("B-MISC", "B-ORG", "B-PER", "I-PER", "O")
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("tokenizer") / "new"
-    save_tokenizer(train_tokenizer(GLOSSES, 400), path)
-    return path
 
 
 def opened(path: Path, **columns: object) -> Records:
