@@ -90,8 +90,9 @@ def standalone_card(info: ModelInfo, export: Path, name: str, licence: str | Non
 
 def converted_card(info: ModelInfo, about: Mapping[str, Any]) -> str:
     """Of a model that was converted from a checkpoint of the original; `about` as in original.json."""
-    of_emotions = getattr(info.model.modality, "num_extra_tokens", 0)  # whose files have a licence of their own
-    licence = ("other", "emotion2vec's own") if of_emotions else interop_of(info.kind).licence
+    licence = interop_of(info.kind).licence
+    if getattr(info.model.modality, "num_extra_tokens", 0):
+        licence = "other", "that of emotion2vec, which this program does not know"
     made = f"Trained by the authors of data2vec 2.0, or with their code, and converted by data2vec2 {__version__}."
     rows = {
         "source": f"`{about['source']}`, SHA-256 `{about['sha256']}`",
