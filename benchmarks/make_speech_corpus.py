@@ -4,8 +4,9 @@ UNPACKED is the folder into which `dpkg -x` unpacked these Debian packages: `ast
 `asterisk-core-sounds-LANGUAGE-g722` for en, es, fr, it and ru, and `tuxpaint-stamps-default`. Needs
 `pip install soundfile soxr G722`.
 
-OUT becomes one folder of all languages (16 kHz FLAC, metadata.csv), for pre-training; OUT_CTC the folders train15,
-train5, train1 (minutes; each holds the next), val and test of English, for recognition.
+OUT_CTC gets the folders 1, 5 and 15 (minutes of train; each holds those before it), each with the same val and test, of
+one language, for recognition. OUT becomes one folder of all languages (16 kHz FLAC, metadata.csv), for pre-training:
+without what is in val and test. A package that is not there is left out.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("unpacked", type=Path, help="the folder of the unpacked packages")
     parser.add_argument("out", type=Path, help="the folder to make for all languages")
-    parser.add_argument("out_ctc", type=Path, help="the folder to make for recognition in English")
+    parser.add_argument("out_ctc", type=Path, help="the folder to make for recognition in one language")
+    parser.add_argument("--language", choices=PROMPTS, default="en", help="to recognise")
     arguments = parser.parse_args()
     rows: list[tuple[str, str, str]] = []
     minutes: dict[tuple[str, str], float] = Counter()
-    english: dict[str, float] = {}
+    recognised: dict[str, float] = {}
     for language, source, recording in recordings(arguments.unpacked):
         name = f"{language}/{source}/{recording.name}.flac"
         path = arguments.out / name
@@ -45,17 +47,22 @@ def main() -> None:
         soundfile.write(path, recording.samples, RATE)
         rows.append((name, recording.text, language))
         minutes[language, source] += recording.minutes
-        if language == "en":
-            english[name] = recording.minutes
+        if language == arguments.language:
+            recognised[name] = recording.minutes
+    held_out = make_ctc(arguments.out, arguments.out_ctc, [row for row in rows if row[0] in recognised], recognised)
+    for name in held_out:
+        (arguments.out / name).unlink()
+    rows = [row for row in rows if row[0] not in held_out]
     write_metadata(arguments.out, rows)
     table = "\n".join(f"{language} {source}: {value:.1f} min" for (language, source), value in minutes.items())
-    write_readme(arguments.out, f"{len(rows):,} recordings, {sum(minutes.values()):.1f} min\n\n{table}")
-    make_ctc(arguments.out, arguments.out_ctc, [row for row in rows if row[0] in english], english)
+    write_readme(arguments.out, f"{len(rows):,} recordings; with {len(held_out)} held out for val and test:\n\n{table}")
 
 
 def recordings(unpacked: Path) -> Iterator[tuple[str, str, Recording]]:
     """All recordings, with their languages and sources."""
     for language in PROMPTS:
+        if not (unpacked / f"usr/share/doc/asterisk-core-sounds-{language}").is_dir():
+            continue
         for recording in read_prompts(unpacked, language):
             yield language, "prompts", recording
     for language in STAMPS:
@@ -82,10 +89,11 @@ def read_stamps(unpacked: Path, language: str) -> Iterator[Recording]:
             yield Recording(name, text, np.round(wave * 32767).astype(np.int16))
 
 
-def make_ctc(corpus: Path, out: Path, rows: list[tuple[str, str, str]], minutes: dict[str, float]) -> None:
+def make_ctc(corpus: Path, out: Path, rows: list[tuple[str, str, str]], minutes: dict[str, float]) -> set[str]:
     """Copy recordings into the parts: whole groups of texts that begin alike, in a random order, while they fit.
 
-    No group is more than a tenth of its part, so that no part hangs on a few long texts.
+    No group is more than a tenth of its part, so that no part hangs on a few long texts. Returns the names in val and
+    test.
     """
     groups: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
     for row in rows:
@@ -101,18 +109,25 @@ def make_ctc(corpus: Path, out: Path, rows: list[tuple[str, str, str]], minutes:
                 left.remove(key)
         return chosen
 
-    parts = {"test": fill(TEST_MINUTES, []), "val": fill(VAL_MINUTES, [])}
+    held_out = {"test": fill(TEST_MINUTES, []), "val": fill(VAL_MINUTES, [])}
     train: list[tuple[str, str, str]] = []
+    facts = [said(part, chosen, minutes) for part, chosen in held_out.items()]
     for limit in TRAIN_MINUTES:
-        train = parts[f"train{limit}"] = fill(limit, train)
-    facts = []
-    for part, chosen in parts.items():
-        for name, _, _ in chosen:
-            (out / part / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(corpus / name, out / part / name)
-        write_metadata(out / part, sorted(chosen))
-        facts.append(f"{part}: {len(chosen)} recordings, {sum(minutes[name] for name, _, _ in chosen):.2f} min")
-    write_readme(out, "English only; texts that begin with the same four words are in one part.\n\n" + "\n".join(facts))
+        train = fill(limit, train)
+        facts.append(said(f"{limit}/train", train, minutes))
+        for part, chosen in {**held_out, "train": train}.items():
+            folder = out / str(limit) / part
+            for name, _, _ in chosen:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(corpus / name, folder / name)
+            write_metadata(folder, sorted(chosen))
+    write_readme(out, "Texts that begin with the same four words are in one part.\n\n" + "\n".join(facts))
+    return {name for chosen in held_out.values() for name, _, _ in chosen}
+
+
+def said(part: str, chosen: list[tuple[str, str, str]], minutes: dict[str, float]) -> str:
+    """A line about a part."""
+    return f"{part}: {len(chosen)} recordings, {sum(minutes[name] for name, _, _ in chosen):.2f} min"
 
 
 def write_metadata(folder: Path, rows: list[tuple[str, str, str]]) -> None:
