@@ -53,7 +53,7 @@ class Averaged(Objective):
     def average(self, teacher: Encoder, student: Encoder, config: RunConfig) -> None:
         """Follow the student from now on."""
         ema, updates = config.ema, config.train.updates
-        self.shares = min(1.0, ema.anneal_updates / updates)
+        self.shares = ema.anneal_updates / updates
         self.ema = Ema(teacher, student, start=ema.start, end=ema.end, anneal_updates=1_000_000)
 
     def follow(self, share: float) -> None:
@@ -283,7 +283,7 @@ def methods(config: RunConfig, num_classes: int) -> dict[str, Method]:
     def either(mask: MaskConfig, *ratios: float) -> tuple[MaskConfig, ...]:
         return tuple(replace(mask, mask_ratio=ratio) for ratio in ratios)
 
-    ours = {"image": (0.75, 0.6), "audio": (0.5, 0.65), "text": (0.4, 0.5)}[kind]
+    ours = {"image": (0.75, 0.6), "audio": (0.5, 0.65), "text": (0.48, 0.6)}[kind]
     found = {
         f"data2vec 2.0, M = {count}": Method(
             Ours, masks.num_masks / count, rates, either(replace(masks, num_masks=count), *ours)

@@ -89,6 +89,7 @@ class Run:
     rate: float = 0.0
     mask: int = 0
     """Which of the method's mask ratios."""
+    precision: str = "float32"
 
     @property
     def name(self) -> str:
@@ -101,7 +102,10 @@ def perform(run: Run, out: Path) -> dict[str, Any]:
     """Train and score; what is in the folder already is not done again."""
     path = out / "runs" / run.name
     if path.is_file():
-        return json.loads(path.read_text("utf-8"))
+        kept = json.loads(path.read_text("utf-8"))
+        if differ := [key for key, value in vars(run).items() if kept.get(key) != value]:
+            raise UserError(f"{path} is of another {' and '.join(differ)}; give another --out")
+        return kept
     with computing(1 if run.device == "cpu" else None):
         found = {**vars(run), **trained_and_scored(run)}
     RunFolder(path.parent).write_json(run.name, found)
@@ -163,19 +167,19 @@ def trained_and_scored(run: Run) -> dict[str, Any]:
 
 def train(model: Any, optim: OptimConfig, batches: Batches, normalise: Callable[..., Any], run: Run) -> dict[str, Any]:
     """Train until the time is over; the rate (a warm-up, then half a cosine to zero) follows the time."""
-    device, bfloat16 = torch.device(run.device), run.device != "cpu"
-    clock = time.perf_counter if bfloat16 else time.process_time
+    device, cpu = torch.device(run.device), run.device == "cpu"
+    clock = time.process_time if cpu else time.perf_counter
     optimizer, step, losses = build_optimizer(model, optim), 0, []
-    readers = min(8, os.cpu_count() or 1) if bfloat16 else 0
+    readers = 0 if cpu else min(8, os.cpu_count() or 1)
     wall, cpu, started = time.perf_counter(), time.process_time(), clock()
-    for batch in iterate(batches, 0, 10**9, workers=readers, pin_memory=bfloat16):
+    for batch in iterate(batches, 0, 10**9, workers=readers, pin_memory=not cpu):
         share = (clock() - started) / run.seconds
         if share >= 1:
             break
         rate = run.rate * min(1, share / WARMUP) * 0.5 * (1 + math.cos(math.pi * share))
         set_learning_rate(optimizer, rate)
         batch = batch.to(device)
-        with torch.autocast(device.type, torch.bfloat16) if bfloat16 else nullcontext():
+        with torch.autocast(device.type, torch.bfloat16) if run.precision == "bfloat16" else nullcontext():
             loss = model(normalise(batch.inputs), batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
@@ -377,6 +381,9 @@ def main() -> None:
         "--recipe", help="whose encoder and data settings to use; none: a tiny one, on a GPU a small one"
     )
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), help="none: float32, on a GPU bfloat16; pretrain says its own"
+    )
     parser.add_argument("--hours", type=float, help="for all of it; none: 2, on a GPU 8 minutes")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, help="runs at a time (0: in this process); none: a run for each core")
@@ -386,6 +393,7 @@ def main() -> None:
     jobs = args.jobs if args.jobs is not None else (len(os.sched_getaffinity(0)) if cpu else 0)
     recipe = args.recipe or (RECIPES if cpu else GPU_RECIPES)[args.modality]
     data = str(args.data or default_data(args.modality))
+    precision = args.precision or ("float32" if cpu else "bfloat16")
     probes, known = PROBES[args.modality], methods(get_recipe(recipe), num_classes=2)
     names = [name for name in known if not args.only or name.startswith(tuple(args.only))]
     total = (args.hours or (2 if cpu else 8 / 60)) * 3600 * max(1, jobs)
@@ -406,7 +414,7 @@ def main() -> None:
         print(f"{time.time() - started:.0f} s: {text}", file=sys.stderr, flush=True)
 
     def run(method: str, seconds: float, seed: int, part: str, rate: float = 0.0, mask: int = 0) -> Run:
-        return Run(recipe, data, args.device, method, seconds, seed, part, rate, mask)
+        return Run(recipe, data, args.device, method, seconds, seed, part, rate, mask, precision)
 
     say(f"{count} runs of {', '.join(names)}; the longest take {length:.0f} s")
 
@@ -431,6 +439,7 @@ def main() -> None:
     clock = "cpu_seconds" if cpu else "wall_seconds"
     text, ratios = tables(found, probes, clock)
     about = {"version": __version__, "torch": torch.__version__, "device": args.device, "recipe": recipe}
+    about["precision"] = precision
     results.write_json("results.json", {**about, "best": best, "ratios": ratios, "sweep": sweep, "runs": found})
     (args.out / "table.md").write_text(text, encoding="utf-8")
     plot(found, probes, clock, args.out / "curves.png", f"{args.modality}: {Path(data).name}")

@@ -32,6 +32,8 @@ DENSE = ("tokens", "frames", "patches", "answers")
 """Kinds of scores of classes of words, frames and pixels, and of answers."""
 TUNED = {"classify": CLASSIFIER, "regress": NUMBERS, "ctc": RECOGNIZER, **dict.fromkeys(DENSE, MEASURES)}
 """Main scores of fine-tuned models, by the kind that the file names: key in the file, and what it is called."""
+TEMPLATES = {"classify": "classifier", "regress": "numbers", "ctc": "recognizer", **dict.fromkeys(DENSE, "classifier")}
+"""That show scores of a kind; all others are of probes."""
 SHARES = (
     PROBES
     | {key: CLASSIFIER[key] for key in ("accuracy", "map")}
@@ -98,6 +100,7 @@ def _shown(scores: dict[str, Any]) -> dict[str, Any]:
     bars: Any = scores.get("intervals") or {}
     shown = {
         "kind": kind,
+        "template": f"{TEMPLATES.get(kind, 'probes')}.html.j2",
         "part": scores.get("part"),
         "data": scores.get("data"),
         "bars": bool(bars),
