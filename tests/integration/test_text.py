@@ -81,7 +81,7 @@ def test_the_run_folder(whole: Path) -> None:
     assert config["model"]["modality"]["vocab_size"] == len(tokenizer)
     with np.load(whole / "masks.npz") as arrays:
         tokens, keep_ids = arrays["tokens"], arrays["keep_ids"]
-    assert tokens.shape == (4, 32) and keep_ids.shape == (4, 4, int(32 * (1 - 0.48)))
+    assert tokens.shape == (4, 32) and keep_ids.shape == (4, 4, int(32 * (1 - 0.6)))
     assert (tokens[:, 0] == "<s>").all()
     assert json.loads((whole / "split.json").read_text())["validation"]
     assert (whole / "report.html").is_file()
@@ -117,7 +117,7 @@ def test_a_tokenizer_of_ones_own(tmp_path: Path, data: Path, capsys: pytest.Capt
     start = ["pretrain", "text_tiny", data, "--out", tmp_path / "run", *FLAGS, "--data.tokenizer"]
     assert run_here([*start, tmp_path / "tokenizer", "--dry-run"]) == 0
     shown = capsys.readouterr().err
-    assert "vocabulary of 300" in shown and "kept tokens (16, 16)" in shown
+    assert "vocabulary of 300" in shown and "kept tokens (12, 12)" in shown
     assert run_here([*start, tmp_path / "nothing"]) == 1
     assert "data2vec2 tokenizer train" in capsys.readouterr().err
     assert run_here([*start, tmp_path / "tokenizer", "--model.modality.vocab-size", 280]) == 1

@@ -61,7 +61,7 @@ def arrays_of(path: Path) -> dict[str, np.ndarray]:
 def test_masks_are_those_of_the_run_on_its_tokens(full: Path) -> None:
     arrays = arrays_of(full / "masks.npz")
     shown, tokens, keep_ids = TextShow().masks(arrays), arrays["tokens"], arrays["keep_ids"]
-    assert (shown["masks"], shown["kept"], shown["tokens"], shown["shown"]) == (4, 66, 128, TOKENS_SHOWN)
+    assert (shown["masks"], shown["kept"], shown["tokens"], shown["shown"]) == (4, 51, 128, TOKENS_SHOWN)
     for place, masked in enumerate(shown["blocks"]):
         assert len(masked) == TextShow.masks_shown
         for row, ids in zip(masked, keep_ids[place], strict=False):
