@@ -187,7 +187,7 @@ def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert "Accuracy on 300 test texts, in percent" in printed
     assert "words (TF-IDF)" in printed
     assert "labels per class" in printed
-    own, longer = printed.split("The same of a bundled model of text_tiny, trained for 3,600 updates, eight minutes")
+    own, longer = printed.split("The same of a bundled model of text_tiny, trained for 3,600 updates, ten minutes")
     table = [
         [line for line in part.splitlines() if line.startswith(name)]
         for part in (own, longer)

@@ -52,7 +52,7 @@ SPEC = Spec(
         # 100 and 1,000 labels in all, for probes and for a short fine-tuning
         evaluation={"labels": (10, 100), "seeds": 1, "finetune": _SHORT},
         check=lambda: wordnet_glosses() / "test.parquet",
-        longer=("3,600 updates, eight minutes on two cores", longer_glosses),
+        longer=("3,600 updates, ten minutes of one core", longer_glosses),
     ),
     tools="data2vec2.modalities.text.tools:TextTools",
     transformers="data2vec2.modalities.text.transformers",
