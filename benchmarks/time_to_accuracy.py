@@ -2,11 +2,11 @@
 
 Same data, encoder, batches, evaluation and machine for all (objectives.py). Each method first gets its peak rate (at
 its published mask ratio) and then its mask ratio from the same small sweep, scored on a validation part of the training
-data. Then it is trained anew for the
-whole time and for a half, a quarter, an eighth and a sixteenth of it, with as many seeds as asked for, and every run is
-scored on the test part. From the mean curves comes the time that each rival needs for its final score, divided by the
-time in which data2vec 2.0 has that score, and the reverse; intervals are percentiles of curves of seeds drawn again
-with replacement, so they know of seeds and not of test samples.
+data: all rates for a quarter of the time, the best three of them and then the mask ratios for all of it. Then it is
+trained anew for the whole time and for a half, a quarter, an eighth and a sixteenth of it, with as many seeds as asked
+for, and every run is scored on the test part. From the mean curves comes the time that each rival needs for its final
+score, divided by the time in which data2vec 2.0 has that score, and the reverse; intervals are percentiles of curves of
+seeds drawn again with replacement, so they know of seeds and not of test samples.
 
 A run has one thread of a processor, or a GPU. Its length counts its own processor time, which is wall-clock time where
 nothing else runs; on a GPU wall-clock time. Writes OUT/runs/*.json, from which the same command goes on, results.json,
@@ -61,8 +61,8 @@ PROBES = {"image": ("linear", "knn"), "audio": ("phones",), "text": ("linear",)}
 often than those of every model of a few thousand updates (LOG.md), so they would choose what learns least."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 """Of the whole time: a run of its own for each, since rates fall to zero by the end."""
-SEARCH = 1 / 4
-"""Of the whole time, a run of the sweep."""
+SEARCH, FINALISTS = 1 / 4, 3
+"""Share of the whole time in which every rate is tried, and how many of them are tried for all of it."""
 WARMUP = 0.1
 """Share of a run that the rate rises over."""
 MOST = 2_000
@@ -103,7 +103,8 @@ def perform(run: Run, out: Path) -> dict[str, Any]:
     path = out / "runs" / run.name
     if path.is_file():
         kept = json.loads(path.read_text("utf-8"))
-        if differ := [key for key, value in vars(run).items() if kept.get(key) != value]:
+        settings = ("recipe", "data", "device", "precision")  # all that its name does not say
+        if differ := [key for key in settings if kept.get(key) != getattr(run, key)]:
             raise UserError(f"{path} is of another {' and '.join(differ)}; give another --out")
         return kept
     with computing(1 if run.device == "cpu" else None):
@@ -229,17 +230,22 @@ def all_runs(runs: Sequence[Run], out: Path, jobs: int, say: Callable[[str], Non
     return found
 
 
+def ranked(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    """The runs of each method, those with the best mean of their scores first."""
+    by: dict[str, list[dict[str, Any]]] = {}
+    for one in sorted(found, key=lambda one: -float(np.mean([one[probe] for probe in probes]))):
+        by.setdefault(one["method"], []).append(one)
+    return by
+
+
+def best_rates(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> list[tuple[str, float]]:
+    """Methods, each with FINALISTS of its rates."""
+    return [(method, one["rate"]) for method, runs in ranked(found, probes).items() for one in runs[:FINALISTS]]
+
+
 def chosen(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> dict[str, tuple[float, int]]:
     """Rate and mask of each method with the best mean of its scores in the sweep."""
-
-    def mean(one: dict[str, Any]) -> float:
-        return float(np.mean([one[probe] for probe in probes]))
-
-    best: dict[str, dict[str, Any]] = {}
-    for one in found:
-        if one["method"] not in best or mean(one) > mean(best[one["method"]]):
-            best[one["method"]] = one
-    return {method: (one["rate"], one["mask"]) for method, one in best.items()}
+    return {method: (runs[0]["rate"], runs[0]["mask"]) for method, runs in ranked(found, probes).items()}
 
 
 Curve = list[tuple[float, list[float]]]
@@ -397,10 +403,11 @@ def main() -> None:
     probes, known = PROBES[args.modality], methods(get_recipe(recipe), num_classes=2)
     names = [name for name in known if not args.only or name.startswith(tuple(args.only))]
     total = (args.hours or (2 if cpu else 8 / 60)) * 3600 * max(1, jobs)
-    trials = sum(len(known[name].rates) + len(known[name].masks) - 1 for name in names)
-    count = trials + len(names) * args.seeds * len(SHARES) + args.seeds
+    tried = sum(len(known[name].rates) for name in names)
+    again = sum(FINALISTS + len(known[name].masks) - 1 for name in names)
+    count = tried + again + len(names) * args.seeds * len(SHARES) + args.seeds
     scoring = SCORING_S if cpu else SCORING_S / 10
-    length = (total - count * scoring) / (trials * SEARCH + len(names) * args.seeds * sum(SHARES))
+    length = (total - count * scoring) / (tried * SEARCH + again + len(names) * args.seeds * sum(SHARES))
     kept = args.out / "length.json"
     if kept.is_file():  # a run that goes on keeps its length
         length = json.loads(kept.read_text("utf-8"))
@@ -418,24 +425,28 @@ def main() -> None:
 
     say(f"{count} runs of {', '.join(names)}; the longest take {length:.0f} s")
 
-    def searched(name: str, rate: float, mask: int) -> Run:
-        return run(name, SEARCH * length, args.seeds, "validation", rate, mask)
+    def searched(name: str, rate: float, mask: int = 0, share: float = 1) -> Run:
+        return run(name, share * length, args.seeds, "validation", rate, mask)
 
-    rates = [searched(name, rate, 0) for name in names for rate in known[name].rates]
-    sweep = all_runs(rates, args.out, jobs, say)
-    best = chosen(sweep, probes)
+    sweep = all_runs(
+        [searched(name, rate, share=SEARCH) for name in names for rate in known[name].rates], args.out, jobs, say
+    )
+    finalists = [searched(*one) for one in best_rates(sweep, probes)]
+    final = all_runs(finalists, args.out, jobs, say)
+    best = chosen(final, probes)
     masks = [searched(name, best[name][0], mask) for name in names for mask in range(1, len(known[name].masks))]
-    sweep += all_runs(masks, args.out, jobs, say)
-    best = chosen(sweep, probes)
+    final += all_runs(masks, args.out, jobs, say)
+    best = chosen(final, probes)
+    sweep += final
     say(f"best on the validation part: {best}")
-    final = [run(UNTRAINED, 0.0, seed, "test") for seed in range(args.seeds)]
-    final += [
+    tests = [run(UNTRAINED, 0.0, seed, "test") for seed in range(args.seeds)]
+    tests += [
         run(name, share * length, seed, "test", *best[name])
         for share in reversed(SHARES)  # the longest first: then the cores end together
         for seed in range(args.seeds)
         for name in names
     ]
-    found = all_runs(final, args.out, jobs, say)
+    found = all_runs(tests, args.out, jobs, say)
     clock = "cpu_seconds" if cpu else "wall_seconds"
     text, ratios = tables(found, probes, clock)
     about = {"version": __version__, "torch": torch.__version__, "device": args.device, "recipe": recipe}

@@ -20,6 +20,7 @@ import torch
 from data2vec2.config.run import RunConfig
 from data2vec2.data.batch import Batch
 from data2vec2.data.records import open_data
+from data2vec2.errors import UserError
 from data2vec2.method.masking import complement
 from data2vec2.modalities import get_recipe
 from data2vec2.modalities.audio import english_prompts
@@ -222,7 +223,7 @@ def test_the_comparison(
     comparison.main()
     first = capsys.readouterr()
     results = json.loads((out / "results.json").read_text())
-    assert len(results["sweep"]) == 2 * 2 and len(results["runs"]) == 2 + 2 * 2 * 2
+    assert len(results["sweep"]) == 3 * 2 and len(results["runs"]) == 2 + 2 * 2 * 2
     assert set(results["best"]) == {"data2vec 2.0, M = 4", "MAE"}
     assert {one["part"] for one in results["sweep"]} == {"validation"}
     assert all(one["part"] == "test" and 0 < one["knn"] < 1 for one in results["runs"])
@@ -236,3 +237,15 @@ def test_the_comparison(
     kept[0].unlink()
     comparison.main()
     assert sorted((out / "runs").iterdir()) == kept
+    monkeypatch.setattr(sys, "argv", ["time_to_accuracy.py", *flags, "--precision", "bfloat16"])
+    with pytest.raises(UserError, match="is of another precision; give another --out"):
+        comparison.main()
+
+
+def test_the_best_rates_are_tried_again(comparison: ModuleType) -> None:
+    scores = {1.0: 0.2, 2.0: 0.5, 3.0: 0.4, 4.0: 0.3, 5.0: 0.1}
+    found = [{"method": "one", "rate": rate, "mask": 0, "linear": value} for rate, value in scores.items()]
+    found += [{"method": "other", "rate": 1.0, "mask": 0, "linear": 0.9}]
+    again = comparison.best_rates(found, ["linear"])
+    assert sorted(again) == [("one", 2.0), ("one", 3.0), ("one", 4.0), ("other", 1.0)]
+    assert comparison.chosen(found, ["linear"]) == {"one": (2.0, 0), "other": (1.0, 0)}
