@@ -200,8 +200,9 @@ class FinetuneOptimConfig(OptimConfig):
     """Block i of n learns at layer_decay ** (n + 1 - i) times the rate; stem, norm and head at the full rate."""
     fresh: float | None = 0.0
     """Share of new random values in the encoder's weights at the start, 0 to 1: (1 - fresh) * MODEL's + fresh * random,
-    which learn faster (Ash and Adams, NeurIPS 2020). None: for classes of samples, where there are 1,500 labels, a half
-    if nearest neighbours among an untrained network's features are right more often on the validation part; else 0."""
+    which learn faster (Ash and Adams, NeurIPS 2020). None: for classes of samples, where there are 1,000 labels, a half
+    unless nearest neighbours among MODEL's features are right 10 points more often on the validation part than among an
+    untrained network's; else 0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
