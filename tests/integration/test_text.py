@@ -117,7 +117,7 @@ def test_a_tokenizer_of_ones_own(tmp_path: Path, data: Path, capsys: pytest.Capt
     start = ["pretrain", "text_tiny", data, "--out", tmp_path / "run", *FLAGS, "--data.tokenizer"]
     assert run_here([*start, tmp_path / "tokenizer", "--dry-run"]) == 0
     shown = capsys.readouterr().err
-    assert "vocabulary of 300" in shown and "kept tokens (12, 12)" in shown
+    assert "vocabulary of 300" in shown and "kept tokens (16, 12)" in shown
     assert run_here([*start, tmp_path / "nothing"]) == 1
     assert "data2vec2 tokenizer train" in capsys.readouterr().err
     assert run_here([*start, tmp_path / "tokenizer", "--model.modality.vocab-size", 280]) == 1

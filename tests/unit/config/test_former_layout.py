@@ -37,7 +37,12 @@ PRETRAIN: dict[str, dict[str, Any]] = {
         "train": {"micro_batch": 6},
     },
     "pretrain_text": {
-        "model": {"modality": {"vocab_size": 900}, "targets": {"layer_norm": "layer"}},
+        "model": {
+            "modality": {"vocab_size": 900},
+            "masks": {"mask_ratio": 0.48},  # then the recipe's, as was the rate
+            "targets": {"layer_norm": "layer"},
+        },
+        "optim": {"lr": 1e-3},
         "data": {"tokenizer": "/data/tokenizer", "unit": "document"},
         "train": {"compile": True},
     },
