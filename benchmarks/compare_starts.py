@@ -39,12 +39,13 @@ def main() -> None:
     measure = "cer" if args.task == "ctc" else "accuracy"
     lines = [f"| {measure}, % | pre-trained | from scratch |", "|---|---|---|"]
     for data in args.data:
+        name = "-".join(data.resolve().parts[-2:])  # parts of corpora can have the same last name
         for labels in args.labels.split(","):
             cells = []
             for start in ("pretrained", "scratch"):
                 scores = []
                 for seed in range(args.seeds):
-                    run = args.out / f"{data.stem}-{labels}-{start}-{seed}"
+                    run = args.out / f"{name}-{labels}-{start}-{seed}"
                     config = replace(
                         recipe,
                         optim=replace(recipe.optim, lr=args.rate or recipe.optim.lr),
@@ -56,7 +57,7 @@ def main() -> None:
                     scores.append(score(args, run, data, config, start)[measure])
                     print(f"{run}: {scores[-1]:.4f}", file=sys.stderr, flush=True)
                 cells.append(in_words(scores))
-            lines.append(f"| {data.stem}, {labels} | {' | '.join(cells)} |")
+            lines.append(f"| {name}, {labels} | {' | '.join(cells)} |")
     print("\n".join(lines))
 
 

@@ -168,12 +168,12 @@ def trained_and_scored(run: Run) -> dict[str, Any]:
 
 def train(model: Any, optim: OptimConfig, batches: Batches, normalise: Callable[..., Any], run: Run) -> dict[str, Any]:
     """Train until the time is over; the rate (a warm-up, then half a cosine to zero) follows the time."""
-    device, cpu = torch.device(run.device), run.device == "cpu"
-    clock = time.process_time if cpu else time.perf_counter
+    device, on_cpu = torch.device(run.device), run.device == "cpu"
+    clock = time.process_time if on_cpu else time.perf_counter
     optimizer, step, losses = build_optimizer(model, optim), 0, []
-    readers = 0 if cpu else min(8, os.cpu_count() or 1)
+    readers = 0 if on_cpu else min(8, os.cpu_count() or 1)
     wall, cpu, started = time.perf_counter(), time.process_time(), clock()
-    for batch in iterate(batches, 0, 10**9, workers=readers, pin_memory=not cpu):
+    for batch in iterate(batches, 0, 10**9, workers=readers, pin_memory=not on_cpu):
         share = (clock() - started) / run.seconds
         if share >= 1:
             break
@@ -449,8 +449,8 @@ def main() -> None:
     found = all_runs(tests, args.out, jobs, say)
     clock = "cpu_seconds" if cpu else "wall_seconds"
     text, ratios = tables(found, probes, clock)
-    about = {"version": __version__, "torch": torch.__version__, "device": args.device, "recipe": recipe}
-    about["precision"] = precision
+    about = {"version": __version__, "torch": torch.__version__}
+    about |= {"device": args.device, "precision": precision, "recipe": recipe}
     results.write_json("results.json", {**about, "best": best, "ratios": ratios, "sweep": sweep, "runs": found})
     (args.out / "table.md").write_text(text, encoding="utf-8")
     plot(found, probes, clock, args.out / "curves.png", f"{args.modality}: {Path(data).name}")
