@@ -40,6 +40,6 @@ def test_one_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     )
     assert pictures.model.decoder is not texts.model.decoder
     table = capsys.readouterr().out
-    assert table.count("| image, ") == table.count("| text, ") == 2
+    assert table.count("| image, ") == 2 and table.count("| text, ") == 1
     joint.main()  # nothing is done again
     assert len(trained) == 3 and capsys.readouterr().out == table
