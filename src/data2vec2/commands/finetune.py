@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
@@ -37,10 +37,10 @@ from data2vec2.training.device import choose_device
 from data2vec2.training.run import CONFIG, RunFolder
 from data2vec2.training.task import Outcome, Task
 
-MANY, MORE = 1_000, 0.1
-"""With fewer labels, or where its neighbours are right so much more often, MODEL's own weights are the better start."""
-COMPARED = 1_000
-"""Samples of each part that decide how much of a start is new."""
+MORE = 0.1
+"""Where its neighbours are right so much more often, MODEL's own weights are the better start."""
+COMPARED, FEWEST = 1_000, 50
+"""Most samples of each part that decide how much of a start is new, and how many the validation part needs for that."""
 
 
 def finetune(given: Finetune) -> Outcome:
@@ -150,12 +150,11 @@ class Finetuning(Training[FinetuneConfig]):
     def fresh(self, config: FinetuneConfig, info: ModelInfo, found: FinetuneData, say: Log | None) -> float:
         """How much of the start should be new: see `FinetuneOptimConfig`.
 
-        Weights grow in pre-training and turn slowly then, which costs more than a model of minutes knows ("half of the
-        start", LOG.md).
+        What a model of minutes knows can cost more than it gives ("half of the start", "at their size", LOG.md).
         """
         parts = [part for part in (found.train, found.val) if part]
         samples = [labelled(part.records.labels, COMPARED) for part in parts]
-        few = len(parts) < 2 or (parts[0].records.labels >= 0).sum() < MANY or not len(samples[1])
+        few = len(parts) < 2 or len(samples[1]) < FEWEST
         if config.from_scratch or found.multi_label or few:
             return 0.0
         torch.manual_seed(config.train.seed)
@@ -181,8 +180,10 @@ class Finetuning(Training[FinetuneConfig]):
         encoder = build_encoder(info.model)
         encoder.gradient_checkpointing = data.config.train.checkpoint_activations
         if not data.config.from_scratch:
-            learned, new, share = self.source[0].state_dict(), encoder.state_dict(), data.config.optim.fresh or 0.0
-            encoder.load_state_dict({name: torch.lerp(value, new[name], share) for name, value in learned.items()})
+            learned, new, share = self.source[0].state_dict(), encoder.state_dict(), data.config.optim.fresh
+            if share:
+                learned = {name: blended(value, new[name], share) for name, value in learned.items()}
+            encoder.load_state_dict(learned)
         return self.job.model(data.config, encoder, found).to(device)
 
     def largest(self, model: nn.Module, data: Opened[FinetuneConfig], count: int = 1) -> Sized:
@@ -244,3 +245,10 @@ def check_data(run: Path, task: str, model: Path, data: str, val: str | None) ->
         raise UserError(
             f"the data has changed since {run} was trained; resume with the same data, or start a new sweep"
         )
+
+
+def blended(learned: Tensor, new: Tensor, share: float) -> Tensor:
+    """`(1 - share) * learned + share * new`; of a matrix, `learned` is first brought to the size of the new one."""
+    if learned.ndim > 1 and (size := learned.std()) > 0 and (usual := new.std()) > 0:
+        learned = learned * (usual / size)
+    return torch.lerp(learned, new, share)
