@@ -280,6 +280,8 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
 
     def __post_init__(self) -> None:
         require(self.max_samples >= 1, "--max-samples", self.max_samples, "at least 1")
+        if isinstance(self.probes, str):
+            self.probes = tuple(self.probes.split(","))
         if not self.probes:
             raise UsageError("--probes is empty; it must be some of knn, linear, attentive, phones")
         if any(count < 1 for count in self.labels) or list(self.labels) != sorted(set(self.labels)):

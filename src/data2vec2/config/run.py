@@ -199,10 +199,11 @@ class FinetuneOptimConfig(OptimConfig):
     layer_decay: float = 1.0
     """Block i of n learns at layer_decay ** (n + 1 - i) times the rate; stem, norm and head at the full rate."""
     fresh: float | None = 0.0
-    """Share of new random values in the encoder's weights at the start, 0 to 1. Above 0, MODEL's matrices are brought to
-    the size of random ones, since they grow in pre-training and turn slowly then (Ash and Adams, NeurIPS 2020); then the
-    start is (1 - fresh) * MODEL's + fresh * random. None: for classes of samples, a half unless nearest neighbours among
-    MODEL's features are right 10 points more often on the validation part than among an untrained network's; else 0."""
+    """Share of new random values in the encoder's weights at the start, 0 to 1. Above 0, MODEL's matrices are brought
+    to the size of random ones, since they grow in pre-training and turn slowly then; the start is (1 - fresh) * MODEL's
+    + fresh * random (Ash and Adams, NeurIPS 2020). None: for classes of samples, a half unless nearest neighbours among
+    MODEL's features are right 10 points more often on the validation part than among an untrained network's; else
+    0."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -16,7 +16,7 @@ import tyro
 import data2vec2
 from data2vec2 import api
 from data2vec2.cli import VERBS, main
-from data2vec2.commands import evaluate, flags
+from data2vec2.commands import evaluate, flags, options
 from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities import get_finetune_recipe, get_recipe
@@ -99,6 +99,10 @@ for line in (*lines, "finetune ctc --help", "finetune regress --help", "demo aud
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
+
+
+def test_a_function_takes_probes_as_the_command_line_has_them() -> None:
+    assert options.Evaluate("model", "data", probes="knn,linear").probes == ("knn", "linear")
 
 
 def test_flags_are_the_words_that_set_fields() -> None:
