@@ -16,10 +16,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "src"))
 
 from data2vec2 import finetune
+from data2vec2.commands.finetune import Finetuning
+from data2vec2.config.run import FinetuneConfig
 from data2vec2.errors import UserError
 from data2vec2.evaluation.probes import interval
-from data2vec2.files import read_json
-from data2vec2.modalities import get_finetune_recipe
+from data2vec2.files import read_json, read_yaml
+from data2vec2.modalities import get_finetune_recipe, read_finetune_config
 
 
 def main() -> None:
@@ -61,9 +63,15 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def score(args: argparse.Namespace, run: Path, data: Path, config: object, start: str) -> dict[str, float]:
+def score(args: argparse.Namespace, run: Path, data: Path, config: FinetuneConfig, start: str) -> dict[str, float]:
     """What a fine-tuned run has on the test part; one that is finished is not trained again."""
-    if not (run / "exported").is_dir():
+    if (run / "exported").is_dir():
+        kept = read_yaml(run / "config.yaml", read_finetune_config)
+        known = start == "scratch" or kept.weights == Finetuning(str(args.run), args.task).weights
+        made, asked = ((one.recipe, one.train.updates, one.optim.lr) for one in (kept, config))
+        if not known or made != asked:
+            raise UserError(f"{run} was made from another model or with other settings; give another --out")
+    else:
         how = {"task": args.task, "config": config, "from_scratch": start == "scratch", "overwrite": run.exists()}
         outcome = finetune(args.run, data, run, **how)
         if outcome.state != "finished":
