@@ -126,8 +126,8 @@ class Job:
         train = labelled_records(train, config.data.labels_per_class, seed, account.part("train"))
         if few or not len(train):
             what = "labels" if train.numbers is None else "numbers"
-            hint = self.tools.label_hint("--data.label-column")
-            raise UserError(f"{path} has no {what} to learn from ({parts.description}); {hint}")
+            hint, about = self.tools.label_hint("--data.label-column"), "; ".join((parts.description, *account.remarks))
+            raise UserError(f"{path} has no {what} to learn from ({about}); {hint}")
         if train.numbers is None and train.tags is None and len(only := np.unique(train.labels)) == 1:
             what = f"all {len(train):,} {self.tools.words.many} to train on are of one class ({_named(train, only)})"
             raise UserError(f"{what}; {path} has no classes to tell apart")
