@@ -2,11 +2,11 @@
 
 Same data, encoder, batches, evaluation and machine for all (objectives.py). Each method first gets its peak rate (at
 its published mask ratio) and then its mask ratio from the same small sweep, scored on a validation part of the training
-data: all rates for a quarter of the time, the best three of them and then the mask ratios for all of it. Then it is
-trained anew for the whole time and for a half, a quarter, an eighth and a sixteenth of it, with as many seeds as asked
-for, and every run is scored on the test part. From the mean curves comes the time that each rival needs for its final
-score, divided by the time in which data2vec 2.0 has that score, and the reverse; intervals are percentiles of curves of
-seeds drawn again with replacement, so they know of seeds and not of test samples.
+data: all rates for a quarter of the time, the best three of them and then the mask ratios for all of it and with two
+seeds. Then it is trained anew for the whole time and for a half, a quarter, an eighth and a sixteenth of it, with as
+many seeds as asked for, and every run is scored on the test part. From the mean curves comes the time that each rival
+needs for its final score, divided by the time in which data2vec 2.0 has that score, and the reverse; intervals are
+percentiles of curves of seeds drawn again with replacement, so they know of seeds and not of test samples.
 
 A run has one thread of a processor, or a GPU. Its length counts its own processor time, which is wall-clock time where
 nothing else runs; on a GPU wall-clock time. Writes OUT/runs/*.json, from which the same command goes on, results.json,
@@ -61,8 +61,8 @@ PROBES = {"image": ("linear", "knn"), "audio": ("phones",), "text": ("linear",)}
 often than those of every model of a few thousand updates (LOG.md), so they would choose what learns least."""
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)
 """Of the whole time: a run of its own for each, since rates fall to zero by the end."""
-SEARCH, FINALISTS = 1 / 4, 3
-"""Share of the whole time in which every rate is tried, and how many of them are tried for all of it."""
+SEARCH, FINALISTS, TRIALS = 1 / 4, 3, 2
+"""Share of the whole time in which every rate is tried; how many are tried for all of it, and with how many seeds."""
 WARMUP = 0.1
 """Share of a run that the rate rises over."""
 MOST = 2_000
@@ -230,22 +230,16 @@ def all_runs(runs: Sequence[Run], out: Path, jobs: int, say: Callable[[str], Non
     return found
 
 
-def ranked(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """The runs of each method, those with the best mean of their scores first."""
-    by: dict[str, list[dict[str, Any]]] = {}
-    for one in sorted(found, key=lambda one: -float(np.mean([one[probe] for probe in probes]))):
-        by.setdefault(one["method"], []).append(one)
+def ranked(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> dict[str, list[tuple[float, int]]]:
+    """Rates and masks of each method, those with the best mean of their scores first."""
+    scores: dict[tuple[str, float, int], list[float]] = {}
+    for one in found:
+        tried = scores.setdefault((one["method"], one["rate"], one["mask"]), [])
+        tried.append(float(np.mean([one[probe] for probe in probes])))
+    by: dict[str, list[tuple[float, int]]] = {}
+    for method, rate, mask in sorted(scores, key=lambda key: -float(np.mean(scores[key]))):
+        by.setdefault(method, []).append((rate, mask))
     return by
-
-
-def best_rates(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> list[tuple[str, float]]:
-    """Methods, each with FINALISTS of its rates."""
-    return [(method, one["rate"]) for method, runs in ranked(found, probes).items() for one in runs[:FINALISTS]]
-
-
-def chosen(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> dict[str, tuple[float, int]]:
-    """Rate and mask of each method with the best mean of its scores in the sweep."""
-    return {method: (runs[0]["rate"], runs[0]["mask"]) for method, runs in ranked(found, probes).items()}
 
 
 Curve = list[tuple[float, list[float]]]
@@ -404,7 +398,7 @@ def main() -> None:
     names = [name for name in known if not args.only or name.startswith(tuple(args.only))]
     total = (args.hours or (2 if cpu else 8 / 60)) * 3600 * max(1, jobs)
     tried = sum(len(known[name].rates) for name in names)
-    again = sum(FINALISTS + len(known[name].masks) - 1 for name in names)
+    again = sum(FINALISTS + len(known[name].masks) - 1 for name in names) * TRIALS
     count = tried + again + len(names) * args.seeds * len(SHARES) + args.seeds
     scoring = SCORING_S if cpu else SCORING_S / 10
     length = (total - count * scoring) / (tried * SEARCH + again + len(names) * args.seeds * sum(SHARES))
@@ -425,18 +419,23 @@ def main() -> None:
 
     say(f"{count} runs of {', '.join(names)}; the longest take {length:.0f} s")
 
-    def searched(name: str, rate: float, mask: int = 0, share: float = 1) -> Run:
-        return run(name, share * length, args.seeds, "validation", rate, mask)
+    def searched(name: str, rate: float, mask: int = 0, share: float = 1, trial: int = 0) -> Run:
+        return run(name, share * length, args.seeds + trial, "validation", rate, mask)
+
+    def tried_again(settings: Sequence[tuple[str, float, int]]) -> list[dict[str, Any]]:
+        return all_runs(
+            [searched(*one, trial=trial) for one in settings for trial in range(TRIALS)], args.out, jobs, say
+        )
 
     sweep = all_runs(
         [searched(name, rate, share=SEARCH) for name in names for rate in known[name].rates], args.out, jobs, say
     )
-    finalists = [searched(*one) for one in best_rates(sweep, probes)]
-    final = all_runs(finalists, args.out, jobs, say)
-    best = chosen(final, probes)
-    masks = [searched(name, best[name][0], mask) for name in names for mask in range(1, len(known[name].masks))]
-    final += all_runs(masks, args.out, jobs, say)
-    best = chosen(final, probes)
+    final = tried_again(
+        [(name, *one) for name, settings in ranked(sweep, probes).items() for one in settings[:FINALISTS]]
+    )
+    best = {name: settings[0] for name, settings in ranked(final, probes).items()}
+    final += tried_again([(name, best[name][0], mask) for name in names for mask in range(1, len(known[name].masks))])
+    best = {name: settings[0] for name, settings in ranked(final, probes).items()}
     sweep += final
     say(f"best on the validation part: {best}")
     tests = [run(UNTRAINED, 0.0, seed, "test") for seed in range(args.seeds)]

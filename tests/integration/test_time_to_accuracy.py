@@ -223,7 +223,7 @@ def test_the_comparison(
     comparison.main()
     first = capsys.readouterr()
     results = json.loads((out / "results.json").read_text())
-    assert len(results["sweep"]) == 3 * 2 and len(results["runs"]) == 2 + 2 * 2 * 2
+    assert len(results["sweep"]) == 5 * 2 and len(results["runs"]) == 2 + 2 * 2 * 2
     assert set(results["best"]) == {"data2vec 2.0, M = 4", "MAE"}
     assert {one["part"] for one in results["sweep"]} == {"validation"}
     assert all(one["part"] == "test" and 0 < one["knn"] < 1 for one in results["runs"])
@@ -242,10 +242,11 @@ def test_the_comparison(
         comparison.main()
 
 
-def test_the_best_rates_are_tried_again(comparison: ModuleType) -> None:
-    scores = {1.0: 0.2, 2.0: 0.5, 3.0: 0.4, 4.0: 0.3, 5.0: 0.1}
-    found = [{"method": "one", "rate": rate, "mask": 0, "linear": value} for rate, value in scores.items()]
-    found += [{"method": "other", "rate": 1.0, "mask": 0, "linear": 0.9}]
-    again = comparison.best_rates(found, ["linear"])
-    assert sorted(again) == [("one", 2.0), ("one", 3.0), ("one", 4.0), ("other", 1.0)]
-    assert comparison.chosen(found, ["linear"]) == {"one": (2.0, 0), "other": (1.0, 0)}
+def test_settings_are_ranked_by_the_mean_of_their_seeds(comparison: ModuleType) -> None:
+    scores = {1.0: (0.2, 0.9), 2.0: (0.5, 0.4), 3.0: (0.5, 0.5)}
+    found = [
+        {"method": "one", "rate": rate, "mask": 0, "linear": value} for rate, pair in scores.items() for value in pair
+    ]
+    found += [{"method": "other", "rate": 1.0, "mask": mask, "linear": value} for mask, value in ((0, 0.8), (1, 0.9))]
+    expected = {"one": [(1.0, 0), (3.0, 0), (2.0, 0)], "other": [(1.0, 1), (1.0, 0)]}
+    assert comparison.ranked(found, ["linear"]) == expected
