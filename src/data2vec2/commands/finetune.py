@@ -37,7 +37,7 @@ from data2vec2.training.device import choose_device
 from data2vec2.training.run import CONFIG, RunFolder
 from data2vec2.training.task import Outcome, Task
 
-MORE = 0.1
+MORE = 0.05
 """Where its neighbours are right so much more often, MODEL's own weights are the better start."""
 COMPARED, FEWEST = 1_000, 50
 """Most samples of each part that decide how much of a start is new, and how many the validation part needs for that."""

@@ -202,7 +202,7 @@ class FinetuneOptimConfig(OptimConfig):
     """Share of new random values in the encoder's weights at the start, 0 to 1. Above 0, MODEL's matrices are brought
     to the size of random ones, since they grow in pre-training and turn slowly then; the start is (1 - fresh) * MODEL's
     + fresh * random (Ash and Adams, NeurIPS 2020). None: for classes of samples, a half unless nearest neighbours among
-    MODEL's features are right 10 points more often on the validation part than among an untrained network's; else
+    MODEL's features are right 5 points more often on the validation part than among an untrained network's; else
     0."""
 
     def __post_init__(self) -> None:
