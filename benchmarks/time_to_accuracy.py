@@ -242,6 +242,16 @@ def ranked(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> dict[str, 
     return by
 
 
+def best_rates(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> list[tuple[str, float]]:
+    """Methods, each with FINALISTS of its rates."""
+    return [(method, rate) for method, settings in ranked(found, probes).items() for rate, _ in settings[:FINALISTS]]
+
+
+def chosen(found: Sequence[dict[str, Any]], probes: Sequence[str]) -> dict[str, tuple[float, int]]:
+    """Rate and mask of each method with the best mean of its scores in the sweep."""
+    return {method: settings[0] for method, settings in ranked(found, probes).items()}
+
+
 Curve = list[tuple[float, list[float]]]
 """Seconds, and the scores of the seeds."""
 
@@ -430,12 +440,10 @@ def main() -> None:
     sweep = all_runs(
         [searched(name, rate, share=SEARCH) for name in names for rate in known[name].rates], args.out, jobs, say
     )
-    final = tried_again(
-        [(name, *one) for name, settings in ranked(sweep, probes).items() for one in settings[:FINALISTS]]
-    )
-    best = {name: settings[0] for name, settings in ranked(final, probes).items()}
+    final = tried_again([(name, rate, 0) for name, rate in best_rates(sweep, probes)])
+    best = chosen(final, probes)
     final += tried_again([(name, best[name][0], mask) for name in names for mask in range(1, len(known[name].masks))])
-    best = {name: settings[0] for name, settings in ranked(final, probes).items()}
+    best = chosen(final, probes)
     sweep += final
     say(f"best on the validation part: {best}")
     tests = [run(UNTRAINED, 0.0, seed, "test") for seed in range(args.seeds)]

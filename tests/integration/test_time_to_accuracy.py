@@ -242,6 +242,15 @@ def test_the_comparison(
         comparison.main()
 
 
+def test_the_best_rates_are_tried_again(comparison: ModuleType) -> None:
+    scores = {1.0: 0.2, 2.0: 0.5, 3.0: 0.4, 4.0: 0.3, 5.0: 0.1}
+    found = [{"method": "one", "rate": rate, "mask": 0, "linear": value} for rate, value in scores.items()]
+    found += [{"method": "other", "rate": 1.0, "mask": 0, "linear": 0.9}]
+    again = comparison.best_rates(found, ["linear"])
+    assert sorted(again) == [("one", 2.0), ("one", 3.0), ("one", 4.0), ("other", 1.0)]
+    assert comparison.chosen(found, ["linear"]) == {"one": (2.0, 0), "other": (1.0, 0)}
+
+
 def test_settings_are_ranked_by_the_mean_of_their_seeds(comparison: ModuleType) -> None:
     scores = {1.0: (0.2, 0.9), 2.0: (0.5, 0.4), 3.0: (0.5, 0.5)}
     found = [

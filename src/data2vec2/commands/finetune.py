@@ -150,7 +150,7 @@ class Finetuning(Training[FinetuneConfig]):
     def fresh(self, config: FinetuneConfig, info: ModelInfo, found: FinetuneData, say: Log | None) -> float:
         """How much of the start should be new: see `FinetuneOptimConfig`.
 
-        What a model of minutes knows can cost more than it gives ("half of the start", "at their size", LOG.md).
+        What a model of minutes knows can cost more than it gives ("half of the start, at its size", LOG.md).
         """
         parts = [part for part in (found.train, found.val) if part]
         samples = [labelled(part.records.labels, COMPARED) for part in parts]

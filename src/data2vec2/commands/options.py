@@ -44,6 +44,11 @@ def _integers(of: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
     return PrimitiveConstructorSpec(1, "INT", lambda words: whole_number(words[0]), **how)
 
 
+def _separated(text: str, of: Callable[[str], Any] = str) -> tuple[Any, ...]:
+    """Values with commas between them."""
+    return tuple(of(word) for word in text.split(",") if word)
+
+
 if TYPE_CHECKING:
     from data2vec2.config.run import FinetuneConfig, RunConfig
 
@@ -63,7 +68,7 @@ else:
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar=metavar,
-            instance_from_str=lambda words: tuple(of(word) for word in words[0].split(",") if word),
+            instance_from_str=lambda words: _separated(words[0], of),
             is_instance=lambda value: isinstance(value, tuple),
             str_from_instance=lambda values: [",".join(map(str, values))],
         )
@@ -281,7 +286,7 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
     def __post_init__(self) -> None:
         require(self.max_samples >= 1, "--max-samples", self.max_samples, "at least 1")
         if isinstance(self.probes, str):
-            self.probes = tuple(self.probes.split(","))
+            self.probes = _separated(self.probes)
         if not self.probes:
             raise UsageError("--probes is empty; it must be some of knn, linear, attentive, phones")
         if any(count < 1 for count in self.labels) or list(self.labels) != sorted(set(self.labels)):

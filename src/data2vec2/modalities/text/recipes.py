@@ -129,7 +129,7 @@ def glue() -> FinetuneConfig:
 def text_finetune_tiny() -> FinetuneConfig:
     """Small models (width 96) on a CPU. Short runs work at twice the learning rate, longer runs do not: see LOG.md.
 
-    How much of the start is new depends on the model ("half of the start", LOG.md).
+    How much of the start is new depends on the model ("half of the start, at its size", LOG.md).
     """
     return replace(
         glue(),
