@@ -92,13 +92,13 @@ def recipes() -> list[RecipeFacts]:
     """All recipes of pre-training with their sizes and times, computed."""
 
 
-@verb(options.Finetune)
+@verb(options.Finetune, "sweep")
 def finetune() -> Outcome:
     """Train a pre-trained encoder with a head on the labels of DATA, into the run folder `out`.
 
     The model that is exported is the best on the validation part: `val`, or DATA's own, or a part of DATA that is held
     out. It is scored on DATA's test part if there is one (scores.json; mistakes.npz or transcripts.jsonl). Returns how
-    the run ended, and raises as `pretrain` does.
+    the run ended, of a sweep with the run of the best rate and the scores of all, and raises as `pretrain` does.
     """
 
 

@@ -213,18 +213,18 @@ def _finetune(words: list[str]) -> int:
         raise UsageError(f"the task comes first{found}: data2vec2 finetune {known} MODEL DATA --out RUN [...]")
     set_fields, rest = flags.split(words[1:], FinetuneConfig, flags.own_flags(_with_printing(options.Finetune)))
     given, printed = _parsed("finetune", rest, prog=f"finetune {task}", flags=tuple(set_fields), task=task)
+    outcome = api.finetune(**vars(given))
     if not given.sweep and given.seeds == 1:
-        return _trained(api.finetune(**vars(given)), given, printed, ["finetune", *words])
-    from data2vec2.commands.sweep import format_sweep, sweep
+        return _trained(outcome, given, printed, ["finetune", *words])
+    from data2vec2.commands.sweep import format_sweep
 
-    outcome, rows = sweep(given)
     if printed.json:
-        print(_json({"out": given.out, **vars(outcome), "rates": rows}))
-    elif rows:
-        print(format_sweep(rows))
-        if rows[0].run:
-            print(f"best: rate {rows[0].lr:g}, {given.out / rows[0].run}")
-            _say_next(printed, "finetune", verb=_verb_of(task), out=given.out / rows[0].run)
+        print(_json({"out": given.out, **vars(outcome), "rates": outcome.scores.get("rates", [])}))
+    elif outcome.scores:
+        print(format_sweep(outcome.scores))
+        if outcome.run:
+            print(f"best: rate {outcome.scores['rates'][0]['lr']:g}, {outcome.run}")
+            _say_next(printed, "finetune", verb=_verb_of(task), out=outcome.run)
     return STATES[outcome.state]
 
 

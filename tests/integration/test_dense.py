@@ -226,6 +226,8 @@ def test_what_is_refused(
     assert "the data have the classes B-LOC, and the model only" in refused("evaluate", run, other)
     assert "--masks is for models of finetune patches" in refused("predict", run, other, "--masks", tmp_path / "m")
     assert "--labels is for the features of an encoder" in refused("evaluate", run, glosses, "--labels", "5")
+    assert "--probes is for the features of an encoder" in refused("evaluate", run, glosses, "--probes", "knn")
+    assert "--lm-weight needs a speech recogniser" in refused("evaluate", run, glosses, "--lm-weight", "3")
     onnx = ("--int8", "--data", glosses)
     assert "--int8 measures its drop" in refused("export", run, tmp_path / "onnx", *onnx)
     assert "it has no token classifier" in refused("convert", run, tmp_path / "x.pt", "--to", "fairseq")

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
+import data2vec2
+from data2vec2.errors import UsageError
 from data2vec2.training.checkpoint import Best
 from tests.integration.helpers import Child, assert_same_run, files, last_step, run_here, words
 
@@ -104,6 +106,16 @@ def test_seeds_alone_and_json(model: Path, data: Path, tmp_path: Path, capsys: p
     assert (printed["state"], printed["out"]) == ("finished", str(tmp_path / "sweep"))
     assert printed["rates"] == scores(tmp_path / "sweep")["rates"]
     assert [run["run"] for run in scores(tmp_path / "sweep")["runs"]] == ["lr-0.001-seed-0", "lr-0.001-seed-1"]
+
+
+def test_python(model: Path, data: Path, tmp_path: Path) -> None:
+    outcome = data2vec2.finetune(model, data, tmp_path / "sweep", sweep="1e-2, 1e-4", flags=FLAGS)  # type: ignore[arg-type]
+    assert (outcome.state, outcome.scores) == ("finished", scores(tmp_path / "sweep"))
+    best, other = outcome.scores["rates"]
+    assert outcome.run == tmp_path / "sweep" / best["run"] and best["median"] >= other["median"]
+    assert outcome.model and data2vec2.load(outcome.model).classes
+    with pytest.raises(UsageError, match="--sweep is 'fast': could not convert"):
+        data2vec2.finetune(model, data, tmp_path / "none", sweep="fast")  # type: ignore[arg-type]
 
 
 def test_a_rate_that_diverges_has_failed_and_is_last(

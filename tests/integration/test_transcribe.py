@@ -108,6 +108,9 @@ def test_error_rates(model: Path, data: Path, capsys: pytest.CaptureFixture[str]
     assert scores["words"]["length"] == 4
     assert run_here(["evaluate", model, data, "--decoder", "beam", "--beam", 3, "--max-samples", 2]) == 0
     assert "characters" in capsys.readouterr().out
+    for option, value, why in (("--labels", "5", "the features of an encoder"), ("--encoding", "cp1252", "tables")):
+        assert run_here(["evaluate", model, data, option, value]) == 2
+        assert f"{option} is for {why}" in capsys.readouterr().err
 
 
 def test_a_language_model_says_its_words(

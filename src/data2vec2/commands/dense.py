@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data2vec2.commands.options import Evaluate
+from data2vec2.commands.options import OF_FEATURES, OF_RECOGNISERS, Evaluate, refuse
 from data2vec2.commands.runner import named_columns, say_account, where_is
 from data2vec2.commands.transcribe import NAMED, at_most, scored_part
 from data2vec2.data.account import PartAccount
-from data2vec2.errors import UsageError
 from data2vec2.evaluation.dense import MEASURES
 from data2vec2.interop.folder import export_of, load_model
 from data2vec2.modalities.dense import dense_job
@@ -26,9 +25,8 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     On `test`, or DATA's own test or validation part, or all of DATA, which then leaves nothing for baselines.
     """
     model, info = load_model(export_of(Path(given.model), Path(given.data)))
-    for name in ("labels", "finetune", "before"):
-        if getattr(given, name):
-            raise UsageError(f"--{name} is for the features of an encoder, and {given.model} is a {info.what}")
+    refuse(given, OF_FEATURES, f"is for the features of an encoder, and {given.model} is a {info.what}")
+    refuse(given, OF_RECOGNISERS, f"needs a speech recogniser (finetune ctc), and {given.model} is a {info.what}")
     device, tools, say = choose_device(given.device), tools_of(info.kind), console().print
     job, columns = dense_job(tools, info), named_columns(tools, given.text_columns, given.label_column, given.encoding)
     parts = job.open_marked(str(given.data), columns)

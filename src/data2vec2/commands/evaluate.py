@@ -15,7 +15,7 @@ import torch
 
 from data2vec2.commands.dense import evaluate_dense, format_dense, table_of
 from data2vec2.commands.finetune import finetune
-from data2vec2.commands.options import Evaluate, Finetune
+from data2vec2.commands.options import OF_RECOGNISERS, Evaluate, Finetune, refuse
 from data2vec2.commands.runner import named_columns, say_account, where_is
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
@@ -55,9 +55,6 @@ def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
     if info.letters is not None:
         rates = evaluate_recognizer(given)
         return rates, format_error_rates(rates)
-    for name in ("decoder", "beam", "lm"):
-        if getattr(given, name) is not None:
-            raise UsageError(f"--{name} needs a speech recogniser (finetune ctc), and {given.model} is none")
     if info.dense:
         found = evaluate_dense(given)
         return found, format_dense(found)
@@ -68,6 +65,7 @@ def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
 def evaluate(given: Evaluate) -> Scores:
     """Accuracy of probes on frozen features, beside three baselines."""
     require(given.max_samples >= 2, "--max-samples", given.max_samples, "at least 2")
+    refuse(given, OF_RECOGNISERS, f"needs a speech recogniser (finetune ctc), and {given.model} is none")
     tuning = finetune_config(given.finetune) if isinstance(given.finetune, str) else given.finetune
     model, data, say = Path(given.model), str(given.data), console().print
     test, seed, probes, labels = str(given.test) if given.test else None, given.seed, given.probes, given.labels

@@ -7,9 +7,9 @@ path for several, and complete configurations for recipes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -36,6 +36,14 @@ def whole_number(word: str) -> int:
     raise ValueError(f"{word!r} is not a whole number")
 
 
+def _numbers(flag: str, given: Any, of: Callable[[str], Any]) -> tuple[Any, ...]:
+    """Numbers that Python gave; `UsageError` for what is none."""
+    try:
+        return several(given, of)
+    except ValueError as error:
+        raise UsageError(f"{flag} is {given!r}: {error}") from None
+
+
 @WHOLE_NUMBERS.primitive_rule
 def _integers(of: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
     if of.type is not int:
@@ -44,9 +52,11 @@ def _integers(of: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[int] | None:
     return PrimitiveConstructorSpec(1, "INT", lambda words: whole_number(words[0]), **how)
 
 
-def _separated(text: str, of: Callable[[str], Any] = str) -> tuple[Any, ...]:
-    """Values with commas between them."""
-    return tuple(of(word) for word in text.split(",") if word)
+def several(given: Any, of: Callable[[str], Any] = str) -> tuple[Any, ...]:
+    """The values in a word with commas between them, as on the command line, or of a sequence, or a single one."""
+    if isinstance(given, str):
+        return tuple(of(word.strip()) for word in given.split(",") if word.strip())
+    return tuple(given) if isinstance(given, Iterable) else (given,)
 
 
 if TYPE_CHECKING:
@@ -68,7 +78,7 @@ else:
         return PrimitiveConstructorSpec(
             nargs=1,
             metavar=metavar,
-            instance_from_str=lambda words: _separated(words[0], of),
+            instance_from_str=lambda words: several(words[0], of),
             is_instance=lambda value: isinstance(value, tuple),
             str_from_instance=lambda values: [",".join(map(str, values))],
         )
@@ -165,6 +175,9 @@ class Starting:
     flags: Flags = ()
     """Command-line flags that set fields of the configuration: ("--train.updates", "100")."""
 
+    def __post_init__(self) -> None:
+        self.track = several(self.track)
+
 
 @dataclass
 class Pretrain(Starting):
@@ -233,6 +246,10 @@ class Finetune(Starting):
     seeds: int = 1
     """Number of seeds for each rate of --sweep, or for the recipe's rate, starting from train.seed."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sweep = _numbers("--sweep", self.sweep, float)
+
 
 @dataclass
 class Demo:
@@ -285,8 +302,7 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
 
     def __post_init__(self) -> None:
         require(self.max_samples >= 1, "--max-samples", self.max_samples, "at least 1")
-        if isinstance(self.probes, str):
-            self.probes = _separated(self.probes)
+        self.probes, self.labels = several(self.probes), _numbers("--labels", self.labels, whole_number)
         if not self.probes:
             raise UsageError("--probes is empty; it must be some of knn, linear, attentive, phones")
         if any(count < 1 for count in self.labels) or list(self.labels) != sorted(set(self.labels)):
@@ -295,6 +311,19 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
         if self.finetune is not None and not self.labels:
             raise UsageError("--finetune adds to the low-label curves, so it needs --labels, as in --labels 10,100")
         require(self.seed >= 0, "--seed", self.seed, "0 or more")
+
+
+OF_FEATURES = ("before", "probes", "labels", "seeds", "finetune")
+OF_TABLES = tuple(field.name for field in fields(OfColumns))
+OF_RECOGNISERS = tuple(field.name for field in fields(OfDecoding))
+"""Options of `evaluate` that not every model has a use for."""
+
+
+def refuse(given: Any, names: Iterable[str], why: str) -> None:
+    """`UsageError` for one of the options that was given another value than its default."""
+    for field in fields(given):
+        if field.name in names and getattr(given, field.name) != field.default:
+            raise UsageError(f"--{field.name.replace('_', '-')} {why}")
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from data2vec2.commands.finetune import Finetuning, check_data, finetune
+from data2vec2.commands.finetune import Finetuning, check_data
+from data2vec2.commands.finetune import finetune as once
 from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune
 from data2vec2.commands.training import keep_started
@@ -45,13 +46,18 @@ class Row:
     """Score on the test part: the median over runs, and that of `run`; empty without a test part."""
 
 
-def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
+def finetune(given: Finetune) -> Outcome:
+    """Fine-tune once, or at several rates and seeds."""
+    return once(given) if not given.sweep and given.seeds == 1 else sweep(given)
+
+
+def sweep(given: Finetune) -> Outcome:
     """Fine-tune at each rate with `seeds` seeds from train.seed on, into OUT/lr-RATE-seed-SEED; scores.json has all.
 
     The best rate is that with the highest median over seeds of the best validation score; the test part decides
     nothing. With `resume` finished runs are kept (DATA must be what they have learned from) and others gone on with.
-    Returns how it ended, and a row for each rate, best first (none if interrupted). Raises as `finetune` does, and
-    `UserError` if there is no validation part.
+    Returns how it ended, with the run of the best rate, if there is one, and what scores.json has (nothing if
+    interrupted). Raises as `finetune` does, and `UserError` if there is no validation part.
     """
     for flag in ("overwrite", "dry_run"):
         if getattr(given, flag):
@@ -83,9 +89,9 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
                 console().print(f"{run.name}:")
                 one = replace(config, optim=replace(config.optim, lr=rate), train=replace(config.train, seed=seed))
                 goes_on = (run / CONFIG).is_file()
-                outcome = finetune(replace(given, out=run, config=one, resume=goes_on, from_scratch=False, flags=()))
+                outcome = once(replace(given, out=run, config=one, resume=goes_on, from_scratch=False, flags=()))
                 if outcome.state == "interrupted":
-                    return outcome, []
+                    return replace(outcome, run=None, scores={})
             else:
                 check_data(run, task, model, data, val)
             best = Best(run).load() if _state(run) == "finished" else None
@@ -98,11 +104,13 @@ def sweep(given: Finetune) -> tuple[Outcome, list[Row]]:
     rows.sort(key=lambda row: float("-inf") if row.median is None else row.median, reverse=True)
     found = {"kind": "sweep", "task": task, "rates": [vars(row) for row in rows], "runs": runs}
     RunFolder(out).write_json("scores.json", found)
-    return Outcome("finished", config.train.updates), rows
+    best_run = out / rows[0].run if rows[0].run else None
+    return Outcome("finished", config.train.updates, run=best_run, scores=found)
 
 
-def format_sweep(rows: Sequence[Row]) -> str:
-    """The rows as plain text, best first."""
+def format_sweep(scores: Mapping[str, Any]) -> str:
+    """The rates as plain text, best first."""
+    rows = [Row(**rate) for rate in scores["rates"]]
 
     def cells(*values: float | None) -> str:
         return "  ".join("failed" if value is None else f"{value:6.4f}" for value in values)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from data2vec2.commands.options import Evaluate, OfDecoding, Transcribe, paths_of
+from data2vec2.commands.options import OF_FEATURES, OF_TABLES, Evaluate, OfDecoding, Transcribe, paths_of, refuse
 from data2vec2.commands.runner import say_account, where_is
 from data2vec2.data.account import PartAccount, counted
 from data2vec2.data.records import Parts, Records, listed_files, open_data
@@ -83,6 +83,8 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     """Word and character error rates of a recogniser, with the edits that make them."""
     decoding, test, data, max_samples = _decoding(given), given.test, given.data, given.max_samples
     recognizer, info = load_recognizer(export_of(Path(given.model), Path(given.data)))
+    refuse(given, OF_FEATURES, f"is for the features of an encoder, and {given.model} is a speech recogniser")
+    refuse(given, OF_TABLES, f"is for tables of text, and {given.model} is a speech recogniser")
     torch_device, say = choose_device(given.device), console().print
     parts = open_data(data if test is None else test, RECORDINGS, MANIFESTS)
     part, records = scored_part(parts, "named test" if test else "whole")

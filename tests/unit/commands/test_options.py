@@ -101,8 +101,22 @@ for line in (*lines, "finetune ctc --help", "finetune regress --help", "demo aud
     assert not done.stderr
 
 
-def test_a_function_takes_probes_as_the_command_line_has_them() -> None:
+def test_a_function_takes_lists_as_the_command_line_has_them() -> None:
     assert options.Evaluate("model", "data", probes="knn,linear").probes == ("knn", "linear")
+    assert options.Pretrain("image_tiny", "data", "out", track="wandb").track == ("wandb",)
+
+
+@pytest.mark.parametrize(
+    ("given", "labels"), [("1, 5", (1, 5)), ("1e3", (1000,)), ([1, 5], (1, 5)), (5, (5,)), ("", ())]
+)
+def test_numbers_of_labels(given: Any, labels: tuple[int, ...]) -> None:
+    assert options.Evaluate("model", "data", labels=given).labels == labels
+
+
+def test_words_that_are_no_numbers() -> None:
+    words: Any = "1,few"
+    with pytest.raises(UsageError, match="--labels is '1,few': 'few' is not a whole number"):
+        options.Evaluate("model", "data", labels=words)
 
 
 def test_flags_are_the_words_that_set_fields() -> None:
