@@ -228,6 +228,7 @@ def test_what_is_refused(
     assert "--labels is for the features of an encoder" in refused("evaluate", run, glosses, "--labels", "5")
     assert "--probes is for the features of an encoder" in refused("evaluate", run, glosses, "--probes", "knn")
     assert "--lm-weight needs a speech recogniser" in refused("evaluate", run, glosses, "--lm-weight", "3")
+    assert "--top is for classes of whole samples" in refused("predict", run, glosses, "--top", "2")
     onnx = ("--int8", "--data", glosses)
     assert "--int8 measures its drop" in refused("export", run, tmp_path / "onnx", *onnx)
     assert "it has no token classifier" in refused("convert", run, tmp_path / "x.pt", "--to", "fairseq")

@@ -193,6 +193,7 @@ def test_an_encoder_without_a_head_is_refused(
     [
         (["--top", "0"], "--top is 0"),
         (["--threshold", "1.5"], "--threshold is 1.5"),
+        (["--threshold", "0.9"], "--threshold is for models of tags"),
         (["--batch", "0"], "--batch is 0"),
         (["--device", "abacus"], "abacus"),
     ],

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from data2vec2.commands.embed import encoded, prepared
 from data2vec2.commands.options import Load, OfDecoding, OfFeatures, Predict
-from data2vec2.commands.predict import Prediction, predictions
+from data2vec2.commands.predict import Prediction, check_asked, predictions
 from data2vec2.commands.transcribe import Transcription, transcriptions
 from data2vec2.data.account import PartAccount
 from data2vec2.data.records import Records
@@ -101,7 +101,7 @@ class Model:
     ) -> Results[Prediction]:
         """Classes or numbers of each sample by a fine-tuned model; `top`, `threshold` and `batch` as of `predict`."""
         require_classes(self.info, self.folder)
-        Predict(self.folder, (), top=top, threshold=threshold, batch=batch)  # refuses values that can't be
+        check_asked(Predict(self.folder, (), top=top, threshold=threshold, batch=batch), self.info)
         records = self._records(samples, rate)
         return Results(predictions(self.model, self.info, records, self.device, top, threshold, batch))
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.commands.options import Predict, paths_of
+from data2vec2.commands.options import Predict, paths_of, refuse
 from data2vec2.commands.runner import named_columns
 from data2vec2.data.reader import Windowed, stream
 from data2vec2.data.records import Records
@@ -54,6 +54,7 @@ def predict(given: Predict) -> Iterator[Prediction]:
     """Classes or numbers of samples, one a file or text, in order; what is wrong with the rest is said at once."""
     paths = paths_of(given.files, "are no FILES; name files or folders of them")
     classifier, info = load_classifier(export_of(Path(given.model), *paths))
+    check_asked(given, info)
     tools, device = tools_of(info.kind), choose_device(given.device)
     columns = named_columns(tools, given.text_columns, None, given.encoding)
     sources = dense_job(tools, info).listed(paths, columns) if info.dense else tools.listed(paths, columns)
@@ -61,6 +62,14 @@ def predict(given: Predict) -> Iterator[Prediction]:
     how = given.top, given.threshold, given.batch
     found = (one for records in sources for one in predictions(classifier, info, records, device, *how))
     return found if given.masks is None else _written(found, Path(given.masks), info)
+
+
+def check_asked(given: Predict, info: ModelInfo) -> None:
+    """`UsageError` for an option that the model has no use for."""
+    if not info.multi_label:
+        refuse(given, ("threshold",), "is for models of tags, several for each sample, and MODEL is none")
+    if info.regression or info.dense:
+        refuse(given, ("top",), f"is for classes of whole samples, and MODEL is a {info.what}")
 
 
 def _written(found: Iterator[Prediction], folder: Path, info: ModelInfo) -> Iterator[Prediction]:
