@@ -18,7 +18,7 @@ LOWER_TESTS := tests/unit tests/parity $(patsubst %,tests/integration/test_%.py,
 .PHONY: help demo test test-faults soak check format docs gpu-check wheels lower-bound clean
 
 help:
-	@echo "make demo         learn from bundled pictures, about three minutes on two cores"
+	@echo "make demo         learn from bundled pictures, three to four minutes on two cores"
 	@echo "make test         the whole test suite"
 	@echo "make test-faults  kills, full disks, damaged and hostile files, for about twenty minutes"
 	@echo "make soak         runs that are killed, stopped and robbed of their disk for MINUTES=30"

@@ -49,6 +49,10 @@ class _Written(_Printed):
     """Replace an existing file."""
 
 
+PRINTED = {"predict": _Written}
+"""Options of verbs that say more about their printing than others."""
+
+
 def _escaped(error: UnicodeError) -> tuple[bytes, int]:
     r"""What is printed for what an encoding has not: \u...; bytes of a file's name that are no text as they are."""
     assert isinstance(error, UnicodeEncodeError)
@@ -131,11 +135,14 @@ def _completion(words: list[str]) -> int:
     """Print what completes words in a shell."""
     if len(words) != 1 or words[0] not in completion.SHELLS:
         raise UsageError(f"name one shell: data2vec2 completion {'|'.join(completion.SHELLS)}")
-    written = {"predict": _Written}
-    verbs = {verb: _with_printing(kind, written.get(verb, _Printed)) for verb, (kind, _) in VERBS.items()}
-    first = {"pretrain": recipes(), "finetune": _tasks(), "demo": _demos(), "tokenizer": ("train", "original")}
-    print(completion.script(words[0], verbs, first), end="")
+    verbs = {verb: _with_printing(kind, PRINTED.get(verb, _Printed)) for verb, (kind, _) in VERBS.items()}
+    print(completion.script(words[0], verbs, {**first_words(), "tokenizer": ("train", "original")}), end="")
     return 0
+
+
+def first_words() -> dict[str, Iterable[str]]:
+    """What comes right behind a verb."""
+    return {"pretrain": recipes(), "estimate": recipes(), "bench": recipes(), "finetune": _tasks(), "demo": _demos()}
 
 
 def _tasks() -> list[str]:
@@ -361,7 +368,7 @@ def _tokenizer(words: list[str]) -> int:
 
 
 def _predict(words: list[str]) -> int:
-    given, printed = _parsed("predict", words, _Written)
+    given, printed = _parsed("predict", words, PRINTED["predict"])
     predictions = api.predict(**vars(given))
     with _lines(printed.out, printed.overwrite) as write:
         code = _each(predictions, write, _json if printed.json else _said_of_prediction)

@@ -26,7 +26,7 @@ _ZSH = "autoload -U +X compinit bashcompinit && compinit && bashcompinit\n"
 
 def script(shell: str, verbs: Mapping[str, type], first: Mapping[str, Iterable[str]]) -> str:
     """What the shell should read: verbs, then what may come `first` after one, flags after a dash, else files."""
-    configs = {"pretrain": RunConfig, "demo": RunConfig, "finetune": FinetuneConfig}
+    configs = {**dict.fromkeys(("pretrain", "estimate", "bench", "demo"), RunConfig), "finetune": FinetuneConfig}
     words = {
         verb: " ".join([*own_flags(kind), "--help", *(all_flags(configs[verb]) if verb in configs else ())])
         for verb, kind in verbs.items()

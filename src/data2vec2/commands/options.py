@@ -188,7 +188,7 @@ class Pretrain(Starting):
     data: DataSets
     """A folder of images or recordings, .parquet or .tar files, IDX arrays, one such file, a .npz or fairseq .tsv
     file, a URL of .parquet or .tar files, or hf:NAME. For text: .txt, .jsonl, .csv, .tsv or .parquet files, a folder
-    of them, a URL of .parquet files, or hf:NAME. Several are joined; --data.weights mixes them."""
+    or a URL of them, or hf:NAME. Several are joined; --data.weights mixes them."""
     out: Annotated[AnyPath, arg(name="out")]
     """Run folder to write; a new one."""
     _: KW_ONLY
@@ -272,7 +272,7 @@ class Demo:
 
 @dataclass
 class Evaluate(OnDevice, OfColumns, OfDecoding):
-    """Score frozen features against baselines, or what a speech recogniser, token classifier or answerer says."""
+    """Score frozen features beside baselines, or a fine-tuned recogniser, token classifier or question answerer."""
 
     model: Model
     """A run folder or an exported model."""

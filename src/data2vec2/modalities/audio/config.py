@@ -166,13 +166,13 @@ class AudioHeadConfig:
     """Changes to the pre-trained encoder."""
 
     dropout: float = 0.0
-    """Dropout on the features before the linear layer for letters."""
+    """Dropout on the features before the linear layer."""
     activation_dropout: float = 0.1
     """Dropout inside the blocks' MLPs."""
     layer_drop: float = 0.1
     """Probability of skipping a block in training."""
     freeze_stem: bool = True
-    """Freeze the convolutions of the waveform stem."""
+    """Freeze the stem, where it is convolutions on waveforms."""
     freeze_updates: int = 10_000
     """Updates at the start that train only the head."""
     pooling: Literal["mean", "linear_softmax"] = "mean"
@@ -195,7 +195,7 @@ class SpanMaskConfig:
     time_share: float = 0.65
     """Fraction of the tokens that spans would cover without overlap; 0: none."""
     time_length: int = 10
-    """Length of a span in tokens (10 are 200 ms)."""
+    """Length of a span in tokens (of speech 10 are 200 ms)."""
     channel_share: float = 0.25
     """Fraction of the channels that spans would cover without overlap; 0: none."""
     channel_length: int = 64
