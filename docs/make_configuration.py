@@ -21,8 +21,8 @@ INTRODUCTION = """# Configuration
 
 Every field of a run's configuration is a flag of `pretrain`, `estimate`, `bench`, `demo` and `finetune`; the recipe
 sets the default. A run saves its resolved configuration in `config.yaml`, which you can pass instead of a recipe. An
-invalid value is an error that names the field. `None` lets the program choose. Separate list items by spaces (`--data.mean 0.5 0.5 0.5`);
-switches take no value (`--train.compile`, `--data.no-flip`).
+invalid value is an error that names the field. `None` lets the program choose. Separate list items by spaces
+(`--data.mean 0.5 0.5 0.5`); switches take no value (`--train.compile`, `--data.no-flip`).
 
 The column "others" lists recipes with other values than the first.
 """
