@@ -14,7 +14,7 @@ from torch import nn
 
 from data2vec2.commands.estimate import Plan, format_length, model_bytes
 from data2vec2.commands.fitting import check_shares, num_readers, placed, suited
-from data2vec2.commands.flags import applied
+from data2vec2.commands.flags import applied, fields_of
 from data2vec2.commands.options import Estimate
 from data2vec2.config.run import (
     FinetuneConfig,
@@ -212,10 +212,10 @@ def with_length(training: Training[C], data: Opened[C], cost: Cost | None, flags
     elif train.hours:
         assert cost
         updates = max(1, int(train.hours * 3600 / cost.seconds))
-    elif updates == reference.train.updates and "--train.updates" not in flags:
+    elif updates == reference.train.updates and "train.updates" not in fields_of(flags):
         updates = bounded_updates(reference, per_epoch)
     config = replace(config, train=replace(train, updates=updates))
-    fitted = fit_schedule(config, reference)
+    fitted = fit_schedule(config, reference, fields_of(flags))
     if fitted != config:
         say(f"schedule: {updates:,} updates instead of {reference.train.updates:,}: {training.schedule(fitted)}")
     return replace(data, config=fitted)
