@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from data2vec2.commands.estimate import Plan
-from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Estimate, Pretrain, names_of
 from data2vec2.commands.runner import run_training, say_account
 from data2vec2.commands.starting import Start, following, load_start, open_start, told
-from data2vec2.commands.training import Opened, Training, estimate_training, keep_started, of_length
-from data2vec2.config.run import RunConfig, fit_schedule
+from data2vec2.commands.training import Opened, Training, estimate_training, kept_on
+from data2vec2.config.run import RunConfig
 from data2vec2.data import hub
 from data2vec2.data.account import counted
 from data2vec2.data.batch import Batches
@@ -108,16 +107,12 @@ class Pretraining(Training[RunConfig]):
         if wanted.init_from not in (None, saved.init_from):
             begun = f"the run was started with {saved.init_from}"
             raise UserError(f"--init-from {self.init_from} can't change on --resume: {begun}")
-        tools = _tools(saved)
-        if not isinstance(asked, str):
-            reference = get_recipe(asked.recipe)
-            if saved.init_from:  # whose shape it has
-                model = _unless_set(asked.model, reference.model, saved.model)
-                asked = replace(asked, model=model, data=_unless_set(asked.data, reference.data, saved.data))
-            asked = of_length(asked, saved, reference)
-            saved = keep_started(saved, tools.located(asked), fit_schedule(asked, reference))
-        changed = tools.located(applied(saved, flags))
-        return tools.resumed(keep_started(saved, changed, changed), run)
+        tools, reference = _tools(saved), get_recipe(saved.recipe)
+        asked = run_config(asked, lambda _: saved) if isinstance(asked, str) else asked
+        if saved.init_from:  # whose shape it has
+            model = _unless_set(asked.model, reference.model, saved.model)
+            asked = replace(asked, model=model, data=_unless_set(asked.data, reference.data, saved.data))
+        return tools.resumed(kept_on(saved, asked, reference, flags, tools.located), run)
 
     def opened(self, config: RunConfig, data: Sequence[str], val: str | None, say: Log | None) -> Opened[RunConfig]:
         """Samples to train on and some that are held out, looked at."""

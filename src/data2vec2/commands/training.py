@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -58,6 +58,8 @@ FREE_ON_RESUME = {
     "data.tokenizer",  # as far as it is the same one
 }
 """What may differ between a run and its resumption: where and how the sums are made, not what they are."""
+CHOSEN = {"optim.fresh", "model.modality.num_channels", "data.mean", "data.std", "data.levels"}
+"""What else a run that starts finds itself where it is none."""
 
 
 @dataclass(frozen=True)
@@ -258,27 +260,33 @@ def say_plan(data: Opened[C], say: Log) -> None:
     )
 
 
-def of_length(asked: C, saved: C, reference: C) -> C:
-    """`asked`, with the length that a run got at its start unless it says another number of updates."""
-    if asked.train.updates != reference.train.updates:
-        return asked
-    return replace(asked, train=replace(asked.train, updates=saved.train.updates))
+def kept_on(saved: C, asked: C, reference: C, flags: Sequence[str], located: Callable[[C], C] = lambda one: one) -> C:
+    """A run's `saved` configuration with what may change, as `asked` with what flags set; `UserError` for other changes.
+
+    The length is that of the start unless another number of updates is asked for than the `reference` recipe's.
+    """
+    if asked.train.updates == reference.train.updates:
+        asked = replace(asked, train=replace(asked.train, updates=saved.train.updates))
+    asked, given = located(applied(asked, flags)), fields_of(flags)
+    return keep_started(saved, asked, fit_schedule(asked, reference, given), given - CHOSEN)
 
 
-def keep_started(saved: C, asked: C, fitted: C, prefix: str = "") -> C:
+def keep_started(saved: C, asked: C, fitted: C, given: Collection[str] = (), prefix: str = "") -> C:
     """`saved` with what `asked` changes of `FREE_ON_RESUME` in its sections; `UserError` for any other change.
 
-    `fitted` is `asked` with the schedule that it had got at the start.
+    `fitted` is `asked` with the schedule that it had got at the start. None and "auto" leave a field as it is, unless it
+    is among the `given` ones.
     """
     changed = {}
     for field in fields(saved):
         name = prefix + field.name
+        flag = name.removeprefix("task.")
         theirs, mine, adapted = (getattr(config, field.name) for config in (saved, asked, fitted))
         if is_dataclass(theirs):
-            changed[field.name] = keep_started(theirs, mine, adapted, f"{name}.")
-        elif prefix and mine not in (None, "auto") and theirs not in (mine, adapted):
+            changed[field.name] = keep_started(theirs, mine, adapted, given, f"{name}.")
+        elif prefix and theirs not in (mine, adapted) and (mine not in (None, "auto") or flag in given):
             if name not in FREE_ON_RESUME:
-                flag = "--" + name.removeprefix("task.").replace("_", "-")
+                flag = f"--{flag.replace('_', '-')}"
                 raise UserError(f"{flag} {mine} can't change on --resume: the run was started with {theirs}")
             changed[field.name] = mine
     return replace(saved, **changed)
