@@ -87,13 +87,13 @@ def applied(config: C, flags: Sequence[str]) -> C:
     named = [_full(word, config) if word.startswith("--") else word for word in valued]
     prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
     config = tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
-    given, lengths = fields_of(flags), ("epochs", "hours")
+    given = fields_of(flags)
     if "train.updates" not in given:
         return config
-    for name in lengths:
+    for name in ("epochs", "hours"):
         if getattr(config.train, name) and f"train.{name}" in given:
             raise UsageError(f"--train.updates and --train.{name} both say how long the run is; give one of them")
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, **dict.fromkeys(lengths)))
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=None, hours=None))
 
 
 def print_help(config: RunConfig | FinetuneConfig) -> None:

@@ -261,7 +261,7 @@ def say_plan(data: Opened[C], say: Log) -> None:
 
 
 def kept_on(saved: C, asked: C, reference: C, flags: Sequence[str], located: Callable[[C], C] = lambda one: one) -> C:
-    """A run's `saved` configuration with what may change, as `asked` with what flags set; `UserError` for other changes.
+    """A run's `saved` configuration with what may change, as `asked` and flags say; `UserError` for other changes.
 
     The length is that of the start unless another number of updates is asked for than the `reference` recipe's.
     """
@@ -274,8 +274,8 @@ def kept_on(saved: C, asked: C, reference: C, flags: Sequence[str], located: Cal
 def keep_started(saved: C, asked: C, fitted: C, given: Collection[str] = (), prefix: str = "") -> C:
     """`saved` with what `asked` changes of `FREE_ON_RESUME` in its sections; `UserError` for any other change.
 
-    `fitted` is `asked` with the schedule that it had got at the start. None and "auto" leave a field as it is, unless it
-    is among the `given` ones.
+    `fitted` is `asked` with the schedule that it had got at the start. None and "auto" leave a field as it is, unless
+    it is among the `given` ones.
     """
     changed = {}
     for field in fields(saved):

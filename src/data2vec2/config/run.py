@@ -297,7 +297,8 @@ def fit_schedule(config: C, reference: C, given: Collection[str] = ()) -> C:
     logged, scored and saved more often, so that the alarms have enough checks and little is lost. What the user set
     (what differs from the reference, and the fields that are `given`, as `optim.warmup_updates`) is left alone.
     """
-    return _with_own(_shortened(config, reference), config, given)
+    fitted: C = _with_own(_shortened(config, reference), config, given)
+    return fitted
 
 
 def _shortened(config: C, reference: C) -> C:
