@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from data2vec2.commands.flags import fields_of
 from data2vec2.commands.options import Finetune
 from data2vec2.commands.runner import run_training, say_account, where_is
 from data2vec2.commands.training import Opened, Training, kept_on
@@ -96,9 +98,17 @@ class Finetuning(Training[FinetuneConfig]):
         self._check_recipe(config)
         return config
 
-    def started(self, config: FinetuneConfig, data: Sequence[str], say: Log) -> FinetuneConfig:
-        """From the model's weights, or from scratch."""
-        return replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
+    def started(
+        self, config: FinetuneConfig, data: Sequence[str], say: Log, flags: Sequence[str] = ()
+    ) -> FinetuneConfig:
+        """From the model's weights, or from scratch, where nothing can be made of what was learned."""
+        config = replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
+        for name in ("optim.fresh", *self.job.of_learned) if config.from_scratch else ():
+            value, flag = attrgetter(name)(config), name.removeprefix("task.")
+            if value and flag in fields_of(flags):
+                flag = f"--{flag.replace('_', '-')}"
+                raise UsageError(f"{flag} is {value}, but nothing is learned yet from scratch; leave one of them out")
+        return config
 
     def schedule(self, config: FinetuneConfig) -> str:
         """Warm-up, and the updates in which the encoder is frozen."""

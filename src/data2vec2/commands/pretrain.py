@@ -80,7 +80,7 @@ class Pretraining(Training[RunConfig]):
         located = weights if weights.startswith(hub.PREFIX) else str(Path(weights).absolute())
         return replace(config, init_from=located) if weights else config
 
-    def started(self, config: RunConfig, data: Sequence[str], say: Log) -> RunConfig:
+    def started(self, config: RunConfig, data: Sequence[str], say: Log, flags: Sequence[str] = ()) -> RunConfig:
         """A model that fits the weights and the data."""
         tools, recipe, start = _tools(config), get_recipe(config.recipe), self._start
         if start is None or self._followed is None:

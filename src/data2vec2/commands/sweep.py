@@ -15,7 +15,7 @@ from data2vec2.commands.finetune import Finetuning, check_data
 from data2vec2.commands.finetune import finetune as once
 from data2vec2.commands.flags import applied, fields_of
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.training import CHOSEN, keep_started
+from data2vec2.commands.training import CHOSEN, keep_started, quiet
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import to_dict
 from data2vec2.errors import UsageError, UserError
@@ -79,7 +79,7 @@ def sweep(given: Finetune) -> Outcome:
     if under_torchrun():
         raise UsageError("a sweep starts its processes itself (--train.processes); run it without torchrun")
     # what is wrong with MODEL has been said before anything is written
-    config = replace(config, from_scratch=given.from_scratch or config.from_scratch, weights=training.weights)
+    config = replace(training.started(config, (data,), quiet, flags), weights=training.weights)
     config, flags = _started(out, config, flags, given.resume)
     runs: list[dict[str, Any]] = []
     for rate in rates:

@@ -95,8 +95,8 @@ class Training(ABC, Generic[C]):
         """The configuration that was asked for: itself, or that of a recipe or a file."""
 
     @abstractmethod
-    def started(self, config: C, data: Sequence[str], say: Log) -> C:
-        """The configuration of a new run, as far as it can be told before the data are opened."""
+    def started(self, config: C, data: Sequence[str], say: Log, flags: Sequence[str] = ()) -> C:
+        """The configuration of a new run, as far as it can be told before the data are opened; `flags` are in it."""
 
     @abstractmethod
     def schedule(self, config: C) -> str:
@@ -150,7 +150,7 @@ def estimate_training(training: Training[C], asked: C | str, data: Sequence[str]
     val = str(given.val) if given.val else None
     before = LOOK_AT.set(256)
     try:
-        config = training.started(applied(training.named(asked), given.flags), data, quiet)
+        config = training.started(applied(training.named(asked), given.flags), data, quiet, given.flags)
         with devices.computing(placed(config.train).threads):
             opened, model, cost = completed(training, config, data, val, quiet, True, again=False)
             assert cost
