@@ -301,7 +301,7 @@ def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) ->
         (["--optim.layer-decay", "0"], 2, "optim.layer_decay is 0"),
         (["--from-scratch", "--optim.fresh", "0.5"], 2, "--optim.fresh is 0.5, but nothing is learned yet"),
         (["--from-scratch", "--optim.fresh", "0.5", "--seeds", "2"], 2, "--optim.fresh is 0.5, but nothing"),
-        (["--no-from-scratch"], 2, "--no-from-scratch"),
+        (["--no-from-scratch"], 2, "unknown flag --no-from-scratch; did you mean --from-scratch?"),
         (["--optim.lr", "-1"], 2, "optim.lr is -1"),
         (["--augment.label-smoothing", "1"], 2, "augment.label_smoothing is 1"),
         (["--augment.mixup", "-1"], 2, "augment.mixup is -1"),

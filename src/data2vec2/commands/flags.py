@@ -119,6 +119,8 @@ def _flags(cls: type, prefix: str) -> Iterator[tuple[str, int]]:
             name, hint = field.name.replace("_", "-"), hints[field.name]
             if dataclasses.is_dataclass(hint):
                 yield from _flags(typing.cast(type, hint), prefix if name == "task" else f"{prefix}{name}.")
+            elif not prefix:
+                continue  # the verb's own, or no flag
             elif hint in (bool, bool | None):
                 yield from ((f"--{prefix}{name}", 0), (f"--{prefix}no-{name}", 0))
             else:
