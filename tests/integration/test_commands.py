@@ -342,6 +342,18 @@ def test_resume_and_overwrite_exclude_each_other(
     refused(capsys, 2, "--overwrite", "pretrain", "image_tiny", data, "--out", run, "--resume", "--overwrite")
 
 
+def test_the_best_model_needs_a_score(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    start, says = ["pretrain", "image_tiny", data, "--out", "run", *SMALL], "--train.keep-best needs a score of"
+    with np.load(data) as arrays:
+        np.savez("unlabelled.npz", x_train=arrays["x_train"])
+    for flags in (["--data.val-fraction", 0], ["--train.eval-every", 0], ["--val", "unlabelled.npz"]):
+        refused(capsys, 1, says, *start, "--train.keep-best", *flags)
+    assert run_here([*start, "--val", "unlabelled.npz", "--dry-run"]) == 0
+    assert "without classes in both parts nothing is scored" in " ".join(capsys.readouterr().err.split())
+    assert run_here([*start, "--train.keep-best", "--dry-run"]) == 0
+    assert "nothing is scored" not in " ".join(capsys.readouterr().err.split())
+
+
 def test_mistakes_in_a_configuration_file(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
     def pretrain(code: int, says: str, text: str) -> None:
         Path("config.yaml").write_text(text)

@@ -171,7 +171,7 @@ def completed(
     All but its length; with `measure` also what an update takes, after which the model is built `again`.
     """
     data = training.opened(config, names, val, say)
-    config = replace(data.config, train=placed(data.config.train))
+    config = replace(data.config, train=placed(data.config.train, say))
     check_shares(data.train, config.train, say)
     data, device = replace(data, config=config), local_device(torch.device(config.train.device))
     torch.manual_seed(config.train.seed)
