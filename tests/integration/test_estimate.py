@@ -91,6 +91,8 @@ def test_a_run_of_so_many_passes_is_fixed_and_resumes_as_it_was_begun(
     assert config.train.updates == round(0.5 * planned(capsys, "image_tiny", small, *SMALL)["samples"] / 16)
     assert run_here([*start, "--resume"]) == 0  # the same words again
     assert run_here(["pretrain", "image_tiny", small, "--out", run, "--resume"]) == 0
+    (tmp_path / "mine.yaml").write_text("recipe: image_tiny\ntrain: {updates: 40, hours: null}\n")
+    assert run_here(["pretrain", tmp_path / "mine.yaml", *start[2:], "--resume"]) == 0  # the passes are the length
     assert run_here([*start[:5], "--train.epochs", "3", "--resume"]) == 1
     assert "--train.epochs 3.0 can't change on --resume" in capsys.readouterr().err
 

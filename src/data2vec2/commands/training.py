@@ -263,11 +263,13 @@ def say_plan(data: Opened[C], say: Log) -> None:
 def kept_on(saved: C, asked: C, reference: C, flags: Sequence[str], located: Callable[[C], C] = lambda one: one) -> C:
     """A run's `saved` configuration with what may change, as `asked` and flags say; `UserError` for other changes.
 
-    The length is that of the start unless another number of updates is asked for than the `reference` recipe's.
+    The updates are those of the start unless a flag says others, or `asked` says so: no passes or hours, and another
+    number than the `reference` recipe's.
     """
-    if asked.train.updates == reference.train.updates:
-        asked = replace(asked, train=replace(asked.train, updates=saved.train.updates))
     asked, given = located(applied(asked, flags)), fields_of(flags)
+    left = asked.train.epochs or asked.train.hours or asked.train.updates == reference.train.updates
+    if left and "train.updates" not in given:
+        asked = replace(asked, train=replace(asked.train, updates=saved.train.updates))
     return keep_started(saved, asked, fit_schedule(asked, reference, given), given - CHOSEN)
 
 
