@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -295,7 +296,35 @@ def test_changes_on_resume(place: Path, capsys: pytest.CaptureFixture[str], data
     resume("--train.batch-size 64 can't change", "--train.batch-size", "64")
     resume("--model.encoder.depth 3 can't change", "--model.encoder.depth", "3", "--model.targets.average-layers", "3")
     resume("the folder holds a run of image_tiny, not of image_base", recipe="image_base")
+    resume("--optim.clip-norm None can't change", "--optim.clip-norm", "None")
+    for section, says in (
+        ("optim: {lr: 0.5}", "--optim.lr 0.5 can't change on --resume: the run was started with 0.004"),
+        ("train: {updates: 50}", "--train.updates 50 can't change"),
+        ("train: {seed: 9, save_every: 7}", "--train.seed 9 can't change"),
+    ):
+        Path("mine.yaml").write_text(f"recipe: image_tiny\n{section}\n")
+        resume(says, recipe="mine.yaml")
+    Path("mine.yaml").write_text("recipe: image_base\n")
+    resume("the folder holds a run of image_tiny, not of image_base", recipe="mine.yaml")
     assert contents(run) == before
+
+
+def test_what_may_change_on_resume(place: Path, data: Path, run: Path) -> None:
+    shutil.copytree(run, "run")
+    Path("mine.yaml").write_text("recipe: image_tiny\ntrain: {save_every: 7, keep: 5}\noptim: {lr: 0.004}\n")
+
+    def resumed(recipe: str, *flags: str) -> dict[str, Any]:
+        assert run_here(["pretrain", recipe, data, "--out", "run", "--resume", *flags]) == 0
+        config: dict[str, Any] = yaml.safe_load(Path("run/config.yaml").read_text())
+        return config
+
+    started = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert resumed("run/config.yaml") == started
+    changed = resumed("mine.yaml", "--train.keep", "4", "--train.keep-every", "6", "--train.micro-batch", "2")
+    own = {"save_every": 7, "keep": 4, "keep_every": 6, "micro_batch": 2}  # and all else as at the start
+    assert changed == {**started, "train": {**started["train"], **own}}
+    train = resumed("image_tiny", "--train.keep-every", "None", "--train.micro-batch", "None")["train"]
+    assert train == {**changed["train"], "keep_every": None, "micro_batch": started["train"]["micro_batch"]}
 
 
 def test_a_change_to_the_recipes_own_value_on_resume(
@@ -311,6 +340,18 @@ def test_resume_and_overwrite_exclude_each_other(
     place: Path, capsys: pytest.CaptureFixture[str], data: Path, run: Path
 ) -> None:
     refused(capsys, 2, "--overwrite", "pretrain", "image_tiny", data, "--out", run, "--resume", "--overwrite")
+
+
+def test_the_best_model_needs_a_score(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:
+    start, says = ["pretrain", "image_tiny", data, "--out", "run", *SMALL], "--train.keep-best needs a score of"
+    with np.load(data) as arrays:
+        np.savez("unlabelled.npz", x_train=arrays["x_train"])
+    for flags in (["--data.val-fraction", 0], ["--train.eval-every", 0], ["--val", "unlabelled.npz"]):
+        refused(capsys, 1, says, *start, "--train.keep-best", *flags)
+    assert run_here([*start, "--val", "unlabelled.npz", "--dry-run"]) == 0
+    assert "without classes in both parts nothing is scored" in " ".join(capsys.readouterr().err.split())
+    assert run_here([*start, "--train.keep-best", "--dry-run"]) == 0
+    assert "nothing is scored" not in " ".join(capsys.readouterr().err.split())
 
 
 def test_mistakes_in_a_configuration_file(place: Path, capsys: pytest.CaptureFixture[str], data: Path) -> None:

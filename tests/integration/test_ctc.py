@@ -114,7 +114,7 @@ def test_two_processes_learn_as_one(tmp_path: Path, model: Path, data: Path) -> 
 def test_flags_from_scratch_and_few_minutes(tmp_path: Path, model: Path, data: Path) -> None:
     flags = words(
         "--from-scratch --data.max-minutes 0.2 --data.min-seconds 0.5 --train.updates 3 --train.seed 2 "
-        "--model.dropout 0.1 --model.activation-dropout 0.1 --model.layer-drop 0.2 --model.freeze-updates 2 "
+        "--model.dropout 0.1 --model.activation-dropout 0.1 --model.layer-drop 0.2 --model.freeze-updates 0 "
         "--masks.time-share 0.5 --masks.time-length 3 --masks.channel-share 0.5 --masks.channel-length 4 "
         "--masks.noise-std 0.1 --optim.schedule linear --data.max-bad 0.1 --json"
     )
@@ -147,6 +147,8 @@ def test_without_transcript_and_too_long_are_left_out(tmp_path: Path, model: Pat
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
+        (["--from-scratch", "--model.freeze-updates", "2"], 2, "--model.freeze-updates is 2, but nothing is learned"),
+        (["--from-scratch", "--model.freeze-stem"], 2, "--model.freeze-stem is True, but nothing is learned"),
         (["--recipe", "audio_classify_tiny"], 2, "not for this task; there are ctc_tiny"),
         (["--recipe", "ctc_tini"], 2, "did you mean 'ctc_tiny'"),
         (["--masks.channel-length", "64"], 2, "masks.channel_length is 64"),

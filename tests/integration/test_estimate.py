@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import yaml
 
+import data2vec2
 from data2vec2.commands.estimate import Plan, format_plan, model_bytes, outlined
 from data2vec2.config.run import MIN_UPDATES, bounded_updates
 from data2vec2.config.tree import to_dict
@@ -19,7 +20,7 @@ from data2vec2.files import cache_folder
 from data2vec2.modalities import get_finetune_recipe, get_recipe, read_run_config, spec_of
 from data2vec2.training.device import activation_bytes
 from data2vec2.training.measure import Cost
-from tests.integration.helpers import SMALL, Child, metrics, run_here
+from tests.integration.helpers import SMALL, Child, metrics, run_here, words
 
 
 def planned(capsys: pytest.CaptureFixture[str], *arguments: object) -> dict:
@@ -63,6 +64,18 @@ def test_lengths_in_words(tmp_path: Path, small: Path, capsys: pytest.CaptureFix
     mine = replace(get_recipe("image_tiny"), train=replace(get_recipe("image_tiny").train, epochs=2.0))
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(to_dict(mine)))
     assert planned(capsys, tmp_path / "mine.yaml", small, *SMALL)["updates"] == round(2 * number / 16)
+    plan = planned(capsys, tmp_path / "mine.yaml", small, *SMALL, "--train.updates", "9")  # the flag, not the file
+    assert plan["updates"] == 9 and plan["config"]["train"]["epochs"] is None
+
+
+def test_flags_that_say_what_the_recipe_says_are_left_alone(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = words("--train.updates 300 --train.save_every 550 --optim.warmup-updates=160 --ema.start .99")
+    config = planned(capsys, "image_tiny", small, *SMALL, *flags)["config"]
+    assert (config["train"]["save_every"], config["train"]["eval_every"]) == (550, 100)
+    assert (config["optim"]["warmup_updates"], config["ema"]["start"]) == (160, 0.99)
+    assert config["ema"]["end"] < get_recipe("image_tiny").ema.end  # this one was not set
+    length = f"--train.updates={get_recipe('image_tiny').train.updates}"
+    assert data2vec2.estimate("image_tiny", small, flags=(*SMALL, length)).config.train.updates == 2_200
 
 
 def test_a_run_of_so_many_passes_is_fixed_and_resumes_as_it_was_begun(
@@ -78,6 +91,8 @@ def test_a_run_of_so_many_passes_is_fixed_and_resumes_as_it_was_begun(
     assert config.train.updates == round(0.5 * planned(capsys, "image_tiny", small, *SMALL)["samples"] / 16)
     assert run_here([*start, "--resume"]) == 0  # the same words again
     assert run_here(["pretrain", "image_tiny", small, "--out", run, "--resume"]) == 0
+    (tmp_path / "mine.yaml").write_text("recipe: image_tiny\ntrain: {updates: 40, hours: null}\n")
+    assert run_here(["pretrain", tmp_path / "mine.yaml", *start[2:], "--resume"]) == 0  # the passes are the length
     assert run_here([*start[:5], "--train.epochs", "3", "--resume"]) == 1
     assert "--train.epochs 3.0 can't change on --resume" in capsys.readouterr().err
 
@@ -88,6 +103,8 @@ def test_a_run_of_so_many_passes_is_fixed_and_resumes_as_it_was_begun(
         ("--train.epochs 0", "train.epochs is 0.0; it must be above 0"),
         ("--train.hours inf", "train.hours is inf; it must be above 0 and finite"),
         ("--train.hours 1 --train.epochs 1", "train.hours is 1.0; it must be none where train.epochs is given"),
+        ("--train.updates 8 --train.epochs 3", "--train.updates and --train.epochs both say how long the run is"),
+        ("--train.updates 8 --train.hours 3", "--train.updates and --train.hours both say how long the run is"),
     ],
 )
 def test_wrong_lengths(small: Path, capsys: pytest.CaptureFixture[str], flags: str, says: str) -> None:

@@ -299,6 +299,9 @@ def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) ->
         (["--model.image-size", "30"], 2, "a multiple of 7, the patch size"),
         (["--model.image-size", "0"], 2, "model.image_size is 0"),
         (["--optim.layer-decay", "0"], 2, "optim.layer_decay is 0"),
+        (["--from-scratch", "--optim.fresh", "0.5"], 2, "--optim.fresh is 0.5, but nothing is learned yet"),
+        (["--from-scratch", "--optim.fresh", "0.5", "--seeds", "2"], 2, "--optim.fresh is 0.5, but nothing"),
+        (["--no-from-scratch"], 2, "unknown flag --no-from-scratch; did you mean --from-scratch?"),
         (["--optim.lr", "-1"], 2, "optim.lr is -1"),
         (["--augment.label-smoothing", "1"], 2, "augment.label_smoothing is 1"),
         (["--augment.mixup", "-1"], 2, "augment.mixup is -1"),
@@ -363,13 +366,39 @@ def error_of_existing(capsys: pytest.CaptureFixture[str], model: Path, data: Pat
         (["--optim.lr", "0.5"], "--optim.lr 0.5 can't change on --resume"),
         (["--from-scratch"], "--from-scratch can't change"),
         (["--recipe", "image_finetune_base"], "a run of image_finetune_tiny, not of image_finetune_base"),
+        (["--recipe", "{tmp}/mine.yaml"], "--optim.layer-decay 0.25 can't change on --resume"),
+        (["--optim.clip-norm", "None"], "--optim.clip-norm None can't change on --resume"),
     ],
 )
 def test_what_can_not_change_on_resume(
-    whole: Path, model: Path, data: Path, flags: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    whole: Path,
+    model: Path,
+    data: Path,
+    flags: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "mine.yaml").write_text("recipe: image_finetune_tiny\noptim: {layer_decay: 0.25}\n")
+    flags = [flag.format(tmp=tmp_path) for flag in flags]
     assert run_here(["finetune", "classify", model, data, "--out", whole, "--resume", *flags]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_the_default_recipe_is_refused_where_the_run_has_another(
+    tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Unless it is not asked for."""
+    (tmp_path / "mine.yaml").write_text("recipe: image_finetune_tiny\n")
+    flags = words(
+        "--augment.rand-augment None --train.device cpu --train.processes 1 --train.updates 2 --optim.fresh None"
+    )
+    start = ["finetune", "classify", model, data, "--out", tmp_path / "run", *flags]
+    assert run_here([*start, "--recipe", "image_finetune_base"]) == 0
+    for recipe in ("image_finetune_tiny", tmp_path / "mine.yaml"):
+        assert run_here([*start, "--resume", "--recipe", recipe]) == 1
+        assert "a run of image_finetune_base, not of image_finetune_tiny" in capsys.readouterr().err
+    assert run_here([*start, "--resume"]) == run_here([*start, "--resume", "--recipe", "image_finetune_base"]) == 0
 
 
 def test_another_model_or_other_data_are_refused_on_resume(

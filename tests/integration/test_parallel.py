@@ -16,6 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from data2vec2.commands.fitting import placed
+from data2vec2.config.run import TrainConfig
 from data2vec2.modalities.audio import english_prompts
 from tests.integration.helpers import SMALL, Child, assert_same_run, last_step, metrics, words
 
@@ -103,6 +105,16 @@ def test_a_run_goes_on_with_any_number_of_processes_sharded_or_not(tmp_path: Pat
     assert found == pytest.approx(expected, rel=1e-5)
     expected, found = ([line["val_knn"] for line in metrics(path) if "val_knn" in line] for path in (alone, run))
     assert found == expected and len(found) == 4
+
+
+def test_what_a_machine_can_not_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    alone = placed(TrainConfig(device="cpu", processes=1, shard=True), said.append)
+    assert (alone.processes, said.pop()) == (1, "plan: --train.shard has no effect with one process")
+    assert placed(TrainConfig(device="cpu", processes=3, shard=True), said.append).processes == 3 and not said
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert placed(TrainConfig(device="cpu", processes=3), said.append).processes == 2
+    assert said == ["plan: 2 processes, not 3 as --train.processes says: torchrun has started so many"]
 
 
 def test_speech_is_sharded_too_with_less_memory_and_blocks_left_out(tmp_path: Path) -> None:

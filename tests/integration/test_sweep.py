@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import yaml
 
 import data2vec2
 from data2vec2.errors import UsageError
+from data2vec2.modalities import get_finetune_recipe
 from data2vec2.training.checkpoint import Best
 from tests.integration.helpers import Child, assert_same_run, files, last_step, run_here, words
 
@@ -108,6 +110,18 @@ def test_seeds_alone_and_json(model: Path, data: Path, tmp_path: Path, capsys: p
     assert [run["run"] for run in scores(tmp_path / "sweep")["runs"]] == ["lr-0.001-seed-0", "lr-0.001-seed-1"]
 
 
+def test_flags_that_say_what_the_recipe_says_count_in_every_run(model: Path, data: Path, tmp_path: Path) -> None:
+    """Also in those that begin when the sweep goes on, without the flags."""
+    warmup = get_finetune_recipe("image_finetune_tiny").optim.warmup_updates
+    out = tmp_path / "sweep"
+    assert here(model, data, out, "--seeds", 2, "--optim.lr", "1e-3", f"--optim.warmup-updates={warmup}") == 0
+    shutil.rmtree(out / "lr-0.001-seed-1")
+    assert run_here(["finetune", "classify", model, data, "--out", out, "--seeds", 2, "--resume"]) == 0
+    for run in ("lr-0.001-seed-0", "lr-0.001-seed-1"):
+        config = yaml.safe_load((out / run / "config.yaml").read_text())
+        assert (config["optim"]["warmup_updates"], config["train"]["updates"]) == (warmup, 6)
+
+
 def test_python(model: Path, data: Path, tmp_path: Path) -> None:
     outcome = data2vec2.finetune(model, data, tmp_path / "sweep", sweep="1e-2, 1e-4", flags=FLAGS)  # type: ignore[arg-type]
     assert (outcome.state, outcome.scores) == ("finished", scores(tmp_path / "sweep"))
@@ -136,6 +150,7 @@ def test_a_rate_that_diverges_has_failed_and_is_last(
         ("--sweep 1e-3,0.001", 2, "all different"),
         ("--sweep nan", 2, "rates must be above 0"),
         ("--seeds 0", 2, "seeds at least 1"),
+        ("--sweep 1e-3 --optim.lr 1e-3", 2, "--sweep and --optim.lr both say the peak learning rate"),
         ("--sweep 1e-3 --overwrite", 2, "--overwrite can't be combined with"),
         ("--sweep 1e-3 --dry-run", 2, "--dry-run can't be combined with"),
         ("--sweep 1e-3 --resume", 1, "holds no sweep"),

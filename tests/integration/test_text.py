@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -73,6 +74,26 @@ def test_a_killed_run_that_is_resumed_ends_with_the_same_bits(tmp_path: Path, da
     shutil.rmtree(cached.parent)
     assert run_here([*arguments, "--resume"]) == 0
     assert_same_run(run, whole, UPDATES)
+
+
+def test_with_a_validation_set_all_of_the_data_is_trained_on(
+    tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And all of the other is held out, though without labels nothing is scored, which is said."""
+    run = tmp_path / "run"
+    start = ["pretrain", "text_tiny", data, "--out", run, *FLAGS, "--train.updates", 2]
+
+    def parts(*flags: object) -> tuple[int, int]:
+        assert run_here([*start, *flags]) == 0
+        said = " ".join(capsys.readouterr().err.split())
+        assert "without classes in both parts nothing is scored" in said and "are not used" not in said
+        held, trained = re.findall(r" ([\d]+) held out for validation.* plan: (\d+) texts", said)[0]
+        return int(trained), int(held)
+
+    trained, held = parts("--dry-run")
+    assert 0 < held < 20 < trained
+    every = trained + held + 1  # at the border between the parts one is lost
+    assert parts("--val", data) == parts("--val", data, "--resume") == (every, every)
 
 
 def test_the_run_folder(whole: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from data2vec2.commands.flags import applied
+from data2vec2.commands.flags import fields_of
 from data2vec2.commands.options import Finetune
 from data2vec2.commands.runner import run_training, say_account, where_is
-from data2vec2.commands.training import Opened, Training, keep_started, of_length
-from data2vec2.config.run import FinetuneConfig, fit_schedule
+from data2vec2.commands.training import Opened, Training, kept_on
+from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.batch import Batches
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import encode_by_each, labelled
@@ -25,7 +26,7 @@ from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import read_yaml, sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
-from data2vec2.modalities import finetune_config, get_finetune_recipe, is_file_name, read_finetune_config, specs
+from data2vec2.modalities import finetune_config, get_finetune_recipe, read_finetune_config, specs
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.jobs import FinetuneData, Job, Sized
@@ -48,7 +49,8 @@ def finetune(given: Finetune) -> Outcome:
     export_of(Path(given.model), Path(given.data))
     data = (str(given.data),)
     training = Finetuning(str(given.model), given.task, given.from_scratch)
-    asked = training.default_recipe if given.config is None else given.config
+    usual = str(Path(given.out) / CONFIG) if given.resume else training.default_recipe
+    asked = usual if given.config is None else given.config
     return run_training(training, asked, data, given)
 
 
@@ -96,9 +98,17 @@ class Finetuning(Training[FinetuneConfig]):
         self._check_recipe(config)
         return config
 
-    def started(self, config: FinetuneConfig, data: Sequence[str], say: Log) -> FinetuneConfig:
-        """From the model's weights, or from scratch."""
-        return replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
+    def started(
+        self, config: FinetuneConfig, data: Sequence[str], say: Log, flags: Sequence[str] = ()
+    ) -> FinetuneConfig:
+        """From the model's weights, or from scratch, where nothing can be made of what was learned."""
+        config = replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
+        for name in ("optim.fresh", *self.job.of_learned) if config.from_scratch else ():
+            value, flag = attrgetter(name)(config), name.removeprefix("task.")
+            if value and flag in fields_of(flags):
+                flag = f"--{flag.replace('_', '-')}"
+                raise UsageError(f"{flag} is {value}, but nothing is learned yet from scratch; leave one of them out")
+        return config
 
     def schedule(self, config: FinetuneConfig) -> str:
         """Warm-up, and the updates in which the encoder is frozen."""
@@ -107,20 +117,16 @@ class Finetuning(Training[FinetuneConfig]):
     def resumed(self, run: Path, asked: FinetuneConfig | str, flags: Sequence[str]) -> FinetuneConfig:
         """The run's own configuration, with what may change as asked."""
         saved = read_yaml(run / CONFIG, self.read)
-        recipe = asked if isinstance(asked, str) else asked.recipe
-        if recipe != saved.recipe and not (recipe == self.default_recipe or is_file_name(recipe)):
-            raise UserError(f"the folder holds a run of {saved.recipe}, not of {recipe}")
+        wanted = finetune_config(asked) if isinstance(asked, str) else asked
+        if wanted.recipe != saved.recipe:
+            raise UserError(f"the folder holds a run of {saved.recipe}, not of {wanted.recipe}")
         if self.weights != saved.weights:
             raise UserError("the run was started from a different MODEL; resume with that one")
         if self.from_scratch and not saved.from_scratch:
             raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
         self._check_recipe(saved)
-        if not isinstance(asked, str):
-            reference = get_finetune_recipe(asked.recipe)
-            asked = of_length(asked, saved, reference)
-            saved = keep_started(saved, asked, fit_schedule(asked, reference))
-        changed = applied(saved, flags)
-        return keep_started(saved, changed, changed)
+        asked = finetune_config(asked, lambda _: saved) if isinstance(asked, str) else asked
+        return kept_on(saved, asked, get_finetune_recipe(saved.recipe), flags)
 
     def _check_recipe(self, config: FinetuneConfig) -> None:
         recipes, kind = self.job.tools.spec.finetune[self.task_name], self.source[1].kind

@@ -16,13 +16,18 @@ from data2vec2.errors import UserError
 from data2vec2.modalities.data import Log
 from data2vec2.modalities.jobs import Sized
 from data2vec2.training import device as devices
-from data2vec2.training.parallel import num_processes
+from data2vec2.training.parallel import num_processes, under_torchrun
 
 
-def placed(config: TrainConfig) -> TrainConfig:
-    """The configuration with device, processes, and threads for each of them filled in."""
+def placed(config: TrainConfig, say: Log = lambda _: None) -> TrainConfig:
+    """The configuration with device, processes, and threads for each of them filled in; says what can't be as asked."""
     device = devices.choose_device(config.device, "--train.device")
     processes = num_processes(config.processes, device)
+    if processes != (config.processes or processes):
+        why = "torchrun has started so many" if under_torchrun() else f"{device} can take no more"
+        say(f"plan: {processes} processes, not {config.processes} as --train.processes says: {why}")
+    if config.shard and processes == 1:
+        say("plan: --train.shard has no effect with one process")
     threads = config.threads or max(1, torch.get_num_threads() // processes)
     return replace(config, device=str(device), processes=processes, threads=threads)
 

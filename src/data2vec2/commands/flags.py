@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
@@ -69,14 +70,30 @@ def all_flags(config: type[RunConfig | FinetuneConfig]) -> list[str]:
     return list(dict(_flags(config, "")))
 
 
+def fields_of(flags: Sequence[str]) -> frozenset[str]:
+    """The fields that words set, as in `train.save_every`; those of a task stand without its name."""
+    names = (word[2:].partition("=")[0].replace("-", "_") for word in flags if word.startswith("--"))
+    return frozenset(re.sub(r"(^|\.)no_", r"\1", name) for name in names)
+
+
 def applied(config: C, flags: Sequence[str]) -> C:
-    """The configuration with what the words set; a value that can't be ends the program as a usage error."""
+    """The configuration with what the words set; a value that can't be ends the program as a usage error.
+
+    A number of updates among them is the run's length, whatever the configuration says of passes or hours.
+    """
     if not flags:
         return config
     valued = (other for word in flags for other in TERNARY.get(word, (word,)))
     named = [_full(word, config) if word.startswith("--") else word for word in valued]
     prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
-    return tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
+    config = tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
+    given = fields_of(flags)
+    if "train.updates" not in given:
+        return config
+    for name in ("epochs", "hours"):
+        if getattr(config.train, name) and f"train.{name}" in given:
+            raise UsageError(f"--train.updates and --train.{name} both say how long the run is; give one of them")
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=None, hours=None))
 
 
 def print_help(config: RunConfig | FinetuneConfig) -> None:
@@ -102,6 +119,8 @@ def _flags(cls: type, prefix: str) -> Iterator[tuple[str, int]]:
             name, hint = field.name.replace("_", "-"), hints[field.name]
             if dataclasses.is_dataclass(hint):
                 yield from _flags(typing.cast(type, hint), prefix if name == "task" else f"{prefix}{name}.")
+            elif not prefix:
+                continue  # the verb's own, or no flag
             elif hint in (bool, bool | None):
                 yield from ((f"--{prefix}{name}", 0), (f"--{prefix}no-{name}", 0))
             else:

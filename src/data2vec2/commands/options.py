@@ -238,8 +238,9 @@ class Finetune(Starting):
     text (words), frames of recordings or patches of pictures (pixels), or answers (to questions, in texts)."""
     config: Annotated[FinetuneRecipe | None, arg(name="recipe")] = None
     """A recipe or the config.yaml of a run; default: the tiny recipe of the task."""
-    from_scratch: bool = False
-    """Start from random weights instead of the model's, to show the gain of pre-training."""
+    from_scratch: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Start from random weights instead of the model's, to show the gain of pre-training; a recipe file with
+    `from_scratch: true` does so too."""
     sweep: Rates = ()
     """Peak learning rates to try, separated by commas, as in 1e-5,2e-5. OUT then holds a run for each rate and seed,
     and the rate with the highest median validation score is printed. --resume keeps finished runs."""

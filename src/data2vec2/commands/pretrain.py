@@ -11,16 +11,16 @@ import numpy as np
 import torch
 
 from data2vec2.commands.estimate import Plan
-from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Estimate, Pretrain, names_of
 from data2vec2.commands.runner import run_training, say_account
 from data2vec2.commands.starting import Start, following, load_start, open_start, told
-from data2vec2.commands.training import Opened, Training, estimate_training, keep_started, of_length
-from data2vec2.config.run import RunConfig, fit_schedule
+from data2vec2.commands.training import Opened, Training, estimate_training, kept_on
+from data2vec2.config.run import RunConfig
 from data2vec2.data import hub
 from data2vec2.data.account import counted
 from data2vec2.data.batch import Batches
 from data2vec2.data.joined import join, weighted
+from data2vec2.data.reader import Reader
 from data2vec2.data.records import held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import masked, read_yaml, whole_file
@@ -33,7 +33,7 @@ from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.jobs import Sized
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.tasks import RunContext
-from data2vec2.tasks.pretrain import SCORE, Masks, PretrainTask
+from data2vec2.tasks.pretrain import SCORE, Masks, PretrainTask, scored
 from data2vec2.training.checkpoint import Best
 from data2vec2.training.run import CONFIG, RunFolder
 from data2vec2.training.task import Outcome
@@ -81,7 +81,7 @@ class Pretraining(Training[RunConfig]):
         located = weights if weights.startswith(hub.PREFIX) else str(Path(weights).absolute())
         return replace(config, init_from=located) if weights else config
 
-    def started(self, config: RunConfig, data: Sequence[str], say: Log) -> RunConfig:
+    def started(self, config: RunConfig, data: Sequence[str], say: Log, flags: Sequence[str] = ()) -> RunConfig:
         """A model that fits the weights and the data."""
         tools, recipe, start = _tools(config), get_recipe(config.recipe), self._start
         if start is None or self._followed is None:
@@ -108,24 +108,22 @@ class Pretraining(Training[RunConfig]):
         if wanted.init_from not in (None, saved.init_from):
             begun = f"the run was started with {saved.init_from}"
             raise UserError(f"--init-from {self.init_from} can't change on --resume: {begun}")
-        tools = _tools(saved)
-        if not isinstance(asked, str):
-            reference = get_recipe(asked.recipe)
-            if saved.init_from:  # whose shape it has
-                model = _unless_set(asked.model, reference.model, saved.model)
-                asked = replace(asked, model=model, data=_unless_set(asked.data, reference.data, saved.data))
-            asked = of_length(asked, saved, reference)
-            saved = keep_started(saved, tools.located(asked), fit_schedule(asked, reference))
-        changed = tools.located(applied(saved, flags))
-        return tools.resumed(keep_started(saved, changed, changed), run)
+        tools, reference = _tools(saved), get_recipe(saved.recipe)
+        asked = run_config(asked, lambda _: saved) if isinstance(asked, str) else asked
+        if saved.init_from:  # whose shape it has
+            model = _unless_set(asked.model, reference.model, saved.model)
+            asked = replace(asked, model=model, data=_unless_set(asked.data, reference.data, saved.data))
+        return tools.resumed(kept_on(saved, asked, reference, flags, tools.located), run)
 
     def opened(self, config: RunConfig, data: Sequence[str], val: str | None, say: Log | None) -> Opened[RunConfig]:
         """Samples to train on and some that are held out, looked at."""
         tools, seed, quiet = _tools(config), config.train.seed, say or (lambda _: None)
-        each, fraction = [tools.open(one, config, quiet) for one in data], 0.0 if val else config.data.val_fraction
+        fraction = 0.0 if val else config.data.val_fraction
+        opening = replace(config, data=replace(config.data, val_fraction=fraction))
+        each = [tools.open(one, opening, quiet) for one in data]
         named = [masked(one) for one in data]
         parts = join(each, named, fraction, seed) if len(data) > 1 else each[0]
-        others = tools.open(val, config, quiet) if val else None
+        others = tools.open(val, opening, quiet) if val else None
         train, held = held_out(parts, others, fraction, seed)
         if weights := config.data.weights:
             train, shares = weighted(train, named, weights, seed)
@@ -155,6 +153,8 @@ class Pretraining(Training[RunConfig]):
             say(f"data: {skipped.used:,} to train on, {len(held) if held else 0:,} held out for validation")
         readers = [tools.reader(part, config.model, config.data, seed) if part else None for part in (train, held)]
         reader, words = readers[0] or reader, tools.words
+        if say:
+            _check_scores(config, reader, readers[1], say)
         if say and readers[1]:
             readers[1].note_unreadable(account.part("val"), say)
         how = words.unit, words.many, reader.in_memory
@@ -218,6 +218,16 @@ class Pretraining(Training[RunConfig]):
             model_card(data.config, data.description),
         )
         export_model(model.student, info, run.path / "exported", card)
+
+
+def _check_scores(config: RunConfig, train: Reader, val: Reader | None, say: Log) -> None:
+    """Say if held-out samples can't be scored; `UserError` if no score tells which model is the best."""
+    scores = scored(train, val)
+    if config.train.keep_best and not (scores and config.train.eval_every):
+        needed = "classes both among the samples to train on and those held out, and --train.eval-every above 0"
+        raise UserError(f"--train.keep-best needs a score of validation samples: {needed}; leave it out")
+    if val and not scores and config.train.eval_every:
+        say("data: without classes in both parts nothing is scored; what is held out is only shown in the report")
 
 
 def _unless_set(mine: Any, usual: Any, saved: Any) -> Any:

@@ -82,7 +82,7 @@ def _run_training(
         _check_apart(given)
         config = applied(training.named(asked), given.flags)
         placed(config.train)  # refuses a device that is not there before anything is read
-        config = training.started(config, data, say)
+        config = training.started(config, data, say, given.flags)
     if any(map(objects.is_name, [*data, val])):
         if config.train.processes not in (None, 1):
             which = ", ".join(filter(objects.is_name, [*data, val or ""]))

@@ -13,9 +13,9 @@ import yaml
 
 from data2vec2.commands.finetune import Finetuning, check_data
 from data2vec2.commands.finetune import finetune as once
-from data2vec2.commands.flags import applied
+from data2vec2.commands.flags import applied, fields_of
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.training import keep_started
+from data2vec2.commands.training import CHOSEN, keep_started, quiet
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import to_dict
 from data2vec2.errors import UsageError, UserError
@@ -64,11 +64,11 @@ def sweep(given: Finetune) -> Outcome:
             raise UsageError(f"--{flag.replace('_', '-')} can't be combined with --sweep or --seeds")
     model, data, out, seeds, task = Path(given.model), str(given.data), Path(given.out), given.seeds, given.task
     val, training = str(given.val) if given.val else None, Finetuning(str(model), task, given.from_scratch)
-    goes_on = given.resume and given.config is None and (out / SWEEP).is_file()
-    asked = (
-        read_yaml(out / SWEEP, training.read) if goes_on else training.named(given.config or training.default_recipe)
-    )
-    config = applied(asked, given.flags)
+    if given.sweep and "optim.lr" in fields_of(given.flags):
+        raise UsageError("--sweep and --optim.lr both say the peak learning rate; give one of them")
+    goes_on, flags = given.resume and given.config is None and (out / SWEEP).is_file(), tuple(given.flags)
+    asked = read_yaml(out / SWEEP, _read)[0] if goes_on else training.named(given.config or training.default_recipe)
+    config = applied(asked, flags)
     rates = list(given.sweep) or [config.optim.lr]
     named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
     if not rates or seeds < 1 or len(named) < len(rates):
@@ -79,17 +79,17 @@ def sweep(given: Finetune) -> Outcome:
     if under_torchrun():
         raise UsageError("a sweep starts its processes itself (--train.processes); run it without torchrun")
     # what is wrong with MODEL has been said before anything is written
-    config = replace(config, from_scratch=given.from_scratch or config.from_scratch, weights=training.weights)
-    config = _started(out, config, given.resume)
+    config = replace(training.started(config, (data,), quiet, flags), weights=training.weights)
+    config, flags = _started(out, config, flags, given.resume)
     runs: list[dict[str, Any]] = []
     for rate in rates:
         for seed in range(config.train.seed, config.train.seed + seeds):
             run = out / f"lr-{rate:g}-seed-{seed}"
             if _state(run) not in ("finished", "diverged", "collapsed"):
                 console().print(f"{run.name}:")
-                one = replace(config, optim=replace(config.optim, lr=rate), train=replace(config.train, seed=seed))
-                goes_on = (run / CONFIG).is_file()
-                outcome = once(replace(given, out=run, config=one, resume=goes_on, from_scratch=False, flags=()))
+                one = replace(given, out=run, config=config, resume=(run / CONFIG).is_file(), from_scratch=False)
+                own = ("--optim.lr", repr(float(rate)), "--train.seed", str(seed))
+                outcome = once(replace(one, flags=(*flags, *own)))
                 if outcome.state == "interrupted":
                     return replace(outcome, run=None, scores={})
             else:
@@ -124,13 +124,21 @@ def format_sweep(scores: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _started(out: Path, config: FinetuneConfig, resume: bool) -> FinetuneConfig:
-    """The sweep's configuration, kept in OUT; `UserError` if OUT holds another, or something else."""
+def _read(values: Any) -> tuple[FinetuneConfig, tuple[str, ...]]:
+    """The configuration in `SWEEP`, and the flags that are in it already."""
+    config = {name: value for name, value in values.items() if name != "flags"} if isinstance(values, dict) else values
+    return read_finetune_config(config), tuple(values.get("flags", ()))
+
+
+def _started(
+    out: Path, config: FinetuneConfig, flags: tuple[str, ...], resume: bool
+) -> tuple[FinetuneConfig, tuple[str, ...]]:
+    """The sweep's configuration and flags, kept in OUT; `UserError` if OUT holds another, or something else."""
     path = out / SWEEP
     if resume:
         if not path.is_file():
             raise UserError(f"nothing to resume: {out} holds no sweep (no {SWEEP}); leave --resume out")
-        saved = read_yaml(path, read_finetune_config)
+        saved, first = read_yaml(path, _read)
         if saved.recipe != config.recipe:
             raise UserError(f"{out} holds a sweep of {saved.recipe}, not of {config.recipe}")
         if saved.from_scratch != config.from_scratch:
@@ -138,12 +146,12 @@ def _started(out: Path, config: FinetuneConfig, resume: bool) -> FinetuneConfig:
             raise UserError(f"{out} holds a sweep that can't continue {start}, because it was started differently")
         if saved.weights != config.weights:
             raise UserError(f"the sweep in {out} was started from a different MODEL; resume with that one")
-        return keep_started(saved, config, config)
+        return keep_started(saved, config, config, fields_of(flags) - CHOSEN), (*first, *flags)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; give another folder, or --resume to continue a sweep")
     out.mkdir(parents=True, exist_ok=True)
-    write_text(path, yaml.safe_dump(to_dict(config), sort_keys=False))
-    return config
+    write_text(path, yaml.safe_dump({**to_dict(config), "flags": [*flags]}, sort_keys=False))
+    return config, flags
 
 
 def _state(run: Path) -> str:

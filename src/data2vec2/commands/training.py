@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import nn
 
 from data2vec2.commands.estimate import Plan, format_length, model_bytes
 from data2vec2.commands.fitting import check_shares, num_readers, placed, suited
-from data2vec2.commands.flags import applied
+from data2vec2.commands.flags import applied, fields_of
 from data2vec2.commands.options import Estimate
 from data2vec2.config.run import (
     FinetuneConfig,
@@ -58,6 +58,8 @@ FREE_ON_RESUME = {
     "data.tokenizer",  # as far as it is the same one
 }
 """What may differ between a run and its resumption: where and how the sums are made, not what they are."""
+CHOSEN = {"optim.fresh", "model.modality.num_channels", "data.mean", "data.std", "data.levels"}
+"""What else a run that starts finds itself where it is none."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class Training(ABC, Generic[C]):
         """The configuration that was asked for: itself, or that of a recipe or a file."""
 
     @abstractmethod
-    def started(self, config: C, data: Sequence[str], say: Log) -> C:
-        """The configuration of a new run, as far as it can be told before the data are opened."""
+    def started(self, config: C, data: Sequence[str], say: Log, flags: Sequence[str] = ()) -> C:
+        """The configuration of a new run, as far as it can be told before the data are opened; `flags` are in it."""
 
     @abstractmethod
     def schedule(self, config: C) -> str:
@@ -148,7 +150,7 @@ def estimate_training(training: Training[C], asked: C | str, data: Sequence[str]
     val = str(given.val) if given.val else None
     before = LOOK_AT.set(256)
     try:
-        config = training.started(applied(training.named(asked), given.flags), data, quiet)
+        config = training.started(applied(training.named(asked), given.flags), data, quiet, given.flags)
         with devices.computing(placed(config.train).threads):
             opened, model, cost = completed(training, config, data, val, quiet, True, again=False)
             assert cost
@@ -169,7 +171,7 @@ def completed(
     All but its length; with `measure` also what an update takes, after which the model is built `again`.
     """
     data = training.opened(config, names, val, say)
-    config = replace(data.config, train=placed(data.config.train))
+    config = replace(data.config, train=placed(data.config.train, say))
     check_shares(data.train, config.train, say)
     data, device = replace(data, config=config), local_device(torch.device(config.train.device))
     torch.manual_seed(config.train.seed)
@@ -212,10 +214,10 @@ def with_length(training: Training[C], data: Opened[C], cost: Cost | None, flags
     elif train.hours:
         assert cost
         updates = max(1, int(train.hours * 3600 / cost.seconds))
-    elif updates == reference.train.updates and "--train.updates" not in flags:
+    elif updates == reference.train.updates and "train.updates" not in fields_of(flags):
         updates = bounded_updates(reference, per_epoch)
     config = replace(config, train=replace(train, updates=updates))
-    fitted = fit_schedule(config, reference)
+    fitted = fit_schedule(config, reference, fields_of(flags))
     if fitted != config:
         say(f"schedule: {updates:,} updates instead of {reference.train.updates:,}: {training.schedule(fitted)}")
     return replace(data, config=fitted)
@@ -258,27 +260,35 @@ def say_plan(data: Opened[C], say: Log) -> None:
     )
 
 
-def of_length(asked: C, saved: C, reference: C) -> C:
-    """`asked`, with the length that a run got at its start unless it says another number of updates."""
-    if asked.train.updates != reference.train.updates:
-        return asked
-    return replace(asked, train=replace(asked.train, updates=saved.train.updates))
+def kept_on(saved: C, asked: C, reference: C, flags: Sequence[str], located: Callable[[C], C] = lambda one: one) -> C:
+    """A run's `saved` configuration with what may change, as `asked` and flags say; `UserError` for other changes.
+
+    The updates are those of the start unless a flag says others, or `asked` says so: no passes or hours, and another
+    number than the `reference` recipe's.
+    """
+    asked, given = located(applied(asked, flags)), fields_of(flags)
+    left = asked.train.epochs or asked.train.hours or asked.train.updates == reference.train.updates
+    if left and "train.updates" not in given:
+        asked = replace(asked, train=replace(asked.train, updates=saved.train.updates))
+    return keep_started(saved, asked, fit_schedule(asked, reference, given), given - CHOSEN)
 
 
-def keep_started(saved: C, asked: C, fitted: C, prefix: str = "") -> C:
+def keep_started(saved: C, asked: C, fitted: C, given: Collection[str] = (), prefix: str = "") -> C:
     """`saved` with what `asked` changes of `FREE_ON_RESUME` in its sections; `UserError` for any other change.
 
-    `fitted` is `asked` with the schedule that it had got at the start.
+    `fitted` is `asked` with the schedule that it had got at the start. None and "auto" leave a field as it is, unless
+    it is among the `given` ones.
     """
     changed = {}
     for field in fields(saved):
         name = prefix + field.name
+        flag = name.removeprefix("task.")
         theirs, mine, adapted = (getattr(config, field.name) for config in (saved, asked, fitted))
         if is_dataclass(theirs):
-            changed[field.name] = keep_started(theirs, mine, adapted, f"{name}.")
-        elif prefix and mine not in (None, "auto") and theirs not in (mine, adapted):
+            changed[field.name] = keep_started(theirs, mine, adapted, given, f"{name}.")
+        elif prefix and theirs not in (mine, adapted) and (mine not in (None, "auto") or flag in given):
             if name not in FREE_ON_RESUME:
-                flag = "--" + name.removeprefix("task.").replace("_", "-")
+                flag = f"--{flag.replace('_', '-')}"
                 raise UserError(f"{flag} {mine} can't change on --resume: the run was started with {theirs}")
             changed[field.name] = mine
     return replace(saved, **changed)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
 from data2vec2.config.model import ModelConfig
@@ -287,15 +288,20 @@ def bounded_updates(reference: RunConfig | FinetuneConfig, per_epoch: float) -> 
     return min(reference.train.updates, max(MIN_UPDATES, round(passes * per_epoch)))
 
 
-def fit_schedule(config: C, reference: C) -> C:
+def fit_schedule(config: C, reference: C, given: Collection[str] = ()) -> C:
     """Shorten warm-up, and EMA or freezing, when `config` makes fewer updates than the `reference` recipe.
 
     A teacher that averages over 5,000 updates is still its initialisation after 2,000. So warm-up and annealing shrink
     in proportion to the run, and the averaging times 1 / (1 - decay) at the start and the end of the annealing shrink
     with them, but not below 10 updates, nor warm-up below 20 or a twentieth of the run. A shorter pre-training is
     logged, scored and saved more often, so that the alarms have enough checks and little is lost. What the user set
-    (what differs from the reference) is left alone.
+    (what differs from the reference, and the fields that are `given`, as `optim.warmup_updates`) is left alone.
     """
+    fitted: C = _with_own(_shortened(config, reference), config, given)
+    return fitted
+
+
+def _shortened(config: C, reference: C) -> C:
     ratio = config.train.updates / reference.train.updates
     if ratio >= 1:
         return config
@@ -316,6 +322,18 @@ def fit_schedule(config: C, reference: C) -> C:
     ema, anneal = config.ema, round(config.ema.anneal_updates * ratio)
     start, end = shorter_decay(ema.start), shorter_decay(ema.end)
     return replace(config, ema=_unless_set(ema, reference.ema, anneal_updates=anneal, start=start, end=end))
+
+
+def _with_own(fitted: Any, own: Any, names: Collection[str], prefix: str = "") -> Any:
+    """`fitted`, with the named fields of `own`; those of a task are named without it."""
+    values = {}
+    for part in fields(fitted):
+        theirs, mine, name = getattr(fitted, part.name), getattr(own, part.name), prefix + part.name
+        if is_dataclass(theirs):
+            values[part.name] = _with_own(theirs, mine, names, "" if name == "task" else f"{name}.")
+        elif name in names:
+            values[part.name] = mine
+    return replace(fitted, **values)
 
 
 def _unless_set(own: Any, reference: Any, **values: Any) -> Any:

@@ -87,19 +87,17 @@ def _of_name(name: str, among: Mapping[str, Callable[[], Any]], what: str) -> An
     return among[name]()
 
 
-def run_config(name: str) -> RunConfig:
+def run_config(name: str, recipe: Callable[[str], RunConfig] = get_recipe) -> RunConfig:
     """The configuration of a recipe, or of a YAML file, which has what it leaves out from the recipe that it names.
 
     `UserError` for a file that can't be read, `UsageError` for a recipe or a value that can't be.
     """
-    return read_run_config(_file_values(name, get_recipe)) if is_file_name(name) else get_recipe(name)
+    return read_run_config(_file_values(name, recipe)) if is_file_name(name) else recipe(name)
 
 
-def finetune_config(name: str) -> FinetuneConfig:
+def finetune_config(name: str, recipe: Callable[[str], FinetuneConfig] = get_finetune_recipe) -> FinetuneConfig:
     """The same for fine-tuning."""
-    if is_file_name(name):
-        return read_finetune_config(_file_values(name, get_finetune_recipe))
-    return get_finetune_recipe(name)
+    return read_finetune_config(_file_values(name, recipe)) if is_file_name(name) else recipe(name)
 
 
 def read_run_config(values: Any) -> RunConfig:

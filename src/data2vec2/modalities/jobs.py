@@ -99,6 +99,8 @@ class Job:
     """What the head tells apart."""
     labels: Labels = "classes"
     """What is learned of samples."""
+    of_learned: tuple[str, ...] = ()
+    """Fields of the configuration without a use from scratch, as `task.model.freeze_stem`."""
 
     def __init__(self, tools: DataTools) -> None:
         self.tools = tools

@@ -8,6 +8,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2.config.model import MaskConfig
@@ -38,6 +39,14 @@ class Masks:
         grid, plan = self.reader.grid(step.read.inputs), step.plan
         keep_ids = draw_keep_ids(self.config, grid, step.seed, plan.epochs_B, plan.samples_B)
         return replace(batch, keep_ids_NK=torch.from_numpy(keep_ids))
+
+
+def scored(train: Reader, val: Reader | None) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Samples of both parts for the kNN score; none where there are no labels to score by."""
+    if val is None:
+        return None
+    known, asked = labelled(train.records.labels, MONITOR_TRAIN), labelled(val.records.labels, MONITOR_VAL)
+    return (known, asked) if len(asked) and len(np.unique(train.records.labels[known])) > 1 else None
 
 
 class PretrainTask(ReadingTask):
@@ -94,13 +103,9 @@ class PretrainTask(ReadingTask):
 
     def evaluate(self, step: int) -> dict[str, float]:
         """KNN accuracy and its standard error on the validation part, by mean-pooled features; none without labels."""
-        if self.val is None:
+        if self.val is None or not (samples := scored(self.train, self.val)):
             return {}
-        train = labelled(self.train.records.labels, MONITOR_TRAIN)
-        val = labelled(self.val.records.labels, MONITOR_VAL)
-        if not len(train) or not len(val) or len(np.unique(self.train.records.labels[train])) < 2:
-            return {}
-        student = self.model.student
+        student, (train, val) = self.model.student, samples
         where, world = (self.normalise, self.context.device), self.scoring
         known = encode(student, self.train, train, *where, world=world)
         asked = encode(student, self.val, val, *where, partial(self.note, "val"), world)

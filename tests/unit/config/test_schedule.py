@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from data2vec2.config.run import RunConfig, fit_schedule
-from data2vec2.modalities import get_recipe, recipes
+from data2vec2.modalities import get_finetune_recipe, get_recipe, recipes
 
 
 def shortened(recipe: RunConfig, updates: int) -> RunConfig:
@@ -61,6 +61,12 @@ def test_what_the_user_set_is_left_alone() -> None:
     fitted = fit_schedule(config, recipe)
     assert (fitted.optim.warmup_updates, fitted.ema.start, fitted.ema.anneal_updates) == (77, 0.5, 88)
     assert fitted.ema.end < recipe.ema.end  # this one was not set
+    fitted = fit_schedule(shortened(recipe, 1_000), recipe, {"optim.warmup_updates", "ema.start"})  # as the recipe's
+    assert (fitted.optim.warmup_updates, fitted.ema.start) == (recipe.optim.warmup_updates, recipe.ema.start)
+    speech = get_finetune_recipe("ctc_base_10m")
+    short = replace(speech, train=replace(speech.train, updates=speech.train.updates // 2))
+    assert fit_schedule(short, speech, {"model.freeze_updates"}).task == speech.task
+    assert fit_schedule(short, speech).task != speech.task
 
 
 def test_a_decay_of_one_stays_one() -> None:

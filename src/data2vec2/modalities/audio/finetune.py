@@ -80,6 +80,8 @@ class Spans:
 class AudioClassifyJob(Job):
     """Classes of recordings."""
 
+    of_learned = ("task.model.freeze_updates", "task.model.freeze_stem")
+
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """Nothing is frozen that was never trained; `UsageError` if masks are too wide."""
         task = _task(config)
