@@ -207,7 +207,10 @@ class PatchesJob(ImageClassifyJob, DenseJob):
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """`UsageError` for augmentation that moves pictures, but not their masks."""
-        if needs_timm(narrow(config.task, ImageTaskConfig).augment):
+        augment = narrow(config.task, ImageTaskConfig).augment
+        if augment.label_smoothing:
+            raise UsageError("--augment.label-smoothing is for classes of pictures; leave it out of finetune patches")
+        if needs_timm(augment):
             raise UsageError(
                 "timm's augmentation changes pictures without their masks; turn it off for finetune patches"
             )
