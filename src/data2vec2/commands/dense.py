@@ -41,7 +41,7 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     say_account(others.account, say)
     say(f"evaluating on {len(asked.records):,} {tools.words.many} ({part} part): {where}")
     skipped = PartAccount(len(asked.records), max_bad=1.0)
-    scored = job.examined(model.to(device), info, train, asked, device, skipped.add)
+    scored = job.examined(model.to(device), info, train if given.baselines else None, asked, device, skipped.add)
     if skipped.bad:
         unread = skipped.summary() + skipped.listed(NAMED)
         say(f"{len(skipped.bad)} {tools.words.many} could not be read and are left out: {unread}")

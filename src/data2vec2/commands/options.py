@@ -308,8 +308,10 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
         if any(count < 1 for count in self.labels) or list(self.labels) != sorted(set(self.labels)):
             raise UsageError(f"--labels is {','.join(map(str, self.labels))}; it must be increasing numbers above 0")
         require(self.seeds >= 1, "--seeds", self.seeds, "at least 1")
-        if self.finetune is not None and not self.labels:
-            raise UsageError("--finetune adds to the low-label curves, so it needs --labels, as in --labels 10,100")
+        if not self.labels:
+            refuse(
+                self, ("finetune", "seeds"), "is of the low-label curves, so it needs --labels, as in --labels 10,100"
+            )
         require(self.seed >= 0, "--seed", self.seed, "0 or more")
 
 
