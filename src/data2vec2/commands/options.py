@@ -177,6 +177,8 @@ class Starting:
 
     def __post_init__(self) -> None:
         self.track = several(self.track)
+        if self.show_config and not self.dry_run:
+            raise UsageError("--show-config goes with --dry-run")
 
 
 @dataclass
@@ -315,7 +317,7 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
         require(self.seed >= 0, "--seed", self.seed, "0 or more")
 
 
-OF_FEATURES = ("before", "probes", "labels", "seeds", "finetune")
+OF_FEATURES = ("before", "probes", "labels", "seeds", "finetune", "seed")
 OF_TABLES = tuple(field.name for field in fields(OfColumns))
 OF_RECOGNISERS = tuple(field.name for field in fields(OfDecoding))
 """Options of `evaluate` that not every model has a use for."""

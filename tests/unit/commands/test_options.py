@@ -113,6 +113,11 @@ def test_numbers_of_labels(given: Any, labels: tuple[int, ...]) -> None:
     assert options.Evaluate("model", "data", labels=given).labels == labels
 
 
+def test_the_configuration_is_shown_by_a_dry_run_alone() -> None:
+    with pytest.raises(UsageError, match="--show-config goes with --dry-run"):
+        options.Pretrain("image_tiny", "data", "out", show_config=True)
+
+
 def test_words_that_are_no_numbers() -> None:
     words: Any = "1,few"
     with pytest.raises(UsageError, match="--labels is '1,few': 'few' is not a whole number"):
