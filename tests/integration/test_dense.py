@@ -218,6 +218,9 @@ def test_what_is_refused(
     assert "finetune tokens needs a model of text" in refused("finetune", "tokens", untrained, glosses, *out)
     few = ("--data.labels-per-class", "5")
     assert "is for classes of samples" in refused("finetune", "tokens", run, glosses, *out, *few)
+    pooling = ("--model.pooling", "first")
+    assert "--model.pooling is first, but nothing" in refused("finetune", "tokens", run, glosses, *out, *pooling)
+    assert "--seed is for the features of an encoder" in refused("evaluate", run, glosses, "--seed", "1")
     alike = tmp_path / "alike.jsonl"
     alike.write_text('{"tokens": ["a", "b"], "tags": ["O", "O"]}\n' * 20)
     assert "all words of" in refused("finetune", "tokens", run, alike, *out)
@@ -333,6 +336,9 @@ def test_few_minutes_are_drawn(
     account = json.loads((tmp_path / "run" / "data.json").read_text())["parts"]["train"]
     assert account["left_out_as_asked"]["--data.max-minutes"] == account["found"] - account["used"] > 0
     assert "data: 0.5 minutes; recordings of" in capsys.readouterr().err
+    unused = ("--out", tmp_path / "other", "--model.pooling", "linear_softmax")
+    assert run_here(["finetune", "frames", model, prompts, *unused]) == 2
+    assert "--model.pooling is linear_softmax, but nothing" in capsys.readouterr().err
 
 
 def test_gaps_can_be_ignored_and_segments_may_reach_too_far(
@@ -448,4 +454,7 @@ def test_augmentation_that_moves_pictures_is_refused(
     assert "timm's augmentation changes pictures without their masks" in capsys.readouterr().err
     flags = ("--augment.label-smoothing", "0.5")
     assert run_here(["finetune", "patches", model, clothes, "--out", tmp_path / "run", *flags]) == 2
-    assert "--augment.label-smoothing is for classes of pictures" in capsys.readouterr().err
+    assert "--augment.label-smoothing is 0.5, but nothing would be done with it" in capsys.readouterr().err
+    flags = ("--data.max-pixels", "500")
+    assert run_here(["finetune", "patches", model, clothes, "--out", tmp_path / "run", *flags]) == 1
+    assert "has no masks to learn from (300 too large, above 500 pixels" in capsys.readouterr().err

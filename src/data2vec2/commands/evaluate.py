@@ -207,7 +207,7 @@ def format_scores(scores: Scores) -> str:
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: str, part: str) -> FinetuneConfig:
-    """With the columns that were named; refuses a recipe for anything else, and a part to score on that is not DATA's test part."""
+    """With the columns that were named; refuses a recipe for anything else, and all but DATA's own test part."""
     recipes = tools.spec.finetune.get("classify", {})
     if config.recipe not in recipes:
         known = ", ".join(recipes) or "none"

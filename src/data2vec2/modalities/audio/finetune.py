@@ -80,6 +80,8 @@ class Spans:
 class AudioClassifyJob(Job):
     """Classes of recordings."""
 
+    unused: tuple[str, ...] = "task.model.dropout", "data.gaps"
+
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """Nothing is frozen that was never trained; `UsageError` if masks are too wide."""
         task = _task(config)
@@ -135,7 +137,7 @@ class AudioClassifyJob(Job):
 class CtcJob(AudioClassifyJob):
     """Letters of speech."""
 
-    outputs = "letters and other symbols"
+    outputs, unused = "letters and other symbols", ("task.model.pooling", "data.gaps")
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Recordings with transcripts that can be aligned; letters are those of what is trained on."""

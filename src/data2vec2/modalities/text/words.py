@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, spelled
 from data2vec2.data.reader import Reader
@@ -256,9 +256,9 @@ class WordsReader(SentenceReader):
 class TokensJob(TextClassifyJob, DenseJob):
     """A class of each word."""
 
-    name, places = "tokens", "words"
+    name, places, unused = "tokens", "words", ("task.model.pooling",)
 
-    def open_marked(self, path: str, columns: Columns) -> Parts:
+    def open_marked(self, path: str, columns: Columns, data: DataConfig) -> Parts:
         """Sentences of tagged words."""
         return open_words(path, columns)
 
