@@ -70,13 +70,25 @@ def all_flags(config: type[RunConfig | FinetuneConfig]) -> list[str]:
 
 
 def applied(config: C, flags: Sequence[str]) -> C:
-    """The configuration with what the words set; a value that can't be ends the program as a usage error."""
+    """The configuration with what the words set; a value that can't be ends the program as a usage error.
+
+    `UsageError` for a field of the objective that nothing would be done with.
+    """
     if not flags:
         return config
     valued = (other for word in flags for other in TERNARY.get(word, (word,)))
     named = [_full(word, config) if word.startswith("--") else word for word in valued]
     prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
-    return tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
+    found: C = tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
+    if isinstance(config, RunConfig) and isinstance(found, RunConfig):
+        old, new = config.model, found.model
+        if new.masks.adjust != old.masks.adjust and new.masks.block_length == 1:
+            raise UsageError("--model.masks.adjust is for blocks of tokens, and --model.masks.block-length is 1")
+        if new.loss.cls_loss_weight != old.loss.cls_loss_weight and not new.modality.summarised:
+            raise UsageError(
+                "--model.loss.cls-loss-weight is for models with CLS or extra tokens, and this one has none"
+            )
+    return found
 
 
 def print_help(config: RunConfig | FinetuneConfig) -> None:

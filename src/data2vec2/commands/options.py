@@ -387,7 +387,7 @@ class Predict(OnDevice):
     threshold: float = 0.5
     """Lowest probability to show, for models of tags (several classes per sample)."""
     batch: int = 64
-    """Batch size."""
+    """Batch size; recordings go through the model one by one."""
     text_columns: tuple[str, ...] = ()
     """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
     encoding: str | None = None

@@ -138,6 +138,25 @@ def test_flags_are_the_words_that_set_fields() -> None:
 
 
 @pytest.mark.parametrize(
+    ("recipe", "line", "message"),
+    [
+        ("text_tiny", "--model.masks.adjust .1", "--model.masks.adjust is for blocks of tokens"),
+        ("text_tiny", "--model.loss.cls-loss-weight 1", "is for models with CLS or extra tokens"),
+        ("audio_tiny", "--model.loss.cls-loss-weight 1", "is for models with CLS or extra tokens"),
+        ("audio_tiny", "--model.loss.cls-loss-weight 1 --model.modality.num-extra-tokens 2", ""),
+        ("text_tiny", "--model.masks.adjust .1 --model.masks.block-length 2", ""),
+        ("image_tiny", "--model.loss.cls-loss-weight 1 --model.masks.block-length 1", ""),
+    ],
+)
+def test_fields_of_the_objective_without_a_use_are_refused(recipe: str, line: str, message: str) -> None:
+    if message:
+        with pytest.raises(UsageError, match=message):
+            flags.applied(get_recipe(recipe), line.split())
+    else:
+        assert flags.applied(get_recipe(recipe), line.split()) != get_recipe(recipe)
+
+
+@pytest.mark.parametrize(
     ("recipe", "line", "changed"),
     [
         ("image_finetune_tiny", "--model.drop-path 0.25 --augment.label-smoothing 0.25", ("model", "drop_path", 0.25)),
