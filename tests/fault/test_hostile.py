@@ -190,7 +190,7 @@ def command(verb: str, run: Path, data: Path, out: Path) -> list[object]:
         "compare": ["report", run, run.with_name("other"), "--out", out / "page.html"],
         "convert": ["convert", run, out / "file.pt", "--to", "fairseq"],
         "convert export": ["convert", run / "exported", out / "file.pt", "--to", "fairseq"],
-        "evaluate": ["evaluate", run, data, "--seeds", 1, "--max-samples", 60],
+        "evaluate": ["evaluate", run, data, "--max-samples", 60],
         "embed": ["embed", run, data, "--out", out / "features.npy"],
         "export": ["export", run, out / "program", "--to", "torch"],
         "predict": ["predict", run, data],

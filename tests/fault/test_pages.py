@@ -119,7 +119,7 @@ def test_a_run_full_of_markup(
     run, other = tmp_path / "run", tmp_path / MARKUP[1]
     shutil.copytree(request.getfixturevalue(name), run)
     if name == "pretrained":
-        assert run_here(["evaluate", run, small, "--seeds", 1, "--max-samples", 60]) == 0
+        assert run_here(["evaluate", run, small, "--max-samples", 60]) == 0
     mark_run(run)
     shutil.copytree(run, other)
     assert run_here(["report", run]) == 0
@@ -143,7 +143,7 @@ def test_pictures_of_hostile_names(tmp_path: Path, browser: Browser) -> None:
             (folder / f"bad{markup}.png").write_bytes(b"junk")
     run, tuned, flags = tmp_path / "run", tmp_path / "tuned", ["--data.max-bad", "0.5"]
     assert run_here(["pretrain", "image_tiny", data, "--out", run, *PRETRAINED, *flags]) == 0
-    assert run_here(["evaluate", run, data, "--seeds", 1]) == 0
+    assert run_here(["evaluate", run, data]) == 0
     assert run_here(["finetune", "classify", run, data, "--out", tuned, *FINETUNED, *flags]) == 0
     assert run_here(["inspect", data, "--out", tmp_path / "inspection.html"]) in (0, 2)
     for page in (run / "report.html", tuned / "report.html", tmp_path / "inspection.html"):
@@ -159,7 +159,7 @@ def test_texts_of_markup(tmp_path: Path, browser: Browser) -> None:
     texts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     flags = words("--train.updates 2 --train.batch-size 4 --train.processes 1 --train.device cpu")
     assert run_here(["pretrain", "text_tiny", texts, "--out", tmp_path / "run", *flags]) == 0
-    assert run_here(["evaluate", tmp_path / "run", texts, "--seeds", 1, "--max-samples", 100]) == 0
+    assert run_here(["evaluate", tmp_path / "run", texts, "--max-samples", 100]) == 0
     page = tmp_path / "run" / "report.html"
     assert "&lt;" in page.read_text()
     assert hits(browser, page) == 0

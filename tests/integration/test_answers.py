@@ -158,6 +158,12 @@ def test_other_programs_and_what_is_refused(
     assert "is a question answerer" in refused("evaluate", folder, asked, "--labels", "5")
     few = ("--data.labels-per-class", "5")
     assert "is for classes of samples" in refused("finetune", "answers", folder, asked, *out, *few)
+    named = ("--data.text-columns", "ask", "text", "--data.label-column", "said")
+    assert "no table: leave the columns ask, text, said out" in refused(
+        "finetune", "answers", folder, asked, *out, *named
+    )
+    pooling = ("--model.pooling", "first" if "mean" in (folder / "config.yaml").read_text() else "mean")
+    assert "--model.pooling is" in refused("finetune", "answers", folder, asked, *out, *pooling)
     none = tmp_path / "none.jsonl"
     none.write_text('{"question": "?", "context": "a", "answers": {"text": [], "answer_start": []}}\n' * 30)
     assert "no question of" in refused("finetune", "answers", folder, none, *out)

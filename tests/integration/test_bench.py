@@ -59,6 +59,8 @@ def test_more_masks_keep_more_memory_and_take_more_operations() -> None:
         data2vec2.bench("image_tiny", seconds=0.1, flags=["--model.masks.num-masks", count, *CPU])[0]
         for count in ("2", "8")
     )
+    flags = ["--model.masks.num-masks", "8", "--train.checkpoint-activations", *CPU]
+    assert data2vec2.bench("image_tiny", seconds=0.1, flags=flags)[0].kept_per_sample < many.kept_per_sample / 2
     assert many.kept_per_sample > 3 * few.kept_per_sample
     assert many.update_flops / many.batch > 2 * few.update_flops / few.batch
     assert many.parts_s["student"] / many.batch > 1.5 * few.parts_s["student"] / few.batch

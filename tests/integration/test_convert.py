@@ -21,7 +21,7 @@ from transformers import AutoModel
 
 import data2vec2
 from data2vec2.data.labels import Letters
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.interop.fairseq import keys
 from data2vec2.interop.fairseq.original import StandIn, read_checkpoint
 from data2vec2.interop.folder import export_model, load_classifier, load_encoder, load_recognizer
@@ -460,6 +460,10 @@ def test_mistakes_beside_the_file(files: Path, cases: dict[str, GoldenCase]) -> 
     (files / "vocab.bpe").unlink()
     with pytest.raises(UserError, match=r"needs its tokenizer: vocab\.bpe is not in"):
         data2vec2.convert(text, files / "out")
+    with pytest.raises(UsageError, match=r"--classes is for classifiers, and .*audio\.pt is none"):
+        data2vec2.convert(audio, files / "out", classes=files / "names.txt")
+    with pytest.raises(UsageError, match=r"--vocabulary is for .*, and .*image\.pt is neither"):
+        data2vec2.convert(image, files / "out", vocabulary=files)
     (files / "out").mkdir()
     with pytest.raises(UserError, match="out exists; give a new folder"):
         data2vec2.convert(image, files / "out")
@@ -469,5 +473,9 @@ def test_mistakes_beside_the_file(files: Path, cases: dict[str, GoldenCase]) -> 
         data2vec2.convert(files / "out", text, to="fairseq")
     with pytest.raises(UserError, match="is not an exported model"):
         data2vec2.convert(files, files / "new.pt", to="fairseq")
+    unused = {"weights": "teacher", "vocabulary": files, "classes": files, "pretrained": text, "allow": ("a.b",)}
+    for name, value in unused.items():
+        with pytest.raises(UsageError, match=f"--{name} is for checkpoints of the original"):
+            data2vec2.convert(files / "out", files / "new.pt", to="fairseq", **{name: value})
     assert not list(files.glob(".*"))
     assert pretraining_cfg(cases["text"])["model"]["num_heads"] == 4

@@ -153,6 +153,9 @@ def test_without_transcript_and_too_long_are_left_out(tmp_path: Path, model: Pat
         (["--recipe", "ctc_tini"], 2, "did you mean 'ctc_tiny'"),
         (["--masks.channel-length", "64"], 2, "masks.channel_length is 64"),
         (["--data.max-minutes", "0.001"], 1, "is too little"),
+        (["--model.pooling", "linear_softmax"], 2, "--model.pooling is linear_softmax, but nothing"),
+        (["--data.gaps", "ignore"], 2, "--data.gaps is ignore, but nothing"),
+        (["--data.labels-per-class", "3"], 2, "of transcripts, --data.max-minutes takes some"),
         (["--data.min-seconds", "4"], 1, "too short"),
         (["--train.batch-size", "4", "--train.micro-batch", "2"], 2, "train.batch_size is 4"),
     ],
@@ -194,6 +197,21 @@ def test_classes_of_recordings(tmp_path: Path, model: Path, pooling: str, capsys
     soundfile.write(folder / "test" / "long.wav", np.resize(np.concatenate(waves), 70 * 16_000), 16_000)
     assert run_here(["predict", run, folder / "test"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 11
+
+
+def test_few_minutes_of_classes(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, minutes = spoken_folder(tmp_path / "data", ("digits", "letters"), 20, 5), "--data.max-minutes"
+    for seed in (1, 2):
+        flags = ("--train.updates", 1, "--train.seed", seed, minutes, 0.3)
+        assert here("classify", model, folder, tmp_path / f"run{seed}", *flags) == 0
+    accounts = [json.loads((tmp_path / f"run{seed}" / "data.json").read_text())["parts"]["train"] for seed in (1, 2)]
+    for account in accounts:
+        assert account["left_out_as_asked"][minutes] == account["found"] - account["used"] > 0
+    assert 0 < json.loads((tmp_path / "run1" / "scores.json").read_text())["labels"] == accounts[0]["used"]
+    assert here("classify", model, folder, tmp_path / "few", "--model.dropout", 0.3) == 2
+    assert "--model.dropout is 0.3, but nothing would be done with it here; leave it out" in capsys.readouterr().err
+    assert here("classify", model, folder, tmp_path / "few", minutes, 0.03) == 1
+    assert "draws recordings of one class; give more" in capsys.readouterr().err
 
 
 def test_curves_of_few_labels(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -218,6 +218,9 @@ def test_what_is_refused(
     assert "finetune tokens needs a model of text" in refused("finetune", "tokens", untrained, glosses, *out)
     few = ("--data.labels-per-class", "5")
     assert "is for classes of samples" in refused("finetune", "tokens", run, glosses, *out, *few)
+    pooling = ("--model.pooling", "first")
+    assert "--model.pooling is first, but nothing" in refused("finetune", "tokens", run, glosses, *out, *pooling)
+    assert "--seed is for the features of an encoder" in refused("evaluate", run, glosses, "--seed", "1")
     alike = tmp_path / "alike.jsonl"
     alike.write_text('{"tokens": ["a", "b"], "tags": ["O", "O"]}\n' * 20)
     assert "all words of" in refused("finetune", "tokens", run, alike, *out)
@@ -229,6 +232,14 @@ def test_what_is_refused(
     assert "--probes is for the features of an encoder" in refused("evaluate", run, glosses, "--probes", "knn")
     assert "--lm-weight needs a speech recogniser" in refused("evaluate", run, glosses, "--lm-weight", "3")
     assert "--top is for classes of whole samples" in refused("predict", run, glosses, "--top", "2")
+    conll = tmp_path / "words.conll"
+    conll.write_text("a DT B-USE\nb NN O\n\n" * 20)
+    for column in ("0", "tags"):
+        wrong = refused("finetune", "tokens", run, conll, *out, "--data.label-column", column)
+        assert f"the label column is {column!r}; of words.conll it must be a number, from 1 on" in wrong
+    named = ("--text-columns", "body")
+    assert "words.conll has no names of columns: leave body out" in refused("evaluate", run, conll, *named)
+    assert "words.conll has no names of columns: leave body out" in refused("predict", run, conll, *named)
     onnx = ("--int8", "--data", glosses)
     assert "--int8 measures its drop" in refused("export", run, tmp_path / "onnx", *onnx)
     assert "it has no token classifier" in refused("convert", run, tmp_path / "x.pt", "--to", "fairseq")
@@ -315,6 +326,19 @@ def test_frames_in_transformers(frames_run: tuple[Path, dict[str, Any]], prompts
         assert torch.equal(logits, ours(inputs["input_values"], inputs["attention_mask"].sum(1)))
         labels = logits.argmax(-1)
         assert theirs(**inputs, labels=labels).loss < theirs(**inputs, labels=1 - labels).loss
+
+
+def test_few_minutes_are_drawn(
+    frames_run: tuple[Path, dict[str, Any]], prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, flags = frames_run[0].parent / "model", "--train.updates 1 --train.batch-size 20 --data.max-minutes 0.5"
+    tuned("frames", model, prompts, tmp_path / "run", flags)
+    account = json.loads((tmp_path / "run" / "data.json").read_text())["parts"]["train"]
+    assert account["left_out_as_asked"]["--data.max-minutes"] == account["found"] - account["used"] > 0
+    assert "data: 0.5 minutes; recordings of" in capsys.readouterr().err
+    unused = ("--out", tmp_path / "other", "--model.pooling", "linear_softmax")
+    assert run_here(["finetune", "frames", model, prompts, *unused]) == 2
+    assert "--model.pooling is linear_softmax, but nothing" in capsys.readouterr().err
 
 
 def test_gaps_can_be_ignored_and_segments_may_reach_too_far(
@@ -428,3 +452,9 @@ def test_augmentation_that_moves_pictures_is_refused(
     flags = ("--augment.rand-augment", "rand-m9-mstd0.5-inc1")
     assert run_here(["finetune", "patches", model, clothes, "--out", tmp_path / "run", *flags]) == 2
     assert "timm's augmentation changes pictures without their masks" in capsys.readouterr().err
+    flags = ("--augment.label-smoothing", "0.5")
+    assert run_here(["finetune", "patches", model, clothes, "--out", tmp_path / "run", *flags]) == 2
+    assert "--augment.label-smoothing is 0.5, but nothing would be done with it" in capsys.readouterr().err
+    flags = ("--data.max-pixels", "500")
+    assert run_here(["finetune", "patches", model, clothes, "--out", tmp_path / "run", *flags]) == 1
+    assert "has no masks to learn from (300 too large, above 500 pixels" in capsys.readouterr().err

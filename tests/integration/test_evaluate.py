@@ -111,6 +111,13 @@ def test_probes_curves_and_fine_tuning(
     assert sum(" finetune " in line for line in lines) == 2
     assert all(re.search(r"\d\.\d ±\d+\.\d +\d+\.\d ±\d+\.\d$", line) for line in lines[1:])
     assert files(tmp_path) == before
+    for flags, message in (
+        (["--max-samples", "99"], "on all 100 samples of the test part, others on --max-samples 99"),
+        (["--test", tested], "scores on the test part of DATA itself; leave --test out"),
+    ):
+        recipe = ["--labels", "1", "--finetune", "image_finetune_tiny"]
+        assert run_here(["evaluate", run / "exported", tested, *recipe, *flags]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_scores_of_other_data_stand_beside_a_runs_own(
@@ -228,6 +235,7 @@ def test_files_that_can_not_be_read_are_listed(run: Path, tmp_path: Path, capsys
         (["--labels", "0"], 2, "numbers above 0"),
         (["--labels", "1000"], 1, "no class has more than"),
         (["--finetune", "image_finetune_tiny"], 2, "so it needs --labels"),
+        (["--seeds", "2"], 2, "--seeds is of the low-label curves, so it needs --labels"),
         (["--labels", "1", "--finetune", "image_finetune_tin"], 2, "did you mean 'image_finetune_tiny'?"),
         (["--labels", "1", "--finetune", "nowhere.yaml"], 1, "nowhere.yaml can't be read"),
         (["--labels", "1", "--finetune", "image_finetune_tiny"], 1, "needs a test part"),

@@ -306,6 +306,8 @@ def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) ->
         (["--augment.label-smoothing", "1"], 2, "augment.label_smoothing is 1"),
         (["--augment.mixup", "-1"], 2, "augment.mixup is -1"),
         (["--augment.erasing", "2"], 2, "augment.erasing is 2"),
+        (["--augment.mix-share", "0.5"], 2, "--augment.mix-share is 0.5, but nothing would be done with it"),
+        (["--augment.cutmix", "1", "--augment.cutmix-share", "0.3"], 2, "--augment.cutmix-share is 0.3, but nothing"),
         (["--augment.mixup", "1", "--train.batch-size", "15"], 2, "mixed in pairs"),
         (["--data.labels-per-class", "0"], 2, "data.labels_per_class is 0"),
         (["--data.mean", "0.1", "0.2", "0.3", "--data.std", "1", "1", "1"], 2, "the model has 1 channels"),

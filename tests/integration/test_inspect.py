@@ -282,6 +282,18 @@ def test_tables_as_fine_tuning_takes_them(tmp_path: Path, capsys: pytest.Capture
     assert "no texts with labels: " in found.account.remarks[-1] and "a label is 0.333" in found.account.remarks[-1]
 
 
+def test_columns_that_are_named_are_those_of_pretraining(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [json.dumps({"body": f"words number {place} of a text"}) for place in range(400)]
+    (tmp_path / "t.jsonl").write_text("\n".join(rows))
+    assert run_here(["inspect", tmp_path / "t.jsonl", "--text-columns", "body"]) == 0
+    said = capsys.readouterr().out
+    assert "texts from body" in said and "can't be pre-trained on" not in said and "\n  text_tiny: " in said
+    (tmp_path / "t.txt").write_text("some words\n" * 400)
+    for flag in ("--text-columns", "--label-column"):
+        assert run_here(["inspect", tmp_path / "t.txt", flag, "body"]) == 2
+        assert "has no columns, for it is no table" in capsys.readouterr().err
+
+
 def test_refusals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="does not exist"):
         data2vec2.inspect(tmp_path / "nowhere", kind="image")

@@ -98,6 +98,7 @@ def test_predictions_are_those_of_the_command(tuned: Path, pictures: NDArray[np.
         ([np.zeros((28, 28), np.uint8), "gone.png", object()], {}, r"2 of 3 pictures can't be used.*gone.png: unread"),
         ([np.zeros((28, 28), np.uint8)], {"layer": 9}, "--layer is 9"),
         ([np.zeros(100, np.float32)], {"rate": 16_000}, "not a picture"),
+        (["a.png"], {"rate": 16_000}, "rate is 16000, and no sample is an array that needs it"),
     ],
 )
 def test_samples_that_can_not_be(untrained: Path, samples: Any, options: Any, message: str) -> None:

@@ -141,6 +141,8 @@ def quick(line: str) -> str:
     if program == "python":
         return re.sub(r" \d+$", f" {UPDATES}", line)
     flags = QUICK.get(words[0], {}) if program == "data2vec2" else {}
+    if words[0] == "evaluate" and "--labels" not in words:
+        flags = {}
     if LARGE_RECIPES & set(words):
         flags = LARGE[words[0]]
         for word in words:

@@ -157,6 +157,9 @@ def test_a_tokenizer_that_can_not_be_made(tmp_path: Path, data: Path, capsys: py
         assert said in capsys.readouterr().err
     assert run_here(["pretrain", "text_tiny", tmp_path / "empty.csv", "--out", tmp_path / "run", *FLAGS]) == 1
     assert "has 0 tokens of text" in capsys.readouterr().err
+    for flags in (["--vocab-size", 300], ["--text-column", "body"], ["--encoding", "cp1252"]):
+        assert run_here(["tokenizer", "original", data, "--out", tmp_path / "new", *flags]) == 2
+        assert f"{flags[0]} is for tokenizer train" in capsys.readouterr().err
 
 
 def test_a_vocabulary_is_made_of_evenly_spread_pieces_of_long_texts(

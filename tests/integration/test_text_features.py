@@ -173,7 +173,7 @@ def test_parts_labels_and_rows_without_text(
     assert [row["label"] for row in rows[398:402]] == [ROWS[398][1], ROWS[399][1], None, ROWS[400][1]]
     assert "1 of 502 texts are left out: 1 no text" in capsys.readouterr().err
     assert len(embedded(model, data, "--part", "test", "--out", tmp_path / "g")) == 100
-    result = data2vec2.embed(model, data / "test.csv", tmp_path / "h", text_columns=["text"], label_column="label")
+    result = data2vec2.embed(model, data / "test.csv", tmp_path / "h", text_columns="text", label_column="label")
     assert (result.rows, result.kind) == (100, "text")
     empty = write_csv(tmp_path / "empty.csv", [("", "a"), (" ", "b")])
     assert run_here(["embed", model, empty, "--out", tmp_path / "i"]) == 1

@@ -136,6 +136,8 @@ def test_a_language_model_says_its_words(
         (["--lm", "missing.arpa"], 1, "missing.arpa does not exist"),
         (["--beam", "0"], 2, "--beam is 0"),
         (["--beam", "5"], 2, "greedy has none"),
+        (["--decoder", "beam", "--lm-weight", "3"], 2, "--lm-weight needs a language model"),
+        (["--word-score", "1"], 2, "--word-score needs a language model"),
         (["--device", "abacus"], 2, "abacus"),
     ],
 )

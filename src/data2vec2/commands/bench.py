@@ -170,6 +170,7 @@ def measured(config: RunConfig, seconds: float) -> Speed:
     with devices.computing(train.threads):
         torch.manual_seed(train.seed)
         model = Data2Vec2(config.model, tools.build(config.model)).to(device)
+        model.student.gradient_checkpointing = train.checkpoint_activations
         train = replace(train, processes=1, batch_size=train.batch_size // processes)
         train = suited(train, partial(tools.sized, model, config), device)
         half = train.precision == "bfloat16"

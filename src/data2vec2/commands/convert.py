@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from data2vec2.commands.options import Convert
+from data2vec2.commands.options import Convert, refuse
 from data2vec2.errors import UserError
 from data2vec2.interop.fairseq.config import config_of_file
 from data2vec2.interop.fairseq.folder import read_folder, write_folder
 from data2vec2.interop.fairseq.original import FUNASR, get, read_description, read_original, write_original
+
+OF_ORIGINALS = ("weights", "vocabulary", "classes", "pretrained", "allow")
+"""Options without a use for `--to fairseq`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +34,15 @@ def convert(given: Convert) -> Converted:
     if out.exists():
         raise UserError(f"{out} exists; give a new {'file' if given.to == 'fairseq' else 'folder'}")
     if given.to == "fairseq":
+        refuse(given, OF_ORIGINALS, "is for checkpoints of the original, and --to fairseq takes a run or an export")
         original, step = read_folder(source)
         write_original(out, original, step)
         return Converted(out=out, kind=original.kind, what="checkpoint")
     original = read_original(source, given.allow)
+    if original.stage != "classifier":
+        refuse(given, ("classes",), f"is for classifiers, and {source} is none")
+    if original.stage != "recognizer" and original.vocabulary is None:
+        refuse(given, ("vocabulary",), f"is for models of text and speech recognisers, and {source} is neither")
     cfg, described, funasr = original.pretraining_cfg, source, source.with_name(FUNASR)
     if given.pretrained or (original.of_funasr and get(cfg, "model") is None and funasr.is_file()):
         described = Path(given.pretrained or funasr)

@@ -29,8 +29,8 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     refuse(given, OF_RECOGNISERS, f"needs a speech recogniser (finetune ctc), and {given.model} is a {info.what}")
     device, tools, say = choose_device(given.device), tools_of(info.kind), console().print
     job, columns = dense_job(tools, info), named_columns(tools, given.text_columns, given.label_column, given.encoding)
-    parts = job.open_marked(str(given.data), columns)
-    others = parts if given.test is None else job.open_marked(str(given.test), columns)
+    parts = job.open_marked(str(given.data), columns, info.data)
+    others = parts if given.test is None else job.open_marked(str(given.test), columns, info.data)
     part, records = scored_part(others, "named test" if given.test else "whole")
     where, learned = given.test or given.data, parts.train if records is not parts.train else None
     train, asked = (
@@ -41,7 +41,7 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     say_account(others.account, say)
     say(f"evaluating on {len(asked.records):,} {tools.words.many} ({part} part): {where}")
     skipped = PartAccount(len(asked.records), max_bad=1.0)
-    scored = job.examined(model.to(device), info, train, asked, device, skipped.add)
+    scored = job.examined(model.to(device), info, train if given.baselines else None, asked, device, skipped.add)
     if skipped.bad:
         unread = skipped.summary() + skipped.listed(NAMED)
         say(f"{len(skipped.bad)} {tools.words.many} could not be read and are left out: {unread}")

@@ -76,6 +76,9 @@ def evaluate(given: Evaluate) -> Scores:
     train, held, part = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
+        if (count := int((held.labels >= 0).sum())) > given.max_samples:
+            curves = f"curves of --finetune are scored on all {count:,} samples of the test part"
+            raise UsageError(f"{curves}, others on --max-samples {given.max_samples:,}; give at least as many")
     many = tools.words.many
     learned, asked = _samples(given, tools, info, train, held)
     phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
@@ -204,11 +207,13 @@ def format_scores(scores: Scores) -> str:
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: str, part: str) -> FinetuneConfig:
-    """With the columns that were named; refuses a recipe for anything else, and DATA without a test part."""
+    """With the columns that were named; refuses a recipe for anything else, and all but DATA's own test part."""
     recipes = tools.spec.finetune.get("classify", {})
     if config.recipe not in recipes:
         known = ", ".join(recipes) or "none"
         raise UsageError(f"--finetune {config.recipe} is not for classes of {tools.spec.name}; there are {known}")
+    if part == "named test":
+        raise UsageError(f"--finetune scores on the test part of DATA itself; leave --test out, or put it into {data}")
     if part != "test":
         raise UserError(f"--finetune needs a test part, and {data} has none; leave --finetune out")
     return replace(config, data=tools.with_columns(config.data, columns)) if columns else config

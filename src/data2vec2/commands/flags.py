@@ -79,21 +79,28 @@ def fields_of(flags: Sequence[str]) -> frozenset[str]:
 def applied(config: C, flags: Sequence[str]) -> C:
     """The configuration with what the words set; a value that can't be ends the program as a usage error.
 
-    A number of updates among them is the run's length, whatever the configuration says of passes or hours.
+    A number of updates among them is the run's length, whatever the configuration says of passes or hours. `UsageError`
+    for a field of the objective that nothing would be done with.
     """
     if not flags:
         return config
     valued = (other for word in flags for other in TERNARY.get(word, (word,)))
     named = [_full(word, config) if word.startswith("--") else word for word in valued]
     prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
-    config = tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
+    found: C = tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
+    if isinstance(config, RunConfig) and isinstance(found, RunConfig):
+        old, new = config.model, found.model
+        if new.masks.adjust != old.masks.adjust and new.masks.block_length == 1:
+            raise UsageError("--model.masks.adjust is for blocks of tokens, and --model.masks.block-length is 1")
+        if new.loss.cls_loss_weight != old.loss.cls_loss_weight and not new.modality.summarised:
+            raise UsageError("--model.loss.cls-loss-weight needs a model with CLS or extra tokens, and this has none")
     given = fields_of(flags)
     if "train.updates" not in given:
-        return config
+        return found
     for name in ("epochs", "hours"):
-        if getattr(config.train, name) and f"train.{name}" in given:
+        if getattr(found.train, name) and f"train.{name}" in given:
             raise UsageError(f"--train.updates and --train.{name} both say how long the run is; give one of them")
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=None, hours=None))
+    return dataclasses.replace(found, train=dataclasses.replace(found.train, epochs=None, hours=None))
 
 
 def print_help(config: RunConfig | FinetuneConfig) -> None:

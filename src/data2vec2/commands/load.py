@@ -119,6 +119,8 @@ class Model:
             raise UsageError("there are no samples")
         if rate is not None:
             as_is = (str, bytes, Path, dict)
+            if all(isinstance(one, as_is) for one in some):
+                raise UsageError(f"rate is {rate}, and no sample is an array that needs it; leave it out")
             some = [one if isinstance(one, as_is) else {"array": one, "sampling_rate": rate} for one in some]
         return tools_of(self.info.kind).given(some)
 

@@ -177,6 +177,8 @@ class Starting:
 
     def __post_init__(self) -> None:
         self.track = several(self.track)
+        if self.show_config and not self.dry_run:
+            raise UsageError("--show-config goes with --dry-run")
 
 
 @dataclass
@@ -309,12 +311,14 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
         if any(count < 1 for count in self.labels) or list(self.labels) != sorted(set(self.labels)):
             raise UsageError(f"--labels is {','.join(map(str, self.labels))}; it must be increasing numbers above 0")
         require(self.seeds >= 1, "--seeds", self.seeds, "at least 1")
-        if self.finetune is not None and not self.labels:
-            raise UsageError("--finetune adds to the low-label curves, so it needs --labels, as in --labels 10,100")
+        if not self.labels:
+            refuse(
+                self, ("finetune", "seeds"), "is of the low-label curves, so it needs --labels, as in --labels 10,100"
+            )
         require(self.seed >= 0, "--seed", self.seed, "0 or more")
 
 
-OF_FEATURES = ("before", "probes", "labels", "seeds", "finetune")
+OF_FEATURES = ("before", "probes", "labels", "seeds", "finetune", "seed")
 OF_TABLES = tuple(field.name for field in fields(OfColumns))
 OF_RECOGNISERS = tuple(field.name for field in fields(OfDecoding))
 """Options of `evaluate` that not every model has a use for."""
@@ -384,7 +388,7 @@ class Predict(OnDevice):
     threshold: float = 0.5
     """Lowest probability to show, for models of tags (several classes per sample)."""
     batch: int = 64
-    """Batch size."""
+    """Batch size; recordings go through the model one by one."""
     text_columns: tuple[str, ...] = ()
     """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
     encoding: str | None = None

@@ -18,7 +18,7 @@ from torch import nn
 from data2vec2.commands.doctor import environment
 from data2vec2.commands.fitting import placed
 from data2vec2.commands.flags import applied
-from data2vec2.commands.options import Finetune, Pretrain, names_of
+from data2vec2.commands.options import Finetune, Pretrain, names_of, several
 from data2vec2.commands.training import Opened, Training, completed, planned, prepared, say_plan, with_length
 from data2vec2.config.run import (
     FinetuneConfig,
@@ -340,7 +340,7 @@ def _scores(run: RunFolder) -> dict[str, Any]:
 
 def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding: str | None) -> Columns:
     """Columns and encoding of tables that a user named; `UsageError` for data that are no tables."""
-    columns, kind = Columns(text=tuple(text), label=label, encoding=encoding), tools.spec.name
+    columns, kind = Columns(text=several(text), label=label, encoding=encoding), tools.spec.name
     if columns and not tools.words.columns:
         flags = "--text-columns and --label-column are" if text or label else "--encoding is"
         raise UsageError(f"{flags} for text models, not for {kind}")

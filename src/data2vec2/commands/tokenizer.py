@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from data2vec2.commands.options import Tokenizer
+from data2vec2.commands.options import Tokenizer, refuse
 from data2vec2.errors import UserError
 from data2vec2.files import whole_folder
 from data2vec2.modalities.text.corpus import sampled_texts, shown_progress
@@ -19,6 +19,7 @@ def tokenizer(given: Tokenizer) -> int:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty; give a folder that does not exist yet")
     if given.action == "original":
+        refuse(given, ("vocab_size", "text_column", "encoding"), "is for tokenizer train; the original's is as it is")
         made = original_tokenizer(*(Path(given.data) / name for name in ("encoder.json", "vocab.bpe", "dict.txt")))
     else:
         sources = find_text(given.data, given.encoding)["train"]

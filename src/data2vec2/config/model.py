@@ -159,6 +159,11 @@ class ModalityConfig:
     def check(self, encoder: EncoderConfig) -> None:
         """Raise `UsageError` for an encoder that does not suit."""
 
+    @property
+    def summarised(self) -> bool:
+        """Whether models have tokens for a whole sample, which learn the mean of its targets."""
+        return True
+
     def num_tokens(self, length: int) -> int:
         """Tokens of a sample whose first axis is so long."""
         return length

@@ -259,6 +259,9 @@ class Decoding:
             raise UsageError("--decoder lm needs a language model: --lm FILE.arpa")
         if self.name != "lm" and self.lm is not None:
             raise UsageError(f"--lm is for --decoder lm, not for {self.name}")
+        for name in ("lm_weight", "word_score"):
+            if self.name != "lm" and getattr(self, name) != getattr(Decoding, name):
+                raise UsageError(f"--{name.replace('_', '-')} needs a language model: --lm FILE.arpa")
 
     @property
     def name(self) -> str:

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.batch import Addition
 from data2vec2.data.labels import IGNORED, some
@@ -62,8 +62,8 @@ class DenseJob(Job):
     """What the probe of raw inputs sees; "": there is none."""
 
     @abstractmethod
-    def open_marked(self, path: str, columns: Columns) -> Parts:
-        """The samples of a data set, with classes and marks; `UserError` for what has none."""
+    def open_marked(self, path: str, columns: Columns, data: DataConfig) -> Parts:
+        """The samples of a data set that is read as `data` says, with classes and marks; `UserError` for no marks."""
 
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
         """Files to predict, as `Tools.listed`."""
@@ -85,7 +85,7 @@ class DenseJob(Job):
 
     def parts(self, config: FinetuneConfig, path: str) -> Parts:
         """The samples of a data set."""
-        return self.open_marked(path, self.tools.columns(config.data))
+        return self.open_marked(path, self.tools.columns(config.data), config.data)
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Open a data set and split it; `UserError` where there is one class only. Those of `val` may be others."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -23,6 +24,7 @@ from data2vec2.evaluation import classification
 from data2vec2.method import losses
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
+from data2vec2.modalities import get_finetune_recipe
 from data2vec2.modalities.data import DataTools, Labels, Log, ModelInfo, Survey
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.finetune import Bars, ClassTargets, NumberTargets, SampleTask
@@ -92,6 +94,15 @@ class Sized(NamedTuple):
     size: float
 
 
+def refuse_unused(config: FinetuneConfig, names: Iterable[str]) -> None:
+    """`UsageError` for one of some fields without a use that has another value than in its recipe."""
+    for name in names:
+        given, usual = (attrgetter(name)(one) for one in (config, get_finetune_recipe(config.recipe)))
+        if given != usual:
+            flag = name.removeprefix("task.").replace("_", "-")
+            raise UsageError(f"--{flag} is {given}, but nothing would be done with it here; leave it out")
+
+
 class Job:
     """Classes of samples, one each or several. Other tasks, and modalities with something of their own, derive."""
 
@@ -101,12 +112,15 @@ class Job:
     """What is learned of samples."""
     of_learned: tuple[str, ...] = ()
     """Fields of the configuration without a use from scratch, as `task.model.freeze_stem`."""
+    unused: tuple[str, ...] = ()
+    """Fields of a configuration that the task has no use for."""
 
     def __init__(self, tools: DataTools) -> None:
         self.tools = tools
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """The configuration with what it leaves to the model, and what the model will be; `UsageError` for a misfit."""
+        refuse_unused(config, self.unused)
         without: dict[str, Any] = {"classes": (), "letters": None}
         without |= dict.fromkeys(("regression", "dense", "answers", "unanswerable"), False)
         return config, replace(info, data=config.data, **without)

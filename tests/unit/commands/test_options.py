@@ -113,6 +113,11 @@ def test_numbers_of_labels(given: Any, labels: tuple[int, ...]) -> None:
     assert options.Evaluate("model", "data", labels=given).labels == labels
 
 
+def test_the_configuration_is_shown_by_a_dry_run_alone() -> None:
+    with pytest.raises(UsageError, match="--show-config goes with --dry-run"):
+        options.Pretrain("image_tiny", "data", "out", show_config=True)
+
+
 def test_words_that_are_no_numbers() -> None:
     words: Any = "1,few"
     with pytest.raises(UsageError, match="--labels is '1,few': 'few' is not a whole number"):
@@ -130,6 +135,25 @@ def test_flags_are_the_words_that_set_fields() -> None:
     assert (config.train.updates, config.train.batch_size, config.optim.lr) == (20, 8, 0.5)
     assert (config.data.mean, config.model.masks.inverse) == ((0.5, 0.25), False)  # type: ignore[attr-defined]
     assert config.model.encoder == before.model.encoder and flags.applied(before, ()) is before
+
+
+@pytest.mark.parametrize(
+    ("recipe", "line", "message"),
+    [
+        ("text_tiny", "--model.masks.adjust .1", "--model.masks.adjust is for blocks of tokens"),
+        ("text_tiny", "--model.loss.cls-loss-weight 1", "is for models with CLS or extra tokens"),
+        ("audio_tiny", "--model.loss.cls-loss-weight 1", "is for models with CLS or extra tokens"),
+        ("audio_tiny", "--model.loss.cls-loss-weight 1 --model.modality.num-extra-tokens 2", ""),
+        ("text_tiny", "--model.masks.adjust .1 --model.masks.block-length 2", ""),
+        ("image_tiny", "--model.loss.cls-loss-weight 1 --model.masks.block-length 1", ""),
+    ],
+)
+def test_fields_of_the_objective_without_a_use_are_refused(recipe: str, line: str, message: str) -> None:
+    if message:
+        with pytest.raises(UsageError, match=message):
+            flags.applied(get_recipe(recipe), line.split())
+    else:
+        assert flags.applied(get_recipe(recipe), line.split()) != get_recipe(recipe)
 
 
 @pytest.mark.parametrize(

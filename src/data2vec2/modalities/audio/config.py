@@ -130,6 +130,11 @@ class AudioConfig(WaveformConfig):
         require(fits, "model.modality.position_groups", self.position_groups, expected)
 
     @property
+    def summarised(self) -> bool:
+        """By the extra tokens."""
+        return self.num_extra_tokens > 0
+
+    @property
     def layers(self) -> tuple[tuple[int, int], ...]:
         """Those of the stem."""
         if self.stem == "waveform":
@@ -220,7 +225,7 @@ class AudioFinetuneDataConfig(AudioDataConfig, FinetuneDataConfig):
     """
 
     max_minutes: float | None = None
-    """Minutes of training recordings to use, drawn by train.seed; none: all."""
+    """Minutes of training recordings to use, whole ones, drawn by train.seed; none: all."""
     gaps: Literal["class", "ignore"] = "class"
     """Frames in no segment (finetune frames): a class of their own, `none`, or neither learned nor scored."""
 

@@ -37,7 +37,7 @@ from data2vec2.modalities.audio.config import (
 )
 from data2vec2.modalities.audio.model import freeze_stem
 from data2vec2.modalities.audio.reader import AudioReader, survey_audio
-from data2vec2.modalities.audio.speech import SpokenReader, remarks_on, scorable, score, trainable
+from data2vec2.modalities.audio.speech import SpokenReader, drawn, remarks_on, scorable, score, trainable
 from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, Scored, said
 from data2vec2.tasks.finetune import CtcTask, LetterTargets
@@ -81,6 +81,7 @@ class AudioClassifyJob(Job):
     """Classes of recordings."""
 
     of_learned = ("task.model.freeze_updates", "task.model.freeze_stem")
+    unused: tuple[str, ...] = "task.model.dropout", "data.gaps"
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """Nothing is frozen that was never trained; `UsageError` if masks are too wide."""
@@ -91,6 +92,20 @@ class AudioClassifyJob(Job):
         if config.from_scratch:
             task = replace(task, model=replace(task.model, freeze_updates=0, freeze_stem=False))
         return super().completed(replace(config, task=task), info)
+
+    def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
+        """Of what is to train on as many minutes as were asked for; `UserError` if these are of one class."""
+        data, seed = super().open(config, info, path, val), config.train.seed
+        reader, minutes = narrow(data.train, AudioReader), narrow(config.data, AudioFinetuneDataConfig).max_minutes
+        if minutes is None:
+            return data
+        records, usable = reader.records, np.unique(reader.pieces.records_P)
+        kept = drawn(usable, reader.pieces.lengths_N, minutes, reader.rate, seed)
+        data.account.part("train").asked["--data.max-minutes"] += len(usable) - len(kept)
+        if records.marks is None and records.tags is None and len(np.unique(records.labels[kept])) < 2:
+            raise UserError(f"--data.max-minutes {minutes:g} draws recordings of one class; give more")
+        kept = np.setdiff1d(np.arange(len(records)), np.setdiff1d(usable, kept))  # what can't be used is said later
+        return replace(data, train=self.reader(records.select(kept), info, seed))
 
     def check(self, reader: Reader, log: Log, training: bool) -> Survey:
         """Lengths, and some of the recordings."""
@@ -123,12 +138,14 @@ class AudioClassifyJob(Job):
 class CtcJob(AudioClassifyJob):
     """Letters of speech."""
 
-    outputs = "letters and other symbols"
+    outputs, unused = "letters and other symbols", ("task.model.pooling", "data.gaps")
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Recordings with transcripts that can be aligned; letters are those of what is trained on."""
         data, modality, seed = config.data, narrow(info.model.modality, AudioConfig), config.train.seed
         assert isinstance(data, AudioFinetuneDataConfig)
+        if data.labels_per_class is not None:
+            raise UsageError("--data.labels-per-class is for classes; of transcripts, --data.max-minutes takes some")
         parts, train, held = self.split(config, path, val)
         if train.texts is None:
             more = "; ".join(("", *parts.account.lines()))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, spelled
 from data2vec2.data.reader import Reader
@@ -157,9 +157,9 @@ class FramesReader(AudioReader):
 class FramesJob(AudioClassifyJob, DenseJob):
     """A class of each 20 ms."""
 
-    name, places, raw = "frames", "frames", "log-mel frames"
+    name, places, raw, unused = "frames", "frames", "log-mel frames", ("task.model.pooling",)
 
-    def open_marked(self, path: str, columns: Columns) -> Parts:
+    def open_marked(self, path: str, columns: Columns, data: DataConfig) -> Parts:
         """Recordings with segments."""
         return open_segments(path)
 

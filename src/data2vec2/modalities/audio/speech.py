@@ -101,12 +101,20 @@ def trainable(
     places, too_long = np.unique(pieces.records_P), [records.names[place] for place in np.flatnonzero(long_N).tolist()]
     places = places[~(long_N | unaligned_N)[places]]
     if data.max_minutes is not None:
-        shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
-        places = np.sort(shuffled[lengths_N[shuffled].cumsum() <= data.max_minutes * 60 * rate])
-        if not len(places):
-            raise UserError(f"--data.max-minutes {data.max_minutes:g} is too little for the first recording drawn")
+        places = drawn(places, lengths_N, data.max_minutes, rate, seed)
     left_out = (*untold, *unaligned, *pieces.short, *(Bad(name, "too long") for name in too_long))
     return records if len(places) == len(records) else records.select(places), left_out, pieces.unreadable
+
+
+def drawn(
+    places: NDArray[np.int64], lengths_N: NDArray[np.int64], minutes: float, rate: int, seed: int
+) -> NDArray[np.int64]:
+    """As many of some records as are so long, drawn by `seed`, in order; `UserError` for none."""
+    shuffled = places[rng.permutation(rng.keys(rng.Stream.LABELS, seed), len(places))]
+    kept = np.sort(shuffled[lengths_N[shuffled].cumsum() <= minutes * 60 * rate])
+    if not len(kept):
+        raise UserError(f"--data.max-minutes {minutes:g} is too little for the first recording drawn")
+    return kept
 
 
 def _unaligned(

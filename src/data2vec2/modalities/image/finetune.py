@@ -33,7 +33,7 @@ from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import ModelInfo, narrow
 from data2vec2.modalities.image.reader import ImageReader
-from data2vec2.modalities.jobs import FinetuneData, Job
+from data2vec2.modalities.jobs import FinetuneData, Job, refuse_unused
 from data2vec2.tasks.finetune import ClassTargets
 
 
@@ -168,6 +168,8 @@ class ImageClassifyJob(Job):
         if size is not None and size != modality.image_size:
             require(size % patch == 0, "model.image_size", size, f"a multiple of {patch}, the patch size")
             modality = replace(modality, image_size=size, position_size=modality.position_size or modality.image_size)
+        refuse_unused(config, () if task.augment.mixes else ("task.augment.mix_share",))
+        refuse_unused(config, () if task.augment.mixup and task.augment.cutmix else ("task.augment.cutmix_share",))
         if needs_timm(task.augment):  # what is wrong with it is said before anything is written
             _augment(config, modality)
         return super().completed(config, replace(info, model=replace(info.model, modality=modality)))

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Bad
 from data2vec2.data.batch import Addition
 from data2vec2.data.labels import IGNORED
@@ -38,7 +38,7 @@ from data2vec2.modalities.dense import DenseJob, column_beside, unclassed
 from data2vec2.modalities.image.arrays import ARRAYS
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig, ImageTaskConfig
 from data2vec2.modalities.image.finetune import ImageClassifyJob, needs_timm
-from data2vec2.modalities.image.pictures import bad_samples, find_levels, open_picture, upright
+from data2vec2.modalities.image.pictures import MAX_PIXELS, bad_samples, find_levels, open_picture, upright
 from data2vec2.modalities.image.reader import PICTURES, Box, ImageReader
 from data2vec2.modalities.jobs import FinetuneData, Sized
 
@@ -63,7 +63,7 @@ class MaskFile(NamedTuple):
         return f"{self.path.name} {self.size}"
 
 
-def open_masks(data: str) -> Parts:
+def open_masks(data: str, max_pixels: int = MAX_PIXELS) -> Parts:
     """Pictures with masks: of folders `images` and `masks`, or of a column `mask` of their table.
 
     Such a column holds encoded pictures, or their paths. Every mask is read: those of another size than their picture,
@@ -83,7 +83,7 @@ def open_masks(data: str) -> Parts:
         known = [place for place in pictures if masks[place] is not None]
         some = replace(records.select(known), marks=tuple(masks[place] for place in known))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            looked = list(pool.map(lambda place: _survey(some, place), range(len(some))))  # noqa: B023
+            looked = list(pool.map(lambda place: _survey(some, place, max_pixels), range(len(some))))  # noqa: B023
         of_part.bad.update({some.names[n]: one for n, one in enumerate(looked) if isinstance(one, str)})
         highest = max([highest, *(one for one in looked if isinstance(one, int))])
         found[key] = some.select([place for place, one in enumerate(looked) if isinstance(one, int)])
@@ -148,26 +148,26 @@ def _class_names(root: Path, highest: int) -> tuple[str, ...]:
     return names
 
 
-def _survey(records: Records, place: int) -> int | str:
+def _survey(records: Records, place: int, max_pixels: int) -> int | str:
     """The highest class of a mask (-1: it has none), or why it can't be used."""
     try:
-        values = mask_of(records, place)[0]
+        values = mask_of(records, place, max_pixels)[0]
     except BadSample as error:
         return error.reason
     return int(values[values != NO_CLASS].max(initial=-1))
 
 
-def mask_of(records: Records, sample: int) -> tuple[NDArray[np.int32], Image.Transpose | None]:
+def mask_of(records: Records, sample: int, max_pixels: int) -> tuple[NDArray[np.int32], Image.Transpose | None]:
     """The values `HW` of a mask as stored, and what turns it as its picture is turned; raises `BadSample`."""
     mark = (records.marks or ())[sample]
     with readable():
         raw = mark if isinstance(mark, bytes) else Path(mark.path).read_bytes()
-    with bad_samples():
-        opened = open_picture(raw)
+    with bad_samples(max_pixels):
+        opened = open_picture(raw, max_pixels=max_pixels)
         if not isinstance(opened, Image.Image) or opened.mode not in ("1", "L", "P", "I", "I;16"):
             raise BadSample("a mask that is no grey or palette picture")
         values = np.asarray(opened).astype(np.int32)
-        picture = open_picture(records.read(sample))
+        picture = open_picture(records.read(sample), max_pixels=max_pixels)
         size = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
         if tuple(size) != opened.size:
             raise BadSample(OTHER_SIZE)
@@ -180,7 +180,7 @@ class MaskReader(ImageReader):
     def marked(self, sample: int, epoch: int | None = None, plan: Plan | None = None) -> NDArray[np.int64]:
         """The class `HW` of each pixel: of a crop at the model's size, of a whole picture as large as the mask."""
         try:
-            values, turn = mask_of(self.records, sample)
+            values, turn = mask_of(self.records, sample, self.data.max_pixels)
         except BadSample as error:
             raise UserError(f"the mask of {self.records.names[sample]} has changed: {error.reason}") from error
         mask, size = Image.fromarray(values), 2 * (self.config.image_size,)
@@ -199,11 +199,11 @@ class PatchesJob(ImageClassifyJob, DenseJob):
     """A class of each pixel, from logits of patches."""
 
     name, places, measures, raw = "patches", "pixels", ("miou", "macro_f1", "accuracy"), "mean colours of patches"
-    draws = True
+    draws, unused = True, ("task.augment.label_smoothing",)
 
-    def open_marked(self, path: str, columns: Columns) -> Parts:
+    def open_marked(self, path: str, columns: Columns, data: DataConfig) -> Parts:
         """Pictures with masks."""
-        return open_masks(path)
+        return open_masks(path, narrow(data, ImageDataConfig).max_pixels)
 
     def completed(self, config: FinetuneConfig, info: ModelInfo) -> tuple[FinetuneConfig, ModelInfo]:
         """`UsageError` for augmentation that moves pictures, but not their masks."""
@@ -274,7 +274,7 @@ class PatchesJob(ImageClassifyJob, DenseJob):
         width, height = side, side
         if own.data.whole:
             with bad_samples(own.data.max_pixels):
-                picture = open_picture(own.records.read(sample))
+                picture = open_picture(own.records.read(sample), max_pixels=own.data.max_pixels)
                 width, height = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
                 turn = upright(picture)
                 turned = turn is not None and turn in (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270)

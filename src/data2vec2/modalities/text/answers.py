@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Bad
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, held_out
@@ -46,9 +46,9 @@ class AnswersJob(TextClassifyJob, DenseJob):
     """Where the answer to a question starts and ends in its context."""
 
     name, places, measures = "answers", "questions", ("word_f1", "exact_match")
-    what, outputs = "question answerer", "numbers a token"
+    what, outputs, unused = "question answerer", "numbers a token", ("task.model.pooling",)
 
-    def open_marked(self, path: str, columns: Columns) -> Parts:
+    def open_marked(self, path: str, columns: Columns, data: DataConfig) -> Parts:
         """Questions with contexts and answers."""
         return open_questions(path, columns)
 

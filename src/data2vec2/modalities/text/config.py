@@ -63,6 +63,11 @@ class TextConfig(ModalityConfig):
         expected = f"above bos_id, pad_id and eos_id ({max(ids)})"
         require(self.vocab_size > max(ids), "model.modality.vocab_size", self.vocab_size, expected)
 
+    @property
+    def summarised(self) -> bool:
+        """Never."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextDataConfig(DataConfig):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +69,7 @@ def open_questions(data: str | Path, columns: Columns, answered: bool = True) ->
         kept, texts, faults, asked = list[str](), list[tuple[str, ...]](), list[str](), list[Asked]()
         of_account = account.part(part)
         for source in (source for source in sources if source.name in names):
-            for row in _squad(source) if extension_of(source.name) == SQUAD else _of_table(source, columns, answered):
+            for row in _rows(source, columns, answered):
                 name, pair = f"{source.name}[{row.place}]", (_text(row.question), _text(row.context))
                 fault = row.fault or ("" if all(map(str.strip, pair)) else NO_TEXT)
                 places, what = _answers(row, pair[1]) if answered and not fault else ((), "")
@@ -91,6 +91,15 @@ def open_questions(data: str | Path, columns: Columns, answered: bool = True) ->
     none = sum(not one.answers for one in marks["train"]) if answered else 0
     lines = [f"questions: {sizes}", *([f"{none:,} to train on have no answer"] if none else []), *account.choices]
     return replace(opened, **found, description="; ".join(lines))
+
+
+def _rows(source: TextSource, columns: Columns, answered: bool) -> Iterable[_Row]:
+    """Questions of a file; `UsageError` for columns that are named of one of SQuAD's."""
+    if extension_of(source.name) != SQUAD:
+        return _of_table(source, columns, answered)
+    if named := [*columns.text, *([columns.label] if columns.label is not None else [])]:
+        raise UsageError(f"{source.name} is no table: leave the columns {', '.join(named)} out for SQuAD's files")
+    return _squad(source)
 
 
 def _squad(source: TextSource) -> Iterator[_Row]:

@@ -21,7 +21,8 @@ from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, RunConfig
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
-from data2vec2.data.tables import TABLES
+from data2vec2.data.source import extension_of
+from data2vec2.data.tables import PLAIN, TABLES
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples
@@ -244,7 +245,12 @@ class TextTools(Tools):
     def inspected(self, path: str, config: RunConfig, columns: Columns, say: Log) -> tuple[RunConfig, Parts]:
         """Tables of texts with their labels, or what pre-training makes of other text."""
         data = replace(narrow(config.data, TextDataConfig), encoding=columns.encoding)
-        tables = any(source.name.endswith(TABLES) for part in find_text(path).values() for source in part)
+        if len(columns.text) == 1:
+            data = replace(data, text_column=columns.text[0])
+        kinds = {extension_of(source.name) for part in find_text(path).values() for source in part}
+        if kinds == {PLAIN} and (columns.text or columns.label is not None):
+            raise UsageError(f"{path} has no columns, for it is no table; leave --text-columns and --label-column out")
+        tables = not kinds.isdisjoint(TABLES)
         try:
             parts = self.open_labelled(path, columns, "classes")
         except UserError as error:

@@ -8,6 +8,7 @@ Shapes: `T` tokens.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding
 
-from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, spelled
 from data2vec2.data.reader import Reader
@@ -29,7 +30,7 @@ from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
 from data2vec2.data.tables import ENCODING_HINT, PLAIN, TABLES, BadRow, Reading, column_of, decoded, read_table
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.dense import Said
 from data2vec2.evaluation.similarity import spread
 from data2vec2.method.encoder import Encoder
@@ -125,7 +126,13 @@ def _rows(
 ) -> tuple[Iterator[Row], tuple[str, ...] | None, str, Sequence[BadRow]]:
     """Sentences of a file, names of the classes where it gives them, which columns were taken, and unreadable rows."""
     if extension_of(source.name) in (*CONLL, PLAIN):
-        number = int(columns.label) if columns.label and columns.label.isdecimal() else None
+        number = int(columns.label) if columns.label and re.fullmatch("[0-9]{1,9}", columns.label) else None
+        if columns.text:
+            raise UsageError(
+                f"{source.name} has no names of columns: leave {', '.join(columns.text)} out for CoNLL files"
+            )
+        if columns.label is not None and not number:
+            raise UsageError(f"the label column is {columns.label!r}; of {source.name} it must be a number, from 1 on")
         return _conll(source, number), None, f"tags from column {number}" if number else "", ()
     table = read_table(source.content, source.name, encoding=columns.encoding)
     words = column_of(table.columns, columns.text or WORDS)
@@ -249,9 +256,9 @@ class WordsReader(SentenceReader):
 class TokensJob(TextClassifyJob, DenseJob):
     """A class of each word."""
 
-    name, places = "tokens", "words"
+    name, places, unused = "tokens", "words", ("task.model.pooling",)
 
-    def open_marked(self, path: str, columns: Columns) -> Parts:
+    def open_marked(self, path: str, columns: Columns, data: DataConfig) -> Parts:
         """Sentences of tagged words."""
         return open_words(path, columns)
 
