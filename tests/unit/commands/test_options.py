@@ -141,8 +141,8 @@ def test_flags_are_the_words_that_set_fields() -> None:
     ("recipe", "line", "message"),
     [
         ("text_tiny", "--model.masks.adjust .1", "--model.masks.adjust is for blocks of tokens"),
-        ("text_tiny", "--model.loss.cls-loss-weight 1", "is for models with CLS or extra tokens"),
-        ("audio_tiny", "--model.loss.cls-loss-weight 1", "is for models with CLS or extra tokens"),
+        ("text_tiny", "--model.loss.cls-loss-weight 1", "needs a model with CLS or extra tokens"),
+        ("audio_tiny", "--model.loss.cls-loss-weight 1", "needs a model with CLS or extra tokens"),
         ("audio_tiny", "--model.loss.cls-loss-weight 1 --model.modality.num-extra-tokens 2", ""),
         ("text_tiny", "--model.masks.adjust .1 --model.masks.block-length 2", ""),
         ("image_tiny", "--model.loss.cls-loss-weight 1 --model.masks.block-length 1", ""),
