@@ -202,13 +202,13 @@ def test_a_run_is_scored_and_shown(whole: Path, tmp_path: Path, capsys: pytest.C
 def test_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked = spec_of("text").demo.evaluation
     tuned = replace(asked["finetune"], train=replace(asked["finetune"].train, updates=2, processes=1))
-    for name, value in {"max_samples": 300, "labels": (3,), "finetune": tuned}.items():
+    for name, value in {"max_samples": 6_222, "labels": (3,), "seeds": 1, "finetune": tuned}.items():
         monkeypatch.setitem(asked, name, value)
     flags = words("--train.updates 4 --train.eval-every 0 --train.batch-size 4 --model.modality.vocab-size 1000")
     assert run_here(["demo", "text", "--out", tmp_path / "run", *SMALL, *flags]) == 0
     printed, said = capsys.readouterr()
     assert "data2vec 2.0 learns from 110,806 explanations of words, without labels" in said
-    assert "Accuracy on 300 test texts, in percent" in printed
+    assert "Accuracy on 6,222 test texts, in percent" in printed
     assert "words (TF-IDF)" in printed
     assert "labels per class" in printed
     own, longer = printed.split("The same of a bundled model of text_tiny, trained for 3,600 updates, ten minutes")
