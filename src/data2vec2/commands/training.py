@@ -58,8 +58,11 @@ FREE_ON_RESUME = {
     "data.tokenizer",  # as far as it is the same one
 }
 """What may differ between a run and its resumption: where and how the sums are made, not what they are."""
-CHOSEN = {"optim.fresh", "model.modality.num_channels", "data.mean", "data.std", "data.levels"}
-"""What else a run that starts finds itself where it is none."""
+CHOSEN = {
+    *("train.precision", "train.micro_batch", "train.compile", "optim.fresh", "model.modality.num_channels"),
+    *("data.mean", "data.std", "data.levels"),
+}
+"""What a run finds itself at its start where it is none or auto, and keeps: the same command gives the same bits."""
 
 
 @dataclass(frozen=True)
