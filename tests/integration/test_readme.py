@@ -141,13 +141,14 @@ def quick(line: str) -> str:
     if program == "python":
         return re.sub(r" \d+$", f" {UPDATES}", line)
     flags = QUICK.get(words[0], {}) if program == "data2vec2" else {}
-    if words[0] == "evaluate" and "--labels" not in words:
+    if words[:1] == ["evaluate"] and "--labels" not in words:
         flags = {}
     if LARGE_RECIPES & set(words):
         flags = LARGE[words[0]]
         for word in words:
             flags = flags | IN_UNITS.get(word, {})
-    wanted = ["--train.updates"] if line == FIRST else [flag for flag in flags if flag not in words]
+    said = {*words, *(["--train.updates"] if "--train.epochs" in words else [])}
+    wanted = ["--train.updates"] if line == FIRST else [flag for flag in flags if flag not in said]
     return " ".join([line, *(f"{flag} {flags[flag]}" for flag in wanted)])
 
 
