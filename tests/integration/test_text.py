@@ -86,7 +86,7 @@ def test_with_a_validation_set_all_of_the_data_is_trained_on(
     def parts(*flags: object) -> tuple[int, int]:
         assert run_here([*start, *flags]) == 0
         said = " ".join(capsys.readouterr().err.split())
-        assert "without classes in both parts nothing is scored" in said and "are not used" not in said
+        assert "training is not scored without classes" in said and "are not used" not in said
         held, trained = re.findall(r" ([\d]+) held out for validation.* plan: (\d+) texts", said)[0]
         return int(trained), int(held)
 

@@ -227,7 +227,7 @@ def _check_scores(config: RunConfig, train: Reader, val: Reader | None, say: Log
         needed = "classes both among the samples to train on and those held out, and --train.eval-every above 0"
         raise UserError(f"--train.keep-best needs a score of validation samples: {needed}; leave it out")
     if val and not scores and config.train.eval_every:
-        say("data: without classes in both parts nothing is scored; what is held out is only shown in the report")
+        say("data: training is not scored without classes in both parts; what is held out is only shown in the report")
 
 
 def _unless_set(mine: Any, usual: Any, saved: Any) -> Any:
