@@ -19,6 +19,7 @@ from data2vec2.commands.options import Finetune
 from data2vec2.commands.runner import run_training, say_account, where_is
 from data2vec2.commands.training import Opened, Training, kept_on
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.tree import flag_of
 from data2vec2.data.batch import Batches
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import encode_by_each, labelled
@@ -104,10 +105,9 @@ class Finetuning(Training[FinetuneConfig]):
         """From the model's weights, or from scratch, where nothing can be made of what was learned."""
         config = replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
         for name in ("optim.fresh", *self.job.of_learned) if config.from_scratch else ():
-            value, flag = attrgetter(name)(config), name.removeprefix("task.")
-            if value and flag in fields_of(flags):
-                flag = f"--{flag.replace('_', '-')}"
-                raise UsageError(f"{flag} is {value}, but nothing is learned yet from scratch; leave one of them out")
+            if (value := attrgetter(name)(config)) and name.removeprefix("task.") in fields_of(flags):
+                why = "nothing is learned yet from scratch; leave one of them out"
+                raise UsageError(f"{flag_of(name)} is {value}, but {why}")
         return config
 
     def schedule(self, config: FinetuneConfig) -> str:

@@ -23,6 +23,7 @@ from data2vec2.config.run import (
     bounded_updates,
     fit_schedule,
 )
+from data2vec2.config.tree import flag_of
 from data2vec2.data.account import Account
 from data2vec2.data.reader import LOOK_AT, Reader
 from data2vec2.errors import UserError
@@ -285,13 +286,15 @@ def keep_started(saved: C, asked: C, fitted: C, given: Collection[str] = (), pre
     changed = {}
     for field in fields(saved):
         name = prefix + field.name
-        flag = name.removeprefix("task.")
         theirs, mine, adapted = (getattr(config, field.name) for config in (saved, asked, fitted))
         if is_dataclass(theirs):
             changed[field.name] = keep_started(theirs, mine, adapted, given, f"{name}.")
-        elif prefix and theirs not in (mine, adapted) and (mine not in (None, "auto") or flag in given):
+        elif (
+            prefix
+            and theirs not in (mine, adapted)
+            and (mine not in (None, "auto") or name.removeprefix("task.") in given)
+        ):
             if name not in FREE_ON_RESUME:
-                flag = f"--{flag.replace('_', '-')}"
-                raise UserError(f"{flag} {mine} can't change on --resume: the run was started with {theirs}")
+                raise UserError(f"{flag_of(name)} {mine} can't change on --resume: the run was started with {theirs}")
             changed[field.name] = mine
     return replace(saved, **changed)

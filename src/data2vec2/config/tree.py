@@ -19,6 +19,11 @@ def require(ok: bool, field: str, value: object, expected: str) -> None:
         raise UsageError(f"{field} is {_shown(value)}; it must be {expected}")
 
 
+def flag_of(field: str) -> str:
+    """The flag that sets a field such as `task.model.pooling`; those of a task stand without its name."""
+    return f"--{field.removeprefix('task.').replace('_', '-')}"
+
+
 def require_finite(config: Any, where: str = "") -> None:
     """Raise `UsageError` for a number that is infinite or none, in a configuration or its parts."""
     for field in dataclasses.fields(config):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from data2vec2.config.run import FinetuneConfig
+from data2vec2.config.tree import flag_of
 from data2vec2.data.account import Account, counted
 from data2vec2.data.batch import Addition, Batches
 from data2vec2.data.labels import UNLABELLED
@@ -99,8 +100,7 @@ def refuse_unused(config: FinetuneConfig, names: Iterable[str]) -> None:
     for name in names:
         given, usual = (attrgetter(name)(one) for one in (config, get_finetune_recipe(config.recipe)))
         if given != usual:
-            flag = name.removeprefix("task.").replace("_", "-")
-            raise UsageError(f"--{flag} is {given}, but nothing would be done with it here; leave it out")
+            raise UsageError(f"{flag_of(name)} is {given}, but nothing would be done with it here; leave it out")
 
 
 class Job:
