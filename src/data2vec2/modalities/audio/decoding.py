@@ -33,6 +33,8 @@ FFMPEG_EXTENSIONS = frozenset(
 """Extensions of what only ffmpeg decodes."""
 NEEDS_FFMPEG = "needs pip install 'data2vec2[ffmpeg]'"
 """Why a recording can't be read that libsndfile does not know and ffmpeg does."""
+OTHER_PARTS = "parts of several sample rates or numbers of channels"
+"""What an MP3 is of which the decoder reads the first part only."""
 SLACK_S = 0.25
 """Seconds by which a file may be shorter or longer than it says."""
 _BLOCK = 1 << 16  # numbers that are decoded at once
@@ -85,9 +87,11 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
         if magic[:1] == b"\xff" and magic[1] >= 0xE0 and magic[1] & 6:  # else it may be AAC
             return _mp3(file, start, size, stack)
         head, excess = containers.checked_chunks(file, start, size)
+        if magic.startswith(b"BW64"):  # as libsndfile calls it
+            head = b"RF64" + head[4:]
         return _by_libsndfile(_Part(file, start, size, head), stack, excess)
     except soundfile.LibsndfileError as error:
-        if _FFMPEG.match(magic):
+        if _FFMPEG.match(containers.at(file, start, 1024)):
             return _by_ffmpeg(file, start, size, stack)
         if error.code != _NOT_RECOGNISED:
             raise
@@ -165,10 +169,11 @@ def _by_libsndfile(part: _Part, stack: ExitStack, excess: int = 0) -> Sound:
             if len(block_SC) < wanted:
                 if not part.endless and decoder.frames < _ENDLESS and decoder.frames - place > SLACK_S * rate:
                     raise BadSample("truncated")
-                return
+                stop = decoder.frames
+                break
         rest, end = part.start + part.place, part.start + part.size
-        if place == decoder.frames and "MPEG" in decoder.subtype and containers.first_frame(part.file, rest, end):
-            raise BadSample("longer than its header says")
+        if stop == decoder.frames and "MPEG" in decoder.subtype and containers.first_frame(part.file, rest, end):
+            raise BadSample(OTHER_PARTS if part.endless else "longer than its header says")
 
     return Sound(rate, blocks, decoder.frames if is_known else None)
 
@@ -212,11 +217,12 @@ def _mp3(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound:
 
 _FFMPEG = re.compile(
     rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u\x8ef|#!AMR|\xff[\xf0\xf1\xf8\xf9]|ADIF|\x0bw|wvpk|MAC |TTA1|FLV\x01|\.RMF|DSD |"
-    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.*alac|"
+    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.{,30}(?:alac|ima4|aac )|"
+    rb"NIST_1A\n.*sample_coding -s\d+ pcm,embedded-shorten|"
     rb"RIFF....WAVEfmt ....(?![\x01-\x03\x06\x07\x111@U]\0|\xfe\xff)..",
     re.DOTALL,
 )
-"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3, WAV of rare codecs and others.
+"""How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3, compressed SPHERE and others.
 
 It gets no others, for of a list of files it would open these.
 """

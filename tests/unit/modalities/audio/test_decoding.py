@@ -16,7 +16,7 @@ import soundfile
 from data2vec2.data.source import BadSample
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.audio.containers import frame_bytes
-from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG
+from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG, OTHER_PARTS
 from data2vec2.modalities.audio.waveform import Windows, length_of, normalise, read_audio
 from tests.unit.data.sounds import RATE, encoded, sound
 
@@ -144,6 +144,9 @@ def test_several_mp3s_in_one_file() -> None:
     assert length_of(io.BytesIO(content), RATE) == pytest.approx(12 * RATE, abs=6_000)
     whole = read_audio(io.BytesIO(content), RATE)
     assert np.correlate(whole[-6 * RATE :], other, "same").max() > 0.9 * np.square(other).sum()
+    for kind in (encoded(sound(6.0, 48_000), 48_000, ".mp3"), encoded(np.stack([one, other], 1), extension=".mp3")):
+        for joined in (content + kind, kind + b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + content):
+            assert reason(joined) == OTHER_PARTS
 
 
 @pytest.mark.parametrize("junk", [bytes(5_000), b"HTTP/1.1 200 OK\r\n\r\n", np.random.default_rng(0).bytes(300_000)])
@@ -223,6 +226,8 @@ def test_sizes_of_large_files_and_of_sphere(kind: str) -> None:
     soundfile.write(file, WAVE, RATE, format=kind, subtype="PCM_16")
     content = file.getvalue()
     heard(content)
+    if kind == "RF64":
+        heard(b"BW64" + content[4:])
     assert reason(content[: len(content) // 2]) == ("damaged" if kind == "CAF" else "truncated")
     assert reason(WIDE[kind](content, 100_000)) == "longer than its header says"
 
@@ -309,6 +314,7 @@ def test_what_only_ffmpeg_reads(extension: str, tmp_path: Path) -> None:
     [
         ("a.ogg", "libspeex"),
         ("a.caf", "alac"),
+        ("a.caf", "adpcm_ima_qt"),
         ("a.wv", "wavpack"),
         ("a.wav", "mp3"),
         ("a.mp2", "mp2"),
@@ -322,6 +328,39 @@ def test_codecs_in_files_that_are_known(name: str, codec: str, tmp_path: Path) -
     else:
         assert len(read_audio(io.BytesIO(content), RATE)) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
         assert length_of(io.BytesIO(content), RATE) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
+
+
+def shortened(wave: np.ndarray) -> bytes:
+    """A SPHERE file as LDC sends it: compressed by shorten, here with one predictor only, which is none."""
+    bits: list[str] = []
+
+    def put(value: int, size: int) -> None:
+        bits.append("0" * (value >> size) + "1" + (f"{value & (1 << size) - 1:0{size}b}" if size else ""))
+
+    for value in (5, 1, 256, 0, 0, 0):  # 16 bits, one channel, samples of a block
+        put(value.bit_length(), 2)
+        put(value, value.bit_length())
+    for block in (wave * 32_767).astype(int).reshape(-1, 256).tolist():
+        put(0, 2)
+        put(11, 3)
+        for sample in block:
+            put(2 * sample if sample >= 0 else -2 * sample - 1, 12)
+    put(4, 2)
+    text = "".join(bits)
+    text += "0" * (-len(text) % 32)
+    fields = f"channel_count -i 1\nsample_count -i {len(wave)}\nsample_rate -i {RATE}\nsample_n_bytes -i 2\n"
+    fields += "sample_byte_format -s2 01\nsample_coding -s26 pcm,embedded-shorten-v2.00\nend_head\n"
+    head = f"NIST_1A\n   1024\ndatabase_id -s4 WSJ0\n{fields}".encode().ljust(1024)
+    return head + b"ajkg\2" + int(text, 2).to_bytes(len(text) // 8, "big")
+
+
+def test_sphere_that_is_compressed() -> None:
+    wave = WAVE[: len(WAVE) // 256 * 256]
+    content = shortened(wave)
+    if importlib.util.find_spec("av") is None:
+        assert reason(content) == NEEDS_FFMPEG
+    else:
+        heard(content, wave)
 
 
 def test_a_video_without_sound(tmp_path: Path) -> None:
