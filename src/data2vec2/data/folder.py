@@ -227,7 +227,7 @@ def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
         labels = [table.labels.get(name) for name in names]
     else:
         folders = [name.split("/")[:-1] for name in names]
-        labels = [_nfc(path[depth]) if len(path) > depth else "" for path in folders]
+        labels = [nfc(path[depth]) if len(path) > depth else "" for path in folders]
     texts = [table.texts.get(name) for name in names] if table.texts else None
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
@@ -236,7 +236,7 @@ def _is_metadata(name: str) -> bool:
     return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl")
 
 
-def _nfc(name: str) -> str:
+def nfc(name: str) -> str:
     """A name as it is compared: a Mac writes its letters in parts."""
     return unicodedata.normalize("NFC", name)
 
@@ -257,6 +257,13 @@ class _Described:
     remarks: list[str] = field(default_factory=list)
 
 
+def below_table(table: Path, file_name: str) -> PurePosixPath:
+    """A name as a table has it, relative to the table's folder, as far as it leads into that."""
+    name = PurePosixPath(file_name.replace("\\", "/"))
+    folder = table.parent.absolute().as_posix()
+    return name.relative_to(folder) if name.is_relative_to(folder) else name
+
+
 def _read_metadata(
     root: Path, described: Sequence[str], text_columns: Sequence[str], there: Collection[str]
 ) -> _Described:
@@ -265,7 +272,7 @@ def _read_metadata(
     In a CSV file, several labels are separated by "|". A file of which two rows say different things has none of them.
     `UserError` for no table, and for a name that leads elsewhere.
     """
-    found, spelled = _Described(), {_nfc(name): name for name in there} if described else {}
+    found, spelled = _Described(), {nfc(name): name for name in there} if described else {}
     said: dict[str, dict[str, Any]] = {}
     for name in described:
         path = root / name
@@ -287,12 +294,12 @@ def _read_metadata(
             file_name = row.get(file_column or "")
             if not isinstance(file_name, str) or not file_name:
                 raise UserError(f"{path}: row {place + 1} has no file_name; it has {', '.join(row) or 'nothing'}")
-            below = PurePosixPath(file_name.replace("\\", "/"))
+            below = below_table(path, file_name)
             if below.is_absolute() or ".." in below.parts:
                 raise UserError(f"{path}: row {place + 1} names {file_name}, which is outside the folder of the table")
             sample = str(PurePosixPath(name).parent / below)
             if sample not in there:
-                sample = spelled.get(_nfc(sample.strip()), sample)
+                sample = spelled.get(nfc(sample.strip()), sample)
             if sample not in there and not (root / sample).exists():
                 found.missing.add(sample)
             found.names.add(sample)

@@ -263,6 +263,17 @@ def encoding_of(file: BinaryIO, named: str | None) -> str:
     return "utf-8"
 
 
+def text_of(path: Path) -> str:
+    """All of a text file, in the encoding that its beginning tells; `UserError` if it can't be read as such."""
+    try:
+        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding_of(raw, None)) as file:
+            return file.read()
+    except OSError as error:
+        raise UserError(f"can't read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8; save the file as UTF-8") from error
+
+
 _ENDS = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
 
 

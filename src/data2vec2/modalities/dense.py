@@ -248,6 +248,7 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
     """What the tables that samples come from say of each in a column; None where no table has it.
 
     Tables are the splits of hf:NAME, Parquet files on a disk, and metadata.csv and metadata.jsonl of folders of files.
+    `UserError` for two rows of a file that differ in it.
     """
     if data.startswith((hub.PREFIX, objects.PREFIX)):
         splits = (objects if objects.is_name(data) else hub).load_splits(data)
@@ -269,12 +270,12 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
                     rows = file.read(columns=[column])[column].to_pylist()
                     there, values = True, values | {f"{name}[{place}]": value for place, value in enumerate(rows)}
         elif (found_in := column_of(table.columns, [column])) and (named := column_of(table.columns, ["file_name"])):
-            pairs = zip(table.columns[named], table.columns[found_in], strict=True)
             there = True
-            values |= {
-                (PurePosixPath(name).parent / str(one).replace("\\", "/")).as_posix(): value for one, value in pairs
-            }
-    return [values.get(name) for name in records.names] if there else None
+            for one, value in zip(table.columns[named], table.columns[found_in], strict=True):
+                sample = PurePosixPath(name).parent / folder.below_table(root / name, str(one).strip())
+                if values.setdefault(folder.nfc(sample.as_posix()), value) != value:
+                    raise UserError(f"{root / name}: rows of {one} have different {column}; put all into one row")
+    return [values.get(folder.nfc(name)) for name in records.names] if there else None
 
 
 def _column(split: Any, column: str) -> list[Any]:

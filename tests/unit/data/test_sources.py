@@ -626,7 +626,7 @@ def test_tables_beside_pictures_that_say_nothing_are_named(tmp_path: Path) -> No
 def test_metadata_with_other_headers_names_and_two_rows_of_a_file(tmp_path: Path) -> None:
     for name in ("caf\u0065\u0301.jpg", "b.jpg", "c.jpg"):
         (tmp_path / name).write_bytes(FILES[0])
-    text = "File_Name,Label\ncaf\u00e9.jpg,x\nb.jpg,x\nb.jpg,y\nc.jpg,y\nc.jpg,y\n"
+    text = f"File_Name,Label\ncaf\u00e9.jpg,x\nb.jpg,x\n{tmp_path / 'b.jpg'},y\nc.jpg,y\nc.jpg,y\n"
     (tmp_path / "metadata.csv").write_text(text, "utf-16")
     parts = open_pictures(tmp_path)
     assert list(parts.train.names) == ["b.jpg", "c.jpg", "caf\u0065\u0301.jpg"]

@@ -21,6 +21,7 @@ from data2vec2.data.labels import IGNORED, spelled
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.data.sampler import Plan
+from data2vec2.data.tables import text_of
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
 from data2vec2.method.encoder import Encoder
@@ -29,7 +30,8 @@ from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig, Audi
 from data2vec2.modalities.audio.finetune import AudioClassifyJob, prepare
 from data2vec2.modalities.audio.manifests import MANIFESTS
 from data2vec2.modalities.audio.phones import log_mel
-from data2vec2.modalities.audio.reader import EVAL_SECONDS, RECORDINGS, AudioReader
+from data2vec2.modalities.audio.reader import EVAL_SECONDS, RECORDINGS, AudioReader, Pieces
+from data2vec2.modalities.audio.waveform import Note
 from data2vec2.modalities.data import Columns, Log, ModelInfo, narrow
 from data2vec2.modalities.dense import DenseJob, column_beside, probabilities_of, unclassed
 from data2vec2.modalities.jobs import FinetuneData
@@ -65,6 +67,7 @@ def open_segments(data: str) -> Parts:
     labels: set[str] = set()
     for key, records in parts.each.items():
         values = column_beside(data, records, SEGMENTS) or _label_files(Path(data), records, parts.account)
+        values = [None if value == "" else value for value in values]  # of .csv
         known = [place for place, value in enumerate(values) if value is not None]
         names, of_part = records.names, parts.account.part(key)
         of_part.leave_out(Bad(names[place], UNSEGMENTED) for place in range(len(values)) if values[place] is None)
@@ -85,7 +88,7 @@ def open_segments(data: str) -> Parts:
 
 
 def _label_files(root: Path, records: Records, account: Account) -> list[Any]:
-    """Lines of label files, without comments; None for recordings that have none."""
+    """Lines of label files, without comments; None for recordings that have none; `UserError` for another encoding."""
     root = root if root.is_dir() else root.parent
     found: list[Any] = []
     for name in records.names:
@@ -94,7 +97,7 @@ def _label_files(root: Path, records: Records, account: Account) -> list[Any]:
             found.append(None)
             continue
         account.beside.pop(Path(name).with_suffix(".txt").as_posix(), None)
-        lines = path.read_text("utf-8-sig", errors="replace").splitlines()
+        lines = text_of(path).split("\n")
         found.append([line.split("\t") for line in lines if line.strip() and not line.startswith("\\")])
     return found
 
@@ -109,7 +112,9 @@ def _segments(value: Any, where: str) -> tuple[Segment, ...]:
         ]
     except (ValueError, TypeError, KeyError) as error:
         shown = str(value)[:60]
-        raise UserError(f"{where}: segments are lists of start, end and label, not {shown!r}") from error
+        raise UserError(
+            f"{where}: segments are lists of start, end and label (in .csv as JSON), not {shown!r}"
+        ) from error
     for one in found:
         if not (0 <= one.start < one.end < float("inf")) or not one.label:
             raise UserError(f"{where}: a segment from {one.start:g} to {one.end:g} s, {one.label!r}, can't be")
@@ -127,6 +132,20 @@ class FramesReader(AudioReader):
     def segments(self, record: int) -> tuple[Segment, ...]:
         """Those of a recording."""
         return narrow(self.records.marks, tuple)[record]  # type: ignore[no-any-return]
+
+    def measure(self, note: Note = lambda _: None) -> Pieces:
+        """The pieces; `UserError` where segments can't be in seconds: most are of more than twice the length."""
+        if self._pieces is not None:
+            return self._pieces
+        pieces = super().measure(note)
+        seconds_N, marks = pieces.lengths_N / self.rate, self.records.marks or [()] * len(self.records)
+        ends_N = np.array([max((one.end for one in row), default=0.0) for row in marks])
+        far = np.flatnonzero((seconds_N > 0) & (ends_N > 2 * seconds_N + BEYOND_S)).tolist()
+        if 2 * len(far) > np.count_nonzero(seconds_N):
+            which = f"segments of {self.records.names[far[0]]} end at {ends_N[far[0]]:g} s"
+            what = f"{which}, it at {seconds_N[far[0]]:.1f} s, and most others are alike"
+            raise UserError(f"{what}; start and end must be in seconds")
+        return pieces
 
     def marked(self, sample: int, epoch: int | None = None, plan: Plan | None = None) -> NDArray[np.int64]:
         """The class `T` of each token of a recording, or of the crop of a piece."""

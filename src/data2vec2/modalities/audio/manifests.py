@@ -16,6 +16,7 @@ import numpy as np
 from data2vec2.data.account import Account
 from data2vec2.data.folder import Files
 from data2vec2.data.source import Listing, Split, by_part, parts_by_name
+from data2vec2.data.tables import text_of
 from data2vec2.errors import UserError
 
 _RATE = 16_000  # frames a second, as manifests count them
@@ -63,7 +64,7 @@ def _listing(root: Path, names: Sequence[str]) -> Listing:
 
 def _rows(path: Path) -> list[tuple[str, str, float, str | None]]:
     """What a manifest lists: path below the folder, whole path, frames, and the transcript beside it."""
-    first, *lines = _lines(path)
+    first, *lines = _lines(_names(path))
     folder = path.parent.absolute() / first.strip()
     if "\t" in first or not first.strip() or not folder.is_dir():
         raise UserError(f"{path}: line 1 is {first[:80]!r}; it must be the folder that the recordings are in")
@@ -82,16 +83,19 @@ def _transcripts(path: Path, count: int) -> Sequence[str | None]:
     beside = words if words.exists() else letters
     if not beside.exists():
         return [None] * count
-    lines = _lines(beside)
+    lines = _lines(text_of(beside))
     if len(lines) != count:
         raise UserError(f"{beside} has {len(lines):,} transcripts, but {path} has {count:,} recordings")
     return lines if beside == words else ["".join(line.split()).replace("|", " ") for line in lines]
 
 
-def _lines(path: Path) -> list[str]:
-    """Lines of a text file; names of files may be in any encoding."""
+def _names(path: Path) -> str:
+    """All of a manifest; names of files may be in any encoding."""
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        return path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
+
+
+def _lines(text: str) -> list[str]:
     return text.removesuffix("\n").split("\n")

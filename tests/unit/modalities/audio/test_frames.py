@@ -83,6 +83,45 @@ def test_recordings_without_segments_are_left_out_and_wrong_ones_refused(tmp_pat
         open_segments(str(tmp_path))
 
 
+def test_names_in_tables_and_empty_cells(tmp_path: Path) -> None:
+    for name in ("cafe\u0301.wav", "b.wav", "c.wav"):
+        put(tmp_path / name, 1.2, RATE, 0)
+    quoted = json.dumps(SEGMENTS).replace('"', '""')
+    rows = f'caf\u00e9.wav,"{quoted}"\n{tmp_path / "b.wav"},[]\nc.wav,\n'
+    (tmp_path / "metadata.csv").write_text(f"file_name,segments\n{rows}")
+    parts = open_segments(str(tmp_path))
+    assert list(map(len, parts.train.marks or ())) == [0, 2]
+    assert parts.account.part("train").left_out == {"c.wav": UNSEGMENTED}
+    (tmp_path / "metadata.csv").write_text(f"file_name,segments\n{rows}b.wav,[7]\n")
+    with pytest.raises(UserError, match=r"rows of b\.wav have different segments; put all into one row"):
+        open_segments(str(tmp_path))
+
+
+def test_encodings_of_label_files(tmp_path: Path) -> None:
+    put(tmp_path / "a.wav", 1.2, RATE, 0)
+    labels = "0.1\t0.5\tb\u00e9\u2028\n0.6\t0.9\tb\u00e8\n"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        (tmp_path / "a.txt").write_text(labels, encoding)
+        assert open_segments(str(tmp_path)).train.classes == ("b\u00e8", "b\u00e9")
+    (tmp_path / "a.txt").write_bytes(labels.replace("\u2028", "").encode("latin-1"))
+    with pytest.raises(UserError, match=r"a\.txt is not UTF-8; save the file as UTF-8"):
+        open_segments(str(tmp_path))
+
+
+@pytest.mark.parametrize("rate", [1_000, RATE])
+def test_segments_in_milliseconds_or_samples_are_refused(tmp_path: Path, rate: int) -> None:
+    names = ("a.wav", "b.wav", "c.wav")
+    for name in names:
+        put(tmp_path / name, 1.2, RATE, 0)
+    wrong = [one | {"start": rate * float(one["start"]), "end": rate * float(one["end"])} for one in SEGMENTS]
+    own = reader(described(tmp_path, dict.fromkeys(names, SEGMENTS) | {"a.wav": wrong}))
+    assert len(own.pieces) == 3
+    own = reader(described(tmp_path, dict.fromkeys(names, wrong) | {"a.wav": SEGMENTS}))
+    match = rf"segments of b\.wav end at {1.1 * rate:g} s, it at 1\.2 s, .*; start and end must be in seconds"
+    with pytest.raises(UserError, match=match):
+        own.marked(0)
+
+
 def test_the_class_of_a_token_is_that_at_its_centre(tmp_path: Path) -> None:
     """Real phones, as the probe of phones has them."""
     name, alignment = next(item for item in read_phones(english_prompts() / "phones.csv").items() if len(item[1]) > 9)

@@ -342,6 +342,18 @@ def test_transcripts_must_be_as_many_as_recordings(tmp_path: Path, end: str, cou
     refuse(path, rf"train\.{end} has {max(count, 1)} transcripts, but .*train\.tsv has 12 recordings")
 
 
+@pytest.mark.parametrize("end", ["ltr", "wrd"])
+def test_encodings_of_manifests_and_transcripts(tmp_path: Path, end: str) -> None:
+    path, texts = manifest(tmp_path), ["CAF\u00c9" if end == "wrd" else "C A F \u00c9 |"] * COUNT
+    (tmp_path / "train.ltr").unlink()
+    path.write_text(path.read_text(), "utf-8-sig")
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.with_suffix(f".{end}").write_text("\n".join(texts) + "\n", encoding)
+        assert open_recordings(path).train.texts == ("CAF\u00c9",) * COUNT
+    path.with_suffix(f".{end}").write_text("\n".join(texts) + "\n", "latin-1")
+    refuse(path, rf"train\.{end} is not UTF-8; save the file as UTF-8")
+
+
 def test_names_in_odd_encodings_and_missing_files(tmp_path: Path) -> None:
     odd = os.fsdecode(b"caf\xe9 \xc3\xa9.wav")
     put(tmp_path / odd, 2.0)
