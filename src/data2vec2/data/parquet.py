@@ -91,6 +91,8 @@ def _is_label(kind: pa.DataType) -> bool:
 
 
 def _is_string(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):  # pandas's categories
+        kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -302,7 +302,10 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
     encoded, classes, remarks = encode({key: part.labels for key, part in found.parts.items()}, found.classes, where)
     records = {}
     for key, part in found.parts.items():
-        (labels, tags), texts = encoded[key], _texts(part.texts, where)
+        (labels, tags), (texts, odd) = encoded[key], _texts(part.texts)
+        if odd:
+            what = f"transcripts of the {key} part are no texts, such as {str(odd[0])[:40]}"
+            remarks.append(f"{len(odd):,} of {len(part.names):,} {what}; they are not read")
         more = tags, texts, part.seconds, part.numbers
         records[key] = Records(found.kind, part.names, labels, classes, part.source, *more)
     train = records["train"]
@@ -326,13 +329,15 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
     return Parts(train, records.get("val"), records.get("test"), description, account)
 
 
-def _texts(values: Sequence[Any] | None, where: str) -> tuple[str | None, ...] | None:
-    """Transcripts without spaces around them, None for empty ones; None if there is not one."""
-    for value in values or ():
-        if not isinstance(value, str | None):
-            raise UserError(f"{where}: a transcript is {value!r}; transcripts are strings")
-    texts = tuple((value or "").strip() or None for value in values or ())
-    return texts if any(texts) else None
+def _texts(values: Sequence[Any] | None) -> tuple[tuple[str | None, ...] | None, list[Any]]:
+    """Transcripts without spaces around them, None for empty ones, or none if there is not one; and what are none.
+
+    Of JSON they may be numbers; a NaN is empty.
+    """
+    known = (value if isinstance(value, str | int | float) and value == value else "" for value in values or ())
+    texts = tuple(str(value).strip() or None for value in known)
+    odd = [value for value in values or () if not isinstance(value, str | int | float | None)]
+    return texts if any(texts) else None, odd
 
 
 def targets_of(records: Records, indices_B: NDArray[np.int64], label_smoothing: float = 0.0) -> NDArray[np.float32]:

@@ -77,7 +77,7 @@ def table(root: Path) -> Path:
 
 def table_of_structs(root: Path) -> Path:
     structs = [{"bytes": content, "path": name} for content, name in zip(FILES, NAMES, strict=True)]
-    columns = {"sound": structs, "sentence": TEXTS, "class": [SPEAKERS[label] for label in LABELS]}
+    columns = {"sound": structs, "sentence": pa.array(TEXTS).dictionary_encode(), "class": [SPEAKERS[label] for label in LABELS]}
     pq.write_table(pa.table(columns), root / "a.parquet")
     return root
 
@@ -249,8 +249,17 @@ def test_transcripts_that_some_have(tmp_path: Path) -> None:
     assert parts.train.texts is not None
     assert dict(zip(parts.train.names, parts.train.texts, strict=True)) == {**dict.fromkeys(NAMES), NAMES[0]: "HELLO"}
     assert "2 classes, 1 transcripts" in parts.description  # labels are those of the folders
-    (tmp_path / "metadata.jsonl").write_text(json.dumps({"file_name": NAMES[0], "text": 7}))
-    refuse(tmp_path, "a transcript is 7; transcripts are strings")
+    values = (7, 0, float("nan"), {}, ["a dog", "it barks"], None)
+    rows = [{"file_name": name, "text": value} for name, value in zip(NAMES, values, strict=False)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parts = open_recordings(tmp_path)
+    assert dict(zip(parts.train.names, parts.train.texts or (), strict=True)) == {
+        **dict.fromkeys(NAMES),
+        NAMES[0]: "7",
+        NAMES[1]: "0",
+    }
+    said = "2 of 12 transcripts of the train part are no texts, such as ['a dog', 'it barks']; they are not read"
+    assert parts.account.remarks == [said]
 
 
 def test_what_is_no_audio(tmp_path: Path) -> None:
