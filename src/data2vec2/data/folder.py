@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -125,8 +126,8 @@ def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str
 def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
     """The samples among the scanned `files`, with what metadata files say of them, in their parts.
 
-    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part. Files
-    that a metadata file names and that are not there are bad samples.
+    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part that not
+    all samples stand in. Files that a metadata file names and that are not there are bad samples.
     """
     described = [name for names in files.values() for name in filter(_is_metadata, names)]
     samples = samples_in(files, content)
@@ -138,9 +139,11 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     inside = len(tops) > 1 and len(set(map(tuple, tops.values()))) == 1  # parts in the folders of classes
     if inside:
         tops = {part: _tops(names, depth + 1) for part, (names, depth) in by_part.items()}
+    shared = _shared(list(by_part.values()) or [(samples, 0)])
+    by_part = {part: (names, depth + shared) for part, (names, depth) in by_part.items()}
     account = Account(beside=others(files, content.extensions), remarks=table.remarks)
     parts = {}
-    for part, (names, depth) in (by_part or {"train": (samples, 0)}).items():
+    for part, (names, depth) in (by_part or {"train": (samples, shared)}).items():
         missing = [name for name in names if name in table.missing]
         parts[part] = _part(root, [name for name in names if name not in table.missing], table, depth)
         of_part = account.part(part)
@@ -151,7 +154,10 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     account.beside |= {name: "in no part" for name in samples if name not in in_parts}
     account.beside = {name: why for name, why in account.beside.items() if name not in described}
     account.choices += parts_by_name(tops)
-    levels = [(samples, depth) for _, depth in by_part.values()] if inside else by_part.values() or [(samples, 0)]
+    if folders and all(map(_FOLD.fullmatch, folders)):
+        account.remarks.append(f"folders taken as folds, not as classes: {some(sorted(folders))}")
+        folders = set()
+    levels = [(samples, depth) for _, depth in by_part.values()] if inside else by_part.values() or [(samples, shared)]
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
     deeper = sorted({one for names, depth in levels for one in _tops(names, depth + 1 + inside)}) if folders else []
@@ -162,14 +168,25 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
         account.remarks.append(f"folders taken as classes, not as parts: {', '.join(sorted(classed))}")
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
+    classes = tuple(sorted(folders)) if len(folders) > 1 else None
     tables = [name for extension in TABLES for name in files.get(extension, ()) if name not in described]
-    if tables and not (table.labels or folders):
+    if tables and not (table.labels or classes):
         what = f"tables that describe none of the {content.many} here: {some(tables)}"
         account.remarks.append(f"{what}; only metadata.csv and metadata.jsonl with a column file_name are read")
-    classes = tuple(sorted(folders)) if len(folders) > 1 else None
     if not table.labels and not classes:  # the samples' only folder says nothing
         parts = {part: replace(one, labels=[None] * len(one.names)) for part, one in parts.items()}
     return Listing(f"folder of {content.files}", parts, classes, account)
+
+
+_FOLD = re.compile(r"fold[ _-]?\d+", re.IGNORECASE)
+"""Folders for cross-validation."""
+
+
+def _shared(parts: Iterable[tuple[Sequence[str], int]]) -> int:
+    """How many folders all samples share, below those of their parts, if the folders in them differ ("wav/cat")."""
+    paths = [path.split("/")[depth:] for names, depth in parts for path in {name.rpartition("/")[0] for name in names}]
+    shared = [*(len(set(level)) == 1 for level in zip(*paths, strict=False)), False].index(False)
+    return shared if shared < max(map(len, paths), default=0) else 0
 
 
 def _empty(root: Path, names: Sequence[str], depth: int) -> Iterator[str]:

@@ -29,6 +29,32 @@ def test_folders_below_classes_and_those_of_other_programs(tmp_path: Path) -> No
     assert parts.account.choices == [f"sub-folders of class folders belong to the class ({some})"]
 
 
+@pytest.mark.parametrize("part", ["", "train/"])
+def test_folders_that_all_samples_share_are_no_classes(tmp_path: Path, part: str) -> None:
+    for name in ("all/jpg/cat/0", "all/jpg/dog/more/0"):
+        put(tmp_path / f"{part}{name}.jpg")
+    if part:
+        for name in ("all/jpg/0", "all/jpg/dog/0"):
+            put(tmp_path / f"test/{name}.jpg")
+    parts = open_pictures(tmp_path)
+    assert (parts.train.classes, parts.train.labels.tolist()) == (("cat", "dog"), [0, 1])
+    assert parts.test is None or parts.test.labels.tolist() == [-1, 1]
+    assert f"sub-folders of class folders belong to the class ({part}all/jpg/dog/more)" in parts.account.choices
+
+
+def test_folds_are_no_classes(tmp_path: Path) -> None:
+    for name in ("audio/fold1/0", "audio/fold2/0", "audio/Fold 10/more/0"):
+        put(tmp_path / f"{name}.jpg")
+    put(tmp_path / "metadata" / "sounds.csv", b"name,class\n0,dog\n")
+    parts = open_pictures(tmp_path)
+    assert (parts.train.classes, parts.train.labels.tolist()) == ((), [-1, -1, -1])
+    folds, table = parts.account.remarks
+    assert folds == "folders taken as folds, not as classes: Fold 10, fold1, fold2"
+    assert table.startswith("tables that describe none of the pictures here: metadata/sounds.csv; ")
+    put(tmp_path / "audio/rest/0.jpg")
+    assert open_pictures(tmp_path).train.classes == ("Fold 10", "fold1", "fold2", "rest")
+
+
 def test_flat_folder_with_every_extension(tmp_path: Path) -> None:
     for place, extension in enumerate(sorted(CONTENT.extensions)):
         put(tmp_path / f"{place}{extension.upper() if place % 2 else extension}")

@@ -618,7 +618,8 @@ def test_parts_in_the_folders_of_classes(tmp_path: Path) -> None:
 
 
 def test_tables_beside_pictures_that_say_nothing_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(FILES[0])
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all/a.jpg").write_bytes(FILES[0])
     (tmp_path / "labels.csv").write_text("id,label\na,x\n")
     assert "tables that describe none of the pictures here: labels.csv; " in open_pictures(tmp_path).account.remarks[0]
 

@@ -77,7 +77,11 @@ def table(root: Path) -> Path:
 
 def table_of_structs(root: Path) -> Path:
     structs = [{"bytes": content, "path": name} for content, name in zip(FILES, NAMES, strict=True)]
-    columns = {"sound": structs, "sentence": pa.array(TEXTS).dictionary_encode(), "class": [SPEAKERS[label] for label in LABELS]}
+    columns = {
+        "sound": structs,
+        "sentence": pa.array(TEXTS).dictionary_encode(),
+        "class": [SPEAKERS[label] for label in LABELS],
+    }
     pq.write_table(pa.table(columns), root / "a.parquet")
     return root
 
