@@ -388,14 +388,16 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
         names = tuple(name.strip() for name in fields)
         while names and not names[-1]:
             names = names[:-1]
-        if not any(names) or len(set(names)) < len(names):
-            raise UserError(f"{reading.where}: the first line must have unique column names; it is {list(names)}")
         header, wanted = separator.join(names), f"{'commas' if separator == ',' else 'tabs'} between the fields"
         others = [mark for mark in "\t;|," if header.count(mark) >= (1 if mark == "\t" else len(names))]
-        if others and others[0] != separator:
+        if names and "|" in names[0]:  # LJSpeech's, where commas are those of texts
+            others = ["|"]
+        if any(names) and others and others[0] != separator:
             raise UserError(
-                f"{reading.where}: the first line is {header!r}; save the file with {wanted}, not {others[0]!r}"
+                f"{reading.where}: the first line is {header[:120]!r}; save the file with {wanted}, not {others[0]!r}"
             )
+        if not any(names) or len(set(names)) < len(names):
+            raise UserError(f"{reading.where}: the first line must have unique column names; it is {list(names)}")
         rows = _delimited(records, names, separator, reading)
     return Rows(names, {}, _checked(rows, reading))
 

@@ -298,6 +298,7 @@ def test_marks_where_files_were_joined_and_of_another_encoding_than_said(tmp_pat
         *(("a.csv", f"text{mark}label") for mark in (";", "|", "\t")),
         *(("a.csv", header) for header in ("text, all\tlabel", "a;text, b;label")),
         ("a.tsv", "text,label"),
+        ("a.csv", "LJ001-0001|Printing, in one sense, differs|Printing, in one sense, differs"),
     ],
 )
 def test_other_separators(tmp_path: Path, name: str, header: str) -> None:
