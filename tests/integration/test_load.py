@@ -131,6 +131,11 @@ def test_waveforms_and_transcripts(tmp_path: Path) -> None:
     for form, options in ((files, {}), (waves, {"rate": rate}), (named, {}), ([waves[0], *files[1:]], {"rate": rate})):
         assert np.abs(model.embed(form, **options) - expected).max() < 1e-5
         assert [one.text for one in model.transcribe(form, **options)] == [one.text for one in heard]
+    for one in (waves[0], torch.from_numpy(waves[0])):
+        assert np.abs(model.embed(one, rate=rate) - expected[:1]).max() < 1e-5
+    several = np.empty(len(waves), dtype=object)
+    several[:] = waves
+    assert np.abs(model.embed(several, rate=rate) - expected).max() < 1e-5
     stereo = np.stack([waves[0], waves[0]])
     assert np.abs(model.embed(torch.from_numpy(stereo)[None], rate=rate) - expected[:1]).max() < 1e-5
     with pytest.raises(UserError, match="a waveform needs array and sampling_rate"):

@@ -114,6 +114,8 @@ class Model:
     def _records(self, samples: Any, rate: int | None) -> Records:
         """Samples as records; `UsageError` if there are none."""
         one = isinstance(samples, str | bytes | Path | dict) or not hasattr(samples, "__len__")
+        if rate is not None and getattr(samples, "ndim", 0) == 1:  # a waveform, if it is of numbers
+            one = getattr(samples.dtype, "kind", "f") in "if"
         some = [samples] if one else list(samples)
         if not some:
             raise UsageError("there are no samples")

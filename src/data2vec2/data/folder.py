@@ -132,7 +132,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     described = [name for names in files.values() for name in filter(_is_metadata, names)]
     samples = samples_in(files, content)
     everything = {name for names in files.values() for name in names}
-    table = _read_metadata(root, described, content.texts, everything)
+    table = _read_metadata(root, described, content, everything)
     samples = sorted({*samples, *table.names})
     by_part = _by_part(root, samples)
     tops = {part: _tops(names, depth - 1) for part, (names, depth) in by_part.items()}
@@ -258,6 +258,17 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+_PLACES = ("start", "start_time", "start_s", "begin", "begin_time", "offset", "onset")
+"""Columns that say where in a file a sample begins."""
+
+
+def _is_place(value: Any) -> bool:
+    """Whether it is a number, and not 0."""
+    with suppress(TypeError, ValueError):
+        return float(value) != 0
+    return False
+
+
 MISSING = "missing, though metadata names it"
 
 
@@ -281,9 +292,7 @@ def below_table(table: Path, file_name: str) -> PurePosixPath:
     return name.relative_to(folder) if name.is_relative_to(folder) else name
 
 
-def _read_metadata(
-    root: Path, described: Sequence[str], text_columns: Sequence[str], there: Collection[str]
-) -> _Described:
+def _read_metadata(root: Path, described: Sequence[str], content: Content, there: Collection[str]) -> _Described:
     """Labels and transcripts of the samples that rows name in `file_name`, relative to the metadata file's own folder.
 
     In a CSV file, several labels are separated by "|". A file of which two rows say different things has none of them.
@@ -293,13 +302,15 @@ def _read_metadata(
     said: dict[str, dict[str, Any]] = {}
     for name in described:
         path = root / name
-        table = read_table(path, name, strict=True, free=text_columns)
+        table = read_table(path, name, strict=True, free=content.texts)
         if table.bad:
             bad = "; ".join(f"{row.where}: {row.reason}" for row in table.bad)
             found.remarks.append(
                 f"{len(table.bad):,} of {len(table) + len(table.bad):,} rows of {name} left out: {bad}"
             )
-        file_column, label, text = (column_of(table.columns, among) for among in (["file_name"], COLUMNS, text_columns))
+        file_column, label, text = (
+            column_of(table.columns, among) for among in (["file_name"], COLUMNS, content.texts)
+        )
         if not file_column:
             raise UserError(f"{path}: row 1 has no file_name; it has {', '.join(table.columns) or 'nothing'}")
         given = [row.get(label or "") for row in table.rows()]
@@ -307,6 +318,8 @@ def _read_metadata(
         if path.suffix.lower() == ".csv" and (several or any("|" in (one or "") for one in given)):
             given = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in given]
         found.remarks.extend(parts_unread(table))
+        if (places := column_of(table.columns, _PLACES)) and any(map(_is_place, table.columns[places])):
+            found.remarks.append(f"column {places!r} of {name} is not read: a row describes a whole {content.one}")
         for place, row, value in zip(table.places, table.rows(), given, strict=True):
             file_name = row.get(file_column or "")
             if not isinstance(file_name, str) or not file_name:

@@ -35,6 +35,8 @@ NEEDS_FFMPEG = "needs pip install 'data2vec2[ffmpeg]'"
 """Why a recording can't be read that libsndfile does not know and ffmpeg does."""
 OTHER_PARTS = "parts of several sample rates or numbers of channels"
 """What an MP3 is of which the decoder reads the first part only."""
+POINTER = "only a pointer: git lfs pull fetches the file"
+"""What Git LFS leaves of a file that was not fetched."""
 SLACK_S = 0.25
 """Seconds by which a file may be shorter or longer than it says."""
 _BLOCK = 1 << 16  # numbers that are decoded at once
@@ -98,7 +100,7 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
         start = start if start < size else 0  # a tag may be wrong, too
         if containers.first_frame(file, start, size) is not None:
             return _mp3(file, start, size, stack)
-        raise BadSample("not audio") from error
+        raise BadSample(POINTER if magic.startswith(b"version https://git-lfs") else "not audio") from error
 
 
 # libsndfile

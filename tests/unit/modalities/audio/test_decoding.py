@@ -16,7 +16,7 @@ import soundfile
 from data2vec2.data.source import BadSample
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.audio.containers import frame_bytes
-from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG, OTHER_PARTS
+from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG, OTHER_PARTS, POINTER
 from data2vec2.modalities.audio.waveform import Windows, length_of, normalise, read_audio
 from tests.unit.data.sounds import RATE, encoded, sound
 
@@ -243,6 +243,10 @@ def test_numbers_without_a_header_are_no_audio(first: bytes) -> None:
     for loud in (0.001, 0.01, 1.0):
         assert reason(first + (loud * 32_767 * WAVE).astype("<i2").tobytes()) == "not audio"
     assert reason(first + np.random.default_rng(0).normal(0, 30, 600_000).astype("<i2").tobytes()) == "not audio"
+
+
+def test_what_git_lfs_leaves_is_told() -> None:
+    assert reason(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n") == POINTER
 
 
 def test_what_follows_the_sound_of_a_wav_is_none() -> None:

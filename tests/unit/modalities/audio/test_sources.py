@@ -266,6 +266,17 @@ def test_transcripts_that_some_have(tmp_path: Path) -> None:
     assert parts.account.remarks == [said]
 
 
+def test_rows_that_describe_a_piece_of_a_file_are_told_to_be_of_the_whole(tmp_path: Path) -> None:
+    write_files(tmp_path)
+    for start, told in (
+        (0.5, ["column 'Start' of metadata.jsonl is not read: a row describes a whole recording"]),
+        (0, []),
+    ):
+        row = {"file_name": NAMES[0], "Start": start, "duration": 1, "text": "HELLO"}
+        (tmp_path / "metadata.jsonl").write_text(json.dumps(row))
+        assert open_recordings(tmp_path).account.remarks == told
+
+
 def test_what_is_no_audio(tmp_path: Path) -> None:
     refuse(tmp_path / "gone", "gone does not exist")
     refuse(tmp_path, r"no recordings in .*\.aif, .*\.flac.*: it is empty")
