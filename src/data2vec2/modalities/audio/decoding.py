@@ -35,8 +35,8 @@ NEEDS_FFMPEG = "needs pip install 'data2vec2[ffmpeg]'"
 """Why a recording can't be read that libsndfile does not know and ffmpeg does."""
 OTHER_PARTS = "parts of several sample rates or numbers of channels"
 """What an MP3 is of which the decoder reads the first part only."""
-POINTER = "only a pointer: git lfs pull fetches the file"
-"""What Git LFS leaves of a file that was not fetched."""
+POINTER = "not fetched from Git LFS: run git lfs pull"
+"""What is only a pointer to a file."""
 SLACK_S = 0.25
 """Seconds by which a file may be shorter or longer than it says."""
 _BLOCK = 1 << 16  # numbers that are decoded at once
