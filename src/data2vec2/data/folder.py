@@ -67,13 +67,13 @@ class Files(Source):
         yield sizes.data
 
 
-_HIDDEN = (".", "__MACOSX", "@eaDir")
+_HIDDEN = (".", "__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found")
 
 
 def scan(root: Path, state: State | None = None) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
-    Hidden ones, and folders of Macs' and Synology's own, are skipped. Links are followed, except to a folder that holds
+    Hidden ones, and folders of Macs', Windows' and file servers' own, are skipped. Links are followed, except to a folder that holds
     them; a link to nothing or to itself is a file, which is reported when it is read. `state` notes all folders.
     `UserError` for a folder that can't be listed.
     """
@@ -125,8 +125,8 @@ def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str
 def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
     """The samples among the scanned `files`, with what metadata files say of them, in their parts.
 
-    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part. Files
-    that a metadata file names and that are not there are bad samples.
+    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part, and
+    below folders in which all lie. Files that a metadata file names and that are not there are bad samples.
     """
     described = [name for names in files.values() for name in filter(_is_metadata, names)]
     samples = samples_in(files, content)
@@ -139,19 +139,19 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     if inside:
         tops = {part: _tops(names, depth + 1) for part, (names, depth) in by_part.items()}
     account = Account(beside=others(files, content.extensions), remarks=table.remarks)
-    parts = {}
-    for part, (names, depth) in (by_part or {"train": (samples, 0)}).items():
+    placed, parts = _classed(by_part or {"train": (samples, 0)}), {}
+    for part, (names, depth) in placed.items():
         missing = [name for name in names if name in table.missing]
         parts[part] = _part(root, [name for name in names if name not in table.missing], table, depth)
         of_part = account.part(part)
         of_part.bad.update(dict.fromkeys(missing, MISSING))
         of_part.mend(Bad(name, table.mended[name]) for name in names if name in table.mended)
-    in_parts = {name for names, _ in by_part.values() for name in names} or set(samples)
+    in_parts = {name for names, _ in placed.values() for name in names}
     folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
     account.beside |= {name: "in no part" for name in samples if name not in in_parts}
     account.beside = {name: why for name, why in account.beside.items() if name not in described}
     account.choices += parts_by_name(tops)
-    levels = [(samples, depth) for _, depth in by_part.values()] if inside else by_part.values() or [(samples, 0)]
+    levels = [(samples, depth) for _, depth in placed.values()] if inside else placed.values()
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
     deeper = sorted({one for names, depth in levels for one in _tops(names, depth + 1 + inside)}) if folders else []
@@ -219,6 +219,18 @@ def _by_part(root: Path, names: list[str]) -> dict[str, tuple[list[str], int]]:
             depth += 1
         parts[part] = inside, depth
     return parts
+
+
+def _classed(parts: Mapping[str, tuple[list[str], int]]) -> dict[str, tuple[list[str], int]]:
+    """Parts with the level of labels below the folder, if there is one, in which all of each lie ("train/images")."""
+
+    def folders(name: str, depth: int) -> str | None:
+        return next(iter(name.split("/")[depth:-1]), None)
+
+    found = dict(parts)
+    while len(all_of := {folders(name, depth) for names, depth in found.values() for name in names}) == 1 and any(all_of):
+        found = {part: (names, depth + 1) for part, (names, depth) in found.items()}
+    return found
 
 
 def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:

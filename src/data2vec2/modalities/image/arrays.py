@@ -136,9 +136,6 @@ def _part(origin: str, images: NDArray[Any], labels: NDArray[Any] | None) -> Spl
         if labels.dtype.kind not in "iubfUS":
             raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
         values = (labels.astype(str) if labels.dtype.kind == "S" else labels).tolist()
-        if labels.ndim == 2:
-            of_one = (labels.sum(axis=1) == 1).all()
-            values = labels.argmax(axis=1).tolist() if of_one else [np.flatnonzero(row).tolist() for row in labels]
     return Split(tuple(f"{origin}[{place}]" for place in range(len(images))), values, Arrays(images))
 
 
