@@ -1,8 +1,9 @@
-"""Finding files in a folder, with labels from the sub-folders or from metadata.csv or metadata.jsonl."""
+"""Finding files in a folder, with labels from the sub-folders or from metadata.csv, .jsonl or .parquet."""
 
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -73,9 +74,9 @@ _HIDDEN = (".", "__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$REC
 def scan(root: Path, state: State | None = None) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
-    Hidden ones, and folders of Macs', Windows' and file servers' own, are skipped. Links are followed, except to a folder that holds
-    them; a link to nothing or to itself is a file, which is reported when it is read. `state` notes all folders.
-    `UserError` for a folder that can't be listed.
+    Hidden ones, and folders of Macs', Windows' and file servers' own, are skipped. Links are followed, except to a
+    folder that holds them; a link to nothing or to itself is a file, which is reported when it is read. `state` notes
+    all folders. `UserError` for a folder that can't be listed.
     """
     files: dict[str, list[str]] = defaultdict(list)
     todo = [(root, "", frozenset((os.path.realpath(root),)))]
@@ -107,7 +108,7 @@ def scan(root: Path, state: State | None = None) -> dict[str, list[str]]:
 def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
     """Names of the samples among scanned files, sorted; metadata files are none."""
     names = (name for extension in content.extensions for name in files.get(extension, []))
-    return sorted(name for name in names if not _is_metadata(name))
+    return sorted(name for name in names if not is_metadata(name))
 
 
 def held(path: Path, files: Mapping[str, list[str]], hint: str = "") -> str:
@@ -128,7 +129,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     A metadata file with labels alone gives the labels; without one, a label is the first folder below the part, and
     below folders in which all lie. Files that a metadata file names and that are not there are bad samples.
     """
-    described = [name for names in files.values() for name in filter(_is_metadata, names)]
+    described = [name for names in files.values() for name in filter(is_metadata, names)]
     samples = samples_in(files, content)
     everything = {name for names in files.values() for name in names}
     table = _read_metadata(root, described, content.texts, everything)
@@ -165,7 +166,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     tables = [name for extension in TABLES for name in files.get(extension, ()) if name not in described]
     if tables and not (table.labels or folders):
         what = f"tables that describe none of the {content.many} here: {some(tables)}"
-        account.remarks.append(f"{what}; only metadata.csv and metadata.jsonl with a column file_name are read")
+        account.remarks.append(f"{what}; only metadata.csv, .jsonl and .parquet with a column file_name are read")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
     if not table.labels and not classes:  # the samples' only folder says nothing
         parts = {part: replace(one, labels=[None] * len(one.names)) for part, one in parts.items()}
@@ -228,7 +229,7 @@ def _classed(parts: Mapping[str, tuple[list[str], int]]) -> dict[str, tuple[list
         return next(iter(name.split("/")[depth:-1]), None)
 
     found = dict(parts)
-    while len(all_of := {folders(name, depth) for names, depth in found.values() for name in names}) == 1 and any(all_of):
+    while len(tops := {folders(name, depth) for names, depth in found.values() for name in names}) == 1 and any(tops):
         found = {part: (names, depth + 1) for part, (names, depth) in found.items()}
     return found
 
@@ -244,8 +245,9 @@ def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
 
-def _is_metadata(name: str) -> bool:
-    return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl")
+def is_metadata(name: str) -> bool:
+    """Whether a file describes samples of its folder."""
+    return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def _nfc(name: str) -> str:
@@ -269,6 +271,18 @@ class _Described:
     remarks: list[str] = field(default_factory=list)
 
 
+def _parted(values: list[Any], label: str | None, name: str, remarks: list[str]) -> list[Any]:
+    """Labels of a CSV file, of which "|" separates several; other signs between labels are a remark."""
+    several = label and label.lower() in ("labels", "tags")
+    if not several and not any("|" in (one or "") for one in values):
+        return values
+    words = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in values]
+    odd = next((word for row in words for word in row if re.search("[,;]", word) and not word.startswith("[")), None)
+    if odd:
+        remarks.append(f"{name}: {odd!r} is taken as one label; separate several by |")
+    return [row[0] if len(row) == 1 and row[0].startswith("[") else row for row in words]
+
+
 def _read_metadata(
     root: Path, described: Sequence[str], text_columns: Sequence[str], there: Collection[str]
 ) -> _Described:
@@ -290,11 +304,13 @@ def _read_metadata(
         file_column, label, text = (column_of(table.columns, among) for among in (["file_name"], COLUMNS, text_columns))
         if not file_column:
             raise UserError(f"{path}: row 1 has no file_name; it has {', '.join(table.columns) or 'nothing'}")
+        if not label and not text:
+            others = ", ".join(column for column in table.columns if column != file_column) or "nothing else"
+            found.remarks.append(f"{name} has no column label; it has {others}")
         given = [row.get(label or "") for row in table.rows()]
-        several = label and label.lower() in ("labels", "tags")
-        if path.suffix.lower() == ".csv" and (several or any("|" in (one or "") for one in given)):
-            given = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in given]
-        found.remarks.extend(parts_unread(table))
+        if path.suffix.lower() == ".csv":
+            given = _parted(given, label, name, found.remarks)
+        found.remarks.extend(parts_unread(table.name, table.columns))
         for place, row, value in zip(table.places, table.rows(), given, strict=True):
             file_name = row.get(file_column or "")
             if not isinstance(file_name, str) or not file_name:

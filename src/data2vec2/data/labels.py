@@ -38,10 +38,10 @@ def encode(
 ) -> tuple[dict[str, Encoded], tuple[str, ...], list[str]]:
     """Labels or tags of each part, the names of the classes, which all parts share, and what is odd about them.
 
-    A value is a whole number, a string, or a list of these (then there are tags), which may be written out ("['a', 'b']");
-    None and "" are no label. Lists of as many 0 and 1 each say of every class whether it is one. Strings are
-    compared in Unicode's NFC, without space around them, and whole numbers as numbers: "1.0" is 1. `named` are the
-    classes, which numbers count from 0; without them, the classes are all values there are, numbers first, in order. A
+    A value is a whole number, a string, or a list of these (then there are tags), which a string may be, too ("['a']");
+    None and "" are no label. Where all lists have a 0 or 1 for each class, they stand for the classes of the 1s.
+    Strings are compared in Unicode's NFC, without space around them, and whole numbers as numbers: "1.0" is 1. `named`
+    are the classes, which numbers count from 0; without them, the classes are all values there are, numbers first. A
     number below zero is no label where classes are named, or where no training sample has it; else it is a class. Fewer
     than two classes are none; one tag is enough. `UserError` for any other value.
     """

@@ -154,9 +154,9 @@ _READERS = {".tar": tars.read, ".parquet": parquet.read}
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
     """List the samples of `data`, whatever it is; `UserError` for a path that does not exist or holds none.
 
-    A folder of files (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset), one such file, a URL
-    of these two, or hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the most files
-    is taken.
+    A folder of files (with metadata.csv, .jsonl or .parquet), of .parquet files, of .tar files (WebDataset), one such
+    file, a URL of these two, or hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the
+    most files is taken.
     """
     if remote.is_url(data):
         return parts_of(_read_remote(str(data), content), str(data), content)

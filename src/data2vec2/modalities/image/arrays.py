@@ -24,12 +24,12 @@ from data2vec2.data.source import PART_NAMES, Listing, Source, Split, part_of
 from data2vec2.errors import UserError
 from data2vec2.files import read_arrays, unpacked
 
+_PICTURES, _LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets", "target")
 _NPZ_NAMES = [
-    *((part, f"x_{word}", f"y_{word}") for word, part in PART_NAMES.items()),
-    *((part, f"{word}_images", f"{word}_labels") for word, part in PART_NAMES.items()),
-    *(("train", "images", "labels"), ("train", "x", "y"), ("train", "data", "target")),
+    *((part, (f"{{}}_{word}", f"{word}_{{}}", f"{{}}{word}", f"{word}{{}}")) for word, part in PART_NAMES.items()),
+    ("train", ("{}",)),
 ]
-"""Part, and names of its pictures and of their labels; of a part the first that is there is taken."""
+"""Part, and how its pictures and their labels are called; the first names that are there are taken."""
 _IDX_NAME = re.compile(r"idx[34][-_.]?ubyte(\.gz)?$|images([-_.]ubyte)?(\.gz)?$", re.IGNORECASE)
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile, NotImplementedError)
 
@@ -100,17 +100,25 @@ def read_npz(path: Path) -> Listing:
     except _DAMAGE as error:
         why = "it holds Python objects; save plain arrays" if "pickle" in str(error) else error
         raise UserError(f"can't read {path} as .npz arrays: {why}") from error
-    chosen = {part: xy for part, *xy in reversed(_NPZ_NAMES) if xy[0] in arrays}
+    chosen: dict[str, tuple[str, str]] = {}
+    for part, forms in _NPZ_NAMES:
+        of_part = [[form.format(word) for word in words for form in forms] for words in (_PICTURES, _LABELS)]
+        x, y = (next(filter(arrays.__contains__, names), "") for names in of_part)
+        if x:
+            chosen.setdefault(part, (x, y))
     pictures = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     if not chosen and len(pictures) == 1:
-        chosen = {"train": [pictures[0], ""]}
+        chosen = {"train": (pictures[0], "")}
     if "train" not in chosen:
         listing = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()) or "no arrays"
         raise UserError(
-            f"{path} has no training pictures under a known name; it holds {listing}. Known are x_train (y_train), "
-            "train_images (train_labels), the same with val and test, images (labels), x (y), data (target), or one "
-            "array of pictures"
+            f"{path} has no training pictures under a known name; it holds {listing}. Known are "
+            f"{', '.join(_PICTURES)} (for labels {', '.join(_LABELS)}), alone or with train, val or test (x_train, "
+            "test_labels), or one array of pictures"
         )
+    x, y = chosen["train"]
+    if not y and "classes" in arrays and arrays["classes"].shape == arrays[x].shape[:1]:  # of each picture, so no names
+        arrays["labels"], chosen["train"] = arrays.pop("classes"), (x, "labels")
     parts = {}
     for part, (x, y) in chosen.items():
         if arrays[x].dtype.kind not in "biuf":

@@ -35,7 +35,10 @@ from data2vec2.modalities.image.pictures import (
 
 _PORTABLE = (".ppm", ".pgm", ".pbm")
 _EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_PORTABLE)
-_COLUMNS = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes")
+_COLUMNS = (
+    *("image", "img", "picture", "photo", "pixel_values", "image_bytes"),
+    *("jpg", "jpeg", "png", "webp", "content", "bytes"),
+)
 
 
 def picture_array(sample: Any) -> NDArray[Any]:

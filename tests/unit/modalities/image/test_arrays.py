@@ -102,6 +102,8 @@ def test_idx_labels_must_fit(tmp_path: Path) -> None:
         ("x_train", "y_train", "x_test", "y_test"),
         ("train_images", "train_labels", "test_images", "test_labels"),
         ("X_train", "Y_train", "X_test", "Y_test"),
+        ("train_data", "train_labels", "test_data", "test_labels"),
+        ("trainX", "trainY", "testX", "testY"),
     ],
 )
 def test_npz_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -116,7 +118,7 @@ def test_npz_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert np.array_equal(parts.train.read(3), PICTURES[3])
 
 
-@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("anything", "labels")])
+@pytest.mark.parametrize("names", [("images", "label"), ("image", "classes"), ("x", "y"), ("anything", "labels")])
 def test_npz_without_parts(tmp_path: Path, names: tuple[str, str]) -> None:
     np.savez(tmp_path / "a.npz", **{names[0]: PICTURES, names[1]: LABELS})
     train = open_pictures(tmp_path / "a.npz").train
