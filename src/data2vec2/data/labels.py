@@ -75,6 +75,13 @@ def encode(
     return encoded, classes, [*_spelling(spelled, found), *_spread(rows, several)]
 
 
+def is_label(value: Any) -> bool:
+    """Whether `encode` takes a value."""
+    if isinstance(value, list | tuple):
+        return all(map(is_label, value))
+    return isinstance(value, int | str | None) or (isinstance(value, float) and (value != value or value.is_integer()))
+
+
 def _unwritten(value: Any, named: Sequence[str]) -> Any:
     """The list that a string is, as Python or JSON write it; any other value as it is."""
     if not isinstance(value, str) or not value.startswith("[") or value in named or not _WRITTEN.fullmatch(value):
@@ -193,10 +200,9 @@ def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Map
         return [name for one in value for name in _names(one, known, where, spelled)]
     if value is None or value != value:
         return []
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int | str):
+    if not is_label(value):
         raise UserError(f"{where}: a label is {value!r}; labels are whole numbers, strings, or lists of these")
+    value = int(value) if isinstance(value, float) else value
     text = _normal(value) if isinstance(value, str) else str(int(value))
     if (
         known is not None

@@ -173,23 +173,27 @@ def _read_idx_file(path: Path, dimensions: tuple[int, ...]) -> NDArray[np.uint8]
 
 
 def _as_nhwc(images: NDArray[Any], where: str) -> NDArray[Any]:
-    """`NHW`, or `NHWC` of several channels, contiguous; a single channel is dropped.
-
-    Of four axes the last are channels if they are 1, 3 or 4, else the second if these are, else the one that is not one
-    of two equal sides, else the shorter.
-    """
+    """`NHW`, or `NHWC` of several channels, contiguous; a single channel is dropped."""
     shape = list(images.shape)
     if len(shape) not in (3, 4):
         raise UserError(f"{where} has shape {shape}; pictures are NHW, NHWC or NCHW")
     if 0 in shape:
         raise UserError(f"{where} has shape {shape}: it holds no pictures")
     if len(shape) == 4:
-        _, first, middle, last = shape
-        known = last in (1, 3, 4), first not in (1, 3, 4), first == middle, middle != last
-        is_last = known[0] or (known[1] and (known[2] or (known[3] and last <= first)))
-        images = images if is_last else images.transpose(0, 2, 3, 1)
+        images = images if channels_last(*shape[1:]) else images.transpose(0, 2, 3, 1)
         images = images[..., 0] if images.shape[3] == 1 else images
     return np.ascontiguousarray(images)
+
+
+def channels_last(first: int, middle: int, last: int) -> bool:
+    """Whether the last axis of a picture are its channels, and not the first.
+
+    They are if they are 1, 3 or 4, else the first are if these are, else the one that is not one of two equal sides,
+    else the shorter.
+    """
+    if last in (1, 3, 4) or first in (1, 3, 4):
+        return last in (1, 3, 4)
+    return first == middle or (middle != last and last <= first)
 
 
 class _Arrays:
