@@ -62,12 +62,11 @@ def read_idx(paths: list[Path]) -> Listing:
     train for the rest. Raises `UserError` naming the file and what is wrong with it.
     """
     parts: dict[str, Path] = {}
-    files = {path.name.removesuffix(".gz"): path for path in sorted(paths, reverse=True)}  # the unpacked one wins
+    files = {str(path).removesuffix(".gz"): path for path in sorted(paths, reverse=True)}  # the unpacked one wins
     for path in sorted(files.values()):
         part = "train" if len(files) == 1 else part_of(path.name) or "train"
         if part in parts:
-            names = f"{parts[part].name} and {path.name}"
-            raise UserError(f"{path.parent} has two {part} parts, {names}; name one of the files")
+            raise UserError(f"there are two {part} parts, {parts[part]} and {path}; name one of the files")
         parts[part] = path
     if "train" not in parts:
         folder = paths[0].parent
@@ -209,8 +208,10 @@ class _Arrays:
         return read_idx([path]) if _IDX_NAME.search(path.name) else None
 
     def folder(self, path: Path, files: Mapping[str, list[str]]) -> Listing | None:
-        """A folder with IDX files."""
-        found = [file for file in path.iterdir() if _IDX_NAME.search(file.name) and file.is_file()]
+        """A folder with IDX files, which lie deeper only if there are no others ("MNIST/raw")."""
+        names = [name for of_extension in files.values() for name in of_extension]
+        nested = all("ubyte" in name.lower() for name in names)
+        found = [path / name for name in names if _IDX_NAME.search(name) and (nested or "/" not in name)]
         return read_idx(found) if found else None
 
 
