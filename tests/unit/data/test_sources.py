@@ -286,6 +286,12 @@ def test_of_several_kinds_the_one_with_most_files_is_taken(tmp_path: Path) -> No
     assert "left out: .parquet (1)" in parts.description
 
 
+def test_metadata_is_no_table_of_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(FILES[0])
+    pq.write_table(pa.table({"file_name": ["a.jpg"], "label": [3]}), tmp_path / "metadata.parquet")
+    assert list(open_pictures(tmp_path).train.names) == ["a.jpg"]
+
+
 # Parquet
 
 
