@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -271,18 +270,6 @@ class _Described:
     remarks: list[str] = field(default_factory=list)
 
 
-def _parted(values: list[Any], label: str | None, name: str, remarks: list[str]) -> list[Any]:
-    """Labels of a CSV file, of which "|" separates several; other signs between labels are a remark."""
-    several = label and label.lower() in ("labels", "tags")
-    if not several and not any("|" in (one or "") for one in values):
-        return values
-    words = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in values]
-    odd = next((word for row in words for word in row if re.search("[,;]", word) and not word.startswith("[")), None)
-    if odd:
-        remarks.append(f"{name}: {odd!r} is taken as one label; separate several by |")
-    return [row[0] if len(row) == 1 and row[0].startswith("[") else row for row in words]
-
-
 def _read_metadata(
     root: Path, described: Sequence[str], text_columns: Sequence[str], there: Collection[str]
 ) -> _Described:
@@ -308,8 +295,10 @@ def _read_metadata(
             others = ", ".join(column for column in table.columns if column != file_column) or "nothing else"
             found.remarks.append(f"{name} has no column label; it has {others}")
         given = [row.get(label or "") for row in table.rows()]
-        if path.suffix.lower() == ".csv":
-            given = _parted(given, label, name, found.remarks)
+        several = label and label.lower() in ("labels", "tags")
+        if path.suffix.lower() == ".csv" and (several or any("|" in (one or "") for one in given)):
+            words = ([word.strip() for word in (one or "").split("|") if word.strip()] for one in given)
+            given = [row[0] if len(row) == 1 and row[0].startswith("[") else row for row in words]
         found.remarks.extend(parts_unread(table.name, table.columns))
         for place, row, value in zip(table.places, table.rows(), given, strict=True):
             file_name = row.get(file_column or "")

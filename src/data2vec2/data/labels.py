@@ -137,6 +137,8 @@ def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) 
         folded[name.casefold()].append(name)
     alike = [names for names in folded.values() if len(names) > 1]
     remarks += [f"classes that differ in case only: {_counted(found, names)}" for names in alike]
+    if joined := [name for name in found if _joins(name, found)]:
+        remarks.append(f"classes that look like several: {_counted(found, joined)}; give several labels as a list")
     if nothing := [name for name in found if name.casefold() in _NOTHING]:
         remarks.append(
             f"class names that look like missing labels: {_counted(found, nothing)}; leave these labels empty"
@@ -144,6 +146,14 @@ def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) 
     if below := [name for name in found if _NEGATIVE.fullmatch(name)]:
         remarks.append(f"negative numbers taken as classes: {_counted(found, below)}; leave missing labels empty")
     return remarks
+
+
+def _joins(name: str, classes: Collection[str]) -> bool:
+    """Whether a name is made of those of other classes."""
+    pieces, words = [one.strip() for one in re.split("[,;|]", name)], name.split()
+    return (len(pieces) > 1 and any(map(classes.__contains__, pieces))) or (
+        len(words) > 1 and all(map(classes.__contains__, words))
+    )
 
 
 def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[str]:

@@ -120,6 +120,10 @@ def test_what_is_odd_is_said_with_numbers() -> None:
     assert encode({"train": ["9" * 5_000, 1, 2]}, None, "here")[1] == ("1", "2", "9" * 5_000)
     assert remarks(train=["pos", "Pos", "pos", "Pos"]) == ["classes that differ in case only: Pos (2), pos (2)"]
     assert remarks(train=["a", "a", "nan", "nan"])[0].startswith("class names that look like missing labels: nan (2);")
+    for text in ("cat, dog", "cat;dog", "dog|cat", "1 2"):
+        said = f"classes that look like several: {text} (2); give several labels as a list"
+        assert remarks(train=[text, text, "dog", "dog", 1, 1, 2, 2]) == [said]
+    assert remarks(train=["hot dog", "hot dog", "dog", "dog", "tench, Tinca tinca", "tench, Tinca tinca"]) == []
     assert remarks(train=["a", "a", "a"]) == ["all 3 labels of the train part are 'a'"]
     assert remarks(train=["a", "a", "b", None]) == [
         "1 of 4 train samples have no label",
