@@ -53,6 +53,8 @@ def picture_array(sample: Any) -> NDArray[Any]:
         raise BadSample(f"a {type(sample).__name__}, which is not a picture") from error
     if values.ndim not in (2, 3) or values.dtype.kind not in "biuf" or not values.size:
         raise BadSample(f"values of type {values.dtype} and shape {list(values.shape)}, which are not a picture")
+    if values.ndim == 2 and values.shape[1] in (3, 4):
+        raise BadSample(f"a row of pixels of shape {list(values.shape)}; give one picture in colour as [picture]")
     if values.ndim == 3 and not channels_last(*values.shape):
         values = values.transpose(1, 2, 0)
     return values[..., 0] if values.shape[2:] == (1,) else values

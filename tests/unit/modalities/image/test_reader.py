@@ -256,3 +256,10 @@ def test_channels_of_an_array_are_found_in_front_and_behind(channels: int) -> No
     picture = np.random.default_rng(0).integers(0, 256, (16, 24, channels), dtype=np.uint8)
     for given in (picture, picture.transpose(2, 0, 1)):
         assert np.array_equal(picture_array(given), picture[..., 0] if channels == 1 else picture)
+
+
+def test_a_row_of_a_picture_is_no_picture() -> None:
+    with pytest.raises(
+        BadSample, match=r"a row of pixels of shape \[24, 3\]; give one picture in colour as \[picture\]"
+    ):
+        picture_array(np.zeros((16, 24, 3))[0])
