@@ -56,7 +56,7 @@ def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
     able = {field.name: leaf for field in schema if (leaf := _leaf(field))}
     typed = [name for name in able if features.get(name, {}).get("_type") == content.feature]
     known = [name for one in content.columns if (name := column_of(able, [one]))]
-    alone = next((some for some in (typed, able) if len(some) == 1), [])
+    alone = next((names for names in (typed, [*able]) if len(names) == 1), [])
     sample = next(iter([one for one in known if one in typed] or alone or (known if not typed else [])), None)
     if sample is None:
         listing = ", ".join(f"{field.name} ({field.type})" for field in schema) or "no columns"
