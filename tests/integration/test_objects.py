@@ -97,6 +97,16 @@ def test_targets_save_reading_and_what_can_not_be_read_is_counted(
     assert data.reads < 420  # to find the levels, and to encode; not for labels, too
 
 
+def test_labels_that_are_no_classes_are_not_read(arrays: dict[str, NDArray[np.uint8]]) -> None:
+    pictures = [Image.fromarray(picture) for picture in arrays["x_train"][:4]]
+    for label in ({"boxes": [[0, 0, 3, 3]], "labels": [1]}, [{"bbox": [0, 0, 3, 3]}], pictures[0], 0.5):
+        account = data2vec2.inspect([(picture, label) for picture in pictures], kind="image").account
+        assert account.part("train").used == 4
+        assert f"labels of python:list-4 are not read: the type {type(label).__name__} is no class" in account.remarks
+    named = data2vec2.inspect([(picture, np.eye(3)[place % 3]) for place, picture in enumerate(pictures)], kind="image")
+    assert "4 train, 3 classes" in named.description
+
+
 def test_data_sets_of_the_library(untrained: Path, arrays: dict[str, NDArray[np.uint8]], tmp_path: Path) -> None:
     def rows(part: str) -> Any:
         named = datasets.ClassLabel(names=[f"kind {label}" for label in range(10)])

@@ -1,4 +1,4 @@
-"""Finding files in a folder, with labels from the sub-folders or from metadata.csv or metadata.jsonl."""
+"""Finding files in a folder, with labels from the sub-folders or from metadata.csv, .jsonl or .parquet."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -68,15 +68,15 @@ class Files(Source):
         yield sizes.data
 
 
-_HIDDEN = (".", "__MACOSX", "@eaDir")
+_HIDDEN = (".", "__MACOSX", "@eaDir", "@Recycle", "#recycle", "#snapshot", "$RECYCLE.BIN", "lost+found")
 
 
 def scan(root: Path, state: State | None = None) -> dict[str, list[str]]:
     """Names of all files below `root` (posix, sorted) by extension in small letters, "no extension" being one.
 
-    Hidden ones, and folders of Macs' and Synology's own, are skipped. Links are followed, except to a folder that holds
-    them; a link to nothing or to itself is a file, which is reported when it is read. `state` notes all folders.
-    `UserError` for a folder that can't be listed.
+    Hidden ones, and folders of Macs', Windows' and file servers' own, are skipped. Links are followed, except to a
+    folder that holds them; a link to nothing or to itself is a file, which is reported when it is read. `state` notes
+    all folders. `UserError` for a folder that can't be listed.
     """
     files: dict[str, list[str]] = defaultdict(list)
     todo = [(root, "", frozenset((os.path.realpath(root),)))]
@@ -108,7 +108,7 @@ def scan(root: Path, state: State | None = None) -> dict[str, list[str]]:
 def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
     """Names of the samples among scanned files, sorted; metadata files are none."""
     names = (name for extension in content.extensions for name in files.get(extension, []))
-    return sorted(name for name in names if not _is_metadata(name))
+    return sorted(name for name in names if not is_metadata(name))
 
 
 def held(path: Path, files: Mapping[str, list[str]], hint: str = "") -> str:
@@ -126,10 +126,10 @@ def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str
 def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
     """The samples among the scanned `files`, with what metadata files say of them, in their parts.
 
-    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part that not
-    all samples stand in. Files that a metadata file names and that are not there are bad samples.
+    A metadata file with labels alone gives the labels; without one, a label is the first folder below the part, and
+    below folders in which all lie. Files that a metadata file names and that are not there are bad samples.
     """
-    described = [name for names in files.values() for name in filter(_is_metadata, names)]
+    described = [name for names in files.values() for name in filter(is_metadata, names)]
     samples = samples_in(files, content)
     everything = {name for names in files.values() for name in names}
     table = _read_metadata(root, described, content, everything)
@@ -139,17 +139,15 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     inside = len(tops) > 1 and len(set(map(tuple, tops.values()))) == 1  # parts in the folders of classes
     if inside:
         tops = {part: _tops(names, depth + 1) for part, (names, depth) in by_part.items()}
-    shared = _shared(list(by_part.values()) or [(samples, 0)])
-    by_part = {part: (names, depth + shared) for part, (names, depth) in by_part.items()}
     account = Account(beside=others(files, content.extensions), remarks=table.remarks)
-    parts = {}
-    for part, (names, depth) in (by_part or {"train": (samples, shared)}).items():
+    placed, parts = _classed(by_part or {"train": (samples, 0)}), {}
+    for part, (names, depth) in placed.items():
         missing = [name for name in names if name in table.missing]
         parts[part] = _part(root, [name for name in names if name not in table.missing], table, depth)
         of_part = account.part(part)
         of_part.bad.update(dict.fromkeys(missing, MISSING))
         of_part.mend(Bad(name, table.mended[name]) for name in names if name in table.mended)
-    in_parts = {name for names, _ in by_part.values() for name in names} or set(samples)
+    in_parts = {name for names, _ in placed.values() for name in names}
     folders = {label for part in parts.values() for label in part.labels if label} if not table.labels else set()
     account.beside |= {name: "in no part" for name in samples if name not in in_parts}
     account.beside = {name: why for name, why in account.beside.items() if name not in described}
@@ -157,7 +155,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     if folders and all(map(_FOLD.fullmatch, folders)):
         account.remarks.append(f"folders taken as folds, not as classes: {some(sorted(folders))}")
         folders = set()
-    levels = [(samples, depth) for _, depth in by_part.values()] if inside else by_part.values() or [(samples, shared)]
+    levels = [(samples, depth) for _, depth in placed.values()] if inside else placed.values()
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
     deeper = sorted({one for names, depth in levels for one in _tops(names, depth + 1 + inside)}) if folders else []
@@ -172,7 +170,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     tables = [name for extension in TABLES for name in files.get(extension, ()) if name not in described]
     if tables and not (table.labels or classes):
         what = f"tables that describe none of the {content.many} here: {some(tables)}"
-        account.remarks.append(f"{what}; only metadata.csv and metadata.jsonl with a column file_name are read")
+        account.remarks.append(f"{what}; only metadata.csv, .jsonl and .parquet with a column file_name are read")
     if not table.labels and not classes:  # the samples' only folder says nothing
         parts = {part: replace(one, labels=[None] * len(one.names)) for part, one in parts.items()}
     return Listing(f"folder of {content.files}", parts, classes, account)
@@ -180,13 +178,6 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
 
 _FOLD = re.compile(r"fold[ _-]?\d+", re.IGNORECASE)
 """Folders for cross-validation."""
-
-
-def _shared(parts: Iterable[tuple[Sequence[str], int]]) -> int:
-    """How many folders all samples share, below those of their parts, if the folders in them differ ("wav/cat")."""
-    paths = [path.split("/")[depth:] for names, depth in parts for path in {name.rpartition("/")[0] for name in names}]
-    shared = [*(len(set(level)) == 1 for level in zip(*paths, strict=False)), False].index(False)
-    return shared if shared < max(map(len, paths), default=0) else 0
 
 
 def _empty(root: Path, names: Sequence[str], depth: int) -> Iterator[str]:
@@ -238,6 +229,18 @@ def _by_part(root: Path, names: list[str]) -> dict[str, tuple[list[str], int]]:
     return parts
 
 
+def _classed(parts: Mapping[str, tuple[list[str], int]]) -> dict[str, tuple[list[str], int]]:
+    """Parts with the level of labels below the folder, if there is one, in which all of each lie ("train/images")."""
+
+    def folders(name: str, depth: int) -> str | None:
+        return next(iter(name.split("/")[depth:-1]), None)
+
+    found = dict(parts)
+    while len(tops := {folders(name, depth) for names, depth in found.values() for name in names}) == 1 and any(tops):
+        found = {part: (names, depth + 1) for part, (names, depth) in found.items()}
+    return found
+
+
 def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
     """One part, with labels from the table or from the folder names at `depth`."""
     if table.labels:
@@ -249,8 +252,9 @@ def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
 
-def _is_metadata(name: str) -> bool:
-    return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl")
+def is_metadata(name: str) -> bool:
+    """Whether a file describes samples of its folder."""
+    return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def nfc(name: str) -> str:
@@ -313,11 +317,15 @@ def _read_metadata(root: Path, described: Sequence[str], content: Content, there
         )
         if not file_column:
             raise UserError(f"{path}: row 1 has no file_name; it has {', '.join(table.columns) or 'nothing'}")
+        if not label and not text:
+            others = ", ".join(column for column in table.columns if column != file_column) or "nothing else"
+            found.remarks.append(f"{name} has no column label; it has {others}")
         given = [row.get(label or "") for row in table.rows()]
         several = label and label.lower() in ("labels", "tags")
         if path.suffix.lower() == ".csv" and (several or any("|" in (one or "") for one in given)):
-            given = [[word.strip() for word in (one or "").split("|") if word.strip()] for one in given]
-        found.remarks.extend(parts_unread(table))
+            words = ([word.strip() for word in (one or "").split("|") if word.strip()] for one in given)
+            given = [row[0] if len(row) == 1 and row[0].startswith("[") else row for row in words]
+        found.remarks.extend(parts_unread(table.name, table.columns))
         if (places := column_of(table.columns, _PLACES)) and any(map(_is_place, table.columns[places])):
             found.remarks.append(f"column {places!r} of {name} is not read: a row describes a whole {content.one}")
         for place, row, value in zip(table.places, table.rows(), given, strict=True):

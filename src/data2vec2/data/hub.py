@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from data2vec2.data.account import Account
 from data2vec2.data.parquet import choose_columns
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name, readable
+from data2vec2.data.tables import parts_unread
 from data2vec2.errors import UserError
 
 PREFIX = "hf:"
@@ -59,7 +60,8 @@ def read(text: str, content: Content) -> Listing:
 
 def listing(splits: Mapping[str, Any], text: str, content: Content) -> Listing:
     """What the splits of a data set hold; `text` is its name."""
-    parts, classes, left_out = {}, None, [name for name in splits if not part_of(name) and "train" in splits]
+    parts, classes, remarks = {}, None, list[str]()
+    left_out = [name for name in splits if not part_of(name) and "train" in splits]
     of_part = by_part([name for name in splits if name not in left_out], text)
     for part, names in of_part.items():
         if len(names) > 1:
@@ -67,14 +69,19 @@ def listing(splits: Mapping[str, Any], text: str, content: Content) -> Listing:
             raise UserError(f"{text} has several splits for {part}: {many}; save the one you want separately")
         dataset = splits[names[0]]
         columns = choose_columns(dataset.features.arrow_schema, text, content)
-        classes, count = columns.classes, len(dataset)
+        if classes and columns.classes and classes != columns.classes:
+            mine, others = (", ".join(one[:10]) for one in (columns.classes, classes))
+            raise UserError(f"{names[0]} of {text} has the classes {mine}, where the splits before it have {others}")
+        classes, count = classes or columns.classes, len(dataset)
+        remarks += parts_unread(names[0], {columns.split: dataset[columns.split]} if columns.split else {})
         labels = list(dataset[columns.label]) if columns.label else [None] * count
         texts = list(dataset[columns.text]) if columns.text else None
         if hasattr(feature := dataset.features[columns.sample], "decode"):  # else `datasets` would decode the samples
             dataset = dataset.cast_column(columns.sample, type(feature)(decode=False))
         rows = HubRows(dataset.select_columns([columns.sample]), columns.sample, np.arange(count))
         parts[part] = Split(tuple(f"{names[0]}[{place}]" for place in range(count)), labels, rows, texts)
-    account = Account(beside=dict.fromkeys(left_out, "a split of another name"), choices=parts_by_name(of_part))
+    beside = dict.fromkeys(left_out, "a split of another name")
+    account = Account(beside=beside, choices=parts_by_name(of_part), remarks=remarks)
     return Listing("Hugging Face data set", parts, classes, account)
 
 

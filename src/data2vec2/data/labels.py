@@ -38,12 +38,14 @@ def encode(
 ) -> tuple[dict[str, Encoded], tuple[str, ...], list[str]]:
     """Labels or tags of each part, the names of the classes, which all parts share, and what is odd about them.
 
-    A value is a whole number, a string, or a list of these (then there are tags); None and "" are no label. Strings are
-    compared in Unicode's NFC, without space around them, and whole numbers as numbers: "1.0" is 1. `named` are the
-    classes, which numbers count from 0; without them, the classes are all values there are, numbers first, in order. A
+    A value is a whole number, a string, or a list of these (then there are tags), which a string may be, too ("['a']");
+    None and "" are no label. Where all lists have a 0 or 1 for each class, they stand for the classes of the 1s.
+    Strings are compared in Unicode's NFC, without space around them, and whole numbers as numbers: "1.0" is 1. `named`
+    are the classes, which numbers count from 0; without them, the classes are all values there are, numbers first. A
     number below zero is no label where classes are named, or where no training sample has it; else it is a class. Fewer
     than two classes are none; one tag is enough. `UserError` for any other value.
     """
+    values = _counted_off({part: [_unwritten(one, named or ()) for one in of] for part, of in values.items()}, named)
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
     known: dict[Any, str] | None = None
     if named is not None:
@@ -73,6 +75,38 @@ def encode(
     return encoded, classes, [*_spelling(spelled, found), *_spread(rows, several)]
 
 
+def is_label(value: Any) -> bool:
+    """Whether `encode` takes a value."""
+    if isinstance(value, list | tuple):
+        return all(map(is_label, value))
+    return isinstance(value, int | str | None) or (isinstance(value, float) and (value != value or value.is_integer()))
+
+
+def _unwritten(value: Any, named: Sequence[str]) -> Any:
+    """The list that a string is, as Python or JSON write it; any other value as it is."""
+    if not isinstance(value, str) or not value.startswith("[") or value in named or not _WRITTEN.fullmatch(value):
+        return value
+    return [int(one.partition(".")[0]) if one[0] not in "'\"" else one[1:-1] for one in _ITEM.findall(value)]
+
+
+def _counted_off(values: Mapping[str, Sequence[Any]], named: tuple[str, ...] | None) -> Mapping[str, Sequence[Any]]:
+    """Values with the places of the 1s for lists of a 0 or 1 for each class; one place for a list if all have one 1."""
+    lists = [one for of in values.values() for one in of if isinstance(one, list | tuple)]
+    width = len(named or (lists or [()])[0])
+    if width < 2 or not all(len(one) == width and all(value in (0, 1) for value in one) for one in lists):
+        return values
+    single = all(sum(one) == 1 for one in lists)
+
+    def classes(one: Any) -> Any:
+        if not isinstance(one, list | tuple):
+            return one
+        return one.index(1) if single else [place for place, value in enumerate(one) if value]
+
+    return {part: list(map(classes, of)) for part, of in values.items()}
+
+
+_ITEM = re.compile(r"""'[^']*'|"[^"]*"|[+-]?\d{1,18}(?:\.0*)?(?=[\s,\]])""")
+_WRITTEN = re.compile(rf"\[\s*+(?>(?:{_ITEM.pattern})[\s,]*+)*+\]")
 _NEGATIVE = re.compile(r"-[1-9]\d*")
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,99})(\.0*)?")
 _UNSEEN_ENDS = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
@@ -103,6 +137,8 @@ def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) 
         folded[name.casefold()].append(name)
     alike = [names for names in folded.values() if len(names) > 1]
     remarks += [f"classes that differ in case only: {_counted(found, names)}" for names in alike]
+    if joined := [name for name in found if _joins(name, found)]:
+        remarks.append(f"classes that look like several: {_counted(found, joined)}; give several labels as a list")
     if nothing := [name for name in found if name.casefold() in _NOTHING]:
         remarks.append(
             f"class names that look like missing labels: {_counted(found, nothing)}; leave these labels empty"
@@ -110,6 +146,14 @@ def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) 
     if below := [name for name in found if _NEGATIVE.fullmatch(name)]:
         remarks.append(f"negative numbers taken as classes: {_counted(found, below)}; leave missing labels empty")
     return remarks
+
+
+def _joins(name: str, classes: Collection[str]) -> bool:
+    """Whether a name is made of those of other classes."""
+    pieces, words = [one.strip() for one in re.split("[,;|]", name)], name.split()
+    return (len(pieces) > 1 and any(map(classes.__contains__, pieces))) or (
+        len(words) > 1 and all(map(classes.__contains__, words))
+    )
 
 
 def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[str]:
@@ -166,10 +210,9 @@ def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Map
         return [name for one in value for name in _names(one, known, where, spelled)]
     if value is None or value != value:
         return []
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int | str):
+    if not is_label(value):
         raise UserError(f"{where}: a label is {value!r}; labels are whole numbers, strings, or lists of these")
+    value = int(value) if isinstance(value, float) else value
     text = _normal(value) if isinstance(value, str) else str(int(value))
     if (
         known is not None

@@ -11,13 +11,15 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data2vec2.data import hub
-from data2vec2.data.labels import COLUMNS
+from data2vec2.data.account import Account
+from data2vec2.data.labels import COLUMNS, is_label
 from data2vec2.data.source import Content, Listing, Objects, Split
 from data2vec2.data.tables import column_of
 from data2vec2.errors import UserError
@@ -71,10 +73,14 @@ def read(text: str, content: Content) -> Listing:
     rows = Objects(items, content, np.arange(len(items)), partial(_sample, content))
     values = [_values(content, item) for item in _read(items, text, content)]
     labels, texts = [value[0] for value in values], [value[1] for value in values]
+    account = Account()
+    if (other := next(filterfalse(is_label, labels), None)) is not None:  # boxes, say, or another picture
+        account.remarks.append(f"labels of {text} are not read: the type {type(other).__name__} is no class")
+        labels = [None] * len(labels)
     classes, counted = getattr(items, "classes", None), all(isinstance(one, int | None) for one in labels)
     names = tuple(map(str, classes)) if isinstance(classes, list | tuple) and counted else None
     split = Split([f"{text.removeprefix(PREFIX)}[{place}]" for place in range(len(items))], labels, rows, texts)
-    return Listing("Python data set", {"train": split}, names)
+    return Listing("Python data set", {"train": split}, names, account)
 
 
 def load_splits(text: str) -> Mapping[str, Any]:

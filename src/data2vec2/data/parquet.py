@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
@@ -25,8 +25,9 @@ from data2vec2.data import kept, remote
 from data2vec2.data.account import Account
 from data2vec2.data.kept import Remote
 from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
-from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
-from data2vec2.data.tables import class_names, column_of, described, parquet_file
+from data2vec2.data.labels import some
+from data2vec2.data.source import PART_NAMES, Content, Listing, Spans, Split, by_part, parts_by_name
+from data2vec2.data.tables import SPLITS, class_names, column_of, described, parquet_file, parts_unread
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_file
 
@@ -45,15 +46,18 @@ class Columns:
     classes: tuple[str, ...] | None
     """Names of the classes that whole numbers stand for, where the table gives them."""
     text: str | None = None
+    split: str | None = field(default=None, compare=False)
+    """That of parts, which is not read but said."""
 
 
 def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
-    """Find columns by Hugging Face's description, then by name, then by type; `UserError` if none can be of samples."""
+    """Find columns by Hugging Face's description, by name and by type; `UserError` unless one is clearly of samples."""
     features, named = described(schema), class_names(schema)
     able = {field.name: leaf for field in schema if (leaf := _leaf(field))}
     typed = [name for name in able if features.get(name, {}).get("_type") == content.feature]
     known = [name for one in content.columns if (name := column_of(able, [one]))]
-    sample = next(iter(typed or known or (able if len(able) == 1 else [])), None)
+    alone = next((names for names in (typed, [*able]) if len(names) == 1), [])
+    sample = next(iter([one for one in known if one in typed] or alone or (known if not typed else [])), None)
     if sample is None:
         listing = ", ".join(f"{field.name} ({field.type})" for field in schema) or "no columns"
         raise UserError(
@@ -61,9 +65,12 @@ def choose_columns(schema: pa.Schema, where: str, content: Content) -> Columns:
             f"bytes, or structs with a field bytes, in a column called {', '.join(content.columns)}"
         )
     types = {field.name: field.type for field in schema}
-    label = column_of([name for name in types if _is_label(types[name])], (*LABEL_COLUMNS, *named))
-    text = column_of([name for name in types if _is_string(types[name])], content.texts)
-    return Columns(sample, able[sample], label, named.get(label) if label else None, text)
+    of_parts = {name for name, classes in named.items() if PART_NAMES.keys() >= set(map(str.lower, classes))}
+    labels = (name for name in types if _is_label(types[name]) and name not in of_parts)
+    label = column_of(labels, (*LABEL_COLUMNS, *named))
+    strings = [name for name in types if _is_string(types[name])]
+    text, split = column_of(strings, content.texts), column_of(strings, SPLITS)
+    return Columns(sample, able[sample], label, named.get(label) if label else None, text, split)
 
 
 def _leaf(field: pa.Field) -> str | None:
@@ -108,6 +115,7 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
         rows: list[str] = []
         labels: list[Any] = []
         texts: list[Any] = []
+        splits: list[Any] = []
         copies: list[Path | Remote] = []
         places: list[NDArray[np.int64]] = []
         for name in files:
@@ -115,9 +123,8 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
             try:
                 with parquet_file(path) as file:
                     columns = choose_columns(file.schema_arrow, str(path), content)
-                    if first not in (None, columns):
-                        raise UserError(f"{path} has other columns than the files before it: {columns}, not {first}")
-                    first, count = columns, file.metadata.num_rows
+                    first = _known(first, columns, path)
+                    count = file.metadata.num_rows
                     rows += [f"{name}[{row}]" for row in range(count)]
                     given = _values(file, columns.label)
                     if any(isinstance(one, float) and one == one and not one.is_integer() for one in given):
@@ -125,6 +132,7 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
                         given = [None] * count
                     labels += given
                     texts += _values(file, columns.text)
+                    splits += _values(file, columns.split)
                     copy, ends = _copied(path, file, columns.leaf, content)
                     beside = _paths(file, columns.leaf)
             except pa.ArrowException as error:
@@ -145,6 +153,7 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
             places.append(of_file)
         if not rows:
             raise UserError(f"{', '.join(files)} in {root} has no rows; remove it")
+        account.remarks += parts_unread(some(files, 3), {first.split: splits} if first and first.split else {})
         bad = account.part(part).bad
         kept = np.array([place for place, row in enumerate(rows) if row not in bad], dtype=np.int64)
         if not len(kept):
@@ -155,6 +164,14 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
         names_of, labels_of, texts_of = ([values[place] for place in kept] for values in (rows, labels, texts))
         parts[part] = Split(tuple(names_of), labels_of, source, texts_of if first and first.text else None)
     return Listing("Parquet tables", parts, first.classes if first else None, account)
+
+
+def _known(first: Columns | None, columns: Columns, path: Path | remote.RemoteFile) -> Columns:
+    """The columns of files so far; one of them may have no labels. `UserError` if the others differ."""
+    bare, of_first = (one and replace(one, label=None, classes=None) for one in (columns, first))
+    if first and (bare != of_first or (first.label and columns.label and first != columns)):
+        raise UserError(f"{path} has other columns than the files before it: {columns}, not {first}")
+    return first if first and first.label else columns
 
 
 MISSING = "no bytes, and no such file beside the table"

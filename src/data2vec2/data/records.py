@@ -154,9 +154,9 @@ _READERS = {".tar": tars.read, ".parquet": parquet.read}
 def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) -> Parts:
     """List the samples of `data`, whatever it is; `UserError` for a path that does not exist or holds none.
 
-    A folder of files (with metadata.csv or .jsonl), of .parquet files, of .tar files (WebDataset), one such file, a URL
-    of these two, or hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the most files
-    is taken.
+    A folder of files (with metadata.csv, .jsonl or .parquet), of .parquet files, of .tar files (WebDataset), one such
+    file, a URL of these two, or hf:NAME; or the modality's `own` format. Of several kinds in a folder, the one with the
+    most files is taken.
     """
     if remote.is_url(data):
         return parts_of(_read_remote(str(data), content), str(data), content)
@@ -260,16 +260,17 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None, state: Sta
     if own and (found := own.folder(path, files)):
         return found
     num_samples = sum(len(files.get(extension, [])) for extension in content.extensions)
-    packed = max(_READERS, key=lambda extension: len(files.get(extension, [])))
-    if num_samples > len(files.get(packed, [])):
+    tables = {one: [name for name in files.get(one, ()) if not folder.is_metadata(name)] for one in _READERS}
+    packed = max(tables, key=lambda extension: len(tables[extension]))
+    if num_samples > len(tables[packed]):
         listing = folder.read(path, files, content)
         there = {name for names in files.values() for name in names}
         for name, part in listing.parts.items():  # what tables name, and was not scanned, may come and go
             if folder.MISSING in listing.account.part(name).bad.values() or not there.issuperset(part.names):
                 state.exact = False
         return listing
-    if packed in files:
-        return _packed(path, files, packed, content)
+    if tables[packed]:
+        return _packed(path, {**files, packed: tables[packed]}, packed, content)
     hint = next((f"; {text}" for extension, text in (own.hints if own else {}).items() if extension in files), "")
     known = ", ".join(sorted(content.extensions))
     raise UserError(f"no {content.files} in {path} ({known}, .parquet, .tar): {folder.held(path, files, hint)}")

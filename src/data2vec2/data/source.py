@@ -45,12 +45,14 @@ class Content:
 
 
 PART_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
-    **dict.fromkeys(("test", "testing", "t10k"), "test"),
+    **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("test", "testing", "tst", "t10k"), "test"),
 }
 """What parts are called in the names of folders, files and splits, and what they are called here."""
 _WORD = re.compile(r"t10k|[^\W\d_]+|\d+")
+_JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_AFTER = re.compile(r"(set|data|images?|imgs?)$")
 _PACKED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
 
 
@@ -198,8 +200,8 @@ class Listing:
 
 
 def _words(name: str) -> list[str]:
-    """Words and numbers of a name, those of `PART_NAMES` as parts are called here: "ValSet-01.csv" is val, 01, csv."""
-    return [PART_NAMES.get(word.removesuffix("set"), word) for word in _WORD.findall(name.lower())]
+    """Words and numbers of a name, those of `PART_NAMES` as parts are called here: "valset-01.csv" is val, 01, csv."""
+    return [PART_NAMES.get(_AFTER.sub("", word), word) for word in _WORD.findall(_JOINED.sub(" ", name).lower())]
 
 
 @lru_cache(10_000)
@@ -207,10 +209,10 @@ def part_of(name: str) -> str | None:
     """The part that a folder, file or split is called after, by any of its words ("wiki.test.txt"); None: none.
 
     Of a path, the outermost folder that is called so decides. A name of more than two words with spaces between them
-    is a title ("test of time"), and says nothing.
+    is a title ("test of time", "TestOfTime"), and says nothing.
     """
     for one in name.split("/"):
-        stem = one.rpartition(".")[0] or one
+        stem = _JOINED.sub(" ", one.rpartition(".")[0] or one)
         title = sum(any(map(str.isalpha, word)) for word in stem.split()) > 2
         if found := next((word for word in _words(one) if word in PART_NAMES and not title), None):
             return found

@@ -21,6 +21,8 @@ from data2vec2.data.source import PART_NAMES
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
 
+SPLITS = ("split", "subset", "set", "part", "partition", "phase", "usage", "fold")
+"""Names under which tables say which rows are to train and to test on."""
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
 PLAIN = ".txt"
 """A text a line, in a column `text`."""
@@ -211,13 +213,18 @@ def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
     return next(filter(None, found), None)
 
 
-def parts_unread(table: Table) -> list[str]:
+def parts_unread(table: str, columns: Mapping[str, Sequence[Any]]) -> list[str]:
     """A remark on a column that says which rows are to train and to test on: only names of files make parts."""
-    for name, values in table.columns.items():
-        words = {str(value).lower() for value in values} if values and isinstance(values[0], str) else set()
-        if len(words) > 1 and words <= PART_NAMES.keys():
-            what = f"column {name!r} of {table.name} ({', '.join(sorted(words))}) is not read"
-            return [f"{what}: names of files and folders set the parts"]
+    for name, values in columns.items():
+        words = set[str]()
+        for value in filter(None, values):
+            if not isinstance(value, str) or (word := value.strip().lower()) not in PART_NAMES:
+                break
+            words.add(word)
+        else:
+            if len(words) > 1:
+                what = f"column {name!r} of {table} ({', '.join(sorted(words))}) is not read"
+                return [f"{what}: names of files and folders set the parts"]
     return []
 
 

@@ -2,7 +2,8 @@
 
 The members of a sample share their name but for the extension: "a/07.jpg" has its label in "a/07.cls" (a number or a
 word) or in "a/07.json" (under `label` or `labels`); a recording's transcript is in "a/07.txt" or in "a/07.json". Names
-may have dots ("scan_2021.05.jpg"); yet beside "a.jpg", "a.seg.jpg" is no sample, unless something describes it alone.
+may have dots ("scan_2021.05.jpg"); yet beside "a.jpg", "a.seg.jpg" is no sample, unless something describes it alone,
+and "a.png" is none.
 What is called as a name up to its first dot ("s1.cls") describes the only sample of that beginning ("s1.input.jpg").
 Archives that are joined end to end are read as one; a compressed one is unpacked into the cache folder. What was found
 in a remote one is kept there, so that it is read from end to end only once.
@@ -221,9 +222,12 @@ def _describe(content: Content) -> tuple[str, ...]:
 
 
 def _samples(members: Sequence[_Member], content: Content) -> list[_Member]:
-    """Those that are samples, and not another picture or recording of one."""
+    """Those that are samples, and not another picture or recording of one, as "a.png" may be the mask of "a.jpg"."""
     able = [one for one in members if one.extension in content.extensions]
-    keys = {one.key for one in able}
+    keys: dict[tuple[int, str], _Member] = {}
+    for one in sorted(able, key=lambda one: (one.extension == ".png", one.extension)):
+        keys.setdefault(one.key, one)
+    able = [one for one in able if keys[one.key] is one]
     described = {one.key for one in members if one.extension in _describe(content)}
 
     return [one for one in able if one.key == one.beginning or one.key in described or one.beginning not in keys]

@@ -247,8 +247,8 @@ def unclassed(parts: Parts) -> Parts:
 def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
     """What the tables that samples come from say of each in a column; None where no table has it.
 
-    Tables are the splits of hf:NAME, Parquet files on a disk, and metadata.csv and metadata.jsonl of folders of files.
-    `UserError` for two rows of a file that differ in it.
+    Tables are the splits of hf:NAME, Parquet files on a disk, and the metadata of folders of files. `UserError` for two
+    rows of a file that differ in it.
     """
     if data.startswith((hub.PREFIX, objects.PREFIX)):
         splits = (objects if objects.is_name(data) else hub).load_splits(data)
@@ -261,7 +261,7 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
     root, values, there = path if path.is_dir() else path.parent, dict[str, Any](), False
     tables = {name.rpartition("[")[0] for name in records.names if name.endswith("]")}
     files = folder.scan(root) if path.is_dir() else {}
-    metadata = [name for one in (".csv", ".jsonl") for name in files.get(one, ()) if Path(name).stem == "metadata"]
+    metadata = [name for names in files.values() for name in names if folder.is_metadata(name)]
     for name in (*(one for one in sorted(tables) if one.endswith(".parquet")), *metadata):
         table = read_table(root / name, name) if name in metadata else None
         if table is None:

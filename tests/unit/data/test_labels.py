@@ -36,6 +36,11 @@ def one(values: list[Any], named: tuple[str, ...] | None = None) -> tuple[list[A
         ([2, 0, -1, None], ("x", "y", "z"), [2, 0, -1, -1], ("x", "y", "z")),
         (["z", "x", None], ("x", "y", "z"), [2, 0, -1], ("x", "y", "z")),
         (["-1", "2", ""], ("-1", "10", "2"), [0, 2, -1], ("-1", "10", "2")),
+        ([[0, 1, 0], [1, 0, 0], None, [0, 1, 0]], None, [1, 0, -1, 1], ("0", "1")),
+        ([[0.0, 1.0], [1.0, 0.0]], ("x", "y"), [1, 0], ("x", "y")),
+        (["[UNK]", "[1] a [2]", "["], None, [2, 1, 0], ("[", "[1] a [2]", "[UNK]")),
+        (["[a]", "b"], ("[a]", "b"), [0, 1], ("[a]", "b")),
+        (["['a']", "b"], ("['a']", "b"), [0, 1], ("['a']", "b")),
         ([3, 3], None, [-1, -1], ()),
         ([None, None], None, [-1, -1], ()),
         ([], None, [], ()),
@@ -54,6 +59,13 @@ def test_one_label_a_sample(
         ([[10, 9], 9, (10,)], None, [[0, 1], [0], [1]], ("9", "10")),
         ([[0, 2], [1, 1]], ("x", "y", "z"), [[0, 2], [1]], ("x", "y", "z")),
         ([["only"], []], None, [[0], []], ("only",)),
+        (["['b', 'a']", '["a"]', "[]", "['b' 'a']"], None, [[0, 1], [0], [], [0, 1]], ("a", "b")),
+        (["[0, 2]", "[1]"], ("x", "y", "z"), [[0, 2], [1]], ("x", "y", "z")),
+        ([[0, 1, 1], (1.0, 0.0, 0.0), None, [False, False, False]], None, [[1, 2], [0], [], []], ("0", "1", "2")),
+        (["[1 0 1]", "[0 1 0]"], ("x", "y", "z"), [[0, 2], [1]], ("x", "y", "z")),
+        ([[0, 1], [0]], None, [[0, 1], [0]], ("0", "1")),
+        ([[0, 1], [1, 0]], ("x", "y", "z"), [[0, 1], [0, 1]], ("x", "y", "z")),
+        ([["a", "b"], ["b", "a"]], None, [[0, 1], [0, 1]], ("a", "b")),
     ],
 )
 def test_several_labels_a_sample(
@@ -108,6 +120,10 @@ def test_what_is_odd_is_said_with_numbers() -> None:
     assert encode({"train": ["9" * 5_000, 1, 2]}, None, "here")[1] == ("1", "2", "9" * 5_000)
     assert remarks(train=["pos", "Pos", "pos", "Pos"]) == ["classes that differ in case only: Pos (2), pos (2)"]
     assert remarks(train=["a", "a", "nan", "nan"])[0].startswith("class names that look like missing labels: nan (2);")
+    for text in ("cat, dog", "cat;dog", "dog|cat", "1 2"):
+        said = f"classes that look like several: {text} (2); give several labels as a list"
+        assert remarks(train=[text, text, "dog", "dog", 1, 1, 2, 2]) == [said]
+    assert remarks(train=["hot dog", "hot dog", "dog", "dog", "tench, Tinca tinca", "tench, Tinca tinca"]) == []
     assert remarks(train=["a", "a", "a"]) == ["all 3 labels of the train part are 'a'"]
     assert remarks(train=["a", "a", "b", None]) == [
         "1 of 4 train samples have no label",

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data2vec2.data.source import BadSample, Spans
+from data2vec2.data.source import BadSample, Spans, part_of
 from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.reader import PICTURES as CONTENT
 from data2vec2.modalities.image.reader import decode
@@ -21,7 +21,8 @@ from .pictures import clothes, open_pictures, put, refuse
 
 
 def test_folders_below_classes_and_those_of_other_programs(tmp_path: Path) -> None:
-    for name in ("animal/cat/0", "animal/dog/0", "plant/oak/0", "@eaDir/0", "__MACOSX/0", ".thumbs/0"):
+    others = ("@eaDir/0", "__MACOSX/0", ".thumbs/0", "$RECYCLE.BIN/S-1/0", "#recycle/0", "lost+found/0")
+    for name in ("animal/cat/0", "animal/dog/0", "plant/oak/0", *others):
         put(tmp_path / f"{name}.jpg")
     parts = open_pictures(tmp_path)
     assert (parts.train.classes, parts.train.labels.tolist()) == (("animal", "plant"), [0, 0, 1])
@@ -97,6 +98,21 @@ def test_one_sub_folder_is_no_label(tmp_path: Path) -> None:
     assert train.labels.tolist() == [-1]
 
 
+def test_labels_are_below_folders_in_which_all_pictures_lie(tmp_path: Path) -> None:
+    for name in ("archive/archive/cat/1.png", "archive/archive/dog/a/2.png"):
+        put(tmp_path / name)
+    parts = open_pictures(tmp_path)
+    assert (parts.train.classes, parts.train.labels.tolist()) == (("cat", "dog"), [0, 1])
+    assert parts.account.choices == ["sub-folders of class folders belong to the class (archive/archive/dog/a)"]
+    put(tmp_path / "archive" / "logo.png")
+    assert open_pictures(tmp_path).train.classes == ()
+
+
+def test_titles_are_no_parts() -> None:
+    assert [part_of(name) for name in ("test of time.txt", "TheTestOfTime.txt", "latest", "Contest")] == [None] * 4
+    assert [part_of(name) for name in ("MyTest.csv", "ValData", "testimgs", "dataset")] == ["test", "val", "test", None]
+
+
 @pytest.mark.parametrize("val_name", ["val", "Valid", "VALIDATION"])
 def test_parts_share_their_classes(tmp_path: Path, val_name: str) -> None:
     for name in ("Train/b/1.png", "Train/c/2.png", f"{val_name}/a/3.png", "test/c/4.png", "test/5.png", "logo.png"):
@@ -127,6 +143,12 @@ PARTS = [
     (("training_set/b/1.png", "training_set/c/2.png", "evaluation_set/c/3.png"), ["b", "c"], ["c"]),
     (("TrainSet/b/1.png", "TrainSet/c/2.png", "dev/c/3.png", "more/1.png"), ["b", "c"], ["c"]),
     (("train-a/b/1.png", "train-b/c/2.png", "dev-a/c/3.png", "dev-b/c/4.png"), ["b", "c"], ["c", "c"]),
+    (("trainval/b/1.png", "trainval/c/2.png", "test/c/3.png"), ["b", "c"], ["c"]),
+    (("trn/b/1.png", "trn/c/2.png", "tst/c/3.png"), ["b", "c"], ["c"]),
+    (("traindata/b/1.png", "traindata/c/2.png", "testimages/c/3.png"), ["b", "c"], ["c"]),
+    (("dogsTrain/b/1.png", "dogsTrain/c/2.png", "dogsTest/c/3.png"), ["b", "c"], ["c"]),
+    (("train/images/b/1.png", "train/images/c/2.png", "validate/images/c/3.png"), ["b", "c"], ["c"]),
+    (("train/images/b/1.png", "train/images/c/2.png", "test/images/3.png"), ["b", "c"], [""]),
 ]
 
 
@@ -139,7 +161,8 @@ def test_folders_called_after_parts(
     parts = open_pictures(tmp_path)
     other = parts.test or parts.val
     assert other is not None and parts.train.classes == ("b", "c")
-    assert [[records.classes[label] for label in records.labels] for records in (parts.train, other)] == [learned, held]
+    found = [[(*records.classes, "")[label] for label in records.labels] for records in (parts.train, other)]
+    assert found == [learned, held]
     assert "parts by name: train is " in parts.account.choices[0]
     assert parts.account.beside == ({"more/1.png": "in no part"} if "more/1.png" in names else {})
 

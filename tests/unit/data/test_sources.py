@@ -112,6 +112,14 @@ def metadata_jsonl(root: Path) -> Path:
     return folder
 
 
+def metadata_parquet(root: Path) -> Path:
+    folder = metadata_csv(root)
+    (folder / "metadata.csv").unlink()
+    names = [f"pictures/{place:03}.jpg" for place in range(len(LABELS))]
+    pq.write_table(pa.table({"file_name": names, "label": LABELS}), folder / "metadata.parquet")
+    return folder
+
+
 SOURCES: list[Callable[[Path], Path | str]] = [
     parquet,
     parquet_of_structs,
@@ -122,6 +130,7 @@ SOURCES: list[Callable[[Path], Path | str]] = [
     hub_folder,
     metadata_csv,
     metadata_jsonl,
+    metadata_parquet,
 ]
 
 
@@ -277,6 +286,12 @@ def test_of_several_kinds_the_one_with_most_files_is_taken(tmp_path: Path) -> No
     assert "left out: .parquet (1)" in parts.description
 
 
+def test_metadata_is_no_table_of_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(FILES[0])
+    pq.write_table(pa.table({"file_name": ["a.jpg"], "label": [3]}), tmp_path / "metadata.parquet")
+    assert list(open_pictures(tmp_path).train.names) == ["a.jpg"]
+
+
 # Parquet
 
 
@@ -345,6 +360,8 @@ def test_damaged_row_group(tmp_path: Path, cache: Path) -> None:
         ({"image": [[1, 2]]}, r"it has image \(list<"),
         ({"image": pa.array([], pa.binary())}, "has no rows"),
         ({"image": [b"1", b"2"], "label": [0, 1], "a": [b"3", b"4"]}, ""),
+        ({"annotation": [b"3", b"4"], "image": [b"1", b"2"]}, ""),
+        ({"mask": [b"3", b"4"], "pixel_values": [b"1", b"2"]}, ""),
     ],
 )
 def test_columns(tmp_path: Path, columns: dict[str, Any], match: str) -> None:
@@ -353,6 +370,46 @@ def test_columns(tmp_path: Path, columns: dict[str, Any], match: str) -> None:
         refuse(tmp_path / "a.parquet", match)
     else:
         assert open_pictures(tmp_path / "a.parquet").train.read(1) == b"2"
+
+
+def described(columns: dict[str, Any], path: Path, **features: dict[str, Any]) -> Path:
+    """A table with Hugging Face's description."""
+    info = json.dumps({"info": {"features": features}})
+    pq.write_table(pa.table(columns).replace_schema_metadata({"huggingface": info}), path)
+    return path
+
+
+def test_of_several_columns_of_pictures_the_one_of_a_known_name(tmp_path: Path) -> None:
+    image, parts = {"_type": "Image"}, {"_type": "ClassLabel", "names": ["train", "test"]}
+    columns: dict[str, Any] = {"annotation": FILES[2:4], "image": FILES[:2], "split": [0, 1]}
+    records = open_pictures(
+        described(columns, tmp_path / "a.parquet", annotation=image, image=image, split=parts)
+    ).train
+    assert (records.read(0), records.classes) == (FILES[0], ())  # which part a row is of is no label
+    columns = {"before": FILES[:2], "after": FILES[2:4]}
+    refuse(described(columns, tmp_path / "b.parquet", before=image, after=image), "has no column of pictures under")
+
+
+def test_a_column_of_parts_is_said_and_a_part_may_have_no_labels(tmp_path: Path) -> None:
+    table = pa.table({"image": FILES[:2], "label": [3, 7], "split": ["train", "test"]})
+    pq.write_table(table, tmp_path / "train.parquet")
+    pq.write_table(table.select(["image"]), tmp_path / "test.parquet")
+    parts = open_pictures(tmp_path)
+    assert "column 'split' of train.parquet (test, train) is not read: names of files and folders set the parts" in (
+        parts.account.remarks
+    )
+    assert parts.test is not None and parts.test.labels.tolist() == [-1, -1]
+    assert (parts.train.classes, parts.train.labels.tolist()) == (("3", "7"), [0, 1])
+
+
+def test_splits_of_other_classes(tmp_path: Path) -> None:
+    one, other = (hugging_face(datasets.ClassLabel(names=names), LABELS) for names in (NAMES, NAMES[::-1]))
+    bare = one.remove_columns("label")
+    datasets.DatasetDict(train=one, test=bare).save_to_disk(tmp_path / "bare")
+    parts = open_pictures(f"hf:{tmp_path / 'bare'}")
+    assert parts.train.classes == tuple(NAMES) and parts.train.labels.tolist() == LABELS
+    datasets.DatasetDict(train=one, test=other).save_to_disk(tmp_path / "other")
+    refuse(f"hf:{tmp_path / 'other'}", "test of hf:.* has the classes .*, where the splits before it have")
 
 
 def test_tables_of_other_columns_are_refused(tmp_path: Path) -> None:
@@ -538,6 +595,19 @@ def test_metadata_without_labels_leaves_those_of_the_folders(tmp_path: Path) -> 
         (tmp_path / name / "1.jpg").write_bytes(FILES[0])
     (tmp_path / "metadata.csv").write_text("file_name,caption\na/1.jpg,text\n")
     assert open_pictures(tmp_path).train.classes == ("a", "b")
+
+
+def test_what_metadata_says_of_labels(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(FILES[0])
+    table = tmp_path / "metadata.csv"
+    table.write_text("file_name,species\na.jpg,cat\nb.jpg,dog\n")
+    assert open_pictures(tmp_path).account.remarks == ["metadata.csv has no column label; it has species"]
+    for text in ("cat|dog", "\"['cat', 'dog']\""):
+        table.write_text(f"file_name,tags\na.jpg,{text}\nb.jpg,dog\n")
+        parts = open_pictures(tmp_path)
+        assert parts.train.tags is not None and parts.train.tags.tolist() == [[True, True], [False, True]]
+        assert parts.account.remarks == ["classes with one training sample: cat"]
 
 
 @pytest.mark.parametrize(
@@ -753,6 +823,14 @@ def test_a_label_beside_a_picture_of_two_extensions(tmp_path: Path) -> None:
         ["cat", "dog", None, None]  # of two, it is not certain which is meant
     )
     assert parts.account.beside == {"a.tar/s2.cls": ".cls that describes no sample"}
+
+
+def test_of_two_pictures_of_a_key_one_is_the_sample(tmp_path: Path) -> None:
+    members = [("0.png", FILES[0]), ("0.jpg", FILES[1]), ("0.cls", b"3"), ("1.png", FILES[2]), ("1.cls", b"4")]
+    parts = open_pictures(as_tar(tmp_path / "a.tar", members))
+    assert list(parts.train.names) == ["a.tar/0.jpg", "a.tar/1.png"]
+    assert parts.train.labels.tolist() == [0, 1]
+    assert parts.account.beside == {"a.tar/0.png": ".png"}
 
 
 def test_folders_in_an_archive_are_said_to_be_neither_parts_nor_classes(tmp_path: Path) -> None:

@@ -24,12 +24,12 @@ from data2vec2.data.source import PART_NAMES, Listing, Source, Split, part_of
 from data2vec2.errors import UserError
 from data2vec2.files import read_arrays, unpacked
 
+_PICTURES, _LABELS = ("images", "image", "x", "data"), ("labels", "label", "y", "targets", "target")
 _NPZ_NAMES = [
-    *((part, f"x_{word}", f"y_{word}") for word, part in PART_NAMES.items()),
-    *((part, f"{word}_images", f"{word}_labels") for word, part in PART_NAMES.items()),
-    *(("train", "images", "labels"), ("train", "x", "y"), ("train", "data", "target")),
+    *((part, (f"{{}}_{word}", f"{word}_{{}}", f"{{}}{word}", f"{word}{{}}")) for word, part in PART_NAMES.items()),
+    ("train", ("{}",)),
 ]
-"""Part, and names of its pictures and of their labels; of a part the first that is there is taken."""
+"""Part, and how its pictures and their labels are called; the first names that are there are taken."""
 _IDX_NAME = re.compile(r"idx[34][-_.]?ubyte(\.gz)?$|images([-_.]ubyte)?(\.gz)?$", re.IGNORECASE)
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, MemoryError, zlib.error, zipfile.BadZipFile, NotImplementedError)
 
@@ -62,12 +62,11 @@ def read_idx(paths: list[Path]) -> Listing:
     train for the rest. Raises `UserError` naming the file and what is wrong with it.
     """
     parts: dict[str, Path] = {}
-    files = {path.name.removesuffix(".gz"): path for path in sorted(paths, reverse=True)}  # the unpacked one wins
+    files = {str(path).removesuffix(".gz"): path for path in sorted(paths, reverse=True)}  # the unpacked one wins
     for path in sorted(files.values()):
         part = "train" if len(files) == 1 else part_of(path.name) or "train"
         if part in parts:
-            names = f"{parts[part].name} and {path.name}"
-            raise UserError(f"{path.parent} has two {part} parts, {names}; name one of the files")
+            raise UserError(f"there are two {part} parts, {parts[part]} and {path}; name one of the files")
         parts[part] = path
     if "train" not in parts:
         folder = paths[0].parent
@@ -100,17 +99,25 @@ def read_npz(path: Path) -> Listing:
     except _DAMAGE as error:
         why = "it holds Python objects; save plain arrays" if "pickle" in str(error) else error
         raise UserError(f"can't read {path} as .npz arrays: {why}") from error
-    chosen = {part: xy for part, *xy in reversed(_NPZ_NAMES) if xy[0] in arrays}
+    chosen: dict[str, tuple[str, str]] = {}
+    for part, forms in _NPZ_NAMES:
+        of_part = [[form.format(word) for word in words for form in forms] for words in (_PICTURES, _LABELS)]
+        x, y = (next(filter(arrays.__contains__, names), "") for names in of_part)
+        if x:
+            chosen.setdefault(part, (x, y))
     pictures = [name for name, array in arrays.items() if array.ndim in (3, 4)]
     if not chosen and len(pictures) == 1:
-        chosen = {"train": [pictures[0], ""]}
+        chosen = {"train": (pictures[0], "")}
     if "train" not in chosen:
         listing = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in arrays.items()) or "no arrays"
         raise UserError(
-            f"{path} has no training pictures under a known name; it holds {listing}. Known are x_train (y_train), "
-            "train_images (train_labels), the same with val and test, images (labels), x (y), data (target), or one "
-            "array of pictures"
+            f"{path} has no training pictures under a known name; it holds {listing}. Known are "
+            f"{', '.join(_PICTURES)} (for labels {', '.join(_LABELS)}), alone or with train, val or test (x_train, "
+            "test_labels), or one array of pictures"
         )
+    x, y = chosen["train"]
+    if not y and "classes" in arrays and arrays["classes"].shape == arrays[x].shape[:1]:  # of each picture, so no names
+        arrays["labels"], chosen["train"] = arrays.pop("classes"), (x, "labels")
     parts = {}
     for part, (x, y) in chosen.items():
         if arrays[x].dtype.kind not in "biuf":
@@ -136,9 +143,6 @@ def _part(origin: str, images: NDArray[Any], labels: NDArray[Any] | None) -> Spl
         if labels.dtype.kind not in "iubfUS":
             raise UserError(f"labels of {origin} are of type {labels.dtype}; they must be whole numbers or strings")
         values = (labels.astype(str) if labels.dtype.kind == "S" else labels).tolist()
-        if labels.ndim == 2:
-            of_one = (labels.sum(axis=1) == 1).all()
-            values = labels.argmax(axis=1).tolist() if of_one else [np.flatnonzero(row).tolist() for row in labels]
     return Split(tuple(f"{origin}[{place}]" for place in range(len(images))), values, Arrays(images))
 
 
@@ -168,23 +172,27 @@ def _read_idx_file(path: Path, dimensions: tuple[int, ...]) -> NDArray[np.uint8]
 
 
 def _as_nhwc(images: NDArray[Any], where: str) -> NDArray[Any]:
-    """`NHW`, or `NHWC` of several channels, contiguous; a single channel is dropped.
-
-    Of four axes the last are channels if they are 1, 3 or 4, else the second if these are, else the one that is not one
-    of two equal sides, else the shorter.
-    """
+    """`NHW`, or `NHWC` of several channels, contiguous; a single channel is dropped."""
     shape = list(images.shape)
     if len(shape) not in (3, 4):
         raise UserError(f"{where} has shape {shape}; pictures are NHW, NHWC or NCHW")
     if 0 in shape:
         raise UserError(f"{where} has shape {shape}: it holds no pictures")
     if len(shape) == 4:
-        _, first, middle, last = shape
-        known = last in (1, 3, 4), first not in (1, 3, 4), first == middle, middle != last
-        is_last = known[0] or (known[1] and (known[2] or (known[3] and last <= first)))
-        images = images if is_last else images.transpose(0, 2, 3, 1)
+        images = images if channels_last(*shape[1:]) else images.transpose(0, 2, 3, 1)
         images = images[..., 0] if images.shape[3] == 1 else images
     return np.ascontiguousarray(images)
+
+
+def channels_last(first: int, middle: int, last: int) -> bool:
+    """Whether the last axis of a picture are its channels, and not the first.
+
+    They are if they are 1, 3 or 4, else the first are if these are, else the one that is not one of two equal sides,
+    else the shorter.
+    """
+    if last in (1, 3, 4) or first in (1, 3, 4):
+        return last in (1, 3, 4)
+    return first == middle or (middle != last and last <= first)
 
 
 class _Arrays:
@@ -200,8 +208,10 @@ class _Arrays:
         return read_idx([path]) if _IDX_NAME.search(path.name) else None
 
     def folder(self, path: Path, files: Mapping[str, list[str]]) -> Listing | None:
-        """A folder with IDX files."""
-        found = [file for file in path.iterdir() if _IDX_NAME.search(file.name) and file.is_file()]
+        """A folder with IDX files, which lie deeper only if there are no others ("MNIST/raw")."""
+        names = [name for of_extension in files.values() for name in of_extension]
+        nested = all("ubyte" in name.lower() for name in names)
+        found = [path / name for name in names if _IDX_NAME.search(name) and (nested or "/" not in name)]
         return read_idx(found) if found else None
 
 

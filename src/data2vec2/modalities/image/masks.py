@@ -23,7 +23,7 @@ from PIL import Image, ImageOps
 from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Bad
 from data2vec2.data.batch import Addition
-from data2vec2.data.labels import IGNORED
+from data2vec2.data.labels import IGNORED, some
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.data.sampler import Plan
@@ -49,6 +49,7 @@ NO_CLASS = 255
 CLASSES = "classes.txt"
 """Names of the classes, one a line, in the folder of the data."""
 UNMASKED, OTHER_SIZE = "no mask", "a mask of another size than its picture"
+INEXACT = "a mask in JPEG, which changes values; save it as PNG"
 MAX_SCORED = 1 << 20
 """Masks of more pixels are scored at a smaller size, of about so many."""
 
@@ -73,7 +74,7 @@ def open_masks(data: str, max_pixels: int = MAX_PIXELS) -> Parts:
     parts, root = unclassed(open_data(data, PICTURES, ARRAYS)), Path(data)
     root = root if root.is_dir() else root.parent
     found: dict[str, Any] = {}
-    highest = -1
+    seen: set[int] = set()
     files = {_key(name): name for part in parts.each.values() for name in part.names if _is_mask(name)}
     for key, records in parts.each.items():
         masks, of_part = _masks_of(data, root, records, files), parts.account.part(key)
@@ -81,22 +82,25 @@ def open_masks(data: str, max_pixels: int = MAX_PIXELS) -> Parts:
         of_part.found -= len(records) - len(pictures)
         of_part.leave_out(Bad(records.names[place], UNMASKED) for place in pictures if masks[place] is None)
         known = [place for place in pictures if masks[place] is not None]
-        some = replace(records.select(known), marks=tuple(masks[place] for place in known))
+        masked = replace(records.select(known), marks=tuple(masks[place] for place in known))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            looked = list(pool.map(lambda place: _survey(some, place, max_pixels), range(len(some))))  # noqa: B023
-        of_part.bad.update({some.names[n]: one for n, one in enumerate(looked) if isinstance(one, str)})
-        highest = max([highest, *(one for one in looked if isinstance(one, int))])
-        found[key] = some.select([place for place, one in enumerate(looked) if isinstance(one, int)])
+            looked = list(pool.map(lambda place: _survey(masked, place, max_pixels), range(len(masked))))  # noqa: B023
+        of_part.bad.update({masked.names[n]: one for n, one in enumerate(looked) if isinstance(one, str)})
+        seen = seen.union(*(one for one in looked if not isinstance(one, str)))
+        found[key] = masked.select([place for place, one in enumerate(looked) if not isinstance(one, str)])
     if not len(found["train"]):
         why = parts.account.part("train").summary()
         raise UserError(
             f"{data} has no masks to learn from ({why or parts.description}); put pictures into a folder images and "
             "masks of the same names into a folder masks, or give a table with a column mask"
         )
-    if highest < 1:
+    if (highest := max(seen, default=-1)) < 1:
         raise UserError(
             f"the masks of {data} have no values but 0 (and {NO_CLASS}, which is no class): write 0, 1, ..."
         )
+    if len(seen) <= highest / 2:
+        values = some([*map(str, sorted(seen))])
+        parts.account.remarks.append(f"masks have only the values {values}, which makes {highest + 1:,} classes")
     classes, levels = _class_names(root, highest), find_levels(list(found.values()))
     found = {key: replace(one, classes=classes, levels=levels) for key, one in found.items()}
     counts = ", ".join(f"{len(one):,} {key}" for key, one in found.items())
@@ -148,13 +152,13 @@ def _class_names(root: Path, highest: int) -> tuple[str, ...]:
     return names
 
 
-def _survey(records: Records, place: int, max_pixels: int) -> int | str:
-    """The highest class of a mask (-1: it has none), or why it can't be used."""
+def _survey(records: Records, place: int, max_pixels: int) -> set[int] | str:
+    """The classes in a mask, or why it can't be used."""
     try:
         values = mask_of(records, place, max_pixels)[0]
     except BadSample as error:
         return error.reason
-    return int(values[values != NO_CLASS].max(initial=-1))
+    return {*np.unique(values).tolist()} - {NO_CLASS}
 
 
 def mask_of(records: Records, sample: int, max_pixels: int) -> tuple[NDArray[np.int32], Image.Transpose | None]:
@@ -166,7 +170,10 @@ def mask_of(records: Records, sample: int, max_pixels: int) -> tuple[NDArray[np.
         opened = open_picture(raw, max_pixels=max_pixels)
         if not isinstance(opened, Image.Image) or opened.mode not in ("1", "L", "P", "I", "I;16"):
             raise BadSample("a mask that is no grey or palette picture")
+        if opened.format == "JPEG":
+            raise BadSample(INEXACT)
         values = np.asarray(opened).astype(np.int32)
+        values[values < 0] = NO_CLASS
         picture = open_picture(records.read(sample), max_pixels=max_pixels)
         size = picture.size if isinstance(picture, Image.Image) else picture.shape[1::-1]
         if tuple(size) != opened.size:

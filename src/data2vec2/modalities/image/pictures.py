@@ -91,10 +91,10 @@ def scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
     if values.dtype == np.uint8:
         return values
     if values.dtype.kind == "f":
-        if levels is None:
-            raise BadSample("floating-point pixels")
         if not np.isfinite(values).all():
             raise BadSample("pixels that are not numbers")
+        if levels is None:
+            raise BadSample("floating-point pixels")
     else:
         values = values.astype(np.float64)
     low, high = levels or FULL

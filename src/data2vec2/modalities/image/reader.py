@@ -21,6 +21,7 @@ from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import BadSample, Content
 from data2vec2.modalities.data import Survey
+from data2vec2.modalities.image.arrays import channels_last
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.pictures import (
     MAX_PIXELS,
@@ -35,7 +36,10 @@ from data2vec2.modalities.image.pictures import (
 
 _PORTABLE = (".ppm", ".pgm", ".pbm")
 _EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", *_PORTABLE)
-_COLUMNS = ("image", "img", "picture", "photo", "image_bytes", "jpg", "jpeg", "png", "webp", "content", "bytes")
+_COLUMNS = (
+    *("image", "img", "picture", "photo", "pixel_values", "image_bytes"),
+    *("jpg", "jpeg", "png", "webp", "content", "bytes"),
+)
 
 
 def picture_array(sample: Any) -> NDArray[Any]:
@@ -49,7 +53,9 @@ def picture_array(sample: Any) -> NDArray[Any]:
         raise BadSample(f"a {type(sample).__name__}, which is not a picture") from error
     if values.ndim not in (2, 3) or values.dtype.kind not in "biuf" or not values.size:
         raise BadSample(f"values of type {values.dtype} and shape {list(values.shape)}, which are not a picture")
-    if values.ndim == 3 and values.shape[0] in (1, 3, 4) and values.shape[2] not in (1, 3, 4):
+    if values.ndim == 2 and values.shape[1] in (3, 4):
+        raise BadSample(f"a row of pixels of shape {list(values.shape)}; give one picture in colour as [picture]")
+    if values.ndim == 3 and not channels_last(*values.shape):
         values = values.transpose(1, 2, 0)
     return values[..., 0] if values.shape[2:] == (1,) else values
 

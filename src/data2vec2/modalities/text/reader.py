@@ -117,7 +117,7 @@ def open_sentences(
         ]
         parts[part] = _part(found, account.part(part), labels)
     classes = first.classes.get(label) if label else None
-    account.remarks += [remark for table in tables.values() for remark in parts_unread(table)]
+    account.remarks += [remark for table in tables.values() for remark in parts_unread(table.name, table.columns)]
     account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
     if unread := [name for name in first.columns if name not in (*texts, label)]:
         account.choices.append(f"unused columns: {some(unread)}")

@@ -53,6 +53,18 @@ def test_idx_file_alone_and_packed_beside_unpacked(tmp_path: Path) -> None:
     assert open_pictures(tmp_path).train.names[0] == "train-images-idx3-ubyte.gz[0]"
 
 
+def test_idx_in_a_folder_of_a_folder(tmp_path: Path) -> None:
+    for name in ("MNIST/raw/train-images-idx3-ubyte", "MNIST/raw/train-images-idx3-ubyte.gz"):
+        put(tmp_path / name, idx(PICTURES))
+    put(tmp_path / "MNIST/raw/train-labels-idx1-ubyte", idx(LABELS))
+    train = open_pictures(tmp_path).train
+    assert (train.kind, len(train), len(train.classes)) == ("IDX arrays", 12, len(np.unique(LABELS)))
+    put(tmp_path / "other" / "raw" / "train-images-idx3-ubyte", idx(PICTURES))
+    refuse(tmp_path, "two train parts, .*MNIST/raw/train-images-idx3-ubyte and .*other/raw")
+    put(tmp_path / "a.png")
+    assert open_pictures(tmp_path).train.kind == "folder of images"
+
+
 def test_idx_of_four_dimensions(tmp_path: Path) -> None:
     colour = np.repeat(PICTURES[..., None], 3, axis=3)
     put(tmp_path / "train-images-idx4-ubyte", idx(colour))
@@ -64,7 +76,7 @@ def test_idx_with_test_only_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "val-images-idx3-ubyte", idx(PICTURES))
     refuse(tmp_path, "IDX files of test and val, none to train on")
     put(tmp_path / "test-images-idx3-ubyte", idx(PICTURES))
-    refuse(tmp_path, "two test parts, t10k-images-idx3-ubyte and test-images-idx3-ubyte; name one")
+    refuse(tmp_path, r"two test parts, .*t10k-images-idx3-ubyte and .*test-images-idx3-ubyte; name one")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +114,8 @@ def test_idx_labels_must_fit(tmp_path: Path) -> None:
         ("x_train", "y_train", "x_test", "y_test"),
         ("train_images", "train_labels", "test_images", "test_labels"),
         ("X_train", "Y_train", "X_test", "Y_test"),
+        ("train_data", "train_labels", "test_data", "test_labels"),
+        ("trainX", "trainY", "testX", "testY"),
     ],
 )
 def test_npz_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
@@ -116,7 +130,7 @@ def test_npz_parts(tmp_path: Path, names: tuple[str, ...]) -> None:
     assert np.array_equal(parts.train.read(3), PICTURES[3])
 
 
-@pytest.mark.parametrize("names", [("images", "labels"), ("x", "y"), ("anything", "labels")])
+@pytest.mark.parametrize("names", [("images", "label"), ("image", "classes"), ("x", "y"), ("anything", "labels")])
 def test_npz_without_parts(tmp_path: Path, names: tuple[str, str]) -> None:
     np.savez(tmp_path / "a.npz", **{names[0]: PICTURES, names[1]: LABELS})
     train = open_pictures(tmp_path / "a.npz").train

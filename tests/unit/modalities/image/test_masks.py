@@ -19,7 +19,8 @@ from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
-from data2vec2.modalities.image.masks import MAX_SCORED, OTHER_SIZE, UNMASKED, MaskReader, open_masks
+from data2vec2.modalities.image.masks import INEXACT, MAX_SCORED, OTHER_SIZE, UNMASKED, MaskReader, open_masks
+from data2vec2.modalities.image.masks import mask_of as stored
 from tests.unit.data.pictures import photo
 
 
@@ -107,13 +108,16 @@ def test_masks_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     put(tmp_path, "colour", Image.fromarray(mask_of()).convert("RGB"))
     put(tmp_path, "broken", Image.fromarray(mask_of()))
     (tmp_path / "masks" / "broken.png").write_bytes((tmp_path / "masks" / "good.png").read_bytes()[:60])
+    put(tmp_path, "inexact", None)
+    saved(tmp_path / "masks" / "inexact.jpg", Image.fromarray(mask_of()))
     parts = open_masks(str(tmp_path))
     bad = parts.account.part("train").bad
     assert bad["images/small.jpg"] == OTHER_SIZE
     assert bad["images/colour.jpg"] == "a mask that is no grey or palette picture"
     assert bad["images/broken.jpg"] in ("truncated", "damaged")
+    assert bad["images/inexact.jpg"] == INEXACT
     assert list(parts.train.names) == ["images/good.jpg"]
-    assert parts.account.part("train").found == 4
+    assert parts.account.part("train").found == 5
 
 
 def test_names_of_classes(tmp_path: Path) -> None:
@@ -126,6 +130,15 @@ def test_names_of_classes(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("sky\nsea\nsky\nship\n")
     with pytest.raises(UserError, match="names a class twice"):
         open_masks(str(tmp_path))
+
+
+def test_values_below_zero_are_no_class_and_greys_are_said(tmp_path: Path) -> None:
+    put(tmp_path, "a", None)
+    saved(tmp_path / "masks" / "a.tif", Image.fromarray(mask_of().astype(np.int32) - 1))
+    parts = open_masks(str(tmp_path))
+    assert parts.train.classes == tuple(map(str, range(255)))  # 255 - 1
+    assert np.unique(stored(parts.train, 0, 10**6)[0]).tolist() == [0, 1, 2, 254, 255]
+    assert parts.account.remarks == ["masks have only the values 0, 1, 2, 254, which makes 255 classes"]
 
 
 def test_binary_masks_of_0_and_255_are_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from data2vec2.data.source import BadSample
-from data2vec2.modalities.image.reader import MAX_PIXELS, central_box, crop, decode, random_box
+from data2vec2.modalities.image.reader import MAX_PIXELS, central_box, crop, decode, picture_array, random_box
 from tests.unit.data.pictures import clothes, encoded, mean_difference, photo, pixels, png_claiming
 
 WHOLE = partial(central_box, 1.0)
@@ -249,3 +249,17 @@ def test_reduced_jpeg_is_near_the_whole_one(num_channels: int) -> None:
 def test_mirror() -> None:
     plain, mirrored = (crop(np.asarray(photo()), WHOLE, 32, 3, mirror) for mirror in (False, True))
     assert np.array_equal(pixels(plain)[:, ::-1], pixels(mirrored))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 13])
+def test_channels_of_an_array_are_found_in_front_and_behind(channels: int) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (16, 24, channels), dtype=np.uint8)
+    for given in (picture, picture.transpose(2, 0, 1)):
+        assert np.array_equal(picture_array(given), picture[..., 0] if channels == 1 else picture)
+
+
+def test_a_row_of_a_picture_is_no_picture() -> None:
+    with pytest.raises(
+        BadSample, match=r"a row of pixels of shape \[24, 3\]; give one picture in colour as \[picture\]"
+    ):
+        picture_array(np.zeros((16, 24, 3))[0])
