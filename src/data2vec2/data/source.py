@@ -46,11 +46,15 @@ class Content:
 
 PART_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "devel", "development", "eval", "evaluation"), "val"),
     **dict.fromkeys(("test", "testing", "t10k"), "test"),
 }
 """What parts are called in the names of folders, files and splits, and what they are called here."""
 _WORD = re.compile(r"t10k|[^\W\d_]+|\d+")
+_INNER = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where a word begins inside of another ("trainSplit")."""
+_END = re.compile("(data)?(set)?$")
+"""Behind the name of a part ("trainset")."""
 _PACKED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
 
 
@@ -198,8 +202,8 @@ class Listing:
 
 
 def _words(name: str) -> list[str]:
-    """Words and numbers of a name, those of `PART_NAMES` as parts are called here: "ValSet-01.csv" is val, 01, csv."""
-    return [PART_NAMES.get(word.removesuffix("set"), word) for word in _WORD.findall(name.lower())]
+    """Words and numbers of a name, those of `PART_NAMES` as parts are called here: "Valset-01.csv" is val, 01, csv."""
+    return [PART_NAMES.get(_END.sub("", word), word) for word in _WORD.findall(_INNER.sub(" ", name).lower())]
 
 
 @lru_cache(10_000)
