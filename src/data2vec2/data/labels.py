@@ -8,6 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,12 @@ def encode(
     than two classes are none; one tag is enough. `UserError` for any other value.
     """
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
+    remarks = []
+    if several and (count := _columns(values)):
+        values = {
+            part: [one and [place for place, has in enumerate(one) if has] for one in of] for part, of in values.items()
+        }
+        remarks.append(f"labels are lists of {count} numbers, 0 or 1, one for each class")
     known: dict[Any, str] | None = None
     if named is not None:
         known = dict(enumerate(named)) | {_normal(name): name for name in named} | {name: name for name in named}
@@ -70,13 +77,24 @@ def encode(
             elif row:
                 labels[place] = index.get(row[0], -1)
         encoded[key] = labels, tags
-    return encoded, classes, [*_spelling(spelled, found), *_spread(rows, several)]
+    return encoded, classes, [*remarks, *_spelling(spelled, found), *_spread(rows, several)]
+
+
+def _columns(values: Mapping[str, Sequence[Any]]) -> int:
+    """How many classes there are, if every label is a list with 0 or 1 for each of them; else 0.
+
+    Numbers of classes stand in no list twice, so one that repeats tells the two apart.
+    """
+    given = [one for of in values.values() for one in of if one is not None]
+    sizes = {len(one) if isinstance(one, list | tuple) else 0 for one in given}
+    hot = len(sizes) == 1 and all(value in (0, 1) for one in given for value in one)
+    return sizes.pop() if hot and any(len(set(one)) < len(one) for one in given) else 0
 
 
 _NEGATIVE = re.compile(r"-[1-9]\d*")
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,99})(\.0*)?")
 _UNSEEN_ENDS = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
-_NOTHING = {"nan", "none", "null", "na", "n/a", "<na>"}
+_NOTHING = {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "\\n", "-", "?"}
 
 
 def spelled(label: Any) -> str:
@@ -107,6 +125,13 @@ def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) 
         remarks.append(
             f"class names that look like missing labels: {_counted(found, nothing)}; leave these labels empty"
         )
+    if joined := [
+        name for name in found if len(parts := re.split(r"\s*[,;|]\s*", name)) > 1 and found.keys() >= {*parts}
+    ]:
+        remarks.append(f'class names that look like several labels: {_counted(found, joined)}; write lists, ["a", "b"]')
+    fractions = [name for name in found if re.fullmatch(r"[+-]?\d*\.\d+", name)]
+    if fractions and all(re.fullmatch(r"[+-]?\d*(\.\d+)?", name) for name in found):
+        remarks.append(f"each number is a class: {some(sorted(fractions))}; finetune regress learns numbers of texts")
     if below := [name for name in found if _NEGATIVE.fullmatch(name)]:
         remarks.append(f"negative numbers taken as classes: {_counted(found, below)}; leave missing labels empty")
     return remarks
@@ -162,11 +187,11 @@ def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray
 
 def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Mapping[str, set[str]]) -> list[str]:
     """Names of classes that a value stands for, as `known` has them or in normal form; notes how it is `spelled`."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and not any(isinstance(one, list | tuple) for one in value):
         return [name for one in value for name in _names(one, known, where, spelled)]
     if value is None or value != value:
         return []
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | Decimal) and value % 1 == 0:
         value = int(value)
     if not isinstance(value, int | str):
         raise UserError(f"{where}: a label is {value!r}; labels are whole numbers, strings, or lists of these")

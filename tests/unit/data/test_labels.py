@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ def one(values: list[Any], named: tuple[str, ...] | None = None) -> tuple[list[A
         ([1.0, 0.0, float("nan")], ("x", "y"), [1, 0, -1], ("x", "y")),
         (["b", "10", "a", "9"], None, [3, 1, 2, 0], ("9", "10", "a", "b")),
         ([1.0, float("nan"), 0.0, True], None, [1, -1, 0, 1], ("0", "1")),
+        ([Decimal(1), Decimal("0.00"), None], None, [1, 0, -1], ("0", "1")),
         ([2, 0, -1, None], ("x", "y", "z"), [2, 0, -1, -1], ("x", "y", "z")),
         (["z", "x", None], ("x", "y", "z"), [2, 0, -1], ("x", "y", "z")),
         (["-1", "2", ""], ("-1", "10", "2"), [0, 2, -1], ("-1", "10", "2")),
@@ -54,6 +56,9 @@ def test_one_label_a_sample(
         ([[10, 9], 9, (10,)], None, [[0, 1], [0], [1]], ("9", "10")),
         ([[0, 2], [1, 1]], ("x", "y", "z"), [[0, 2], [1]], ("x", "y", "z")),
         ([["only"], []], None, [[0], []], ("only",)),
+        ([[1, 0, 1], [0.0, 0.0, 0.0], [False, True, False], None], None, [[0, 2], [], [1], []], ("0", "1", "2")),
+        ([[0, 1], [1, 1]], ("x", "y"), [[1], [0, 1]], ("x", "y")),
+        ([[0, 1], [0]], ("x", "y"), [[0, 1], [0]], ("x", "y")),
     ],
 )
 def test_several_labels_a_sample(
@@ -76,6 +81,7 @@ def test_parts_share_classes_and_kind() -> None:
     [
         ([0.5], None, r"here: a label is 0\.5; labels are whole numbers"),
         ([{"a": 1}], None, "a label is {'a': 1}"),
+        ([[[0, 4, "PER"]]], None, r"a label is \[\[0, 4, 'PER'\]\]"),
         ([3], ("x", "y"), r"a label is 3, which is not one of the given classes \(x, y\)"),
         (["q"], ("x", "y"), "a label is 'q', which is not one of the given classes"),
     ],
@@ -108,6 +114,15 @@ def test_what_is_odd_is_said_with_numbers() -> None:
     assert encode({"train": ["9" * 5_000, 1, 2]}, None, "here")[1] == ("1", "2", "9" * 5_000)
     assert remarks(train=["pos", "Pos", "pos", "Pos"]) == ["classes that differ in case only: Pos (2), pos (2)"]
     assert remarks(train=["a", "a", "nan", "nan"])[0].startswith("class names that look like missing labels: nan (2);")
+    for missing in ("-", "?", "\\N", "#N/A"):
+        assert f"look like missing labels: {missing} (2);" in remarks(train=["a", "a", missing, missing])[0]
+    assert remarks(train=["a", "a", "b, a", "b", "b", "c, d", "c, d"])[0] == (
+        'class names that look like several labels: b, a (1); write lists, ["a", "b"]'
+    )
+    assert remarks(train=["1.5", "1.5", "2", "2"]) == [
+        "each number is a class: 1.5; finetune regress learns numbers of texts"
+    ]
+    assert remarks(train=[[1, 0, 0], [0, 1, 1]])[0] == "labels are lists of 3 numbers, 0 or 1, one for each class"
     assert remarks(train=["a", "a", "a"]) == ["all 3 labels of the train part are 'a'"]
     assert remarks(train=["a", "a", "b", None]) == [
         "1 of 4 train samples have no label",
