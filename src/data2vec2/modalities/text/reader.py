@@ -21,7 +21,7 @@ from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name
-from data2vec2.data.tables import TABLES, Table, column_of, parts_unread, read_table
+from data2vec2.data.tables import TABLES, Table, column_of, listed, parts_unread, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
@@ -106,6 +106,8 @@ def open_sentences(
     account.choices += parts_by_name(of_part)
     known = {"classes": COLUMNS, "numbers": (*COLUMNS, *NUMBERS), "none": ()}[labels]
     first = tables[of_part["train"][0]]
+    if labels == "numbers":
+        known = tuple(name for name in known if _numeric(first, name)) or known
     texts, label = _columns(first, columns, label, known)
     parts = {}
     for part, names in of_part.items():
@@ -116,6 +118,11 @@ def open_sentences(
             if label and not one.label
         ]
         parts[part] = _part(found, account.part(part), labels)
+    rows = {part: narrow(split.source, Texts).rows for part, split in parts.items()}
+    learned = set(rows.pop("train"))
+    for part, others in rows.items():
+        if again := sum(any(row) and row in learned for row in others):
+            account.remarks.append(f"{again:,} of {len(others):,} {part} texts are in the train part too")
     classes = first.classes.get(label) if label else None
     account.remarks += [remark for table in tables.values() for remark in parts_unread(table)]
     account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
@@ -145,6 +152,16 @@ def _columns(
     return chosen, column_of(table.columns, [label] if label else labels)
 
 
+def _numeric(table: Table, name: str) -> bool:
+    """Whether the first value of a column that there is is a number."""
+    values = table.columns.get(column_of(table.columns, [name]) or "", ())
+    try:
+        float(next(value for value in values if value is not None and value != ""))
+    except (StopIteration, TypeError, ValueError):
+        return False
+    return True
+
+
 class _Of(NamedTuple):
     """A table and its columns of texts and labels, which may be written otherwise than in the first table."""
 
@@ -165,6 +182,7 @@ def _part(found: Sequence[_Of], account: PartAccount, labels: Labels) -> Split:
     for table, texts, label in found:
         cells = list(zip(*(table.columns[name] for name in texts), strict=True))
         given = table.columns[label] if label else [None] * len(table)
+        given = _labels(given) if labels == "classes" else given
         of_table = list(zip(table.places, cells, given, map(_fault, cells), strict=True))
         if labels == "none":
             of_table += [(row.place, ("",) * len(texts), None, row.reason) for row in table.bad]
@@ -180,6 +198,12 @@ def _part(found: Sequence[_Of], account: PartAccount, labels: Labels) -> Split:
     if labels == "numbers":
         return Split(names, [None] * len(names), source, numbers=numbers(values, names, label or ""))
     return Split(names, values, source)
+
+
+def _labels(values: Sequence[Any]) -> Sequence[Any]:
+    """Labels of a table, which may all be lists written as strings (those of .csv files must be)."""
+    lists = [listed(value) if isinstance(value, str) and value.strip() else value for value in values]
+    return values if any(new is None and old for new, old in zip(lists, values, strict=True)) else lists
 
 
 def _fault(row: Sequence[Any]) -> str:
