@@ -167,7 +167,7 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
             for text in _lines(decoded(file, reading, _CHUNK), reading):
                 spoiled += reading.spoiled > 0
                 rest += text
-                if not text.endswith(("\n", "\r")):
+                if not text.endswith("\n"):
                     *first, rest = _cut(rest)
                     yield from ((piece, False) for piece in first)
                     begun = begun or bool(first)
@@ -192,8 +192,8 @@ def _lines(texts: Iterator[str], reading: Reading) -> Iterator[str]:
     alone = None
     for text in texts:
         reading.counts[BAD_BYTES] += reading.spoiled
-        alone = "\r" in text and "\n" not in text if alone is None else alone
-        yield from io.StringIO(text, newline="") if alone else (text,)
+        alone = "\r" in text[:-1] and "\n" not in text if alone is None else alone
+        yield from io.StringIO(text, newline=None) if alone else (text,)
 
 
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:

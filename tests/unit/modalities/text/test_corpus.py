@@ -87,6 +87,9 @@ def test_old_macs_and_keys_of_another_case(tmp_path: Path) -> None:
     (tmp_path / "c.jsonl").write_text('{"Text": "one"}\n{"Text": "two"}\n')
     assert units(tmp_path, "line")[0] == ["one", "two", "three", "one", "in\rside", "one", "two"]
     assert units(tmp_path, "document")[0] == ["one\ntwo\n", "three", "one\nin\rside\n", "one", "two"]
+    long = "a" * 65_535  # a return is the last that is read at once
+    (tmp_path / "long.txt").write_bytes(f"{long}\r\nb\n".encode())
+    assert units(tmp_path / "long.txt", "document")[0] == [f"{long}\nb\n"]
 
 
 @pytest.mark.parametrize("name", ["train.csv", "a/train.jsonl"])
