@@ -121,6 +121,7 @@ def test_scores_are_those_of_the_exported_model(whole: Path, data: Path, capsys:
     assert found["matthews"] == pytest.approx(matthews_corrcoef(truth, given))
     for name in ("val_accuracy", "val_f1", "val_matthews"):
         assert name in log
+    assert "test texts fill all 32 tokens; what is longer is cut" in (whole / "data.json").read_text()
     with np.load(whole / "mistakes.npz", allow_pickle=False) as wrong:
         assert set(wrong["texts"].tolist()) <= {text[:300] + "…" * (len(text) > 300) for text, _ in ROWS[600:800]}
         assert len(wrong["texts"])
@@ -235,7 +236,11 @@ def test_predict_says_what_it_can_not_read(tmp_path: Path, whole: Path, capsys: 
     assert run_here(["predict", whole, tmp_path / "lines.txt", "--top", 1, "--batch", 1]) == 1
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
-    assert "lines.txt[1]: no text" in err
+    assert "lines.txt[1]: no text" in err and "texts from" not in err
+    table = write(tmp_path / "table.csv", [("a", "b")], "text", "note")
+    predicted(capsys, whole, table)
+    assert run_here(["predict", whole, table]) == 0
+    assert f"data: {table}: texts from text; unused columns: note\n" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,9 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data2vec2.errors import UserError
-from data2vec2.files import read_json
+from data2vec2.files import parse_json, read_json
 
 COLUMNS = (
     *("label", "labels", "class", "classes", "category", "categories", "target", "tag", "tags"),
@@ -45,7 +47,8 @@ def encode(
     number below zero is no label where classes are named, or where no training sample has it; else it is a class. Fewer
     than two classes are none; one tag is enough. `UserError` for any other value.
     """
-    values = _counted_off({part: [_unwritten(one, named or ()) for one in of] for part, of in values.items()}, named)
+    values = {part: [_unwritten(one, named or ()) for one in of] for part, of in values.items()}
+    values, remarks = _counted_off(values, named)
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
     known: dict[Any, str] | None = None
     if named is not None:
@@ -72,29 +75,51 @@ def encode(
             elif row:
                 labels[place] = index.get(row[0], -1)
         encoded[key] = labels, tags
-    return encoded, classes, [*_spelling(spelled, found), *_spread(rows, several)]
+    return encoded, classes, [*remarks, *_spelling(spelled, found), *_spread(rows, several)]
 
 
 def is_label(value: Any) -> bool:
     """Whether `encode` takes a value."""
     if isinstance(value, list | tuple):
-        return all(map(is_label, value))
-    return isinstance(value, int | str | None) or (isinstance(value, float) and (value != value or value.is_integer()))
+        return all(is_label(one) and not isinstance(one, list | tuple) for one in value)
+    whole = isinstance(value, float | Decimal) and (value != value or value % 1 == 0)
+    return isinstance(value, int | str | None) or whole
+
+
+def listed(value: Any) -> list[Any] | None:
+    """The items of a list, or of a string that is a list of strings or whole numbers written out; None of all else."""
+    if isinstance(value, list | tuple):
+        return list(value)
+    text = value.strip() if isinstance(value, str) else ""
+    if text[:1] != "[" or text[-1:] != "]":
+        return None
+    with suppress(ValueError):
+        return list(parse_json(text))
+    items, place, inner = list[Any](), 0, text[1:-1].strip()
+    while place < len(inner):
+        if not (item := _ITEM.match(inner, place)):
+            return None
+        single, double, number = item.groups()
+        items.append(int(number) if number else re.sub(r"\\(.)", r"\1", single or double or ""))
+        place = item.end()
+    return items
 
 
 def _unwritten(value: Any, named: Sequence[str]) -> Any:
-    """The list that a string is, as Python or JSON write it; any other value as it is."""
-    if not isinstance(value, str) or not value.startswith("[") or value in named or not _WRITTEN.fullmatch(value):
+    """The list that a string is, unless a class is called so; any other value as it is."""
+    if not isinstance(value, str) or value in named or (items := listed(value)) is None:
         return value
-    return [int(one.partition(".")[0]) if one[0] not in "'\"" else one[1:-1] for one in _ITEM.findall(value)]
+    return items
 
 
-def _counted_off(values: Mapping[str, Sequence[Any]], named: tuple[str, ...] | None) -> Mapping[str, Sequence[Any]]:
+def _counted_off(
+    values: Mapping[str, Sequence[Any]], named: tuple[str, ...] | None
+) -> tuple[Mapping[str, Sequence[Any]], list[str]]:
     """Values with the places of the 1s for lists of a 0 or 1 for each class; one place for a list if all have one 1."""
     lists = [one for of in values.values() for one in of if isinstance(one, list | tuple)]
     width = len(named or (lists or [()])[0])
     if width < 2 or not all(len(one) == width and all(value in (0, 1) for value in one) for one in lists):
-        return values
+        return values, []
     single = all(sum(one) == 1 for one in lists)
 
     def classes(one: Any) -> Any:
@@ -102,15 +127,18 @@ def _counted_off(values: Mapping[str, Sequence[Any]], named: tuple[str, ...] | N
             return one
         return one.index(1) if single else [place for place, value in enumerate(one) if value]
 
-    return {part: list(map(classes, of)) for part, of in values.items()}
+    counted = {part: list(map(classes, of)) for part, of in values.items()}
+    return counted, [f"labels are lists of {width} numbers, 0 or 1, one for each class"] if lists else []
 
 
-_ITEM = re.compile(r"""'[^']*'|"[^"]*"|[+-]?\d{1,18}(?:\.0*)?(?=[\s,\]])""")
-_WRITTEN = re.compile(rf"\[\s*+(?>(?:{_ITEM.pattern})[\s,]*+)*+\]")
+_ITEM = re.compile(
+    r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([+-]?\d{1,18})(?:\.0*)?)(?:\s*,|\s+|$)\s*""", re.DOTALL
+)
+"""An item of a list as Python, NumPy or JSON write it: a string or a whole number."""
 _NEGATIVE = re.compile(r"-[1-9]\d*")
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,99})(\.0*)?")
 _UNSEEN_ENDS = re.compile(r"^[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+$")
-_NOTHING = {"nan", "none", "null", "na", "n/a", "<na>"}
+_NOTHING = {"nan", "none", "null", "na", "n/a", "<na>", "#n/a", "\\n", "-", "?"}
 
 
 def spelled(label: Any) -> str:
@@ -143,6 +171,9 @@ def _spelling(spelled: Mapping[str, Collection[str]], found: Mapping[str, int]) 
         remarks.append(
             f"class names that look like missing labels: {_counted(found, nothing)}; leave these labels empty"
         )
+    fractions = [name for name in found if re.fullmatch(r"[+-]?\d*\.\d+", name)]
+    if fractions and all(re.fullmatch(r"[+-]?\d*(\.\d+)?", name) for name in found):
+        remarks.append(f"each number is a class: {some(sorted(fractions))}; finetune regress learns numbers of texts")
     if below := [name for name in found if _NEGATIVE.fullmatch(name)]:
         remarks.append(f"negative numbers taken as classes: {_counted(found, below)}; leave missing labels empty")
     return remarks
@@ -206,13 +237,13 @@ def numbers(values: Sequence[Any], names: Sequence[str], column: str) -> NDArray
 
 def _names(value: Any, known: Mapping[Any, str] | None, where: str, spelled: Mapping[str, set[str]]) -> list[str]:
     """Names of classes that a value stands for, as `known` has them or in normal form; notes how it is `spelled`."""
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple) and is_label(value):
         return [name for one in value for name in _names(one, known, where, spelled)]
     if value is None or value != value:
         return []
     if not is_label(value):
         raise UserError(f"{where}: a label is {value!r}; labels are whole numbers, strings, or lists of these")
-    value = int(value) if isinstance(value, float) else value
+    value = int(value) if isinstance(value, float | Decimal) else value
     text = _normal(value) if isinstance(value, str) else str(int(value))
     if (
         known is not None

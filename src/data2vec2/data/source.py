@@ -46,13 +46,17 @@ class Content:
 
 PART_NAMES = {
     **dict.fromkeys(("train", "training", "trainval", "trn"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), "val"),
+    **dict.fromkeys(
+        ("val", "valid", "validation", "validate", "dev", "devel", "development", "eval", "evaluation"), "val"
+    ),
     **dict.fromkeys(("test", "testing", "tst", "t10k"), "test"),
 }
 """What parts are called in the names of folders, files and splits, and what they are called here."""
 _WORD = re.compile(r"t10k|[^\W\d_]+|\d+")
 _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])")
-_AFTER = re.compile(r"(set|data|images?|imgs?)$")
+"""Where a word begins inside of another ("dogsTrain")."""
+_AFTER = re.compile(r"(data)?(set|data|images?|imgs?)$")
+"""What may follow the name of a part ("trainset")."""
 _PACKED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
 
 

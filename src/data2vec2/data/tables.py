@@ -8,7 +8,7 @@ import io
 import re
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -40,6 +40,7 @@ REST = "commas of the last column taken as text"
 EMPTY_END = "empty fields at the end dropped"
 DOUBLED = "doubled quotes taken as one"
 PLAIN_QUOTES = "quotes inside the text taken as text"
+ENCLOSED = "quoted tabs or line ends taken as text"
 MAX_BAD = 0.05
 """The share of a table's rows that may be left out because they can't be read reliably."""
 ENCODING_HINT = "save the file as UTF-8, or name its encoding: --data.encoding cp1252 (without training, --encoding)"
@@ -308,6 +309,14 @@ def mended(text: str, reading: Reading) -> str:
     return whole
 
 
+def _mended(value: Any, reading: Reading) -> Any:
+    """A string mended, also one that Parquet keeps as bytes; all else as it is."""
+    if isinstance(value, bytes):
+        with suppress(UnicodeDecodeError):
+            value = value.decode()
+    return mended(value, reading) if isinstance(value, str) else value
+
+
 def described(schema: pa.Schema) -> dict[str, Any]:
     """Hugging Face's description of each column; empty where there is none."""
     try:
@@ -384,8 +393,7 @@ def _text(extension: str, lines: Iterator[_Line], reading: Reading) -> Rows:
     else:
         separator = "," if extension == ".csv" else "\t"
         csv.field_size_limit(2 * _FIELD)
-        tabbed = (([line], line.text.rstrip("\r\n").split("\t"), "") for line in lines)
-        records: Iterator[_Record] = _quoted(lines) if separator == "," else tabbed
+        records: Iterator[_Record] = _quoted(lines) if separator == "," else _tabbed(lines)
         nothing: _Record = [], [], ""
         block, fields, _ = next(records, nothing)
         if fields == ["sep=", ""]:  # Excel's
@@ -434,8 +442,7 @@ def _quoted(lines: Iterator[_Line]) -> Iterator[_Record]:
         size = 0
         while size < _FIELD and (line := again.popleft() if again else next(lines, None)):
             block.append(line)
-            body = line.text.rstrip("\r\n")
-            yield body.replace("\r", _RETURN) + line.text[len(body) :]
+            yield _guarded(line)
             size += len(line.text)
 
     while True:
@@ -451,6 +458,57 @@ def _quoted(lines: Iterator[_Line]) -> Iterator[_Record]:
             unclear = rest or "end of data" in str(error) or '\\"' in first.text
             what = QUOTES if unclear else PLAIN_QUOTES
             yield [first], first.text.rstrip("\r\n").split(","), what
+
+
+_MOST = 1_000  # lines of a row of a TSV file
+
+
+def _tabbed(lines: Iterator[_Line]) -> Iterator[_Record]:
+    """Rows of a TSV file, a line each; but where quotes enclose tabs, or ends of lines that are no rows, as meant."""
+    again: deque[_Line] = deque()
+    count = 0
+
+    def feed() -> Iterator[_Line]:
+        while line := again.popleft() if again else next(lines, None):
+            yield line
+
+    following = feed()
+    for line in following:
+        fields, block = line.text.rstrip("\r\n").split("\t"), [line]
+        count = count or len(fields)
+        opened = count > 1 and any(one.startswith('"') for one in fields)
+        if opened and (found := _enclosed(block, following, count)):
+            yield block, found, ENCLOSED
+            continue
+        again.extendleft(reversed(block[1:]))
+        yield [line], fields, ""
+
+
+def _enclosed(block: list[_Line], following: Iterator[_Line], count: int) -> list[str] | None:
+    """So many fields of a row, to whose first line its others are added; None where it is read as others are."""
+
+    def whole(line: _Line) -> bool:
+        return line.text.count("\t") + 1 == count
+
+    while len(block) < _MOST:
+        try:
+            fields = next(csv.reader(map(_guarded, block), delimiter="\t", strict=True))
+        except csv.Error as error:
+            if "end of data" not in str(error) or any(map(whole, block[1:])) or not (line := next(following, None)):
+                return None
+            block.append(line)
+            if whole(block[0]) and whole(line):
+                return None
+        else:
+            odd = len(fields) == count and (len(block) > 1 or not whole(block[0]))
+            return [one.replace(_RETURN, "\r") for one in fields] if odd else None
+    return None
+
+
+def _guarded(line: _Line) -> str:
+    """A line whose carriage returns end nothing for `csv`."""
+    body = line.text.rstrip("\r\n")
+    return body.replace("\r", _RETURN) + line.text[len(body) :]
 
 
 def _delimited(
@@ -539,7 +597,7 @@ def _checked(rows: Iterator[dict[str, Any]], reading: Reading) -> Iterator[dict[
         if any(isinstance(value, dict) for value in row.values()):
             row = dict(_flat(row))
         if not reading.strict:
-            row = {name: mended(value, reading) if isinstance(value, str) else value for name, value in row.items()}
+            row = {name: _mended(value, reading) for name, value in row.items()}
         reading.place += 1
         yield row
     reading.check()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data2vec2.data.labels import encode
+from data2vec2.data.labels import encode, listed
 from data2vec2.errors import UserError
 
 
@@ -33,6 +34,7 @@ def one(values: list[Any], named: tuple[str, ...] | None = None) -> tuple[list[A
         ([1.0, 0.0, float("nan")], ("x", "y"), [1, 0, -1], ("x", "y")),
         (["b", "10", "a", "9"], None, [3, 1, 2, 0], ("9", "10", "a", "b")),
         ([1.0, float("nan"), 0.0, True], None, [1, -1, 0, 1], ("0", "1")),
+        ([Decimal(1), Decimal("0.00"), None], None, [1, 0, -1], ("0", "1")),
         ([2, 0, -1, None], ("x", "y", "z"), [2, 0, -1, -1], ("x", "y", "z")),
         (["z", "x", None], ("x", "y", "z"), [2, 0, -1], ("x", "y", "z")),
         (["-1", "2", ""], ("-1", "10", "2"), [0, 2, -1], ("-1", "10", "2")),
@@ -66,6 +68,9 @@ def test_one_label_a_sample(
         ([[0, 1], [0]], None, [[0, 1], [0]], ("0", "1")),
         ([[0, 1], [1, 0]], ("x", "y", "z"), [[0, 1], [0, 1]], ("x", "y", "z")),
         ([["a", "b"], ["b", "a"]], None, [[0, 1], [0, 1]], ("a", "b")),
+        ([[1, 0, 1], [0.0, 0.0, 0.0], [False, True, False], None], None, [[0, 2], [], [1], []], ("0", "1", "2")),
+        ([[0, 1], [1, 1]], ("x", "y"), [[1], [0, 1]], ("x", "y")),
+        ([[0, 1], [0]], ("x", "y"), [[0, 1], [0]], ("x", "y")),
     ],
 )
 def test_several_labels_a_sample(
@@ -88,6 +93,7 @@ def test_parts_share_classes_and_kind() -> None:
     [
         ([0.5], None, r"here: a label is 0\.5; labels are whole numbers"),
         ([{"a": 1}], None, "a label is {'a': 1}"),
+        ([[[0, 4, "PER"]]], None, r"a label is \[\[0, 4, 'PER'\]\]"),
         ([3], ("x", "y"), r"a label is 3, which is not one of the given classes \(x, y\)"),
         (["q"], ("x", "y"), "a label is 'q', which is not one of the given classes"),
     ],
@@ -124,6 +130,12 @@ def test_what_is_odd_is_said_with_numbers() -> None:
         said = f"classes that look like several: {text} (2); give several labels as a list"
         assert remarks(train=[text, text, "dog", "dog", 1, 1, 2, 2]) == [said]
     assert remarks(train=["hot dog", "hot dog", "dog", "dog", "tench, Tinca tinca", "tench, Tinca tinca"]) == []
+    for missing in ("-", "?", "\\N", "#N/A"):
+        assert f"look like missing labels: {missing} (2);" in remarks(train=["a", "a", missing, missing])[0]
+    assert remarks(train=["1.5", "1.5", "2", "2"]) == [
+        "each number is a class: 1.5; finetune regress learns numbers of texts"
+    ]
+    assert remarks(train=[[1, 0, 0], [0, 1, 1]])[0] == "labels are lists of 3 numbers, 0 or 1, one for each class"
     assert remarks(train=["a", "a", "a"]) == ["all 3 labels of the train part are 'a'"]
     assert remarks(train=["a", "a", "b", None]) == [
         "1 of 4 train samples have no label",
@@ -137,3 +149,24 @@ def test_what_is_odd_is_said_with_numbers() -> None:
         "none of the 2 test samples has a label; they can't be scored on"
     ]
     assert remarks(train=[None], val=[None]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("['it', \"it's\", 'a, b']", ["it", "it's", "a, b"]),
+        (r"['it\'s']", ["it's"]),
+        ('["it", 1]', ["it", 1]),
+        (" [0 2\n 10] ", [0, 2, 10]),
+        ("['a' 'b']", ["a", "b"]),
+        ("[]", []),
+        ("[UNK]", None),
+        ("['a' ... 'b']", None),
+        ("['a'", None),
+        ("a", None),
+        (None, None),
+        (["a"], ["a"]),
+    ],
+)
+def test_lists_that_are_written_out(text: Any, items: list[Any] | None) -> None:
+    assert listed(text) == items

@@ -19,6 +19,7 @@ from data2vec2.data.tables import (
     AGAIN,
     DOUBLED,
     EMPTY_END,
+    ENCLOSED,
     FEWER,
     HALVES,
     MORE,
@@ -237,6 +238,27 @@ def test_what_is_certain_is_mended(tmp_path: Path, content: bytes, fields: list[
             read_table(path, "a.csv")
 
 
+TABBED: list[tuple[str, str]] = [
+    ('"two\nlines"\tx', "two\nlines"),
+    ('"a ""b""\n\nc\r\nd"\tx', 'a "b"\n\nc\r\nd'),
+    ('"one\ttwo"\tx', "one\ttwo"),
+    ('"lone\rreturn\n"\tx', "lone\rreturn\n"),
+]
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("content", "text"), TABBED)
+def test_quoted_tabs_and_line_ends_of_tabbed_files(tmp_path: Path, content: str, text: str, last: bool) -> None:
+    header = "label\ttext" if last else "text\tlabel"
+    content = "x\t" + content.removesuffix("\tx") if last else content
+    rows = [header, *(["good\tgood"] * 30), content, 'good\t"so', '"so\tgood', 'good\tgood "', ""]
+    (tmp_path / "a.tsv").write_bytes("\n".join(rows).encode())
+    table = read_table(tmp_path / "a.tsv", "")
+    others = ['"so', "good", 'good "'] if last else ["good", '"so', "good"]
+    assert table.columns["text"][30:] == [text, *others]
+    assert (table.columns["label"][30], table.mended, table.bad) == ("x", {30: ENCLOSED}, [])
+
+
 def test_quotes_of_excel_in_tabbed_files(tmp_path: Path) -> None:
     fields = ['"He said ""great"""', '"Great" movie', '"I am"', '"', '""', '"so "" on"', 'a ""b""']
     (tmp_path / "a.tsv").write_text("text\n" + "\n".join(fields) + "\n")
@@ -333,6 +355,12 @@ def test_what_can_not_be_read(tmp_path: Path, name: str, content: bytes | None) 
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=rf"can't read .*{name}"):
         read_table(tmp_path / name, name)
+
+
+def test_text_that_parquet_keeps_as_bytes(tmp_path: Path) -> None:
+    table = pa.table({"text": pa.array(["größe".encode(), b"\xff", None], pa.binary())})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert read_table(tmp_path / "a.parquet", "").columns["text"] == ["größe", b"\xff", None]
 
 
 def test_text_in_parquet_that_is_no_utf_8_is_left_out_or_refused(tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, dat
     return Parts(blocks.records(), held.records() if named or len(held.starts) else None, None, description, account)
 
 
-FORMAT = 2
+FORMAT = 3
 _BATCH = 1 << 20  # characters tokenised at once, by as many threads as the tokenizer takes
 _READ = 1 << 26  # bytes of a file summed at once
 LEARNED = 100_000_000
@@ -223,7 +223,9 @@ def _write(
             ends = [[tokenizer.eos_id] if ends else [] for _, ends in batch]
             ids = [np.array(one.ids + end, dtype=dtype) for one, end in zip(encoded, ends, strict=True)]
             counts["units"] += sum(map(len, ends))
-            content = np.concatenate(ids).tobytes()
+            joined = np.concatenate(ids)
+            counts["unknown tokens"] += int(np.count_nonzero(joined == tokenizer.unknown_id))
+            content = joined.tobytes()
             file.write(content)
             checksum = zlib.crc32(content, checksum)
             num_tokens += len(content) // dtype.itemsize

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -83,15 +84,33 @@ def find_sources(
         splits = (objects if objects.is_name(text) else hub).load_splits(text)
         return [TextSource(name, split) for name, split in splits.items()]
     path = Path(data)
-    if not path.exists():
-        raise UserError(f"{path} does not exist")
+    if not path.is_file() and not path.is_dir():  # a pipe could be read only once
+        raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *extensions):
         return [TextSource(path.name, path, encoding)]
     files = folder.scan(path) if path.is_dir() else {path.suffix: [path.name]}
     names = sorted(name for extension in extensions for name in files.get(extension, ()))
     if not names:
-        raise UserError(f"no {what} in {path} ({', '.join(extensions)}): {folder.held(path, files)}")
+        raise UserError(f"no {what} in {path} ({', '.join(extensions)}): {folder.held(path, files, _hint(files))}")
+    stems: dict[str, str] = {}
+    for name in names:
+        if (other := stems.setdefault(name.rpartition(".")[0], name)) != name:
+            raise UserError(
+                f"{path} has {other} and {name}: the same text twice, it seems; keep one, or give it directly"
+            )
     return [TextSource(name, path / name, encoding) for name in names]
+
+
+def _hint(extensions: Collection[str]) -> str:
+    """What to do about files that are not read."""
+    if not _PACKED.isdisjoint(extensions):
+        return "; unpack what is compressed"
+    if PLAIN in extensions:
+        return "; .txt files have no labels: write a table, with a row for each text"
+    return "; write one JSON object a line, in a .jsonl file" if ".json" in extensions else ""
+
+
+_PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar"}
 
 
 def beside(data: str | Path, extensions: Sequence[str]) -> dict[str, str]:
@@ -145,8 +164,7 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
     rest, begun, spoiled = "", False, 0
     try:
         with path.open("rb") as file:
-            for text in decoded(file, reading, _CHUNK):
-                reading.counts[BAD_BYTES] += reading.spoiled
+            for text in _lines(decoded(file, reading, _CHUNK), reading):
                 spoiled += reading.spoiled > 0
                 rest += text
                 if not text.endswith("\n"):
@@ -169,15 +187,25 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
         yield rest, True
 
 
+def _lines(texts: Iterator[str], reading: Reading) -> Iterator[str]:
+    """Texts of a pass; line by line if carriage returns alone end the lines of the first, as on old Macs."""
+    alone = None
+    for text in texts:
+        reading.counts[BAD_BYTES] += reading.spoiled
+        alone = "\r" in text[:-1] and "\n" not in text if alone is None else alone
+        yield from io.StringIO(text, newline=None) if alone else (text,)
+
+
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
-        found = column if table.names is None else column_of(table.names, [column])
+        found = column_of(table.names or (), [column])
         if found is None and table.names is not None:
             known = ", ".join(table.names) or "no columns"
             hint = "name the one with text, --data.text-column, or move the file elsewhere if it is none to learn from"
             raise UserError(f"{reading.where} has no column {column!r} but {known}; {hint}")
         for row in table.rows:
+            found = found or column_of(row, [column])  # of JSON lines
             text = row.get(found or column)
             if not isinstance(text, str) or not text.strip():
                 reading.counts["rows without text left out"] += 1

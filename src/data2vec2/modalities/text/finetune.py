@@ -48,6 +48,13 @@ class TextClassifyJob(Job):
         super().look(data, config, log)
         lengths_N = narrow(data.train, SentenceReader).lengths_N
         log(f"data: {lengths_N.sum():,} tokens, at most {lengths_N.max()} in a sample")
+        for key, one in data.readers.items():
+            reader = narrow(one, SentenceReader)
+            longest = reader.config.max_tokens
+            if reader.records.marks is None and (full := int((reader.lengths_N == longest).sum())):
+                what = f"{full:,} of {len(reader.records):,} {key} texts fill all {longest} tokens"
+                data.account.remarks.append(f"{what}; what is longer is cut")
+                log(f"data: {data.account.remarks[-1]}")
 
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
         """The first token, or the mean."""

@@ -106,6 +106,8 @@ def open_sentences(
     account.choices += parts_by_name(of_part)
     known = {"classes": COLUMNS, "numbers": (*COLUMNS, *NUMBERS), "none": ()}[labels]
     first = tables[of_part["train"][0]]
+    if labels == "numbers":
+        known = tuple(name for name in known if _numeric(first, name)) or known
     texts, label = _columns(first, columns, label, known)
     parts = {}
     for part, names in of_part.items():
@@ -116,6 +118,11 @@ def open_sentences(
             if label and not one.label
         ]
         parts[part] = _part(found, account.part(part), labels)
+    rows = {part: narrow(split.source, Texts).rows for part, split in parts.items()}
+    learned = set(rows.pop("train"))
+    for part, others in rows.items():
+        if again := sum(any(row) and row in learned for row in others):
+            account.remarks.append(f"{again:,} of {len(others):,} {part} texts are in the train part too")
     classes = first.classes.get(label) if label else None
     account.remarks += [remark for table in tables.values() for remark in parts_unread(table.name, table.columns)]
     account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
@@ -143,6 +150,16 @@ def _columns(
         hint = "Name those of texts with --text-columns and that of labels with --label-column"
         raise UserError(f"{table.name} has no {what}; it has {there}. {hint}")
     return chosen, column_of(table.columns, [label] if label else labels)
+
+
+def _numeric(table: Table, name: str) -> bool:
+    """Whether the first value of a column that there is is a number."""
+    values = table.columns.get(column_of(table.columns, [name]) or "", ())
+    try:
+        float(next(value for value in values if value is not None and value != ""))
+    except (StopIteration, TypeError, ValueError):
+        return False
+    return True
 
 
 class _Of(NamedTuple):

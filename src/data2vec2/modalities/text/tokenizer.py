@@ -45,6 +45,12 @@ class TextTokenizer:
         return max(self.backend.get_vocab(with_added_tokens=True).values()) + 1
 
     @property
+    def unknown_id(self) -> int | None:
+        """What stands for characters that the vocabulary has not; None where it has all."""
+        found = map(self.backend.token_to_id, ("<unk>", "[UNK]"))
+        return next((one for one in found if one is not None), None)
+
+    @property
     def digest(self) -> str:
         """SHA-256 (hex) of what decides the ids."""
         content = tokenizer_file(self.path).read_bytes() + bytes(f"{self.bos_id} {self.eos_id}", "ascii")
@@ -55,7 +61,8 @@ def tokenizer_file(path: Path) -> Path:
     """The tokenizer.json that `path` names or holds; `UserError` if there is none."""
     file = path / TOKENIZER_FILES[0] if path.is_dir() else path
     if not file.is_file():
-        raise UserError(f"no tokenizer at {path}: {file} does not exist; data2vec2 tokenizer train makes one")
+        makes = "data2vec2 tokenizer train makes one, or save_pretrained of a fast tokenizer of Transformers"
+        raise UserError(f"no tokenizer at {path}: {file} does not exist; {makes}")
     return file
 
 
@@ -67,7 +74,7 @@ def load_tokenizer(path: Path) -> TextTokenizer:
         config = file.with_name(TOKENIZER_FILES[1])
         named = read_json(config) if path.is_dir() and config.is_file() else {}
     except Exception as error:  # the library raises nothing more special
-        raise UserError(f"{file} can't be read as a tokenizer: {error}") from error
+        raise UserError(f"{file} can't be read as a tokenizer.json: {error}") from error
     ids = {role: _special_id(backend, role, named) for role in _ROLES}
     if missing := " and no ".join(role for role, found in ids.items() if found is None):
         raise UserError(f"the tokenizer {path} has no {missing} token; name them in {TOKENIZER_FILES[1]}")

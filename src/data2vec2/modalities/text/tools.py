@@ -42,6 +42,7 @@ from data2vec2.modalities.text.tokenizer import TOKENIZER_FILES, copy_tokenizer,
 from data2vec2.modalities.text.windows import QuestionReader
 from data2vec2.modalities.text.words import TokensJob
 from data2vec2.modalities.tools import EmbedOptions, Feed, Row, Tools
+from data2vec2.training.progress import console
 
 
 class PortableText(Portable):
@@ -162,10 +163,13 @@ class TextTools(Tools):
         return open_sentences(path, columns.text, columns.label, labels, columns.encoding)
 
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
-        """Texts of tables, or of files with a text a line."""
+        """Texts of tables, whose columns are said unless they were named, or of files with a text a line."""
 
         def opened(path: str | Path) -> Parts:
-            return open_sentences(path, columns.text, labels="none", encoding=columns.encoding)
+            parts = open_sentences(path, columns.text, labels="none", encoding=columns.encoding)
+            if not columns.text and extension_of(str(path)) != PLAIN:
+                console().print(f"data: {path}: {'; '.join(parts.account.choices)}")
+            return parts
 
         return [records for path in paths for records in each_of(opened(path), path)]
 

@@ -24,7 +24,7 @@ from tokenizers import Encoding
 
 from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
-from data2vec2.data.labels import IGNORED, spelled
+from data2vec2.data.labels import IGNORED, listed, spelled
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
@@ -48,6 +48,7 @@ WORDS = ("tokens", "words")
 TAGS = ("tags", "ner_tags", "pos_tags", "upos", "labels")
 """Names under which tables keep them; the first that is there is taken."""
 UNEQUAL, NO_WORDS, NO_TAGS = "not as many tags as words", "no words", "no tags"
+OBJECTS = "words are no strings"
 Marks = tuple[tuple[str, str | None], ...]
 """Words of a text, each with the name of its class, if it has one."""
 
@@ -149,32 +150,52 @@ def _rows(
 
 
 def _listed(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Lists as they are, of strings the words between spaces; nothing of all else."""
+    """Lists as they are or as they are written, of other strings the words between spaces; nothing of all else."""
     for value in values:
-        yield value.split() if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else []
+        written = listed(value)
+        yield value.split() if written is None and isinstance(value, str) else written or []
+
+
+_ABOUT = re.compile(r"#\s.*(=|://)")
+"""A line about the sentence below (of MultiCoNER, of GermEval), which has neither a word nor a tag."""
 
 
 def _conll(source: TextSource, number: int | None) -> Iterator[Row]:
-    """Sentences of a CoNLL file; `UserError` for a line without a tag, or with more or fewer columns than the first."""
+    """Sentences of a CoNLL file; `UserError` for a line without a tag, or with more or fewer columns than the first.
+
+    Where the first column counts the words of every sentence, as in CoNLL-U, the second has the words.
+    """
+    universal = extension_of(source.name) == ".conllu"
+    sentences = list(_sentences(source, universal, number or 0))
+    counted = all(len(row) > 2 and row[0] == str(place) for rows in sentences for place, row in enumerate(rows, 1))
+    for place, rows in enumerate(sentences):
+        tag = (number or (4 if universal else len(rows[0]))) - 1
+        yield f"{source.name}[{place}]", [row[universal or counted] for row in rows], [row[tag] for row in rows]
+
+
+def _sentences(source: TextSource, universal: bool, least: int) -> Iterator[list[list[str]]]:
+    """Columns of the lines of each sentence: between tabs, or else spaces, of which words may then have none."""
     where, reading = str(source.content), Reading(source.name, Counter(), encoding=source.encoding)
-    universal, rows, place, width = extension_of(source.name) == ".conllu", list[list[str]](), 0, 0
+    rows, width = list[list[str]](), 0
     with source.content.open("rb") as file:
         for line in chain(decoded(file, reading), [""]):
-            fields = line.split("\t") if universal else line.split()
+            fields = line.rstrip().split("\t")
             if universal and (line.startswith("#") or not (fields[0].isdecimal() or not line.strip())):
                 continue  # a comment, a contraction (1-2), a word that is not said (1.1)
             if line and reading.spoiled:
                 raise UserError(f"{where}: line {reading.line} is not UTF-8; {ENCODING_HINT}")
-            if not line.strip():
+            if not line.strip() or line.startswith("-DOCSTART-"):
                 if rows:
-                    tag = (number or 4) - 1 if universal else (number or width) - 1
-                    yield f"{source.name}[{place}]", [row[universal] for row in rows], [row[tag] for row in rows]
-                    place, rows = place + 1, []
+                    yield rows
+                rows = []
                 continue
-            if fields[0] == "-DOCSTART-":
+            if not rows and _ABOUT.match(line):
                 continue
+            spaced = re.split("[ \t]+", line.strip(" \t\r\n"))
+            if not universal and (len(fields) < 2 or len(spaced) == width):
+                fields = spaced
             width = width or len(fields)
-            if len(fields) != width or width < max(2, number or 0):
+            if len(fields) != width or width < max(2, least):
                 what = f"line {reading.line} has {len(fields)} columns, {line.strip()[:40]!r}"
                 raise UserError(f"{where}: {what}; a word and its tag are needed, and {width} columns in all lines")
             rows.append([field.strip() for field in fields])
@@ -182,6 +203,8 @@ def _conll(source: TextSource, number: int | None) -> Iterator[Row]:
 
 def _fault(words: Sequence[Any], tags: Sequence[Any], tagged: bool) -> str:
     """Why a sentence can't be used, or ""."""
+    if any(isinstance(word, list | dict) for word in words):
+        return OBJECTS
     if not any(map(str.strip, map(_word, words))):
         return NO_WORDS
     return "" if not tagged or len(words) == len(tags) else UNEQUAL if len(tags) else NO_TAGS

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data2vec2.data.records import Parts
 from data2vec2.data.sampler import Plan
@@ -78,6 +79,37 @@ def test_what_can_not_be_text_is_mended_and_counted(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(odd)
     with pytest.raises(UserError, match=r"2 of 4 lines of .*a.txt are not UTF-8; save .*--data.encoding cp1252"):
         units(tmp_path, "line")
+
+
+def test_old_macs_and_keys_of_another_case(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\rtwo\r\rthree")
+    (tmp_path / "b.txt").write_bytes(b"one\r\nin\rside\n")
+    (tmp_path / "c.jsonl").write_text('{"Text": "one"}\n{"Text": "two"}\n')
+    assert units(tmp_path, "line")[0] == ["one", "two", "three", "one", "in\rside", "one", "two"]
+    assert units(tmp_path, "document")[0] == ["one\ntwo\n", "three", "one\nin\rside\n", "one", "two"]
+    long = "a" * 65_535  # a return is the last that is read at once
+    (tmp_path / "long.txt").write_bytes(f"{long}\r\nb\n".encode())
+    assert units(tmp_path / "long.txt", "document")[0] == [f"{long}\nb\n"]
+
+
+@pytest.mark.parametrize("name", ["train.csv", "a/train.jsonl"])
+def test_the_same_text_twice(tmp_path: Path, name: str) -> None:
+    other = (tmp_path / name).with_suffix(".parquet")
+    other.parent.mkdir(exist_ok=True)
+    for path in (tmp_path / name, other):
+        path.touch()
+    with pytest.raises(UserError, match=f"{name} and .*train.parquet: the same text twice, it seems; keep one"):
+        find_text(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"), [("a.json", "write one JSON object a line"), ("a.csv.gz", "unpack"), ("a.zip", "unpack")]
+)
+def test_what_to_do_about_other_files(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / name).touch()
+    for path in (tmp_path, tmp_path / name):
+        with pytest.raises(UserError, match=rf"no text in .*\(1\); {what}"):
+            find_text(path)
 
 
 def test_encodings(tmp_path: Path) -> None:
@@ -196,6 +228,16 @@ def test_a_damaged_corpus_is_made_again(tmp_path: Path, tokenizer: TextTokenizer
     assert corpus.path.read_bytes() == content
 
 
+def test_unknown_tokens_are_counted(tmp_path: Path) -> None:
+    vocabulary = {word: place for place, word in enumerate(("<s>", "<pad>", "</s>", "<unk>", "one"))}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    save_tokenizer(words, tmp_path / "words")
+    (tmp_path / "a.txt").write_text("one два\none три\n", "utf-8")
+    corpus = corpus_of(tmp_path / "a.txt", load_tokenizer(tmp_path / "words"))
+    assert (corpus.num_tokens, corpus.remarks) == (6, "2 unknown tokens")
+
+
 def test_an_interrupted_build_leaves_nothing(
     tmp_path: Path, cache: Path, tokenizer: TextTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -235,6 +277,10 @@ def test_memory_does_not_grow_with_a_line(tmp_path: Path, tokenizer: TextTokeniz
 def test_parts_and_mistakes(tmp_path: Path, tokenizer: TextTokenizer) -> None:
     with pytest.raises(UserError, match="does not exist"):
         find_text(tmp_path / "nothing")
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(UserError, match=r"pipe\.txt is no file"):
+        find_text(tmp_path / "pipe.txt")
+    (tmp_path / "pipe.txt").unlink()
     (tmp_path / "picture.png").write_bytes(b"x")
     with pytest.raises(UserError, match=r"no text in .*\.png \(1\)"):
         find_text(tmp_path)
@@ -278,6 +324,8 @@ NAMES = [
     ("imdb_train.csv", "imdb-dev.csv", "imdb_test.csv"),
     ("train/a.txt", "eval/a.txt", "testing/a.txt"),
     ("Training Set 1.txt", "Evaluation Set.txt", "Test Set (2).txt"),
+    ("myTrainData.txt", "devel.txt", "myTestSplit.txt"),
+    ("traindata.txt", "development.txt", "testset.txt"),
 ]
 
 

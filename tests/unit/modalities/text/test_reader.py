@@ -84,6 +84,8 @@ def test_numbers(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a", "b"], "label": [0.25, None]}), tmp_path / "b.parquet")
     found = open_sentences(tmp_path / "b.parquet", labels="numbers").train.numbers
     assert found is not None and np.array_equal(found, [0.25, np.nan], equal_nan=True)
+    (tmp_path / "a.csv").write_text("text,category,score\na,news,\nb,forum,2\n")
+    assert "labels from score" in open_sentences(tmp_path / "a.csv", labels="numbers").description
     for value in ("good", "inf"):
         (tmp_path / "a.csv").write_text(f"text,label\na,1\nb,{value}\n")
         with pytest.raises(UserError, match=rf"a.csv\[1\]: label is '{value}'"):
@@ -109,6 +111,22 @@ def test_parts_by_the_names_of_files(tmp_path: Path) -> None:
     assert parts.train.classes == parts.test.classes == ("0", "1")
     assert rows(parts.val) == [("valid.csv 0",)]
     assert [len(open_sentences(tmp_path / "test.csv").train)] == [4], "one file is one part"
+
+
+def test_lists_of_labels_in_csv_files(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,labels\na,"[\'x\', \'y\']"\nb,"[""y""]"\nc,[]\nd,\n')
+    records = open_sentences(tmp_path / "a.csv").train
+    assert records.classes == ("x", "y") and records.tags is not None
+    assert records.tags.tolist() == [[True, True], [False, True], [False, False], [False, False]]
+    (tmp_path / "a.csv").write_text("text,label\na,[]\nb,[UNK]\n")
+    assert open_sentences(tmp_path / "a.csv").train.classes == ("[UNK]", "[]")
+
+
+def test_texts_of_other_parts_that_are_learned_too(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("text,label\na,x\nb,y\nc,x\n,y\n")
+    for name, texts in {"train": "ab", "test": "cde"}.items():
+        (tmp_path / f"{name}.csv").write_text("text,label\n,x\n" + "".join(f"{text},y\n" for text in texts))
+    assert "1 of 4 test texts are in the train part too" in open_sentences(tmp_path).account.remarks
 
 
 def test_columns_that_are_named_and_pairs(tmp_path: Path) -> None:

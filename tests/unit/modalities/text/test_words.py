@@ -19,7 +19,7 @@ from data2vec2.modalities.data import Columns
 from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig
 from data2vec2.modalities.text.tools import TextTools
-from data2vec2.modalities.text.words import NO_TAGS, NO_WORDS, UNEQUAL, TokensJob, WordsReader, open_words
+from data2vec2.modalities.text.words import NO_TAGS, NO_WORDS, OBJECTS, UNEQUAL, TokensJob, WordsReader, open_words
 
 GLOSSES = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()["text"][::50]
 SENTENCES = [
@@ -124,6 +124,38 @@ def test_rows_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     assert (account.found, len(parts.train)) == (6, 3)
     with pytest.raises(UserError, match=f"no sentences of words with tags .*{UNEQUAL}"):
         open_words(jsonl(tmp_path / "none.jsonl", bad[:1]), Columns())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# id 1\tdomain=en\na _ _ O\n\n# id 2\tdomain=en\nb _ _ X\n", [[("a", "O")], [("b", "X")]]),
+        ("#\thttp://a.b\t[2009]\n1\ta\tX\tO\n2\tb\tO\tX\n\n1\tc\tO\tO\n", [[("a", "O"), ("b", "X")], [("c", "O")]]),
+        ("#\tO\na\tX\n\n1\tO\n", [[("#", "O"), ("a", "X")], [("1", "O")]]),
+        (
+            "New York\tX\nis\tO\n15\u00a0000\tO\nbig O\n",
+            [[("New York", "X"), ("is", "O"), ("15\u00a0000", "O"), ("big", "O")]],
+        ),
+        ("a\tX\n\u00a0\tO\nb\tO\n", [[("a", "X"), ("", "O"), ("b", "O")]]),
+        ("-DOCSTART- O\na X\n-DOCSTART- O\nb O\n", [[("a", "X")], [("b", "O")]]),
+    ],
+)
+def test_lines_of_conll_files(tmp_path: Path, text: str, expected: list[list[tuple[str, str]]]) -> None:
+    path = tmp_path / "words.conll"
+    path.write_text(text, "utf-8")
+    assert [list(row) for row in opened(path).marks or ()] == expected
+
+
+def test_lists_in_csv_files_and_words_that_are_objects(tmp_path: Path) -> None:
+    path = tmp_path / "words.csv"
+    path.write_text('tokens,tags\n"[\'it\', ""isn\'t""]","[\'O\', \'X\']"\nan ox,[0 1]\n')
+    assert [list(row) for row in opened(path).marks or ()] == [
+        [("it", "O"), ("isn't", "X")],
+        [("an", "0"), ("ox", "1")],
+    ]
+    rows = [{"tokens": [{"text": "a", "id": 0}], "tags": ["O"]}]
+    with pytest.raises(UserError, match=f"no sentences of words with tags .*{OBJECTS}"):
+        opened(jsonl(tmp_path / "words.jsonl", rows))
 
 
 def test_what_is_no_tag_and_what_can_be_none(tmp_path: Path) -> None:
