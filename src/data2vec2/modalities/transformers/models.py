@@ -24,6 +24,7 @@ from data2vec2.data.labels import IGNORED
 from data2vec2.errors import UsageError
 from data2vec2.method import losses
 from data2vec2.method.block import eager_attention, quick_attention
+from data2vec2.method.convolution import FixedFilters
 from data2vec2.method.encoder import Encoded, Encoder, Modality, initialise
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, TokenClassifier, on_grid, pool
 from data2vec2.modalities import fields
@@ -161,6 +162,12 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
             )
         return attention_mask.sum(1)
 
+    def _typed(self, inputs: Tensor) -> Tensor:
+        """Inputs in the type of what they meet first."""
+        if not inputs.is_floating_point():
+            return inputs
+        return inputs.to(torch.float32 if isinstance(self.encoder.modality.stem, FixedFilters) else self.dtype)
+
     def _observe(
         self,
         inputs: Tensor,
@@ -190,7 +197,7 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
             hooks.append(blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0])))
         lengths_B = None if attention_mask is None else self._lengths(attention_mask)
         try:
-            encoded = self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs, lengths_B=lengths_B)
+            encoded = self.encoder(self._typed(inputs), lengths_B=lengths_B)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -267,11 +274,21 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
         return pool(encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
 
     def _loss(self, logits_NC: Tensor, labels: Tensor) -> Tensor:
-        """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet."""
+        """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet.
+
+        `UsageError` for labels of another kind.
+        """
         if self.config.problem_type is None and logits_NC.shape[1] == 1:
             self.config.problem_type = REGRESSION
         elif self.config.problem_type is None:
             self.config.problem_type = MULTI_LABEL if labels.is_floating_point() else SINGLE_LABEL
+        single = self.config.problem_type == SINGLE_LABEL
+        wrong = single and (labels.is_floating_point() or logits_NC.shape[1] == 1)
+        if wrong or labels.numel() != (len(logits_NC) if single else logits_NC.numel()):
+            raise UsageError(
+                f"labels of shape {tuple(labels.shape)}, {labels.dtype}, for {logits_NC.shape[1]} outputs and "
+                f"problem_type {self.config.problem_type!r}; give from_pretrained another problem_type or num_labels"
+            )
         if self.config.problem_type == REGRESSION:
             loss = losses.squared_error(logits_NC, labels.view_as(logits_NC).float())
         else:
