@@ -149,6 +149,20 @@ def test_embeddings_of_a_text_can_be_resized(tmp_path: Path) -> None:
     assert again.encoder.modality.stem.tokens is other
 
 
+@pytest.mark.parametrize("kind", ["audio", "sound"])
+def test_a_mask_says_something_of_every_sample(kind: str) -> None:
+    """Its length is that of the inputs, not of their tokens; a sample of which too little is real has no classes."""
+    model = AutoModelForAudioClassification.from_config(
+        AutoConfig.for_model(f"data2vec2-{kind}", **SHAPE, **OWN.get(kind, {}))
+    )
+    given = {"input_values": torch.randn(2, 4_000), "attention_mask": torch.ones(2, 4_000, dtype=torch.long)}
+    with pytest.raises(UsageError, match=r"attention_mask is \(2, 12\), and must be as long as inputs, \(2, 4000\)"):
+        model(**given | {"attention_mask": torch.ones(2, 12, dtype=torch.long)})
+    given["attention_mask"][1, 100:] = 0
+    with pytest.raises(UsageError, match="sample 1 of the batch is too short or all padding"):
+        model(**given)
+
+
 def test_a_text_without_a_batch_is_refused() -> None:
     with pytest.raises(UsageError, match=r"token ids of shape \(3,\)"):
         new("text")(input_ids=torch.tensor([5, 6, 7]))

@@ -180,9 +180,14 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
         `attention_mask` is 1 at what is real, which comes first. `hidden_states` are the first block's input and every
         block's output, `NLD` each, `attentions` every block's weights, `NHLL` each. `UsageError` for weights in
-        training with gradient checkpointing, which would compute them twice, and for `others` that are not none.
+        training with gradient checkpointing, which would compute them twice, for a mask of another length than the
+        inputs, and for `others` that are not none.
         """
         refuse(others)
+        lengths_B = None if attention_mask is None else self._lengths(attention_mask)
+        if attention_mask is not None and attention_mask.shape != inputs.shape[:2]:
+            of = tuple(inputs.shape[:2])
+            raise UsageError(f"attention_mask is {tuple(attention_mask.shape)}, and must be as long as inputs, {of}")
         hidden = self.config.output_hidden_states if hidden is None else hidden
         attention = self.config.output_attentions if attention is None else attention
         if attention and self.training and self.encoder.gradient_checkpointing:
@@ -195,7 +200,6 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         hooks = [block.register_forward_hook(lambda *of: states.append(of[2].x_NLD)) for block in blocks if hidden]
         if hidden:
             hooks.append(blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0])))
-        lengths_B = None if attention_mask is None else self._lengths(attention_mask)
         try:
             encoded = self.encoder(self._typed(inputs), lengths_B=lengths_B)
         finally:
@@ -270,7 +274,12 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
     def _logits(self, encoded: Encoded) -> Tensor:
-        """What the head says."""
+        """What the head says; `UsageError` for a sample of which nothing is real, whose mean is no number."""
+        padding_NT = encoded.tokens.padding_BT
+        if padding_NT is not None and not torch.compiler.is_compiling() and (empty_N := padding_NT.all(1)).any():
+            raise UsageError(
+                f"sample {int(empty_N.int().argmax())} of the batch is too short or all padding; leave it out"
+            )
         return pool(encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
 
     def _loss(self, logits_NC: Tensor, labels: Tensor) -> Tensor:
