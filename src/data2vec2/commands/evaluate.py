@@ -233,8 +233,8 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools, 
         many = tools.words.many
         raise UserError(f"{many} of {data} can have several labels, which probes do not support; use finetune classify")
     counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
-    if np.count_nonzero(counts) < 2 and (only := [one for one in remarks if ONE_CLASS in one]):
-        raise UserError(f"{data} has no classes to tell apart: {only[0]}")
+    if np.count_nonzero(counts) < 2 and (told := [one for one in remarks if ONE_CLASS in one]):
+        raise UserError(f"{data} has no classes to tell apart: {told[0]}")
     if np.count_nonzero(counts) < 2 or not len(test[1]):
         raise UserError(f"{data} has no labels to evaluate with; {tools.label_hint('--label-column')}")
     if len(only := np.unique(test[0].records.labels[test[1]])) == 1:

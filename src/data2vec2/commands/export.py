@@ -127,9 +127,8 @@ def export(given: Export) -> Exported:
     parts, scores = tools.open_labelled(samples, columns, labels), None
     with whole_folder(out) as new, TemporaryDirectory() as work:
         if info.letters is not None and info.letters.places:  # what is written has the letters as they are here
-            card = source / "README.md"
-            source = Path(work) / source.name
-            export_model(loaded, info, source, card.read_text("utf-8") if card.is_file() else "")
+            readme, source = source / "README.md", Path(work) / source.name
+            export_model(loaded, info, source, readme.read_text("utf-8") if readme.is_file() else "")
         beside = ("config.json", PROCESSOR, *tools.interop.files)
         for name in own_files(info.kind) if to == "standalone" else beside:
             if (source / name).is_file():
