@@ -234,11 +234,11 @@ def test_few_labels_a_class(tmp_path: Path, model: Path, data: Path) -> None:
 def test_a_validation_part_of_its_own(tmp_path: Path, model: Path, data: Path) -> None:
     folder = jpeg_folder(tmp_path / "jpegs")
     held = jpeg_folder(tmp_path / "held", 60)
-    assert here(model, folder, tmp_path / "run", "--val", held, "--train.updates", 2, "--data.workers", 0) == 0
+    flags = ["--val", held, "--data.val-fraction", 0, "--train.updates", 2]
+    assert here(model, folder, tmp_path / "run", *flags, "--data.workers", 0) == 0
     found = scores(tmp_path / "run")
     assert (found["part"], found["samples"], found["labels"]) == ("validation", 60, 100)
-    config = ("--resume", "--val", held)
-    assert here(model, folder, tmp_path / "run", *config, "--train.updates", 2) == 0  # nothing left to do but the end
+    assert here(model, folder, tmp_path / "run", *flags, "--resume") == 0  # nothing left to do but the end
 
 
 def test_without_validation_the_last_model_is_exported(tmp_path: Path, model: Path) -> None:
@@ -312,7 +312,7 @@ def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) ->
         (["--data.labels-per-class", "0"], 2, "data.labels_per_class is 0"),
         (["--data.mean", "0.1", "0.2", "0.3", "--data.std", "1", "1", "1"], 2, "the model has 1 channels"),
         (["--train.device", "cuda:99"], 2, "cuda:99"),
-        (["--val", "missing"], 1, "missing does not exist"),
+        (["--val", "missing", "--data.val-fraction", "0"], 1, "missing does not exist"),
         (["--resume"], 1, "nothing to resume"),
         (["--resume", "--overwrite"], 2, "give one of them"),
     ],
