@@ -300,6 +300,7 @@ def test_changes_on_resume(place: Path, capsys: pytest.CaptureFixture[str], data
     for section, says in (
         ("optim: {lr: 0.5}", "--optim.lr 0.5 can't change on --resume: the run was started with 0.004"),
         ("train: {updates: 50}", "--train.updates 50 can't change"),
+        ("optim: {clip_norm: null}", "--optim.clip-norm None can't change"),
         ("train: {seed: 9, save_every: 7}", "--train.seed 9 can't change"),
     ):
         Path("mine.yaml").write_text(f"recipe: image_tiny\n{section}\n")

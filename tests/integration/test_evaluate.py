@@ -257,8 +257,13 @@ def test_mistakes(
 def test_pictures_without_labels_or_with_several(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(fashion_mnist()) as arrays:
         np.savez(tmp_path / "bare.npz", x_train=arrays["x_train"][:50])
+        np.savez(tmp_path / "one.npz", x_train=arrays["x_train"][:50], y_train=np.zeros(50, np.int64))
     assert run_here(["evaluate", run / "exported", tmp_path / "bare.npz"]) == 1
     assert "has no labels to evaluate with" in capsys.readouterr().err
+    assert run_here(["evaluate", run / "exported", tmp_path / "one.npz"]) == 1
+    said = capsys.readouterr().err
+    assert "50 train, one class" in said
+    assert "has no classes to tell apart: all 50 labels of the train part are '0'" in said
     folder = jpeg_folder(tmp_path / "pictures", 40)
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
     tags = [["dark"], ["dark", "large"]]

@@ -234,11 +234,11 @@ def test_few_labels_a_class(tmp_path: Path, model: Path, data: Path) -> None:
 def test_a_validation_part_of_its_own(tmp_path: Path, model: Path, data: Path) -> None:
     folder = jpeg_folder(tmp_path / "jpegs")
     held = jpeg_folder(tmp_path / "held", 60)
-    assert here(model, folder, tmp_path / "run", "--val", held, "--train.updates", 2, "--data.workers", 0) == 0
+    flags = ["--val", held, "--data.val-fraction", 0, "--train.updates", 2]
+    assert here(model, folder, tmp_path / "run", *flags, "--data.workers", 0) == 0
     found = scores(tmp_path / "run")
     assert (found["part"], found["samples"], found["labels"]) == ("validation", 60, 100)
-    config = ("--resume", "--val", held)
-    assert here(model, folder, tmp_path / "run", *config, "--train.updates", 2) == 0  # nothing left to do but the end
+    assert here(model, folder, tmp_path / "run", *flags, "--resume") == 0  # nothing left to do but the end
 
 
 def test_without_validation_the_last_model_is_exported(tmp_path: Path, model: Path) -> None:
@@ -312,7 +312,7 @@ def test_every_other_field_is_a_flag(tmp_path: Path, model: Path, data: Path) ->
         (["--data.labels-per-class", "0"], 2, "data.labels_per_class is 0"),
         (["--data.mean", "0.1", "0.2", "0.3", "--data.std", "1", "1", "1"], 2, "the model has 1 channels"),
         (["--train.device", "cuda:99"], 2, "cuda:99"),
-        (["--val", "missing"], 1, "missing does not exist"),
+        (["--val", "missing", "--data.val-fraction", "0"], 1, "missing does not exist"),
         (["--resume"], 1, "nothing to resume"),
         (["--resume", "--overwrite"], 2, "give one of them"),
     ],
@@ -352,6 +352,16 @@ def test_mistakes_in_model_and_data_are_said(
     assert "does not exist" in error("finetune", "classify", model, tmp_path / "no", "--out", run)
     assert "has no labels to learn from" in error("finetune", "classify", model, unlabelled, "--out", run)
     assert "must be the same" in error("finetune", "classify", model, data, "--out", run, "--val", other)
+    one = tmp_path / "one.npz"
+    np.savez(one, x_train=np.zeros((40, 28, 28), dtype=np.uint8), y_train=np.zeros(40, np.int64))
+    assert "has no classes to learn from" in error("finetune", "classify", model, one, "--out", run)
+    held = ["--val", data, "--data.val-fraction", "0.3"]
+    assert "--data.val-fraction is 0.3, but --val says" in error(
+        "finetune", "classify", model, data, "--out", run, *held
+    )
+    (tmp_path / "mine.yaml").write_text("recipe: image_finetune_tiny\nfrom_scratch: true\noptim: {fresh: 0.5}\n")
+    mine = ["--recipe", tmp_path / "mine.yaml"]
+    assert "--optim.fresh is 0.5, but nothing" in error("finetune", "classify", model, data, "--out", run, *mine)
     assert "the task comes first, not 'detect'" in error("finetune", "detect", model, data, "--out", run)
     assert "the task comes first" in error("finetune")
     assert "already holds a run" in error_of_existing(capsys, model, data, whole)
@@ -370,6 +380,7 @@ def error_of_existing(capsys: pytest.CaptureFixture[str], model: Path, data: Pat
         (["--recipe", "image_finetune_base"], "a run of image_finetune_tiny, not of image_finetune_base"),
         (["--recipe", "{tmp}/mine.yaml"], "--optim.layer-decay 0.25 can't change on --resume"),
         (["--optim.clip-norm", "None"], "--optim.clip-norm None can't change on --resume"),
+        (["--recipe", "{tmp}/none.yaml"], "--optim.clip-norm None can't change on --resume"),
     ],
 )
 def test_what_can_not_change_on_resume(
@@ -382,6 +393,7 @@ def test_what_can_not_change_on_resume(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "mine.yaml").write_text("recipe: image_finetune_tiny\noptim: {layer_decay: 0.25}\n")
+    (tmp_path / "none.yaml").write_text("recipe: image_finetune_tiny\noptim: {clip_norm: null}\n")
     flags = [flag.format(tmp=tmp_path) for flag in flags]
     assert run_here(["finetune", "classify", model, data, "--out", whole, "--resume", *flags]) == 1
     assert message in capsys.readouterr().err

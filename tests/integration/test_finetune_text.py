@@ -186,7 +186,7 @@ def test_every_option(tmp_path: Path, model: Path, numbers: Path, data: Path) ->
     table = write(tmp_path / "odd.csv", rows, "body", "again", "kind")
     flags = words(
         "--recipe glue --data.text-columns body again --data.label-column kind --data.labels-per-class 20 "
-        "--model.dropout 0 --model.attention-dropout 0.2 --train.updates 3 --from-scratch"
+        "--model.dropout 0 --model.attention-dropout 0.2 --train.updates 3 --from-scratch --data.val-fraction 0"
     )
     assert here("classify", model, table, tmp_path / "run", "--val", table, *flags) == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())

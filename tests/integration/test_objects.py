@@ -72,7 +72,9 @@ def test_finetuning_with_validation_and_evaluation(
 ) -> None:
     train = Pictures(arrays["x_train"], arrays["y_train"])
     test = Pictures(arrays["x_test"], arrays["y_test"])
-    outcome = data2vec2.finetune(untrained, train, tmp_path / "run", val=test, flags=FINETUNED)
+    outcome = data2vec2.finetune(
+        untrained, train, tmp_path / "run", val=test, flags=(*FINETUNED, "--data.val-fraction", "0")
+    )
     assert outcome.state == "finished"
     assert json.loads((tmp_path / "run" / "data.json").read_text())["parts"]["train"]["found"] == 200
     assert data2vec2.load(tmp_path / "run").classes == tuple(train.classes)

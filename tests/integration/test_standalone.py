@@ -28,6 +28,7 @@ from data2vec2.modalities.text import longer_glosses
 from tests.integration.helpers import run_here
 from tests.integration.hub import Hub, hub
 from tests.integration.pipelines import ask_each, python_alone
+from tests.integration.speech import tiny_encoder
 from tests.integration.test_pipelines import stickers
 
 DIGITS = sorted((english_prompts() / "test" / "digits").iterdir())[:3]
@@ -79,6 +80,41 @@ def test_without_this_package(tmp_path: Path, classifier: Path, recogniser: Path
     assert [one["text"] for one in heard] == [one.text for one in data2vec2.transcribe(recogniser, DIGITS)]
     assert all(one["text"] for one in heard)
     assert [read] == ask_each(reading)
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForCTC, AutoProcessor, AutoTokenizer
+model, out = sys.argv[1:]
+letters = {letter: place for place, letter in enumerate(["a", "b", "|", "[UNK]", "[PAD]"])}
+Path(out).mkdir()
+(Path(out) / "vocab.json").write_text(json.dumps(letters))
+config = AutoConfig.from_pretrained(model, trust_remote_code=True)
+named = {"unk_token": "[UNK]", "pad_token": "[PAD]", "word_delimiter_token": "|"}
+tokenizer = AutoTokenizer.from_pretrained(out, config=config, trust_remote_code=True, **named)
+extractor = AutoFeatureExtractor.from_pretrained(model)
+config.update({"pad_token_id": tokenizer.pad_token_id, "vocab_size": len(tokenizer)})
+network = AutoModelForCTC.from_pretrained(model, config=config, trust_remote_code=True)
+for part in (extractor, tokenizer, config):
+    part.save_pretrained(out)
+processor = AutoProcessor.from_pretrained(out)
+assert processor.tokenizer("ab a").input_ids == [0, 1, 2, 0]
+assert processor([0.5] * 3000, sampling_rate=16_000).input_values
+network.save_pretrained(out)
+"""
+"""What Transformers' script for speech does with a vocabulary of its own; it trusts no code but the model's."""
+
+
+def test_a_script_makes_a_recogniser_of_an_encoder(tmp_path: Path) -> None:
+    encoder, alone = exported(tiny_encoder(tmp_path / "model"), tmp_path / "encoder"), python_alone(tmp_path / "python")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "code")}
+    command = [str(alone), "-c", SCRIPT, str(encoder), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    [heard] = ask_each(("automatic-speech-recognition", tmp_path / "out", DIGITS[:1]), alone=alone)
+    assert set(heard[0]["text"]) <= set("ab </s>[PADUNK]")
 
 
 def test_where_this_package_is_installed_it_is_used(tmp_path: Path, classifier: Path) -> None:

@@ -22,6 +22,7 @@ from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
 from data2vec2.data.hub import PREFIX as HUB
+from data2vec2.data.labels import ONE_CLASS
 from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
@@ -73,7 +74,7 @@ def evaluate(given: Evaluate) -> Scores:
     encoder, info = load_encoder(export_of(model, Path(data)))
     torch_device, tools = choose_device(given.device), tools_of(info.kind)
     columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
-    train, held, part = _parts(given, run, tools, columns)
+    train, held, part, remarks = _parts(given, run, tools, columns)
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
         if (count := int((held.labels >= 0).sum())) > given.max_samples:
@@ -84,7 +85,7 @@ def evaluate(given: Evaluate) -> Scores:
     phones = tools.token_probe(data, learned[0], asked[0]) if "phones" in probes else None
     if run:
         tools.check_beside(test or data)
-    _check_labels(given, learned, asked, tools)
+    _check_labels(given, learned, asked, tools, remarks)
     before = _before(given.before, data, info) if given.before else None
     scored_on = f"{len(asked[1]):,} {many} ({part} part), with the labels of {len(learned[1]):,}"
     say(f"evaluating on {scored_on}: {test or data}")
@@ -113,7 +114,7 @@ def evaluate(given: Evaluate) -> Scores:
     if tuning is not None:
         for name in (MODEL, RANDOM) if given.baselines else (MODEL,):
             train_config = replace(tuning.train, device=given.device)
-            config = replace(tuning, from_scratch=name == RANDOM, train=train_config)
+            config = replace(tuning, from_scratch=False, train=train_config)
             tuned = finetune_curve(name, model, data, config, labels, draws(given.seeds, seed), say)
             scores = replace(scores, curves=(*scores.curves, tuned))
     if run and info.classes:
@@ -219,7 +220,7 @@ def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data
     return replace(config, data=tools.with_columns(config.data, columns)) if columns else config
 
 
-def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) -> None:
+def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools, remarks: Sequence[str]) -> None:
     """`UserError` if there are too few labels for what was asked (the probe of phones has its own)."""
     data, labels, probes = str(given.data), given.labels, given.probes
     if others := [probe for probe in probes if probe not in tools.spec.probes]:
@@ -232,6 +233,8 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
         many = tools.words.many
         raise UserError(f"{many} of {data} can have several labels, which probes do not support; use finetune classify")
     counts = np.bincount(train[0].records.labels[train[1]], minlength=1)
+    if np.count_nonzero(counts) < 2 and (told := [one for one in remarks if ONE_CLASS in one]):
+        raise UserError(f"{data} has no classes to tell apart: {told[0]}")
     if np.count_nonzero(counts) < 2 or not len(test[1]):
         raise UserError(f"{data} has no labels to evaluate with; {tools.label_hint('--label-column')}")
     if len(only := np.unique(test[0].records.labels[test[1]])) == 1:
@@ -248,8 +251,10 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools) 
         )
 
 
-def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) -> tuple[Records, Records, str]:
-    """Records to learn from, records to score on, and which part those are."""
+def _parts(
+    given: Evaluate, run: Path | None, tools: Tools, columns: Columns
+) -> tuple[Records, Records, str, Sequence[str]]:
+    """Records to learn from, records to score on, which part those are, and what is odd about DATA."""
     data, test = str(given.data), str(given.test) if given.test else None
     parts, say = tools.open_labelled(data, columns, "classes"), console().print
     say(f"data: {data}: {parts.description}")
@@ -262,11 +267,12 @@ def _parts(given: Evaluate, run: Path | None, tools: Tools, columns: Columns) ->
         if records.classes != parts.train.classes:
             classes, others = (", ".join(one.classes) or "none" for one in (parts.train, records))
             raise UserError(f"{data} has the classes {classes}, but {test} has {others}")
-        return parts.train, replace(records, levels=parts.train.levels or records.levels), "named test"
+        records = replace(records, levels=parts.train.levels or records.levels)
+        return parts.train, records, "named test", parts.account.remarks
     train, held, part = learned_and_scored(parts, given.seed, run, data)
     if held is None:
         raise UserError(f"{data} has {len(train)} samples, too few to split; give test data with --test")
-    return train, held, part
+    return train, held, part, parts.account.remarks
 
 
 def learned_and_scored(
@@ -298,8 +304,9 @@ def finetune_curve(
 ) -> Curve:
     """Accuracy on DATA's test part after fine-tuning with few labels per class.
 
-    `config` says whether `model` gives its weights or only its shape. The last model is scored, not the best on a
-    validation part: that would need more labels. Seeds decide which labels are drawn, initialisation and order.
+    From the weights of `model`, or for the `name` of a random initialisation from its shape alone. The last model is
+    scored, not the best on a validation part: that would need more labels. Seeds decide which labels are drawn,
+    initialisation and order.
     """
 
     def accuracy(count: int, seed: int) -> float:
@@ -308,7 +315,7 @@ def finetune_curve(
         limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
         with TemporaryDirectory() as folder:
             run = Path(folder) / "run"
-            outcome = finetune(Finetune(model, data, run, config=limited))
+            outcome = finetune(Finetune(model, data, run, config=limited, from_scratch=name == RANDOM))
             if outcome.state == "interrupted":
                 raise KeyboardInterrupt
             if outcome.state != "finished":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import whole_folder
 from data2vec2.interop import onnx
 from data2vec2.interop.card import portable_card, standalone_card
-from data2vec2.interop.folder import export_of, load_model, own_files
+from data2vec2.interop.folder import export_model, export_of, load_model, own_files
 from data2vec2.interop.hub import check_push, push
 from data2vec2.interop.standalone import run_alone, write_code
 from data2vec2.modalities.audio.speech import score, with_transcript
@@ -124,7 +125,10 @@ def export(given: Export) -> Exported:
     samples = (demo.check or demo.data)() if data is None and demo else str(data)
     labels: Labels = ("numbers" if info.regression else "classes") if int8 else "none"
     parts, scores = tools.open_labelled(samples, columns, labels), None
-    with whole_folder(out) as new:
+    with whole_folder(out) as new, TemporaryDirectory() as work:
+        if info.letters is not None and info.letters.places:  # what is written has the letters as they are here
+            readme, source = source / "README.md", Path(work) / source.name
+            export_model(loaded, info, source, readme.read_text("utf-8") if readme.is_file() else "")
         beside = ("config.json", PROCESSOR, *tools.interop.files)
         for name in own_files(info.kind) if to == "standalone" else beside:
             if (source / name).is_file():

@@ -27,7 +27,7 @@ from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.files import read_yaml, sha256_of, whole_file
 from data2vec2.interop.card import finetuned_card
 from data2vec2.interop.folder import export_model, export_of, load_encoder
-from data2vec2.modalities import finetune_config, get_finetune_recipe, read_finetune_config, specs
+from data2vec2.modalities import finetune_config, get_finetune_recipe, read_finetune_config, specs, unset_in
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.jobs import FinetuneData, Job, Sized
@@ -103,11 +103,16 @@ class Finetuning(Training[FinetuneConfig]):
         self, config: FinetuneConfig, data: Sequence[str], say: Log, flags: Sequence[str] = ()
     ) -> FinetuneConfig:
         """From the model's weights, or from scratch, where nothing can be made of what was learned."""
+        asked, usual = config, get_finetune_recipe(config.recipe)
         config = replace(config, from_scratch=self.from_scratch or config.from_scratch, weights=None)
         for name in ("optim.fresh", *self.job.of_learned) if config.from_scratch else ():
-            if (value := attrgetter(name)(config)) and name.removeprefix("task.") in fields_of(flags):
+            value, given = attrgetter(name)(config), name.removeprefix("task.") in fields_of(flags)
+            if not value or (value == attrgetter(name)(usual) and not given):
+                continue
+            if given or (asked.from_scratch and asked.weights is None):  # which says both itself, and is not a run's
                 why = "nothing is learned yet from scratch; leave one of them out"
                 raise UsageError(f"{flag_of(name)} is {value}, but {why}")
+            say(f"start: {flag_of(name)} {value} has no use from scratch")
         return config
 
     def schedule(self, config: FinetuneConfig) -> str:
@@ -125,8 +130,9 @@ class Finetuning(Training[FinetuneConfig]):
         if self.from_scratch and not saved.from_scratch:
             raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
         self._check_recipe(saved)
+        unset = unset_in(asked) if isinstance(asked, str) else frozenset[str]()
         asked = finetune_config(asked, lambda _: saved) if isinstance(asked, str) else asked
-        return kept_on(saved, asked, get_finetune_recipe(saved.recipe), flags)
+        return kept_on(saved, asked, get_finetune_recipe(saved.recipe), flags, unset)
 
     def _check_recipe(self, config: FinetuneConfig) -> None:
         recipes, kind = self.job.tools.spec.finetune[self.task_name], self.source[1].kind

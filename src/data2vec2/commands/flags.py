@@ -16,7 +16,7 @@ from data2vec2.commands.hints import near
 from data2vec2.commands.options import WHOLE_NUMBERS
 from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UsageError
-from data2vec2.modalities import kinds
+from data2vec2.modalities import get_recipe, kinds
 
 C = TypeVar("C", RunConfig, FinetuneConfig)
 FLAT = (tyro.conf.AvoidSubcommands,)
@@ -80,20 +80,16 @@ def applied(config: C, flags: Sequence[str]) -> C:
     """The configuration with what the words set; a value that can't be ends the program as a usage error.
 
     A number of updates among them is the run's length, whatever the configuration says of passes or hours. `UsageError`
-    for a field of the objective that nothing would be done with.
+    for a field of the objective, also of the configuration itself, that nothing would be done with.
     """
     if not flags:
+        _check_objective(config)
         return config
     valued = (other for word in flags for other in TERNARY.get(word, (word,)))
     named = [_full(word, config) if word.startswith("--") else word for word in valued]
     prog = f"data2vec2 pretrain {config.recipe}" if isinstance(config, RunConfig) else "data2vec2 finetune"
     found: C = tyro.cli(type(config), default=config, args=named, prog=prog, config=FLAT, registry=WHOLE_NUMBERS)
-    if isinstance(config, RunConfig) and isinstance(found, RunConfig):
-        old, new = config.model, found.model
-        if new.masks.adjust != old.masks.adjust and new.masks.block_length == 1:
-            raise UsageError("--model.masks.adjust is for blocks of tokens, and --model.masks.block-length is 1")
-        if new.loss.cls_loss_weight != old.loss.cls_loss_weight and not new.modality.summarised:
-            raise UsageError("--model.loss.cls-loss-weight needs a model with CLS or extra tokens, and this has none")
+    _check_objective(found)
     given = fields_of(flags)
     if "train.updates" not in given:
         return found
@@ -101,6 +97,17 @@ def applied(config: C, flags: Sequence[str]) -> C:
         if getattr(found.train, name) and f"train.{name}" in given:
             raise UsageError(f"--train.updates and --train.{name} both say how long the run is; give one of them")
     return dataclasses.replace(found, train=dataclasses.replace(found.train, epochs=None, hours=None))
+
+
+def _check_objective(config: RunConfig | FinetuneConfig) -> None:
+    """`UsageError` for a field of pre-training that differs from its recipe's, and has no use in such a model."""
+    if not isinstance(config, RunConfig):
+        return
+    own, usual = config.model, get_recipe(config.recipe).model
+    if own.masks.adjust != usual.masks.adjust and own.masks.block_length == 1:
+        raise UsageError("--model.masks.adjust is for blocks of tokens, and --model.masks.block-length is 1")
+    if own.loss.cls_loss_weight != usual.loss.cls_loss_weight and not own.modality.summarised:
+        raise UsageError("--model.loss.cls-loss-weight needs a model with CLS or extra tokens, and this has none")
 
 
 def print_help(config: RunConfig | FinetuneConfig) -> None:

@@ -28,7 +28,7 @@ from data2vec2.interop.card import model_card
 from data2vec2.interop.folder import export_model
 from data2vec2.method.masking import num_kept
 from data2vec2.method.pretraining import Data2Vec2
-from data2vec2.modalities import get_recipe, read_run_config, recipes, run_config
+from data2vec2.modalities import get_recipe, read_run_config, recipes, run_config, unset_in
 from data2vec2.modalities.data import Log, ModelInfo
 from data2vec2.modalities.jobs import Sized
 from data2vec2.modalities.tools import Tools, tools_of
@@ -109,11 +109,12 @@ class Pretraining(Training[RunConfig]):
             begun = f"the run was started with {saved.init_from}"
             raise UserError(f"--init-from {self.init_from} can't change on --resume: {begun}")
         tools, reference = _tools(saved), get_recipe(saved.recipe)
+        unset = unset_in(asked) if isinstance(asked, str) else frozenset[str]()
         asked = run_config(asked, lambda _: saved) if isinstance(asked, str) else asked
         if saved.init_from:  # whose shape it has
             model = _unless_set(asked.model, reference.model, saved.model)
             asked = replace(asked, model=model, data=_unless_set(asked.data, reference.data, saved.data))
-        return tools.resumed(kept_on(saved, asked, reference, flags, tools.located), run)
+        return tools.resumed(kept_on(saved, asked, reference, flags, unset, tools.located), run)
 
     def opened(self, config: RunConfig, data: Sequence[str], val: str | None, say: Log | None) -> Opened[RunConfig]:
         """Samples to train on and some that are held out, looked at."""

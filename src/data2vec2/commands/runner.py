@@ -17,9 +17,17 @@ from torch import nn
 
 from data2vec2.commands.doctor import environment
 from data2vec2.commands.fitting import placed
-from data2vec2.commands.flags import applied
 from data2vec2.commands.options import Finetune, Pretrain, names_of, several
-from data2vec2.commands.training import Opened, Training, completed, planned, prepared, say_plan, with_length
+from data2vec2.commands.training import (
+    Opened,
+    Training,
+    asked_for,
+    completed,
+    planned,
+    prepared,
+    say_plan,
+    with_length,
+)
 from data2vec2.config.run import (
     FinetuneConfig,
     RunConfig,
@@ -80,7 +88,7 @@ def _run_training(
         config = training.resumed(run.path, asked, given.flags)
     else:
         _check_apart(given)
-        config = applied(training.named(asked), given.flags)
+        config = asked_for(training, asked, given.flags, val)
         placed(config.train)  # refuses a device that is not there before anything is read
         config = training.started(config, data, say, given.flags)
     if any(map(objects.is_name, [*data, val])):

@@ -13,9 +13,9 @@ import yaml
 
 from data2vec2.commands.finetune import Finetuning, check_data
 from data2vec2.commands.finetune import finetune as once
-from data2vec2.commands.flags import applied, fields_of
+from data2vec2.commands.flags import fields_of
 from data2vec2.commands.options import Finetune
-from data2vec2.commands.training import CHOSEN, keep_started, quiet
+from data2vec2.commands.training import CHOSEN, asked_for, keep_started, quiet
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import to_dict
 from data2vec2.errors import UsageError, UserError
@@ -68,7 +68,7 @@ def sweep(given: Finetune) -> Outcome:
         raise UsageError("--sweep and --optim.lr both say the peak learning rate; give one of them")
     goes_on, flags = given.resume and given.config is None and (out / SWEEP).is_file(), tuple(given.flags)
     asked = read_yaml(out / SWEEP, _read)[0] if goes_on else training.named(given.config or training.default_recipe)
-    config = applied(asked, flags)
+    config = asked_for(training, asked, flags, val)
     rates = list(given.sweep) or [config.optim.lr]
     named = {f"{rate:g}" for rate in rates if 0 < rate < math.inf}
     if not rates or seeds < 1 or len(named) < len(rates):

@@ -26,7 +26,7 @@ from data2vec2.config.run import (
 from data2vec2.config.tree import flag_of
 from data2vec2.data.account import Account
 from data2vec2.data.reader import LOOK_AT, Reader
-from data2vec2.errors import UserError
+from data2vec2.errors import UsageError, UserError
 from data2vec2.method.compiling import compile_blocks
 from data2vec2.method.sharding import shard
 from data2vec2.modalities.data import Log
@@ -154,13 +154,24 @@ def estimate_training(training: Training[C], asked: C | str, data: Sequence[str]
     val = str(given.val) if given.val else None
     before = LOOK_AT.set(256)
     try:
-        config = training.started(applied(training.named(asked), given.flags), data, quiet, given.flags)
+        config = training.started(asked_for(training, asked, given.flags, val), data, quiet, given.flags)
         with devices.computing(placed(config.train).threads):
             opened, model, cost = completed(training, config, data, val, quiet, True, again=False)
             assert cost
             return planned(training, with_length(training, opened, cost, given.flags, quiet), model, cost)
     finally:
         LOOK_AT.reset(before)
+
+
+def asked_for(training: Training[C], asked: C | str, flags: Sequence[str], val: str | None) -> C:
+    """The configuration with what flags set; `UsageError` for a part of DATA to hold out beside validation data."""
+    config = applied(training.named(asked), flags)
+    fraction, usual = (one.data.val_fraction for one in (config, training.recipe(config.recipe)))
+    if val and fraction not in (0, usual):
+        raise UsageError(
+            f"--data.val-fraction is {fraction:g}, but --val says what to validate on; leave one of them out"
+        )
+    return config
 
 
 def quiet(_: str) -> None:
@@ -264,9 +275,17 @@ def say_plan(data: Opened[C], say: Log) -> None:
     )
 
 
-def kept_on(saved: C, asked: C, reference: C, flags: Sequence[str], located: Callable[[C], C] = lambda one: one) -> C:
+def kept_on(
+    saved: C,
+    asked: C,
+    reference: C,
+    flags: Sequence[str],
+    unset: Collection[str],
+    located: Callable[[C], C] = lambda one: one,
+) -> C:
     """A run's `saved` configuration with what may change, as `asked` and flags say; `UserError` for other changes.
 
+    `unset` are fields that `asked` says are none, not only leaves out.
     The updates are those of the start unless a flag says others, or `asked` says so: no passes or hours, and another
     number than the `reference` recipe's.
     """
@@ -274,7 +293,7 @@ def kept_on(saved: C, asked: C, reference: C, flags: Sequence[str], located: Cal
     left = asked.train.epochs or asked.train.hours or asked.train.updates == reference.train.updates
     if left and "train.updates" not in given:
         asked = replace(asked, train=replace(asked.train, updates=saved.train.updates))
-    return keep_started(saved, asked, fit_schedule(asked, reference, given), given - CHOSEN)
+    return keep_started(saved, asked, fit_schedule(asked, reference, given), given.union(unset) - CHOSEN)
 
 
 def keep_started(saved: C, asked: C, fitted: C, given: Collection[str] = (), prefix: str = "") -> C:

@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -31,6 +31,8 @@ IGNORED = -100
 """Class of a word, frame or pixel that has none: it is neither learned nor scored."""
 UNLABELLED = "have no label"
 """How a remark ends on samples that only pre-training uses."""
+ONE_CLASS = "labels of the train part are"
+"""What a remark says of the only class."""
 Encoded = tuple[NDArray[np.int64], NDArray[np.bool_] | None]
 """Labels `N` (-1: none) and tags `NC`; where there are tags, all labels are -1."""
 
@@ -200,7 +202,7 @@ def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[
         if labelled < len(given) and not several:
             remarks.append(f"{len(given) - labelled:,} of {len(given):,} {part} samples {UNLABELLED}")
         if part == "train" and len(train) == 1 and not several:
-            remarks.append(f"all {labelled:,} labels of the train part are {next(iter(train))!r}")
+            remarks.append(f"all {labelled:,} {ONE_CLASS} {next(iter(train))!r}")
         if part != "train" and train:
             if other := counts[part].keys() - train.keys():
                 remarks.append(
@@ -268,6 +270,8 @@ def _order(name: str) -> tuple[bool, int, str]:
 BLANK, SPACE, UNKNOWN = "<pad>", "|", "<unk>"
 BLANK_ID = 0
 VOCAB, TOKENIZER = "vocab.json", "tokenizer_config.json"
+SIGNS = {"pad_token": BLANK, "word_delimiter_token": SPACE, "unk_token": UNKNOWN}
+"""What is no letter, by the names that a tokenizer's settings have for it."""
 
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u02bc\u00b4`\uff07", "'") | dict.fromkeys("\u2122\u2120", " "))
@@ -339,6 +343,8 @@ class Letters:
     """The symbol of each id: blank (0), word boundary, unknown, then characters in the order of their code points."""
 
     symbols: tuple[str, ...]
+    places: tuple[int, ...] | None = field(default=None, compare=False)
+    """Where the outputs of a saved model have each symbol, if not where it is here."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> Letters:
@@ -368,24 +374,33 @@ class Letters:
 
     def save(self, folder: Path) -> None:
         """Write the files of a tokenizer of Transformers' (`modalities.audio.transformers`), which decodes as this."""
-        names = {"pad_token": BLANK, "word_delimiter_token": SPACE, "unk_token": UNKNOWN}
         classes = {"tokenizer_class": "Data2Vec2CTCTokenizer", "processor_class": "Wav2Vec2Processor"}
-        settings = {**classes, "bos_token": None, "eos_token": None, **names}
+        settings = {**classes, "bos_token": None, "eos_token": None, **SIGNS}
         (folder / VOCAB).write_text(json.dumps(self.ids, ensure_ascii=False, indent=1), encoding="utf-8")
         (folder / TOKENIZER).write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Letters:
-        """What `save` wrote; `UserError` if it can't be read."""
-        path = folder / VOCAB
+    def load(cls, folder: Path, blank: int = BLANK_ID, count: int = 0) -> Letters:
+        """What `save` wrote, or a script that made its own vocabulary: with another `blank`, and names for the signs.
+
+        There may also be tokens beside the vocabulary, as far as a model has `count` outputs. `UserError` if it can't
+        be read.
+        """
+        path, settings = folder / VOCAB, folder / TOKENIZER
+        told = read_json(settings) if settings.is_file() else {}
         try:
             ids = read_json(path)
-            symbols = tuple(sorted(ids, key=ids.__getitem__))
-            usable = list(map(ids.get, symbols)) == list(range(len(ids))) and symbols[:1] == (BLANK,)
-        except TypeError as error:
+            added = told.get("added_tokens_decoder", {}).items()
+            ids |= {one["content"]: int(place) for place, one in added if int(place) < count}
+            given = sorted(ids, key=ids.__getitem__)
+            signs = {told.get(name, usual): usual for name, usual in SIGNS.items()}
+            usable = [ids[one] for one in given] == list(range(len(ids))) and 0 <= blank < len(given)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} can't be read: {error}") from error
-        if not usable or not {SPACE, UNKNOWN} <= set(symbols):
+        places = (blank, *(place for place in range(len(given)) if place != blank))
+        symbols = tuple(signs.get(given[place], given[place]) for place in places) if usable else ()
+        if symbols[:1] != (BLANK,) or not {SPACE, UNKNOWN} <= set(symbols) or len(set(symbols)) != len(symbols):
             raise UserError(
-                f"{path} is not a vocabulary of letters: {BLANK} must be 0, and {SPACE} and {UNKNOWN} there"
+                f"{path} is not a vocabulary of letters: {BLANK} must be {blank}, and {SPACE} and {UNKNOWN} there"
             )
-        return cls(symbols)
+        return cls(symbols, places if blank else None)

@@ -19,7 +19,7 @@ from data2vec2 import rng
 from data2vec2.data import folder, hub, index, objects, parquet, remote, tars
 from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.index import Index, State, chosen
-from data2vec2.data.labels import encode
+from data2vec2.data.labels import ONE_CLASS, encode
 from data2vec2.data.sampler import split_validation
 from data2vec2.data.source import BadSample, Content, Listing, Source, extension_of
 from data2vec2.errors import UserError
@@ -311,7 +311,8 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
         records[key] = Records(found.kind, part.names, labels, classes, part.source, *more)
     train = records["train"]
     sizes = ", ".join(f"{len(records[key]):,} {key}" for key in ("train", "val", "test") if key in records)
-    labelling = f"{len(classes):,} classes" if classes else "no labels"
+    none = "one class" if any(ONE_CLASS in one for one in remarks) else "no labels"
+    labelling = f"{len(classes):,} classes" if classes else none
     if train.tags is not None:
         labelling = f"{len(classes):,} tags, of which a {content.one} can have several"
     elif train.numbers is not None:

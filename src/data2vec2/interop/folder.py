@@ -187,7 +187,7 @@ def _renamed(weights: Mapping[str, Tensor], old: str, new: str) -> dict[str, Ten
 
 
 def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
-    """What an exported folder says, and its weights as named in the file."""
+    """What an exported folder says, and its weights as named in the file; a recogniser's blank becomes letter 0."""
     fields = read_json(folder / "config.json") if (folder / "config.json").is_file() else {}
     kind = str(fields.get("model_type")).removeprefix(PREFIX)
     inputs = interop_of(kind).files[0] if kind in specs() else PROCESSOR
@@ -204,11 +204,9 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
         ) from error
     heads = {class_name(kind, ending): what for what, ending in interop_of(kind).heads.items()}
     what = next((what for name, what in heads.items() if fields.get("architectures") == [name]), "")
-    if what == "recogniser" and (blank := fields.get("pad_token_id", 0)) != 0:
-        raise UserError(
-            f"{folder / 'config.json'}: the blank (pad_token_id) is {blank}; here it must be 0. Transformers' pipeline "
-            "recognises speech with this model"
-        )
+    letters = None
+    if what == "recogniser":
+        letters = Letters.load(folder, *(int(fields.get(name) or 0) for name in ("pad_token_id", "vocab_size")))
     pooling: Pooling = next((name for name in POOLINGS if name == fields.get("pooling")), "mean")
     info = ModelInfo(
         model=model,
@@ -217,15 +215,19 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
         multi_label=fields.get("problem_type") == MULTI_LABEL,
         pooling=pooling,
         regression=fields.get("problem_type") == REGRESSION,
-        letters=Letters.load(folder) if what == "recogniser" else None,
+        letters=letters,
         dense=what in ("token classifier", "question answerer"),
         answers=what == "question answerer",
         unanswerable=fields.get("unanswerable") is True,
     )
     try:
-        return info, load_file(folder / "model.safetensors")
+        weights = load_file(folder / "model.safetensors")
     except SafetensorError as error:
         raise UserError(f"{folder / 'model.safetensors'} is damaged: {error}") from error
+    if letters is not None and (places := letters.places):
+        head = {name: tensor for name, tensor in weights.items() if name.startswith(HEAD_NAMES["recogniser"])}
+        weights |= {name: tensor[list(places)] for name, tensor in head.items() if len(tensor) == len(places)}
+    return info, weights
 
 
 def _classes(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,23 @@ def recomputed(run: Callable[[Tensor], Tensor], x: Tensor, random: bool = False)
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():  # a compiler decides by itself what to keep
         return run(x)
     return checkpoint(run, x, use_reentrant=False, preserve_rng_state=random)
+
+
+class FixedFilters(nn.Module):
+    """A stem of filters that do not learn: buffers that stay float32, and take float32, whatever its weights become.
+
+    In fewer bits loud sounds would cover quiet ones.
+    """
+
+    def _apply(self, *arguments: Any, **more: Any) -> Self:
+        """As of every module, but for the type of the buffers."""
+        filters = dict(self._buffers)
+        super()._apply(*arguments, **more)  # type: ignore[no-untyped-call]
+        for name, old in filters.items():
+            new = self._buffers[name]
+            if old is not None and new is not None and new.dtype != old.dtype:
+                self._buffers[name] = old.to(new.device)
+        return self
 
 
 def conv_norm_gelu(conv: nn.Module, x: Tensor, norm: bool = True) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from itertools import chain
@@ -100,6 +100,18 @@ def finetune_config(name: str, recipe: Callable[[str], FinetuneConfig] = get_fin
     return read_finetune_config(_file_values(name, recipe)) if is_file_name(name) else recipe(name)
 
 
+def unset_in(name: str) -> frozenset[str]:
+    """The fields that a YAML file says are none, as `optim.clip_norm`; those of a task stand without its name."""
+
+    def unset(values: Any, prefix: str = "") -> Iterator[str]:
+        for key, value in values.items() if isinstance(values, Mapping) else ():
+            if value is None:
+                yield f"{prefix}{key}"
+            yield from unset(value, "" if key == "task" else f"{prefix}{key}.")
+
+    return frozenset(unset(_parsed(name))) if is_file_name(name) else frozenset()
+
+
 def read_run_config(values: Any) -> RunConfig:
     """The configuration of pre-training in a nested dictionary; `UsageError` for one that can't be."""
     return from_dict(RunConfig, values, kinds=kinds())
@@ -127,11 +139,15 @@ def is_file_name(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
-def _file_values(path: str, recipe: Callable[[str], Any]) -> Any:
+def _parsed(path: str) -> Any:
     try:
-        values = parse_yaml(Path(path).read_text("utf-8"))
+        return parse_yaml(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
+
+
+def _file_values(path: str, recipe: Callable[[str], Any]) -> Any:
+    values = _parsed(path)
     name = values.get("recipe") if isinstance(values, Mapping) else None
     if not isinstance(name, str):
         return values

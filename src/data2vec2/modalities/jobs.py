@@ -17,7 +17,7 @@ from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import flag_of
 from data2vec2.data.account import Account, counted
 from data2vec2.data.batch import Addition, Batches
-from data2vec2.data.labels import UNLABELLED
+from data2vec2.data.labels import ONE_CLASS, UNLABELLED
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
@@ -141,7 +141,8 @@ class Job:
         account = parts.account
         train = labelled_records(train, config.data.labels_per_class, seed, account.part("train"))
         if few or not len(train):
-            what = "labels" if train.numbers is None else "numbers"
+            one = any(ONE_CLASS in remark for remark in account.remarks)
+            what = "numbers" if train.numbers is not None else "classes" if one else "labels"
             hint, about = self.tools.label_hint("--data.label-column"), "; ".join((parts.description, *account.remarks))
             raise UserError(f"{path} has no {what} to learn from ({about}); {hint}")
         if train.numbers is None and train.tags is None and len(only := np.unique(train.labels)) == 1:

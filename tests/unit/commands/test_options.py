@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import typing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from data2vec2.cli import VERBS, main
 from data2vec2.commands import evaluate, flags, options
 from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.errors import UsageError, UserError
-from data2vec2.modalities import get_finetune_recipe, get_recipe
+from data2vec2.modalities import get_finetune_recipe, get_recipe, run_config
 from tests.integration.helpers import run_here, words
 
 FUNCTIONS = {
@@ -154,6 +155,13 @@ def test_fields_of_the_objective_without_a_use_are_refused(recipe: str, line: st
             flags.applied(get_recipe(recipe), line.split())
     else:
         assert flags.applied(get_recipe(recipe), line.split()) != get_recipe(recipe)
+
+
+@pytest.mark.parametrize("section", ["masks: {adjust: 0.1}", "loss: {cls_loss_weight: 1.0}"])
+def test_and_so_they_are_in_a_file(section: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"recipe: text_tiny\nmodel: {{{section}}}\n")
+    with pytest.raises(UsageError, match=r"blocks of tokens|CLS or extra tokens"):
+        flags.applied(run_config(str(tmp_path / "mine.yaml")), ())
 
 
 @pytest.mark.parametrize(

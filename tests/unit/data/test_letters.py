@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from pathlib import Path
 
@@ -104,6 +105,21 @@ def test_letters_of_an_earlier_version_write_as_they_did(tmp_path: Path) -> None
     frames = [frame for place in ids for frame in (place, 0)]
     assert earlier.decode(ids) == Data2Vec2CTCTokenizer.from_pretrained(tmp_path).decode(frames) == "i\u0307ls 35"
     assert [earlier.symbols[place] for place in earlier.encode("3.5")] == ["3", "<unk>", "5"]
+
+
+def test_a_vocabulary_of_a_script_begins_with_its_blank(tmp_path: Path) -> None:
+    """Which has names of its own for what is no letter, and tokens beside it, of which a model may have outputs."""
+    spelled = ["b", "a", "|", "[UNK]", "[PAD]"]
+    (tmp_path / "vocab.json").write_text(json.dumps({letter: place for place, letter in enumerate(spelled)}))
+    beside = {"5": {"content": "<s>"}, "6": {"content": "</s>"}}
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]", "added_tokens_decoder": beside}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(named))
+    letters = Letters.load(tmp_path, blank=4, count=6)
+    assert letters.symbols == ("<pad>", "b", "a", "|", "<unk>", "<s>")
+    assert letters.places == (4, 0, 1, 2, 3, 5)
+    for blank in (0, 3, 5, -1):
+        with pytest.raises(UserError, match="not a vocabulary of letters"):
+            Letters.load(tmp_path, blank, 5)
 
 
 def test_transformers_decodes_the_same(tmp_path: Path) -> None:

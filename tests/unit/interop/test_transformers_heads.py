@@ -24,6 +24,7 @@ from transformers import (
 
 from data2vec2.config.model import ModelConfig
 from data2vec2.data.labels import UNKNOWN, Letters
+from data2vec2.errors import UsageError
 from data2vec2.interop.folder import export_model, load_classifier, load_recognizer
 from data2vec2.method import losses
 from data2vec2.method.heads import Classifier, Pooling, SpeechRecognizer
@@ -179,6 +180,18 @@ def test_the_kind_of_labels_is_remembered(exported: Path, pictures: Tensor) -> N
         assert model.config.problem_type == kind
     with pytest.raises(ValueError, match="pooling is 'median'"):
         AutoModelForImageClassification.from_pretrained(exported, pooling="median")
+
+
+def test_labels_of_another_kind_are_refused(case: Case) -> None:
+    """By the kind that the export says, whatever number of outputs is asked for."""
+    for options, labels in (
+        ({}, torch.tensor([[1.0, 0, 0], [0, 1, 1]])),
+        ({"problem_type": "multi_label_classification"}, torch.tensor([2, 0])),
+        ({"num_labels": 1}, torch.tensor([0, 0])),
+    ):
+        model = load(case, ignore_mismatched_sizes=True, **options)
+        with pytest.raises(UsageError, match=r"labels of shape .* give from_pretrained another problem_type"):
+            model(**case.theirs, labels=labels)
 
 
 def test_hidden_states_and_attention(case: Case) -> None:

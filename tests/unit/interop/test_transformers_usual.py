@@ -149,6 +149,42 @@ def test_embeddings_of_a_text_can_be_resized(tmp_path: Path) -> None:
     assert again.encoder.modality.stem.tokens is other
 
 
+@pytest.mark.parametrize("kind", ["audio", "sound"])
+def test_a_mask_says_something_of_every_sample(kind: str) -> None:
+    """Its length is that of the inputs, not of their tokens; a sample of which too little is real has no classes."""
+    model = AutoModelForAudioClassification.from_config(
+        AutoConfig.for_model(f"data2vec2-{kind}", **SHAPE, **OWN.get(kind, {}))
+    )
+    given = {"input_values": torch.randn(2, 4_000), "attention_mask": torch.ones(2, 4_000, dtype=torch.long)}
+    with pytest.raises(UsageError, match=r"attention_mask is \(2, 12\), and must be as long as inputs, \(2, 4000\)"):
+        model(**given | {"attention_mask": torch.ones(2, 12, dtype=torch.long)})
+    given["attention_mask"][1, 100:] = 0
+    with pytest.raises(UsageError, match="sample 1 of the batch is too short or all padding"):
+        model(**given)
+
+
+def test_a_text_without_a_batch_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"token ids of shape \(3,\)"):
+        new("text")(input_ids=torch.tensor([5, 6, 7]))
+
+
+@pytest.mark.parametrize(("kind", "own"), [("audio", {"stem": "mel"}), ("sound", {"num_mel_bins": 32})])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_spectra_stay_float32(kind: str, own: dict[str, object], dtype: torch.dtype) -> None:
+    """So quiet bands are not lost beside loud ones; all else computes in the type that was asked for."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(f"data2vec2-{kind}", **SHAPE, **OWN.get(kind, {}) | own)
+    model, waveforms, seen = AutoModel.from_config(config).eval(), torch.randn(2, 4_000), []
+    expected = model(waveforms).last_hidden_state
+    spectra = model.encoder.modality.stem.spectra
+    model.encoder.modality.stem.spectra = lambda x: seen.append(spectra(x)) or seen[-1]
+    model(waveforms)
+    found = model.to(dtype)(waveforms).last_hidden_state
+    assert torch.equal(*seen)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, atol=0.1, rtol=0.1)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "first"])
 def test_a_text_may_be_filled_up_in_front(pooling: str) -> None:
     ids = torch.tensor([[0, 17, 250, 33, 2]])

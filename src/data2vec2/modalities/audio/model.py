@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.errors import UsageError
+from data2vec2.method.convolution import FixedFilters
 from data2vec2.method.encoder import Encoder, Tokens
 from data2vec2.modalities.audio.config import AudioConfig
 from data2vec2.modalities.sequence import SequenceModality
@@ -145,7 +146,7 @@ def full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
-class MelStem(nn.Module):
+class MelStem(FixedFilters):
     """Waveforms to tokens: fixed log-mel spectra of two frames, not centred and without padding; LayerNorm, Linear."""
 
     window_S: Tensor
@@ -154,7 +155,7 @@ class MelStem(nn.Module):
     def __init__(self, config: AudioConfig, dim: int) -> None:
         super().__init__()
         self.config, (self.window, self.hop) = config, config.layers[0]
-        self.register_buffer("window_S", torch.hann_window(self.window), persistent=False)
+        self.register_buffer("window_S", torch.hann_window(self.window, dtype=torch.float32), persistent=False)
         self.register_buffer("mels_FE", mel_filters(config), persistent=False)
         self.norm = nn.LayerNorm(2 * config.num_mels)
         self.proj = nn.Linear(2 * config.num_mels, dim)

@@ -143,6 +143,10 @@ class Data2Vec2AudioForCTC(AudioInputs):  # type: ignore[no-untyped-call]
 class Data2Vec2CTCTokenizer(transformers.Wav2Vec2CTCTokenizer):
     """Letters, as `data2vec2.data.labels` has them: between words there is one space."""
 
+    def __init__(self, *arguments: Any, processor_class: str = "Wav2Vec2Processor", **more: Any) -> None:
+        """As of `Wav2Vec2CTCTokenizer`; `AutoProcessor` finds its class in what is saved, and asks no model for it."""
+        super().__init__(*arguments, processor_class=processor_class, **more)  # type: ignore[no-untyped-call]
+
     def convert_tokens_to_string(  # type: ignore[override]  # as of the class above
         self, tokens: list[str], *arguments: Any, **more: Any
     ) -> dict[str, Any]:

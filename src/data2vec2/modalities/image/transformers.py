@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForSemanticSegmentation,
 )
 from transformers.modeling_outputs import ImageClassifierOutput, SemanticSegmenterOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES
 
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import RunConfig
@@ -166,3 +167,7 @@ _options: dict[str, Any] = {"slow_image_processor_class": Data2Vec2ImageProcesso
 if "image_processor_classes" in signature(AutoImageProcessor.register).parameters:  # one class, whatever is installed
     _options = {"image_processor_classes": dict.fromkeys(("pil", "torchvision"), Data2Vec2ImageProcessor)}
 AutoImageProcessor.register(Data2Vec2ImageConfig, exist_ok=True, **_options)
+# The pipeline for segmentation looks here, where `register` writes nothing, and would call the model unsupported.
+MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES[Data2Vec2ImageConfig.model_type] = (
+    Data2Vec2ImageForSemanticSegmentation.__name__
+)

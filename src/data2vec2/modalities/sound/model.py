@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.errors import UsageError
 from data2vec2.method.block import AttentionBias
+from data2vec2.method.convolution import FixedFilters
 from data2vec2.method.encoder import Modality, Rows, Tokens
 from data2vec2.method.masking import take, take_padding
 from data2vec2.modalities.audio.model import full_precision
@@ -89,7 +90,7 @@ class SoundModality(Modality):
             self.positions_TD.copy_(sincos_2d(self.positions_TD.shape[-1], (STEPS, self.config.bands)))
 
 
-class SpectrogramStem(nn.Module):
+class SpectrogramStem(FixedFilters):
     """Waveforms to log-mel spectrograms, as Kaldi has them, and these to one token a patch.
 
     Frames are neither centred nor padded. All that is linear of a frame is one convolution: its mean taken away,

@@ -190,7 +190,7 @@ def real_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Token ids with the id of padding where the mask is 0, or embeddings, and a mask of what is no padding.
 
-    `UsageError` for none of them or both, and for embeddings that are padded in front.
+    `UsageError` for none of them or both, for ids of another shape, and for embeddings that are padded in front.
     """
     if input_ids is None and inputs_embeds is not None:
         if attention_mask is None:
@@ -200,6 +200,8 @@ def real_tokens(
         return inputs_embeds, attention_mask
     if input_ids is None or inputs_embeds is not None:
         raise UsageError(f"{'neither' if input_ids is None else 'both'} input_ids and inputs_embeds; give one of them")
+    if input_ids.ndim != 2:
+        raise UsageError(f"token ids of shape {tuple(input_ids.shape)}; (batch, tokens) is needed")
     if attention_mask is not None:
         input_ids = input_ids.masked_fill(attention_mask == 0, pad_id)
     return input_ids, input_ids != pad_id

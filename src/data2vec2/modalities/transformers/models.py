@@ -24,6 +24,7 @@ from data2vec2.data.labels import IGNORED
 from data2vec2.errors import UsageError
 from data2vec2.method import losses
 from data2vec2.method.block import eager_attention, quick_attention
+from data2vec2.method.convolution import FixedFilters
 from data2vec2.method.encoder import Encoded, Encoder, Modality, initialise
 from data2vec2.method.heads import POOLINGS, Classifier, Pooling, TokenClassifier, on_grid, pool
 from data2vec2.modalities import fields
@@ -161,6 +162,12 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
             )
         return attention_mask.sum(1)
 
+    def _typed(self, inputs: Tensor) -> Tensor:
+        """Inputs in the type of what they meet first."""
+        if not inputs.is_floating_point():
+            return inputs
+        return inputs.to(torch.float32 if isinstance(self.encoder.modality.stem, FixedFilters) else self.dtype)
+
     def _observe(
         self,
         inputs: Tensor,
@@ -173,9 +180,14 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
 
         `attention_mask` is 1 at what is real, which comes first. `hidden_states` are the first block's input and every
         block's output, `NLD` each, `attentions` every block's weights, `NHLL` each. `UsageError` for weights in
-        training with gradient checkpointing, which would compute them twice, and for `others` that are not none.
+        training with gradient checkpointing, which would compute them twice, for a mask of another length than the
+        inputs, and for `others` that are not none.
         """
         refuse(others)
+        lengths_B = None if attention_mask is None else self._lengths(attention_mask)
+        if attention_mask is not None and attention_mask.shape != inputs.shape[:2]:
+            of = tuple(inputs.shape[:2])
+            raise UsageError(f"attention_mask is {tuple(attention_mask.shape)}, and must be as long as inputs, {of}")
         hidden = self.config.output_hidden_states if hidden is None else hidden
         attention = self.config.output_attentions if attention is None else attention
         if attention and self.training and self.encoder.gradient_checkpointing:
@@ -188,9 +200,8 @@ class Data2Vec2PreTrainedModel(PreTrainedModel):  # type: ignore[no-untyped-call
         hooks = [block.register_forward_hook(lambda *of: states.append(of[2].x_NLD)) for block in blocks if hidden]
         if hidden:
             hooks.append(blocks[0].register_forward_pre_hook(lambda _, given: states.append(given[0])))
-        lengths_B = None if attention_mask is None else self._lengths(attention_mask)
         try:
-            encoded = self.encoder(inputs.to(self.dtype) if inputs.is_floating_point() else inputs, lengths_B=lengths_B)
+            encoded = self.encoder(self._typed(inputs), lengths_B=lengths_B)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -263,15 +274,30 @@ class Data2Vec2ForClassification(Data2Vec2PreTrainedModel):  # type: ignore[no-u
         return self._given(output, return_dict)  # type: ignore[no-any-return]
 
     def _logits(self, encoded: Encoded) -> Tensor:
-        """What the head says."""
+        """What the head says; `UsageError` for a sample of which nothing is real, whose mean is no number."""
+        padding_NT = encoded.tokens.padding_BT
+        if padding_NT is not None and not torch.compiler.is_compiling() and (empty_N := padding_NT.all(1)).any():
+            raise UsageError(
+                f"sample {int(empty_N.int().argmax())} of the batch is too short or all padding; leave it out"
+            )
         return pool(encoded, self.pooling, lambda x: self.classifier(self.dense(self.norm(x))))
 
     def _loss(self, logits_NC: Tensor, labels: Tensor) -> Tensor:
-        """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet."""
+        """Mean over samples. What kind of labels they are is remembered, if the configuration does not say it yet.
+
+        `UsageError` for labels of another kind.
+        """
         if self.config.problem_type is None and logits_NC.shape[1] == 1:
             self.config.problem_type = REGRESSION
         elif self.config.problem_type is None:
             self.config.problem_type = MULTI_LABEL if labels.is_floating_point() else SINGLE_LABEL
+        single = self.config.problem_type == SINGLE_LABEL
+        wrong = single and (labels.is_floating_point() or logits_NC.shape[1] == 1)
+        if wrong or labels.numel() != (len(logits_NC) if single else logits_NC.numel()):
+            raise UsageError(
+                f"labels of shape {tuple(labels.shape)}, {labels.dtype}, for {logits_NC.shape[1]} outputs and "
+                f"problem_type {self.config.problem_type!r}; give from_pretrained another problem_type or num_labels"
+            )
         if self.config.problem_type == REGRESSION:
             loss = losses.squared_error(logits_NC, labels.view_as(logits_NC).float())
         else:

@@ -110,7 +110,7 @@ class Data2Vec2ForPreTraining(Data2Vec2PreTrainedModel):  # type: ignore[no-unty
         if self.training:
             self._check_teacher()
             self.passes += 1
-        inputs = input_values.to(self.dtype) if input_values.is_floating_point() else input_values
+        inputs = self._typed(input_values)
         found = self._whole[0](inputs, self._keep_ids(inputs))
         output = Data2Vec2PreTrainingOutput(found.loss / found.num_rows, found.regression, found.cls)
         return self._given(output, return_dict)  # type: ignore[no-any-return]
