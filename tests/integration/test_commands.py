@@ -389,7 +389,7 @@ def test_mistakes_of_evaluate(place: Path, capsys: pytest.CaptureFixture[str], d
     evaluate(1, "few.npz is not an exported model", "few.npz", data)
     evaluate(1, "nowhere does not exist", run / "exported", "nowhere")
     evaluate(1, "unlabelled.npz has no labels to evaluate with", run / "exported", "unlabelled.npz")
-    evaluate(1, "but others.npz has 0, 1, 2", run / "exported", data, "--test", "others.npz")
+    evaluate(1, "others.npz has the classes 0, 1, 2, but", run / "exported", "others.npz", "--test", data)
     evaluate(1, "few.npz has 10 samples, too few to split; give test data with --test", run / "exported", "few.npz")
     evaluate(1, "nowhere does not exist", run / "exported", data, "--test", "nowhere")
     evaluate(2, "is 'cuda:99', which is not available on this machine", run / "exported", data, "--device", "cuda:99")

@@ -241,6 +241,18 @@ def test_a_validation_part_of_its_own(tmp_path: Path, model: Path, data: Path) -
     assert here(model, folder, tmp_path / "run", *flags, "--resume") == 0  # nothing left to do but the end
 
 
+def test_a_validation_part_of_fewer_classes(
+    tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(data) as arrays:
+        x, y = arrays["x_train"], arrays["y_train"]
+    held, run = tmp_path / "held.npz", tmp_path / "run"
+    np.savez(held, x_train=x[y > 6], y_train=y[y > 6])  # whose first class is 7
+    assert here(model, data, run, "--val", held, "--data.val-fraction", 0, "--train.updates", 2) == 0
+    assert scores(run)["classes"] == [str(name) for name in range(10)]
+    assert f"{held} has 3 of the 10 classes" in capsys.readouterr().err
+
+
 def test_without_validation_the_last_model_is_exported(tmp_path: Path, model: Path) -> None:
     folder = jpeg_folder(tmp_path / "jpegs", 40)
     run = tmp_path / "run"
@@ -351,7 +363,9 @@ def test_mistakes_in_model_and_data_are_said(
     assert "is not an exported model" in error("finetune", "classify", tmp_path, data, "--out", run)
     assert "does not exist" in error("finetune", "classify", model, tmp_path / "no", "--out", run)
     assert "has no labels to learn from" in error("finetune", "classify", model, unlabelled, "--out", run)
-    assert "must be the same" in error("finetune", "classify", model, data, "--out", run, "--val", other)
+    few = tmp_path / "few.npz"
+    np.savez(few, x_train=np.zeros((40, 28, 28), dtype=np.uint8), y_train=np.arange(40) % 2)
+    assert "must be among these" in error("finetune", "classify", model, few, "--out", run, "--val", other)
     one = tmp_path / "one.npz"
     np.savez(one, x_train=np.zeros((40, 28, 28), dtype=np.uint8), y_train=np.zeros(40, np.int64))
     assert "has no classes to learn from" in error("finetune", "classify", model, one, "--out", run)

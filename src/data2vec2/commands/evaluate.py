@@ -264,10 +264,12 @@ def _parts(
         say(f"data: {test}: {of_test.description}")
         say_account(of_test.account, say)
         _, records = scored_part(of_test)
-        if records.classes != parts.train.classes:
+        if (found := records.among(parts.train.classes)) is None:
             classes, others = (", ".join(one.classes) or "none" for one in (parts.train, records))
-            raise UserError(f"{data} has the classes {classes}, but {test} has {others}")
-        records = replace(records, levels=parts.train.levels or records.levels)
+            raise UserError(f"{data} has the classes {classes}, but {test} has {others}; those must be among these")
+        if len(records.classes) < len(found.classes):
+            say(f"data: {test} has {len(records.classes):,} of the {len(found.classes):,} classes")
+        records = replace(found, levels=parts.train.levels or records.levels)
         return parts.train, records, "named test", parts.account.remarks
     train, held, part = learned_and_scored(parts, given.seed, run, data)
     if held is None:

@@ -84,6 +84,19 @@ class Records:
         values = {name: some(getattr(self, name)) for name in of_each}
         return replace(self, source=self.source.select(places), **values)
 
+    def among(self, classes: tuple[str, ...]) -> Records | None:
+        """The same with these classes, in which its own are found by name; None if one of its own is not there."""
+        if self.classes == classes:
+            return self
+        if not self.classes or not set(self.classes) <= set(classes):
+            return None
+        places = np.array([*map(classes.index, self.classes), -1], dtype=np.int64)
+        tags = self.tags
+        if tags is not None:
+            tags = np.zeros((len(self), len(classes)), dtype=np.bool_)
+            tags[:, places[:-1]] = self.tags
+        return replace(self, classes=classes, labels=places[self.labels], tags=tags)
+
     @property
     def taught(self) -> bool:
         """Whether there is anything to learn from or to score on: labels, tags, numbers or transcripts."""

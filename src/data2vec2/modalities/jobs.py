@@ -148,9 +148,14 @@ class Job:
         if train.numbers is None and train.tags is None and len(only := np.unique(train.labels)) == 1:
             what = f"all {len(train):,} {self.tools.words.many} to train on are of one class ({_named(train, only)})"
             raise UserError(f"{what}; {path} has no classes to tell apart")
-        if held and (held.classes, held.tags is None) != (train.classes, train.tags is None):
-            ours, theirs = (_named(one, np.arange(len(one.classes))) or "none" for one in (train, held))
-            raise UserError(f"{path} has the classes {ours}, but {val} has {theirs}; they must be the same")
+        if held:
+            found = held.among(train.classes) if (held.tags is None) == (train.tags is None) else None
+            if found is None:
+                ours, theirs = (_named(one, np.arange(len(one.classes))) or "none" for one in (train, held))
+                raise UserError(f"{path} has the classes {ours}, but {val} has {theirs}; those must be among these")
+            if len(held.classes) < len(train.classes):
+                account.remarks.append(f"{val} has {len(held.classes):,} of the {len(train.classes):,} classes")
+            held = found
         more = {
             key: labelled_records(one, account=account.part(key))
             for key, one in (("val", held), ("test", parts.test))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,23 @@ def test_select_and_pickle(tmp_path: Path) -> None:
         assert again.fingerprint == chosen.fingerprint
         assert np.array_equal(again.read(1), records.read(0))
         assert len(records.select([])) == 0
+
+
+def test_fewer_classes_among_others(tmp_path: Path) -> None:
+    for name in ("b/0.png", "c/1.png", "b/2.png"):
+        put(tmp_path / name)
+    records = open_pictures(tmp_path).train
+    assert records.among(records.classes) is records
+    assert records.among(("b",)) is None
+    found = records.among(("a", "b", "c"))
+    assert found
+    assert (found.classes, found.labels.tolist()) == (("a", "b", "c"), [1, 1, 2])
+    tags = np.array([[True, False], [False, False], [True, True]])
+    tagged = replace(records, tags=tags, labels=np.full(3, -1)).among(("c", "a", "b"))
+    assert tagged and tagged.tags is not None
+    assert tagged.labels.tolist() == [-1, -1, -1]
+    assert tagged.tags.tolist() == [[False, False, True], [False, False, False], [True, False, True]]
+    assert replace(records, classes=()).among(("a",)) is None
 
 
 def test_a_name_that_can_not_be_is_bad(tmp_path: Path) -> None:
