@@ -406,6 +406,8 @@ def main() -> None:
     precision = args.precision or ("float32" if cpu else "bfloat16")
     probes, known = PROBES[args.modality], methods(get_recipe(recipe), num_classes=2)
     names = [name for name in known if not args.only or name.startswith(tuple(args.only))]
+    if not names:
+        parser.error(f"--only names none of the methods: {', '.join(known)}")
     total = (args.hours or (2 if cpu else 8 / 60)) * 3600 * max(1, jobs)
     tried = sum(len(known[name].rates) for name in names)
     again = sum(FINALISTS + len(known[name].masks) - 1 for name in names) * TRIALS
