@@ -108,7 +108,7 @@ def scan(root: Path, state: State | None = None) -> dict[str, list[str]]:
 def samples_in(files: Mapping[str, list[str]], content: Content) -> list[str]:
     """Names of the samples among scanned files, sorted; metadata files are none."""
     names = (name for extension in content.extensions for name in files.get(extension, []))
-    return sorted(name for name in names if not _is_metadata(name))
+    return sorted(name for name in names if not is_metadata(name))
 
 
 def held(path: Path, files: Mapping[str, list[str]], hint: str = "") -> str:
@@ -123,16 +123,16 @@ def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str
     return {name: extension for extension, names in files.items() if extension not in without for name in names}
 
 
-def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
-    """The samples among the scanned `files`, with what metadata files say of them, in their parts.
+def read(root: Path, files: Mapping[str, list[str]], content: Content, table: Described | None = None) -> Listing:
+    """The samples among the scanned `files`, with what a `table`, or else metadata files, say of them, in their parts.
 
     A metadata file with labels alone gives the labels; without one, a label is the first folder below the part that not
     all samples stand in. Files that a metadata file names and that are not there are bad samples.
     """
-    described = [name for names in files.values() for name in filter(_is_metadata, names)]
+    described = [name for names in files.values() for name in filter(is_metadata, names)]
     samples = samples_in(files, content)
     everything = {name for names in files.values() for name in names}
-    table = _read_metadata(root, described, content, everything)
+    table = _read_metadata(root, described, content, everything) if table is None else table
     samples = sorted({*samples, *table.names})
     by_part = _by_part(root, samples)
     tops = {part: _tops(names, depth - 1) for part, (names, depth) in by_part.items()}
@@ -193,7 +193,7 @@ def _empty(root: Path, names: Sequence[str], depth: int) -> Iterator[str]:
     """Folders beside those that are labels, in which none of the named files stands."""
     full = set(_tops(names, depth))
     for parent in _tops(names, depth - 1) if depth else [""]:
-        for entry in os.scandir(root / parent):
+        for entry in os.scandir(root / parent) if (root / parent).is_dir() else ():
             name = f"{parent}/{entry.name}".removeprefix("/")
             if not entry.name.startswith(".") and Path(entry.path).is_dir() and name not in full:
                 yield name
@@ -238,7 +238,7 @@ def _by_part(root: Path, names: list[str]) -> dict[str, tuple[list[str], int]]:
     return parts
 
 
-def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
+def _part(root: Path, names: list[str], table: Described, depth: int) -> Split:
     """One part, with labels from the table or from the folder names at `depth`."""
     if table.labels:
         labels = [table.labels.get(name) for name in names]
@@ -249,7 +249,8 @@ def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
 
-def _is_metadata(name: str) -> bool:
+def is_metadata(name: str) -> bool:
+    """Whether a file describes the samples of its folder."""
     return name.rpartition("/")[2].lower() in ("metadata.csv", "metadata.jsonl")
 
 
@@ -273,8 +274,8 @@ MISSING = "missing, though metadata names it"
 
 
 @dataclass(frozen=True)
-class _Described:
-    """What metadata files say, by name of the sample (posix, below the folder); nothing where no file has a column."""
+class Described:
+    """What is said of samples, by name (posix, below the folder): by metadata files what they have columns for."""
 
     names: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
@@ -292,13 +293,13 @@ def below_table(table: Path, file_name: str) -> PurePosixPath:
     return name.relative_to(folder) if name.is_relative_to(folder) else name
 
 
-def _read_metadata(root: Path, described: Sequence[str], content: Content, there: Collection[str]) -> _Described:
+def _read_metadata(root: Path, described: Sequence[str], content: Content, there: Collection[str]) -> Described:
     """Labels and transcripts of the samples that rows name in `file_name`, relative to the metadata file's own folder.
 
     In a CSV file, several labels are separated by "|". A file of which two rows say different things has none of them.
     `UserError` for no table, and for a name that leads elsewhere.
     """
-    found, spelled = _Described(), {nfc(name): name for name in there} if described else {}
+    found, spelled = Described(), {nfc(name): name for name in there} if described else {}
     said: dict[str, dict[str, Any]] = {}
     for name in described:
         path = root / name
