@@ -91,14 +91,14 @@ def _kind(path: Path) -> str | None:
 
 def _take(root: Path, name: str, by_stem: Mapping[str, list[str]], said: Described) -> None:
     """Note the transcripts of a file."""
-    above = PurePosixPath(name).parent
+    above = name[: name.rfind("/") + 1]
     for key, text in _lines(root / name):
         key = _stem(key) if extension_of(key) in RECORDINGS.extensions else key
         places = (key, f"wavs/{key}", f"audio/{'/'.join(key.split('_')[:-1])}/{key}")
-        stems = [stem for place in places if (stem := (above / place).as_posix()) in by_stem]
-        samples = by_stem[stems[0]] if stems else [(above / key).as_posix()]
+        stem = next((above + place for place in places if above + place in by_stem), None)
+        samples = by_stem[stem] if stem else [above + key]
         said.names.update(samples)
-        said.missing.update([] if stems else samples)
+        said.missing.update([] if stem else samples)
         for sample in samples:
             if said.texts.setdefault(sample, text) != text:
                 said.texts[sample] = None
@@ -123,13 +123,13 @@ def _beside(
     root: Path, files: Mapping[str, list[str]], by_stem: Mapping[str, list[str]], said: Described
 ) -> dict[str, str]:
     """Note the texts beside recordings, and return which they are; label tracks are none, nor are long texts."""
-    there = {name.lower(): name for extension in (".txt", ".lab") for name in files.get(extension, ())}
+    there = {_stem(name) + end: name for end in (".txt", ".lab") for name in files.get(end, ())}
     texts, unread = dict[str, tuple[str, str]](), []
     for stem in by_stem if there else ():
-        end = next((end for end in _BESIDE if (stem + end).lower() in there), None)
+        end = next((end for end in _BESIDE if stem + end in there), None)
         if end is None:
             continue
-        path = root / (name := there[(stem + end).lower()])
+        path = root / (name := there[stem + end])
         try:
             text = text_of(path) if path.stat().st_size <= _LONGEST else None
         except (OSError, UserError):

@@ -57,14 +57,13 @@ class _Manifests:
         described = [name for end in (".csv", ".jsonl") for name in files.get(end, ()) if folder.is_metadata(name)]
         if not all(NEMO.knows(path / name) or corpora.is_piped(path / name) for name in described):
             return None
-        if lists := [name for name in top if NEMO.knows(path / name)]:
-            return _listing(path, lists, NEMO)
+        tars = files.get(".tar")  # which have lists of this kind for what is in them
+        if lists := [name for name in top if not tars and NEMO.knows(path / name)]:
+            return _whole(path, files, lists, NEMO)
         if lists := [name for name in files.get(".scp", ()) if KALDI.knows(path / name)]:
-            return _listing(path, lists, KALDI)
-        tables = [name for name in files.get(".tsv", ()) if PurePosixPath(name).name in (*_TABLES, _ALL)]
-        tables = [name for name in tables if COMMON_VOICE.knows(path / name)]
-        if len({PurePosixPath(name).parent for name in tables}) == 1:
-            return _common_voice(path, files, tables)
+            return _whole(path, files, lists, KALDI)
+        if tables := _tables(path, files.get(".tsv", ())):
+            return _whole(path, files, tables, COMMON_VOICE)
         return corpora.read(path, files)
 
 
@@ -142,20 +141,26 @@ def _there(rows: Sequence[_Row], account: PartAccount, where: str) -> list[_Row]
     return list(known.values())
 
 
-def _common_voice(root: Path, files: Mapping[str, list[str]], tables: Sequence[str]) -> Listing:
-    """The parts of Common Voice, or all that is validated; clips in no part are left out."""
-    whole = [name for name in tables if PurePosixPath(name).name == _ALL]
-    parts = [name for name in tables if name not in whole]
-    used = parts if not whole or any(PurePosixPath(name).name == _TABLES[0] for name in parts) else whole
-    listing = _listing(root, used, COMMON_VOICE)
-    account, above = listing.account, PurePosixPath(used[0]).parent
-    named = {(above / name).as_posix() for part in listing.parts.values() for name in part.names}
-    account.beside = folder.others(files, RECORDINGS.extensions)
-    account.beside |= {name: "in no part" for name in folder.samples_in(files, RECORDINGS) if name not in named}
-    account.beside = {name: why for name, why in account.beside.items() if name not in used}
-    if others := [name for name in files.get(".tsv", ()) if name not in used]:
-        account.choices.append(f"not used: {some(others)}")
+def _whole(root: Path, files: Mapping[str, list[str]], lists: Sequence[str], kind: _Kind) -> Listing:
+    """What `lists` in a folder list; other recordings among its scanned `files` are left out."""
+    listing = _listing(root, lists, kind)
+    named = {os.path.normpath(path) for part in listing.parts.values() for path in part.source.files()}
+    own = {name: os.path.join(root.absolute(), name) for name in folder.samples_in(files, RECORDINGS)}  # noqa: PTH118
+    listing.account.beside = {name: "in no part" for name, path in own.items() if os.path.normpath(path) not in named}
+    if others := [name for name in files.get(".tsv", ()) if name not in lists]:
+        listing.account.choices.append(f"not used: {some(others)}")
     return listing
+
+
+def _tables(root: Path, names: Sequence[str]) -> list[str]:
+    """Those of Common Voice among .tsv: of its parts, or of all that is validated; none if several folders have any."""
+    files = {name: PurePosixPath(name) for name in names}
+    known = [name for name, one in files.items() if one.name in (*_TABLES, _ALL) and COMMON_VOICE.knows(root / name)]
+    if len({files[name].parent for name in known}) != 1:
+        return []
+    whole = [name for name in known if files[name].name == _ALL]
+    parts = [name for name in known if name not in whole]
+    return parts if not whole or any(files[name].name == _TABLES[0] for name in parts) else whole
 
 
 def _clips(path: Path) -> list[_Row]:
@@ -201,10 +206,10 @@ def _objects(path: Path) -> list[_Row]:
 
 def _utterances(path: Path) -> list[_Row]:
     """Of Kaldi. Paths are relative to here, or to the folder of wav.scp or one above: the first with any of them."""
-    if (segments := path.with_name("segments")).exists():
+    if (segments := path.with_name("segments")).is_file():
         raise UserError(f"{segments} cuts recordings, which are read whole; cut them first, and remove it")
     places, text = _table(path, "a path"), path.with_name("text")
-    texts = _table(text, "") if text.exists() else {}
+    texts = _table(text, "") if text.is_file() else {}
     for name, place in places.items():
         if place.endswith("|"):
             raise UserError(f"{path}: {name} is the command {place[:80]!r}; give the path of what it makes")

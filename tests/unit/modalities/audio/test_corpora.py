@@ -197,7 +197,7 @@ def test_common_voice_as_a_whole_and_by_part(tmp_path: Path) -> None:
     assert said(parts) == VOICE_SAID
     assert "in no part (1)" in parts.description
     assert "not used: en/clip_durations.tsv, en/invalidated.tsv, en/validated.tsv" in parts.description
-    assert parts.account.beside["en/clips/e.mp3"] == "in no part"
+    assert parts.account.beside == {"en/clips/e.mp3": "in no part"}
     assert said(open_recordings(tmp_path / "cv" / "en" / "dev.tsv")) == {"train": VOICE_SAID["val"]}
     plant(tmp_path / "cv" / "de", CLIPS, VOICE)  # two languages: recordings, whose folders are classes
     assert open_recordings(tmp_path / "cv").train.texts is None
@@ -208,6 +208,20 @@ def test_one_manifest(tmp_path: Path) -> None:
     plant(tmp_path, "", {"some.json": json.dumps({"audio_filepath": str(tmp_path / "wavs" / "1.wav"), "text": 7})})
     assert said(open_recordings(tmp_path / "some.json")) == {"train": {str(tmp_path / "wavs" / "1.wav"): "7"}}
     assert said(open_recordings(tmp_path / "data" / "wav.scp")) == {"train": {"u1": None}}
+
+
+def test_recordings_that_no_manifest_names(tmp_path: Path) -> None:
+    plant(tmp_path, "w/1.wav w/2.wav", {"m.json": '{"audio_filepath": "w/../w/1.wav"}', "more.tsv": "a\tb\n"})
+    parts = open_recordings(tmp_path)
+    assert parts.account.beside == {"w/2.wav": "in no part"}
+    assert parts.description == "manifest of NeMo: 1 train, no labels; left out: in no part (1); not used: more.tsv"
+    plant(tmp_path, "", {"0.tar": ""})  # such a manifest is of recordings in tars
+    assert "m.json" not in open_recordings(tmp_path).description
+
+
+def test_texts_beside_recordings_of_names_that_differ_in_case_only(tmp_path: Path) -> None:
+    plant(tmp_path, "a.wav A.wav", {"a.txt": "small", "A.TXT": "large"})
+    assert said(open_recordings(tmp_path)) == {"train": {"A.wav": "large", "a.wav": "small"}}
 
 
 def test_speech_commands(tmp_path: Path) -> None:
@@ -373,6 +387,7 @@ def settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             {"m.json": '{"audio_filepath": "a.wav", "text": "other"}'},
         ),
         ("a.wav", {"a.txt": "one"}, {"a.txt": "other"}),
+        ("a.wav", {"a.lab": "one"}, {"a.txt": "other"}),
     ],
 )
 def test_what_is_kept_of_many_recordings(
