@@ -188,5 +188,5 @@ def _by_lists(root: Path, files: Mapping[str, list[str]], lists: Sequence[str]) 
 
 def _some(split: Split, places: Sequence[int]) -> Split:
     """The samples at places, which have no transcripts."""
-    names, labels = ([of[place] for place in places] for of in (split.names, split.labels))
+    names, labels = (tuple(of[place] for place in places) for of in (split.names, split.labels))
     return Split(names, labels, split.source.select(np.array(places, dtype=np.int64)))

@@ -46,7 +46,8 @@ class _Manifests:
     def file(self, path: Path) -> Listing | None:
         """One list."""
         other = {".tsv": FAIRSEQ, ".json": NEMO, ".jsonl": NEMO}.get(path.suffix.lower())
-        kind = next((kind for kind in (COMMON_VOICE, KALDI) if kind.knows(path)), other)
+        other = None if folder.is_metadata(path.name) else other  # which need their folder
+        kind = next((kind for kind in (COMMON_VOICE, NEMO, KALDI) if kind.knows(path)), other)
         return _listing(path.parent, [path.name], kind) if kind else None
 
     def folder(self, path: Path, files: Mapping[str, list[str]]) -> Listing | None:

@@ -210,6 +210,16 @@ def test_one_manifest(tmp_path: Path) -> None:
     assert said(open_recordings(tmp_path / "data" / "wav.scp")) == {"train": {"u1": None}}
 
 
+def test_files_that_are_no_manifest(tmp_path: Path) -> None:
+    plant(tmp_path, "a.wav", {"metadata.jsonl": '{"file_name": "a.wav"}\n', "m.json": "[1]", "v.tsv": HEADER})
+    refuse(tmp_path / "metadata.jsonl", "metadata.jsonl is not a known kind of data; name a folder of recordings")
+    refuse(tmp_path / "m.json", r"m\.json: line 1 is '\[1\]'; it must be a JSON object with audio_filepath")
+    refuse(tmp_path / "v.tsv", "it must be the folder that the recordings are in")
+    plant(tmp_path, "", {"metadata.jsonl": '{"audio_filepath": "a.wav", "text": "one"}\n'})
+    for place in (tmp_path, tmp_path / "metadata.jsonl"):
+        assert said(open_recordings(place)) == {"train": {"a.wav": "one"}}
+
+
 def test_recordings_that_no_manifest_names(tmp_path: Path) -> None:
     plant(tmp_path, "w/1.wav w/2.wav", {"m.json": '{"audio_filepath": "w/../w/1.wav"}', "more.tsv": "a\tb\n"})
     parts = open_recordings(tmp_path)
@@ -401,6 +411,17 @@ def test_what_is_kept_of_many_recordings(
         assert len(kept()) == 1
     plant(root, "", change)
     assert said(open_recordings(root)) == {"train": {recordings: "other"}}
+
+
+def test_what_is_kept_of_parts_by_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(monkeypatch, tmp_path)
+    root = plant(
+        tmp_path / "data", "a/1.wav b/2.wav b/3.wav", {"validation_list.txt": "b/2.wav\n", "testing_list.txt": ""}
+    )
+    for _ in range(2):
+        parts = open_recordings(root)
+        assert {part: len(one) for part, one in parts.each.items()} == {"train": 2, "val": 1}
+        assert parts.train.read(1) == spoken(".wav")
 
 
 def test_missing_recordings_may_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
