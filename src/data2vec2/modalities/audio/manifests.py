@@ -157,11 +157,18 @@ def _tables(root: Path, names: Sequence[str]) -> list[str]:
     """Those of Common Voice among .tsv: of its parts, or of all that is validated; none if several folders have any."""
     files = {name: PurePosixPath(name) for name in names}
     known = [name for name, one in files.items() if one.name in (*_TABLES, _ALL) and COMMON_VOICE.knows(root / name)]
+    known = [name for name in known if _has_rows(root / name)]  # of languages with little, some have none
     if len({files[name].parent for name in known}) != 1:
         return []
     whole = [name for name in known if files[name].name == _ALL]
     parts = [name for name in known if name not in whole]
     return parts if not whole or any(files[name].name == _TABLES[0] for name in parts) else whole
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a table has more than its header."""
+    with path.open("rb") as file:
+        return bool(file.readline() and file.readline())
 
 
 def _clips(path: Path) -> list[_Row]:
@@ -194,14 +201,10 @@ def _objects(path: Path) -> list[_Row]:
             what = "it must be a JSON object with audio_filepath"
             raise UserError(f"{path}: line {number} is {line[:80]!r}; {what}")
         if row.get("offset"):
-            what = (
-                f"begins at {row['offset']} s of {name}; cut the recordings first, as a line must stand for a whole one"
-            )
+            what = f"begins at {row['offset']} s of {name}; cut the recordings first: lines must stand for whole ones"
             raise UserError(f"{path}: line {number} {what}")
-        seconds = row.get("duration")
-        rows.append(
-            _Row(name, str(above / name), row.get("text"), seconds if isinstance(seconds, int | float) else nan)
-        )
+        seconds = length if isinstance(length := row.get("duration"), int | float) else nan
+        rows.append(_Row(name, str(above / name), row.get("text"), seconds))
     return rows
 
 
@@ -216,7 +219,7 @@ def _utterances(path: Path) -> list[_Row]:
             raise UserError(f"{path}: {name} is the command {place[:80]!r}; give the path of what it makes")
     some_of, above = [*places.values()][:100], path.parent.absolute()
     bases = (Path.cwd(), above, *above.parents)
-    base = next((base for base in bases if any((base / place).is_file() for place in some_of)), bases[0])
+    base = next((base for base in bases if any(os.path.isfile(base / one) for one in some_of)), bases[0])  # noqa: PTH113
     unknown = [_Row(name, "", texts[name]) for name in texts.keys() - places.keys()]
     return [*(_Row(name, str(base / place), texts.get(name)) for name, place in places.items()), *sorted(unknown)]
 

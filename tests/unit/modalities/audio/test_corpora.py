@@ -203,6 +203,13 @@ def test_common_voice_as_a_whole_and_by_part(tmp_path: Path) -> None:
     assert open_recordings(tmp_path / "cv").train.texts is None
 
 
+def test_empty_tables_of_common_voice(tmp_path: Path) -> None:
+    plant(tmp_path, CLIPS, VOICE | {"dev.tsv": HEADER})
+    assert said(open_recordings(tmp_path)) == {part: VOICE_SAID[part] for part in ("train", "test")}
+    plant(tmp_path, "", {"train.tsv": HEADER})
+    assert list(said(open_recordings(tmp_path))["train"]) == ["clips/a.mp3", "clips/e.mp3"]  # all that is validated
+
+
 def test_one_manifest(tmp_path: Path) -> None:
     plant(tmp_path, "wavs/1.wav", {"data/wav.scp": "u1 wavs/1.wav\n"})
     plant(tmp_path, "", {"some.json": json.dumps({"audio_filepath": str(tmp_path / "wavs" / "1.wav"), "text": 7})})
@@ -264,6 +271,7 @@ def test_speech_commands(tmp_path: Path) -> None:
         ("a.wav", {"m.json": '{"audio_filepath": "a.wav"}\n{"audio_filepath": "b.wav"}'}, "b.wav"),
         ("a.wav", {"wav.scp": "a a.wav\nb b.wav\n"}, "b"),
         ("a.wav", {"wav.scp": "a a.wav\n", "text": "a one\nb two\n"}, "b"),
+        ("a.wav", {"wav.scp": f"b {'b' * 300}.wav\na a.wav\n"}, "b"),
     ],
 )
 def test_names_that_lead_to_no_file(tmp_path: Path, recordings: str, texts: Tree, missing: str) -> None:
