@@ -90,19 +90,24 @@ def _kind(path: Path) -> str | None:
 
 
 def _take(root: Path, name: str, by_stem: Mapping[str, list[str]], said: Described) -> None:
-    """Note the transcripts of a file."""
-    above = name[: name.rfind("/") + 1]
-    for key, text in _lines(root / name):
-        key = _stem(key) if extension_of(key) in RECORDINGS.extensions else key
-        places = (key, f"wavs/{key}", f"audio/{'/'.join(key.split('_')[:-1])}/{key}")
-        stem = next((above + place for place in places if above + place in by_stem), None)
-        samples = by_stem[stem] if stem else [above + key]
+    """Note the transcripts of a file; of missing recordings where the first that is there would be."""
+    lines = [(_places(name[: name.rfind("/") + 1], key), text) for key, text in _lines(root / name)]
+    usual = next((at for places, _ in lines for at, place in enumerate(places) if place in by_stem), 0)
+    for places, text in lines:
+        stem = next((place for place in places if place in by_stem), None)
+        samples = by_stem[stem] if stem else [places[usual]]
         said.names.update(samples)
         said.missing.update([] if stem else samples)
         for sample in samples:
             if said.texts.setdefault(sample, text) != text:
                 said.texts[sample] = None
                 said.mended[sample] = f"lines of {name} that contradict each other ignored"
+
+
+def _places(above: str, key: str) -> tuple[str, str, str]:
+    """Where a recording can be, without its extension: beside its transcript, or below it in one of two ways."""
+    key = _stem(key) if extension_of(key) in RECORDINGS.extensions else key
+    return f"{above}{key}", f"{above}wavs/{key}", f"{above}audio/{'/'.join(key.split('_')[:-1])}/{key}"
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

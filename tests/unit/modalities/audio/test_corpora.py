@@ -265,8 +265,8 @@ def test_speech_commands(tmp_path: Path) -> None:
     ("recordings", "texts", "missing"),
     [
         ("1/2/a.flac", {"1/2/1-2.trans.txt": "a one\nb two\n"}, "1/2/b"),
-        ("audio/1/2/1_2_3.flac", {"transcripts.txt": "1_2_3\tone\n9_2_3\ttwo\n"}, "9_2_3"),
-        ("wavs/a.wav", {"metadata.csv": "a|one\nb|two\n"}, "b"),
+        ("audio/1/2/1_2_3.flac", {"transcripts.txt": "9_2_3\ttwo\n1_2_3\tone\n"}, "audio/9/2/9_2_3"),
+        ("wavs/a.wav", {"metadata.csv": "a|one\nb|two\n"}, "wavs/b"),
         ("clips/a.mp3", {"train.tsv": rows(("a.mp3", "one"), ("b\0.mp3", "two"))}, "clips/b\0.mp3"),
         ("a.wav", {"m.json": '{"audio_filepath": "a.wav"}\n{"audio_filepath": "b.wav"}'}, "b.wav"),
         ("a.wav", {"wav.scp": "a a.wav\nb b.wav\n"}, "b"),
