@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 from pathlib import Path
@@ -167,6 +168,32 @@ def test_mistakes_in_flags_are_said(
     assert here("ctc", model, data, tmp_path / "run", *flags) == code
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_librispeech_as_it_is_unpacked(
+    tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = list(csv.DictReader((data / "metadata.csv").open(encoding="utf-8")))
+    corpus, run = tmp_path / "LibriSpeech", tmp_path / "run"
+    for number, row in enumerate(rows):
+        part = (
+            "test-clean" if row["file_name"].startswith("test/") else ("train-clean-100", "dev-clean")[number % 4 == 0]
+        )
+        chapter = corpus / part / "19" / "198"
+        chapter.mkdir(parents=True, exist_ok=True)
+        wave, rate = soundfile.read(data / row["file_name"], dtype="int16")
+        soundfile.write(chapter / f"19-198-{number:04}.flac", wave, rate)
+        with (chapter / "19-198.trans.txt").open("a", encoding="utf-8") as file:
+            file.write(f"19-198-{number:04} {row['transcription'].upper()}\n")
+    assert here("ctc", model, corpus, run, "--train.updates", 3) == 0
+    assert "30 train, 10 val, 10 test" in (said := capsys.readouterr().err)
+    assert "transcripts from 3 .trans.txt files" in said
+    assert json.loads((run / "scores.json").read_text())["samples"] == 10
+    assert run_here(["evaluate", run, corpus / "test-clean", "--device", "cpu", "--json"]) == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert (scores["samples"], scores["skipped"]) == (10, {})
+    assert run_here(["inspect", corpus]) == 0
+    assert f"19-198-0001.flac: {rows[1]['transcription'].lower()}" in capsys.readouterr().out
 
 
 def test_no_transcripts_are_said(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

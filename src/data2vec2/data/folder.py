@@ -123,8 +123,8 @@ def others(files: Mapping[str, list[str]], without: Collection[str]) -> dict[str
     return {name: extension for extension, names in files.items() if extension not in without for name in names}
 
 
-def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listing:
-    """The samples among the scanned `files`, with what metadata files say of them, in their parts.
+def read(root: Path, files: Mapping[str, list[str]], content: Content, table: Described | None = None) -> Listing:
+    """The samples among the scanned `files`, with what a `table`, or else metadata files, say of them, in their parts.
 
     A metadata file with labels alone gives the labels; without one, a label is the first folder below the part, and
     below folders in which all lie. Files that a metadata file names and that are not there are bad samples.
@@ -132,7 +132,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content) -> Listin
     described = [name for names in files.values() for name in filter(is_metadata, names)]
     samples = samples_in(files, content)
     everything = {name for names in files.values() for name in names}
-    table = _read_metadata(root, described, content, everything)
+    table = _read_metadata(root, described, content, everything) if table is None else table
     samples = sorted({*samples, *table.names})
     by_part = _by_part(root, samples)
     tops = {part: _tops(names, depth - 1) for part, (names, depth) in by_part.items()}
@@ -184,7 +184,7 @@ def _empty(root: Path, names: Sequence[str], depth: int) -> Iterator[str]:
     """Folders beside those that are labels, in which none of the named files stands."""
     full = set(_tops(names, depth))
     for parent in _tops(names, depth - 1) if depth else [""]:
-        for entry in os.scandir(root / parent):
+        for entry in os.scandir(root / parent) if (root / parent).is_dir() else ():
             name = f"{parent}/{entry.name}".removeprefix("/")
             if not entry.name.startswith(".") and Path(entry.path).is_dir() and name not in full:
                 yield name
@@ -241,7 +241,7 @@ def _classed(parts: Mapping[str, tuple[list[str], int]]) -> dict[str, tuple[list
     return found
 
 
-def _part(root: Path, names: list[str], table: _Described, depth: int) -> Split:
+def _part(root: Path, names: list[str], table: Described, depth: int) -> Split:
     """One part, with labels from the table or from the folder names at `depth`."""
     if table.labels:
         labels = [table.labels.get(name) for name in names]
@@ -277,8 +277,8 @@ MISSING = "missing, though metadata names it"
 
 
 @dataclass(frozen=True)
-class _Described:
-    """What metadata files say, by name of the sample (posix, below the folder); nothing where no file has a column."""
+class Described:
+    """What is said of samples, by name (posix, below the folder): by metadata files what they have columns for."""
 
     names: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
@@ -296,13 +296,13 @@ def below_table(table: Path, file_name: str) -> PurePosixPath:
     return name.relative_to(folder) if name.is_relative_to(folder) else name
 
 
-def _read_metadata(root: Path, described: Sequence[str], content: Content, there: Collection[str]) -> _Described:
+def _read_metadata(root: Path, described: Sequence[str], content: Content, there: Collection[str]) -> Described:
     """Labels and transcripts of the samples that rows name in `file_name`, relative to the metadata file's own folder.
 
     In a CSV file, several labels are separated by "|". A file of which two rows say different things has none of them.
     `UserError` for no table, and for a name that leads elsewhere.
     """
-    found, spelled = _Described(), {nfc(name): name for name in there} if described else {}
+    found, spelled = Described(), {nfc(name): name for name in there} if described else {}
     said: dict[str, dict[str, Any]] = {}
     for name in described:
         path = root / name

@@ -189,6 +189,7 @@ def open_data(data: str | Path, content: Content, own: OwnFormat | None = None) 
         for name in ("", *(one.name for one in path.parent.glob(f"{glob.escape(path.stem)}.*"))):
             state.see(root, name)
         listing = _read_file(path, content, own)
+        state.exact &= not _misses(listing)
     parts = parts_of(listing, str(path), content)
     kept = _kept(parts, root, key, state)
     return _restored(kept, path) if kept else parts
@@ -271,6 +272,7 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None, state: Sta
         for name in files[extension]:
             state.see(path, name)
     if own and (found := own.folder(path, files)):
+        state.exact &= not _misses(found)
         return found
     num_samples = sum(len(files.get(extension, [])) for extension in content.extensions)
     tables = {one: [name for name in files.get(one, ()) if not folder.is_metadata(name)] for one in _READERS}
@@ -278,15 +280,19 @@ def _read_folder(path: Path, content: Content, own: OwnFormat | None, state: Sta
     if num_samples > len(tables[packed]):
         listing = folder.read(path, files, content)
         there = {name for names in files.values() for name in names}
-        for name, part in listing.parts.items():  # what tables name, and was not scanned, may come and go
-            if folder.MISSING in listing.account.part(name).bad.values() or not there.issuperset(part.names):
-                state.exact = False
+        named = all(there.issuperset(part.names) for part in listing.parts.values())
+        state.exact &= named and not _misses(listing)  # what tables name, and was not scanned, may come and go
         return listing
     if tables[packed]:
         return _packed(path, {**files, packed: tables[packed]}, packed, content)
     hint = next((f"; {text}" for extension, text in (own.hints if own else {}).items() if extension in files), "")
     known = ", ".join(sorted(content.extensions))
     raise UserError(f"no {content.files} in {path} ({known}, .parquet, .tar): {folder.held(path, files, hint)}")
+
+
+def _misses(listing: Listing) -> bool:
+    """Whether files are named that are not there."""
+    return any(folder.MISSING in part.bad.values() for part in listing.account.parts.values())
 
 
 def listed_files(paths: Iterable[str | Path], content: Content) -> Records:

@@ -151,7 +151,7 @@ class CtcJob(AudioClassifyJob):
             more = "; ".join(("", *parts.account.lines()))
             raise UserError(
                 f"{path} has no transcripts ({parts.description}); put them into a metadata.csv with columns file_name "
-                f"and transcription, or give a table or a manifest that has them{more}"
+                f"and transcription, or NAME.txt beside NAME.wav, or give a table or a manifest that has them{more}"
             )
         readers: dict[str, AudioReader] = {}
         for key, records, usable, of in (

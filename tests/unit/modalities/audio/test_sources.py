@@ -283,7 +283,7 @@ def test_what_is_no_audio(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded_picture(photo(), "PNG"))
     np.savez(tmp_path / "b.npz", x=np.zeros((2, 8, 8), np.uint8))
     refuse(tmp_path, r"it holds files of type \.npz \(1\), \.png \(1\)$")
-    refuse(tmp_path / "b.npz", r"b\.npz is not a known kind .* or a \.parquet, \.tar, or \.tsv file of recordings")
+    refuse(tmp_path / "b.npz", r"b\.npz is not a known kind .* or a \.parquet, \.tar, \.json, \.jsonl or \.tsv file of")
     put(tmp_path / "one.wav")
     refuse(tmp_path / "one.wav", "is one recording; name a folder of recordings")
     with pytest.raises(UserError, match=r"no images in .*\.wav \(1\)"):
