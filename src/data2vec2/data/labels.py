@@ -49,8 +49,7 @@ def encode(
     number below zero is no label where classes are named, or where no training sample has it; else it is a class. Fewer
     than two classes are none; one tag is enough. `UserError` for any other value.
     """
-    values = {part: [_unwritten(one, named or ()) for one in of] for part, of in values.items()}
-    values, remarks = _counted_off(values, named)
+    values, remarks = _counted_off(_unwritten(values, named or ()), named)
     several = any(isinstance(value, list | tuple) for part in values.values() for value in part)
     known: dict[Any, str] | None = None
     if named is not None:
@@ -107,11 +106,12 @@ def listed(value: Any) -> list[Any] | None:
     return items
 
 
-def _unwritten(value: Any, named: Sequence[str]) -> Any:
-    """The list that a string is, unless a class is called so; any other value as it is."""
-    if not isinstance(value, str) or value in named or (items := listed(value)) is None:
-        return value
-    return items
+def _unwritten(values: Mapping[str, Sequence[Any]], named: Sequence[str]) -> Mapping[str, Sequence[Any]]:
+    """Values with lists for strings, if all strings that are not empty are lists written out, and no class's name."""
+    given = (one for of in values.values() for one in of if isinstance(one, str) and one.strip())
+    if any(one in named or listed(one) is None for one in given):
+        return values
+    return {part: [listed(one) if isinstance(one, str) else one for one in of] for part, of in values.items()}
 
 
 def _counted_off(

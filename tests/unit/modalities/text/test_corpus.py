@@ -324,7 +324,7 @@ NAMES = [
     ("imdb_train.csv", "imdb-dev.csv", "imdb_test.csv"),
     ("train/a.txt", "eval/a.txt", "testing/a.txt"),
     ("Training Set 1.txt", "Evaluation Set.txt", "Test Set (2).txt"),
-    ("myTrainData.txt", "devel.txt", "myTestSplit.txt"),
+    ("trainData.txt", "devel.txt", "TestSplit.txt"),
     ("traindata.txt", "development.txt", "testset.txt"),
 ]
 
