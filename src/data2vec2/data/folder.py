@@ -129,7 +129,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
     A metadata file with labels alone gives the labels; without one, a label is the first folder below the part, and
     below folders in which all lie. Files that a metadata file names and that are not there are bad samples.
     """
-    described = [name for names in files.values() for name in filter(is_metadata, names)]
+    described = metadata_in(files)
     samples = samples_in(files, content)
     everything = {name for names in files.values() for name in names}
     table = _read_metadata(root, described, content, everything) if table is None else table
@@ -250,6 +250,11 @@ def _part(root: Path, names: list[str], table: Described, depth: int) -> Split:
         labels = [nfc(path[depth]) if len(path) > depth else "" for path in folders]
     texts = [table.texts.get(name) for name in names] if table.texts else None
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
+
+
+def metadata_in(files: Mapping[str, list[str]]) -> list[str]:
+    """Those among scanned files that describe samples."""
+    return [name for names in files.values() for name in filter(is_metadata, names)]
 
 
 def is_metadata(name: str) -> bool:

@@ -261,7 +261,7 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
     root, values, there = path if path.is_dir() else path.parent, dict[str, Any](), False
     tables = {name.rpartition("[")[0] for name in records.names if name.endswith("]")}
     files = folder.scan(root) if path.is_dir() else {}
-    metadata = [name for names in files.values() for name in names if folder.is_metadata(name)]
+    metadata = folder.metadata_in(files)
     for name in (*(one for one in sorted(tables) if one.endswith(".parquet")), *metadata):
         table = read_table(root / name, name) if name in metadata else None
         if table is None:

@@ -55,8 +55,7 @@ class _Manifests:
         top = [name for end in (".tsv", ".json", ".jsonl") for name in files.get(end, ()) if "/" not in name]
         if lists := [name for name in top if FAIRSEQ.knows(path / name)]:
             return _listing(path, lists, FAIRSEQ)
-        described = [name for end in (".csv", ".jsonl") for name in files.get(end, ()) if folder.is_metadata(name)]
-        if not all(NEMO.knows(path / name) or corpora.is_piped(path / name) for name in described):
+        if not all(NEMO.knows(path / name) or corpora.is_piped(path / name) for name in folder.metadata_in(files)):
             return None
         tars = files.get(".tar")  # which have lists of this kind for what is in them
         if lists := [name for name in top if not tars and NEMO.knows(path / name)]:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
@@ -386,6 +388,9 @@ def test_metadata_that_name_files_win(tmp_path: Path) -> None:
     assert said(open_recordings(tmp_path)) == {"train": {"1/2/a.flac": "other", "1/2/b.flac": None}}
     plant(tmp_path, "", {"metadata.csv": "file_name|transcription\n1/2/a.flac|other\n"})
     refuse(tmp_path, "save the file with commas between the fields, not '|'")
+    (tmp_path / "metadata.csv").unlink()
+    pq.write_table(pa.table({"file_name": ["1/2/a.flac"], "transcription": ["another"]}), tmp_path / "metadata.parquet")
+    assert said(open_recordings(tmp_path)) == {"train": {"1/2/a.flac": "another", "1/2/b.flac": None}}
 
 
 def settled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
