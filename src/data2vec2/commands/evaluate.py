@@ -23,7 +23,7 @@ from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
 from data2vec2.data.hub import PREFIX as HUB
 from data2vec2.data.labels import ONE_CLASS
-from data2vec2.data.records import Parts, Records, held_out
+from data2vec2.data.records import Parts, Records, among, held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import labelled
 from data2vec2.evaluation.probes import Curve, draws, low_label_curve
@@ -264,11 +264,9 @@ def _parts(
         say(f"data: {test}: {of_test.description}")
         say_account(of_test.account, say)
         _, records = scored_part(of_test)
-        if (found := records.among(parts.train.classes)) is None:
-            classes, others = (", ".join(one.classes) or "none" for one in (parts.train, records))
-            raise UserError(f"{data} has the classes {classes}, but {test} has {others}; those must be among these")
-        if len(records.classes) < len(found.classes):
-            say(f"data: {test} has {len(records.classes):,} of the {len(found.classes):,} classes")
+        found, lacking = among(records, parts.train, test, data)
+        for remark in lacking:
+            say(f"data: {remark}")
         records = replace(found, levels=parts.train.levels or records.levels)
         return parts.train, records, "named test", parts.account.remarks
     train, held, part = learned_and_scored(parts, given.seed, run, data)

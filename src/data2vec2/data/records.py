@@ -19,7 +19,7 @@ from data2vec2 import rng
 from data2vec2.data import folder, hub, index, objects, parquet, remote, tars
 from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.index import Index, State, chosen
-from data2vec2.data.labels import ONE_CLASS, encode
+from data2vec2.data.labels import ONE_CLASS, encode, some
 from data2vec2.data.sampler import split_validation
 from data2vec2.data.source import BadSample, Content, Listing, Source, extension_of
 from data2vec2.errors import UserError
@@ -75,27 +75,14 @@ class Records:
         """Records of the samples at `indices`, in that order."""
         places = np.asarray(indices, dtype=np.int64)
 
-        def some(values: Any) -> Any:
+        def of_those(values: Any) -> Any:
             if values is None or isinstance(values, np.ndarray):
                 return None if values is None else values[places]
             return chosen(values, places)
 
         of_each = ("names", "labels", "tags", "texts", "seconds", "numbers", "marks", "origins", "repeats")
-        values = {name: some(getattr(self, name)) for name in of_each}
+        values = {name: of_those(getattr(self, name)) for name in of_each}
         return replace(self, source=self.source.select(places), **values)
-
-    def among(self, classes: tuple[str, ...]) -> Records | None:
-        """The same with these classes, in which its own are found by name; None if one of its own is not there."""
-        if self.classes == classes:
-            return self
-        if not self.classes or not set(self.classes) <= set(classes):
-            return None
-        places = np.array([*map(classes.index, self.classes), -1], dtype=np.int64)
-        tags = self.tags
-        if tags is not None:
-            tags = np.zeros((len(self), len(classes)), dtype=np.bool_)
-            tags[:, places[:-1]] = self.tags
-        return replace(self, classes=classes, labels=places[self.labels], tags=tags)
 
     @property
     def taught(self) -> bool:
@@ -315,6 +302,27 @@ def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tup
         return parts.train, parts.val
     train, held = split_validation(parts.train.labels, fraction, seed)
     return parts.train.select(train), parts.train.select(held) if len(held) else None
+
+
+def among(other: Records, train: Records, others: str, data: str) -> tuple[Records, list[str]]:
+    """`other` records with the classes of `train`, found by name, and a remark if they have not all of these.
+
+    `others` and `data` are what they come from. `UserError` for a class that is not there, or tags for classes.
+    """
+    if (other.classes, other.tags is None) == (train.classes, train.tags is None):
+        return other, []
+    same = bool(other.classes) and (other.tags is None) == (train.tags is None)
+    if not same or not set(other.classes) <= set(train.classes):
+        ours, theirs = (some(one.classes) or "none" for one in (train, other))
+        raise UserError(f"{data} has the classes {ours}, but {others} has {theirs}; those must be among these")
+    places = np.array([*map(train.classes.index, other.classes), -1], dtype=np.int64)
+    tags = other.tags
+    if tags is not None:
+        tags = np.zeros((len(other), len(train.classes)), dtype=np.bool_)
+        tags[:, places[:-1]] = other.tags
+    found = replace(other, classes=train.classes, labels=places[other.labels], tags=tags)
+    lacks = len(other.classes) < len(train.classes)
+    return found, [f"{others} has {len(other.classes):,} of the {len(train.classes):,} classes"] * lacks
 
 
 def parts_of(found: Listing, where: str, content: Content) -> Parts:

@@ -19,7 +19,7 @@ from data2vec2.data.account import Account, counted
 from data2vec2.data.batch import Addition, Batches
 from data2vec2.data.labels import ONE_CLASS, UNLABELLED
 from data2vec2.data.reader import Reader
-from data2vec2.data.records import Parts, Records, held_out, labelled_records
+from data2vec2.data.records import Parts, Records, among, held_out, labelled_records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation import classification
 from data2vec2.method import losses
@@ -146,16 +146,11 @@ class Job:
             hint, about = self.tools.label_hint("--data.label-column"), "; ".join((parts.description, *account.remarks))
             raise UserError(f"{path} has no {what} to learn from ({about}); {hint}")
         if train.numbers is None and train.tags is None and len(only := np.unique(train.labels)) == 1:
-            what = f"all {len(train):,} {self.tools.words.many} to train on are of one class ({_named(train, only)})"
+            what = f"all {len(train):,} {self.tools.words.many} to train on are of one class ({train.classes[only[0]]})"
             raise UserError(f"{what}; {path} has no classes to tell apart")
         if held:
-            found = held.among(train.classes) if (held.tags is None) == (train.tags is None) else None
-            if found is None:
-                ours, theirs = (_named(one, np.arange(len(one.classes))) or "none" for one in (train, held))
-                raise UserError(f"{path} has the classes {ours}, but {val} has {theirs}; those must be among these")
-            if len(held.classes) < len(train.classes):
-                account.remarks.append(f"{val} has {len(held.classes):,} of the {len(train.classes):,} classes")
-            held = found
+            held, lacking = among(held, train, val or path, path)
+            account.remarks += lacking
         more = {
             key: labelled_records(one, account=account.part(key))
             for key, one in (("val", held), ("test", parts.test))
@@ -347,8 +342,4 @@ def _of_one_class(parts: Mapping[str, Records]) -> Iterator[str]:
     """What the user should know of parts whose samples are all of one class."""
     for key, part in parts.items():
         if part.tags is None and part.classes and len(only := np.unique(part.labels)) == 1:
-            yield f"all {len(part):,} {key} samples are of one class ({_named(part, only)}): they have no accuracy"
-
-
-def _named(records: Records, classes: NDArray[np.int64], shown: int = 10) -> str:
-    return ", ".join(records.classes[place] for place in classes[:shown].tolist()) + ", ..." * (len(classes) > shown)
+            yield f"all {len(part):,} {key} samples are of one class ({part.classes[only[0]]}): they have no accuracy"

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data2vec2.data.records import among
 from data2vec2.data.source import BadSample, Spans, part_of
+from data2vec2.errors import UserError
 from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.reader import PICTURES as CONTENT
 from data2vec2.modalities.image.reader import decode
@@ -259,17 +261,23 @@ def test_fewer_classes_among_others(tmp_path: Path) -> None:
     for name in ("b/0.png", "c/1.png", "b/2.png"):
         put(tmp_path / name)
     records = open_pictures(tmp_path).train
-    assert records.among(records.classes) is records
-    assert records.among(("b",)) is None
-    found = records.among(("a", "b", "c"))
-    assert found
+    assert among(records, records, "few", "all") == (records, [])
+    with pytest.raises(UserError, match="all has the classes b, but few has b, c; those must be among these"):
+        among(records, replace(records, classes=("b",)), "few", "all")
+    found, remarks = among(records, replace(records, classes=("a", "b", "c")), "few", "all")
     assert (found.classes, found.labels.tolist()) == (("a", "b", "c"), [1, 1, 2])
+    assert remarks == ["few has 2 of the 3 classes"]
     tags = np.array([[True, False], [False, False], [True, True]])
-    tagged = replace(records, tags=tags, labels=np.full(3, -1)).among(("c", "a", "b"))
-    assert tagged and tagged.tags is not None
-    assert tagged.labels.tolist() == [-1, -1, -1]
-    assert tagged.tags.tolist() == [[False, False, True], [False, False, False], [True, False, True]]
-    assert replace(records, classes=()).among(("a",)) is None
+    tagged = replace(records, tags=tags, labels=np.full(3, -1))
+    of_all = replace(tagged, classes=("c", "a", "b"), tags=np.zeros((3, 3), dtype=np.bool_))
+    found, _ = among(tagged, of_all, "few", "all")
+    assert found.tags is not None
+    assert found.labels.tolist() == [-1, -1, -1]
+    assert found.tags.tolist() == [[False, False, True], [False, False, False], [True, False, True]]
+    with pytest.raises(UserError, match="but few has b, c; those"):
+        among(tagged, records, "few", "all")
+    with pytest.raises(UserError, match="but few has none; those"):
+        among(replace(records, classes=()), records, "few", "all")
 
 
 def test_a_name_that_can_not_be_is_bad(tmp_path: Path) -> None:
