@@ -13,7 +13,7 @@ import torch
 from transformers import AutoFeatureExtractor, AutoModelForCTC, Trainer, TrainingArguments, Wav2Vec2Processor
 
 from data2vec2 import Data2Vec2CTCTokenizer
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.evaluation.recognition import error_rate
 from data2vec2.modalities.audio import english_prompts
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 import data2vec2
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.errors import UsageError, UserError
 from data2vec2.interop.fairseq import keys
 from data2vec2.interop.fairseq.original import StandIn, read_checkpoint

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import yaml
 
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.interop.folder import load_classifier, load_encoder, load_recognizer
 from data2vec2.modalities import read_finetune_config
 from tests.integration.helpers import (

@@ -20,7 +20,7 @@ from PIL import Image
 import data2vec2
 from data2vec2.commands import export as command
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.errors import UserError
 from data2vec2.interop import onnx
 from data2vec2.interop.folder import export_model

@@ -18,7 +18,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import data2vec2
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.errors import UsageError, UserError
 from data2vec2.interop.folder import export_model, load_encoder
 from data2vec2.method.heads import SpeechRecognizer

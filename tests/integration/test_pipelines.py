@@ -14,7 +14,7 @@ from PIL import Image
 
 import data2vec2
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
-from data2vec2.data.labels import UNKNOWN, Letters
+from data2vec2.data.letters import UNKNOWN, Letters
 from data2vec2.interop.folder import export_model
 from data2vec2.method.heads import Classifier
 from data2vec2.modalities.audio import english_prompts

@@ -15,7 +15,7 @@ from transformers import AutoModelForImageClassification
 
 import data2vec2
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
-from data2vec2.data.labels import BLANK, SPACE, UNKNOWN, Letters
+from data2vec2.data.letters import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.interop.folder import export_model
 from data2vec2.method.heads import Classifier, SpeechRecognizer
 from data2vec2.modalities import specs

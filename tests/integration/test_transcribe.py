@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 import data2vec2
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.interop.folder import export_model, load_encoder
 from data2vec2.method.heads import SpeechRecognizer
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig

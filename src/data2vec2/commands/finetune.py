@@ -130,7 +130,7 @@ class Finetuning(Training[FinetuneConfig]):
         if self.from_scratch and not saved.from_scratch:
             raise UserError("--from-scratch can't change on --resume: the run was started from MODEL's weights")
         self._check_recipe(saved)
-        unset = unset_in(asked) if isinstance(asked, str) else frozenset[str]()
+        unset = unset_in(asked)
         asked = finetune_config(asked, lambda _: saved) if isinstance(asked, str) else asked
         return kept_on(saved, asked, get_finetune_recipe(saved.recipe), flags, unset)
 

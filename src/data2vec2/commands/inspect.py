@@ -20,7 +20,8 @@ from data2vec2.commands.runner import named_columns
 from data2vec2.config.run import RunConfig, bounded_updates
 from data2vec2.data import folder
 from data2vec2.data.account import Account
-from data2vec2.data.labels import normalise, some
+from data2vec2.data.labels import some
+from data2vec2.data.letters import normalise
 from data2vec2.data.reader import Reader, stream
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.tables import LINES, wording

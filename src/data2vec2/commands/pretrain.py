@@ -109,7 +109,7 @@ class Pretraining(Training[RunConfig]):
             begun = f"the run was started with {saved.init_from}"
             raise UserError(f"--init-from {self.init_from} can't change on --resume: {begun}")
         tools, reference = _tools(saved), get_recipe(saved.recipe)
-        unset = unset_in(asked) if isinstance(asked, str) else frozenset[str]()
+        unset = unset_in(asked)
         asked = run_config(asked, lambda _: saved) if isinstance(asked, str) else asked
         if saved.init_from:  # whose shape it has
             model = _unless_set(asked.model, reference.model, saved.model)

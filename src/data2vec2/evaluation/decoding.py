@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from data2vec2.data.labels import BLANK_ID, SPACE, UNKNOWN, Letters
+from data2vec2.data.letters import BLANK_ID, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UsageError, UserError
 
 LogProbs = NDArray[np.floating[Any]]

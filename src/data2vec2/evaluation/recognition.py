@@ -16,8 +16,8 @@ from jiwer import CharacterOutput, WordOutput, process_characters, process_words
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data2vec2.data import labels
-from data2vec2.data.labels import UNKNOWN, Letters
+from data2vec2.data import letters
+from data2vec2.data.letters import UNKNOWN, Letters
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Records
 from data2vec2.errors import UserError
@@ -171,5 +171,5 @@ def recognition_of(records: Records, texts: dict[int, str]) -> Recognition:
     if not texts:
         raise UserError(f"none of {len(records)} recordings of the {records.kind} can be used")
     samples = tuple(sorted(texts))
-    references = tuple(labels.normalise((records.texts or ())[sample] or "") for sample in samples)
-    return Recognition(samples, references, tuple(labels.normalise(texts[sample]) for sample in samples))
+    references = tuple(letters.normalise((records.texts or ())[sample] or "") for sample in samples)
+    return Recognition(samples, references, tuple(letters.normalise(texts[sample]) for sample in samples))

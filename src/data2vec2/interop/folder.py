@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data2vec2.data.labels import TOKENIZER, VOCAB, Letters
+from data2vec2.data.letters import TOKENIZER, VOCAB, Letters
 from data2vec2.errors import UserError
 from data2vec2.files import read_json, whole_folder
 from data2vec2.method.encoder import Encoder

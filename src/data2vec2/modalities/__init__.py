@@ -100,8 +100,8 @@ def finetune_config(name: str, recipe: Callable[[str], FinetuneConfig] = get_fin
     return read_finetune_config(_file_values(name, recipe)) if is_file_name(name) else recipe(name)
 
 
-def unset_in(name: str) -> frozenset[str]:
-    """The fields that a YAML file says are none, as `optim.clip_norm`; those of a task stand without its name."""
+def unset_in(asked: object) -> frozenset[str]:
+    """The fields that a YAML file says are none, as `optim.clip_norm`, those of a task without its name; else none."""
 
     def unset(values: Any, prefix: str = "") -> Iterator[str]:
         for key, value in values.items() if isinstance(values, Mapping) else ():
@@ -109,7 +109,7 @@ def unset_in(name: str) -> frozenset[str]:
                 yield f"{prefix}{key}"
             yield from unset(value, "" if key == "task" else f"{prefix}{key}.")
 
-    return frozenset(unset(_parsed(name))) if is_file_name(name) else frozenset()
+    return frozenset(unset(_parsed(asked))) if isinstance(asked, str) and is_file_name(asked) else frozenset()
 
 
 def read_run_config(values: Any) -> RunConfig:

@@ -16,7 +16,7 @@ from torch import Tensor
 from data2vec2.config.model import ArchitectureConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, RunConfig
 from data2vec2.data.account import Bad
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import OwnFormat, Parts, Records, listed_files, open_data
 from data2vec2.data.source import Content, Objects

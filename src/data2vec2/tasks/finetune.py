@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from data2vec2.data.batch import Batch, Step
-from data2vec2.data.labels import IGNORED, Letters
+from data2vec2.data.labels import IGNORED
+from data2vec2.data.letters import Letters
 from data2vec2.data.reader import Reader, padded
 from data2vec2.data.records import Records, targets_of
 from data2vec2.evaluation.features import Note

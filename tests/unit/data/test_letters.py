@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from data2vec2 import Data2Vec2CTCTokenizer
-from data2vec2.data.labels import Letters, lost_signs, normalise
+from data2vec2.data.letters import Letters, lost_signs, normalise
 from data2vec2.errors import UserError
 
 TEXTS = ["Don't stop!", "she said: well-known facts", "ÉTÉ 1984", "été", "R&B at 10:30, 1/2 or 3.5"]

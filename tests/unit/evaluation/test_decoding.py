@@ -14,7 +14,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.errors import UserError
 from data2vec2.evaluation.decoding import align, beam_search, greedy, transcribe
 
@@ -216,7 +216,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['flashlight'] = None\n"
         "from pathlib import Path\n"
-        "from data2vec2.data.labels import Letters\n"
+        "from data2vec2.data.letters import Letters\n"
         "from data2vec2.evaluation.decoding import NgramDecoder\n"
         "NgramDecoder(Path('lm.arpa'), Letters.of(['a']))\n"
     )

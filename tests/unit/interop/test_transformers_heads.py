@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from data2vec2.config.model import ModelConfig
-from data2vec2.data.labels import UNKNOWN, Letters
+from data2vec2.data.letters import UNKNOWN, Letters
 from data2vec2.errors import UsageError
 from data2vec2.interop.folder import export_model, load_classifier, load_recognizer
 from data2vec2.method import losses

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from data2vec2.config.model import EncoderConfig
 from data2vec2.data.batch import Batch, Batches
-from data2vec2.data.labels import Letters, normalise
+from data2vec2.data.letters import Letters, normalise
 from data2vec2.method.encoder import Encoder
 from data2vec2.method.heads import Recognized, SpeechRecognizer
 from data2vec2.modalities.audio import english_prompts

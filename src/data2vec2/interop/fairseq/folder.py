@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from data2vec2.config.model import ArchitectureConfig, ModelConfig
 from data2vec2.config.run import RunConfig
 from data2vec2.config.tree import to_dict
-from data2vec2.data.labels import BLANK, SPACE, UNKNOWN, Letters
+from data2vec2.data.letters import BLANK, SPACE, UNKNOWN, Letters
 from data2vec2.errors import UserError
 from data2vec2.files import read_json, read_yaml, sha256_of, whole_folder
 from data2vec2.interop.card import converted_card

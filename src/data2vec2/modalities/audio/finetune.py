@@ -18,7 +18,7 @@ from data2vec2 import rng
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.data.account import counted
 from data2vec2.data.batch import Addition, Batch, Step
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.data.reader import Reader
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.recognition import rows_of

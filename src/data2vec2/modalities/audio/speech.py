@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from data2vec2 import rng
 from data2vec2.data.account import Bad
-from data2vec2.data.labels import BLANK_ID, SPACE, UNKNOWN, Letters, lost_signs, normalise
+from data2vec2.data.letters import BLANK_ID, SPACE, UNKNOWN, Letters, lost_signs, normalise
 from data2vec2.data.reader import ReadBatch
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import LENGTH_STEP, Plan, WholeBatches

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, RunConfig
-from data2vec2.data.labels import TOKENIZER, VOCAB
+from data2vec2.data.letters import TOKENIZER, VOCAB
 from data2vec2.data.records import Parts, Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import Inputs, LabelledFeatures, Note, TokenProbe, features_of

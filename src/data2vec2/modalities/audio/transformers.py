@@ -19,7 +19,7 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 from transformers.utils.hub import cached_file
 
 from data2vec2.config.model import ArchitectureConfig
-from data2vec2.data.labels import TOKENIZER
+from data2vec2.data.letters import TOKENIZER
 from data2vec2.errors import UsageError
 from data2vec2.method import losses
 from data2vec2.method.heads import SpeechRecognizer, recognized
@@ -141,7 +141,7 @@ class Data2Vec2AudioForCTC(AudioInputs):  # type: ignore[no-untyped-call]
 
 
 class Data2Vec2CTCTokenizer(transformers.Wav2Vec2CTCTokenizer):
-    """Letters, as `data2vec2.data.labels` has them: between words there is one space."""
+    """Letters, as `data2vec2.data.letters` has them: between words there is one space."""
 
     def __init__(self, *arguments: Any, processor_class: str = "Wav2Vec2Processor", **more: Any) -> None:
         """As of `Wav2Vec2CTCTokenizer`; `AutoProcessor` finds its class in what is saved, and asks no model for it."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from data2vec2.data.batch import Batch, Batches, iterate
-from data2vec2.data.labels import Letters
+from data2vec2.data.letters import Letters
 from data2vec2.modalities.audio.config import AudioConfig, AudioFinetuneDataConfig, SpanMaskConfig
 from data2vec2.modalities.audio.finetune import CtcJob, Spans
 from data2vec2.modalities.audio.speech import SpokenReader
