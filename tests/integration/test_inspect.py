@@ -15,8 +15,8 @@ import soundfile
 from PIL import Image
 
 import data2vec2
-from data2vec2.data.tables import AGAIN, EMPTY_END, FEWER, HALVES, MORE, NO_OBJECT, NULS, PLAIN_QUOTES, QUOTES
-from data2vec2.data.tables import NO_TEXT as NO_UTF_8
+from data2vec2.data.reading import AGAIN, EMPTY_END, FEWER, HALVES, MORE, NO_OBJECT, NULS, PLAIN_QUOTES, QUOTES
+from data2vec2.data.reading import NO_TEXT as NO_UTF_8
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.waveform import CANCELLED

@@ -69,7 +69,6 @@ ASKS_FOR_A_MODALITY = {
 """Files outside `modalities/` that decide by modality, with their reasons: at most five."""
 LONG_FILE, LONG_FUNCTION = 330, 70
 LONG_FOR_A_REASON = {
-    "data/tables.py": "one reader for every format, so that what can't be read as it is meant is treated alike",
     "data/records.py": "how any source is found, becomes samples and is kept stands in one place",
     "commands/options.py": "every verb's options stand in one place",
     "cli.py": "every verb's words and what is said of its result stand in one place",

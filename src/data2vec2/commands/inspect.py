@@ -22,9 +22,10 @@ from data2vec2.data import folder
 from data2vec2.data.account import Account
 from data2vec2.data.labels import some
 from data2vec2.data.letters import normalise
+from data2vec2.data.lines import LINES
 from data2vec2.data.reader import Reader, stream
+from data2vec2.data.reading import wording
 from data2vec2.data.records import Parts, Records
-from data2vec2.data.tables import LINES, wording
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.table import check_out

@@ -19,6 +19,7 @@ from data2vec2.data import hub
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.index import State, chosen
 from data2vec2.data.labels import COLUMNS, some
+from data2vec2.data.reading import column_of
 from data2vec2.data.source import (
     BadSample,
     Content,
@@ -31,7 +32,7 @@ from data2vec2.data.source import (
     parts_by_name,
     readable,
 )
-from data2vec2.data.tables import TABLES, column_of, parts_unread, read_table
+from data2vec2.data.tables import TABLES, parts_unread, read_table
 from data2vec2.errors import UserError
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from data2vec2.data import hub
 from data2vec2.data.account import Account
 from data2vec2.data.labels import COLUMNS, is_label
+from data2vec2.data.reading import column_of
 from data2vec2.data.source import Content, Listing, Objects, Split
-from data2vec2.data.tables import column_of
 from data2vec2.errors import UserError
 
 PREFIX = "python:"

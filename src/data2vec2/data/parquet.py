@@ -26,8 +26,9 @@ from data2vec2.data.account import Account
 from data2vec2.data.kept import Remote
 from data2vec2.data.labels import COLUMNS as LABEL_COLUMNS
 from data2vec2.data.labels import some
+from data2vec2.data.reading import column_of
 from data2vec2.data.source import PART_NAMES, Content, Listing, Spans, Split, by_part, parts_by_name
-from data2vec2.data.tables import SPLITS, class_names, column_of, described, parquet_file, parts_unread
+from data2vec2.data.tables import SPLITS, class_names, described, parquet_file, parts_unread
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, whole_file
 

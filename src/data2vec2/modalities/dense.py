@@ -22,9 +22,10 @@ from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.batch import Addition
 from data2vec2.data.labels import IGNORED, some
 from data2vec2.data.reader import Reader
+from data2vec2.data.reading import column_of
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import BadSample
-from data2vec2.data.tables import column_of, parquet_file, read_table
+from data2vec2.data.tables import parquet_file, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.dense import MEASURES, Said, is_bio, tally, tally_of
 from data2vec2.evaluation.features import LabelledFeatures, Note

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data2vec2.data.tables import (
+from data2vec2.data.reading import (
     AGAIN,
     DOUBLED,
     EMPTY_END,
@@ -32,10 +32,9 @@ from data2vec2.data.tables import (
     SWALLOWED,
     Reading,
     column_of,
-    open_rows,
-    read_table,
     wording,
 )
+from data2vec2.data.tables import open_rows, read_table
 from data2vec2.errors import UserError
 
 ROWS = [

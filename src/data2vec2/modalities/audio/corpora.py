@@ -18,8 +18,8 @@ import numpy as np
 from data2vec2.data import folder
 from data2vec2.data.folder import MISSING, Described
 from data2vec2.data.labels import some
+from data2vec2.data.reading import text_of
 from data2vec2.data.source import Listing, Split, extension_of
-from data2vec2.data.tables import text_of
 from data2vec2.errors import UserError
 from data2vec2.modalities.audio.reader import RECORDINGS
 

@@ -19,9 +19,9 @@ from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, spelled
 from data2vec2.data.reader import Reader
+from data2vec2.data.reading import text_of
 from data2vec2.data.records import Parts, Records, open_data
 from data2vec2.data.sampler import Plan
-from data2vec2.data.tables import text_of
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
 from data2vec2.method.encoder import Encoder

@@ -23,8 +23,8 @@ from data2vec2.data import folder
 from data2vec2.data.account import Account, PartAccount
 from data2vec2.data.folder import MISSING, Files
 from data2vec2.data.labels import some
+from data2vec2.data.reading import text_of
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
-from data2vec2.data.tables import text_of
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
 from data2vec2.modalities.audio import corpora

@@ -13,20 +13,10 @@ from typing import Any, Literal
 from data2vec2.config.tree import require
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
+from data2vec2.data.lines import PLAIN
+from data2vec2.data.reading import BAD_BYTES, ENCODING_HINT, MAX_BAD, Reading, column_of, decoded, mended
 from data2vec2.data.source import by_part, extension_of
-from data2vec2.data.tables import (
-    BAD_BYTES,
-    ENCODING_HINT,
-    MAX_BAD,
-    PLAIN,
-    TABLES,
-    Reading,
-    column_of,
-    decoded,
-    mended,
-    open_rows,
-    size_of,
-)
+from data2vec2.data.tables import TABLES, open_rows, size_of
 from data2vec2.errors import UserError
 from data2vec2.modalities.text.config import ENCODING, known_encoding
 

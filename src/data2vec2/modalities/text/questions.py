@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data2vec2.data.account import Account, Bad
+from data2vec2.data.reading import column_of
 from data2vec2.data.records import Parts, parts_of
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
-from data2vec2.data.tables import TABLES, column_of, read_table
+from data2vec2.data.tables import TABLES, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import parse_json
 from data2vec2.modalities.data import Columns

@@ -18,10 +18,11 @@ from tokenizers import Encoding, Tokenizer
 from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.labels import COLUMNS, NUMBERS, numbers, some
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
+from data2vec2.data.reading import column_of
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name
-from data2vec2.data.tables import TABLES, Table, column_of, parts_unread, read_table
+from data2vec2.data.tables import TABLES, Table, parts_unread, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig

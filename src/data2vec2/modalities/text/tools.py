@@ -19,10 +19,11 @@ from torch import Tensor
 
 from data2vec2.config.model import ArchitectureConfig, ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneDataConfig, RunConfig
+from data2vec2.data.lines import PLAIN
 from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import extension_of
-from data2vec2.data.tables import PLAIN, TABLES
+from data2vec2.data.tables import TABLES
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.features import LabelledFeatures, Note
 from data2vec2.evaluation.scores import Samples

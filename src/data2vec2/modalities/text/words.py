@@ -25,11 +25,13 @@ from tokenizers import Encoding
 from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, listed, spelled
+from data2vec2.data.lines import PLAIN
 from data2vec2.data.reader import Reader
+from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, column_of, decoded
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
-from data2vec2.data.tables import ENCODING_HINT, PLAIN, TABLES, BadRow, Reading, column_of, decoded, read_table
+from data2vec2.data.tables import TABLES, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.dense import Said
 from data2vec2.evaluation.similarity import spread
