@@ -1,10 +1,16 @@
 """What every test starts from."""
 
 import os
+import signal
 
 # One thread an operation, also in child processes: small operations gain nothing from more, and lose much to
 # waiting for each other when another process wants the cores (LOG.md, "Threads of small models"). torch reads it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and child processes would inherit that; they begin
+# with the default where this process handles the signal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 import torch

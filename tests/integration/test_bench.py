@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 import data2vec2
+from data2vec2.commands.bench import Stopwatch
 from tests.integration.helpers import run_here
 
 CPU = ("--train.device", "cpu", "--train.precision", "float32")
@@ -29,7 +31,6 @@ def test_every_modality_by_default(capsys: pytest.CaptureFixture[str]) -> None:
     for speed in found:
         assert set(speed["parts_s"]) == PARTS
         assert all(seconds > 0 for seconds in speed["parts_s"].values())
-        assert sum(speed["parts_s"].values()) == pytest.approx(speed["update_s"], rel=0.3)
         assert speed["update_middle_s"][0] <= speed["update_s"] <= speed["update_middle_s"][1]
         assert speed["samples_per_s"] == pytest.approx(speed["batch"] / speed["update_s"])
         assert 0 < speed["share"] < 1
@@ -63,4 +64,13 @@ def test_more_masks_keep_more_memory_and_take_more_operations() -> None:
     assert data2vec2.bench("image_tiny", seconds=0.1, flags=flags)[0].kept_per_sample < many.kept_per_sample / 2
     assert many.kept_per_sample > 3 * few.kept_per_sample
     assert many.update_flops / many.batch > 2 * few.update_flops / few.batch
-    assert many.parts_s["student"] / many.batch > 1.5 * few.parts_s["student"] / few.batch
+
+
+def test_the_parts_of_an_update_are_all_of_its_time() -> None:
+    watch = Stopwatch(torch.device("cpu"))
+    times = iter([0.0, 1.0, 3.0, 3.5, 10.0, 10.25])
+    watch.clock = lambda: next(times)
+    for name in ("", "stem", "student", "stem", "", "stem"):
+        watch.mark(name)
+    assert watch.updates() == [{"stem": 1.5, "student": 2.0}, {"stem": 0.25}]
+    assert watch.updates() == []

@@ -94,13 +94,13 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path: P
 
 
 def test_other_data_is_refused(tmp_path: Path, small: Path) -> None:
-    run = tmp_path / "run"
-    child = start(run, small)
+    run, long = tmp_path / "run", ("--train.updates", "6000")  # it does not end before it is killed
+    child = start(run, small, *long)
     child.until(lambda: last_step(run) >= 9)
     child.signal(signal.SIGKILL)
     child.wait()
     before = metrics(run)
-    other = start(run, small_npz(tmp_path / "other.npz", 190), "--resume")
+    other = start(run, small_npz(tmp_path / "other.npz", 190), *long, "--resume")
     assert other.wait() == 1
     assert "have changed since the run started" in other.output
     assert "Traceback" not in other.output
