@@ -45,8 +45,8 @@ from data2vec2.training.run import CONFIG, OTHER_SCORES, SCORES, SPLIT, RunFolde
 
 VAL_FRACTION = 0.2
 MIN_HELD_OUT = 100
-"""So many samples must a run of pre-training have held out of DATA to be scored on them; below, a fifth of DATA is split
-off. One of fine-tuning has learned the labels of all others, so any number does."""
+"""So many samples must a run of pre-training have held out of DATA to be scored on them; below, a fifth of DATA is
+split off. One of fine-tuning has learned the labels of all others, so any number does."""
 NAMED = 20
 """At most so many samples that can't be read are named."""
 

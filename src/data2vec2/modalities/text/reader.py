@@ -105,7 +105,9 @@ def open_sentences(
     if not any(len(tables[name]) for name in of_part["train"]):
         raise UserError(f"{data} has no rows in {', '.join(of_part['train'])}")
     if len(of_part) > 1:  # a sample of what to hand in, say
-        none = [name for name in of_part["train"] if part_of(name) is None and not _found(tables[name], columns, learned)]
+        none = [
+            name for name in of_part["train"] if part_of(name) is None and not _found(tables[name], columns, learned)
+        ]
         if len(none) < len(of_part["train"]):
             account.beside |= dict.fromkeys(none, "in no part")
             of_part["train"] = [name for name in of_part["train"] if name not in none]
