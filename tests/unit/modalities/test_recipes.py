@@ -65,7 +65,9 @@ def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
         get_recipe("x")
     with pytest.raises(ValueError, match=r"no fine-tuning recipe 'ctc_base_10hours'; did you mean 'ctc_base_10h'\?"):
         get_finetune_recipe("ctc_base_10hours")
-    with pytest.raises(ValueError, match="image_tiny is a recipe of pre-training, not of fine-tuning; there are image_fi"):
+    with pytest.raises(
+        ValueError, match="image_tiny is a recipe of pre-training, not of fine-tuning; there are image_fi"
+    ):
         get_finetune_recipe("image_tiny")
     with pytest.raises(ValueError, match="squad is a recipe of fine-tuning, not of pre-training; there are image_tiny"):
         get_recipe("squad")

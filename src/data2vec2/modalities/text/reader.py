@@ -171,7 +171,7 @@ def _columns(
             what = f"neither {' and '.join(learned)}, which the model learned from, nor a usual name of texts ({usual})"
         there = ", ".join(table.columns) or "no columns"
         hint = "Name those of texts with --text-columns and that of labels with --label-column"
-        raise UserError(f"{table.name} has {what}; it has {there}. {hint}")
+        raise UserError(f"{table.name} has {what}; it has {there}. {hint} (of finetune, with --data. before both)")
     return chosen, column_of(table.columns, [label] if label else labels)
 
 
