@@ -10,7 +10,7 @@ from typing import Any
 NEXT = {
     "demo": "inspect DATA, with a folder of your own",
     "recipes": "estimate RECIPE DATA",
-    "estimate": "pretrain {config} {data} --out runs/pretrained",
+    "estimate": "pretrain {config} {data} --out runs/pretrained {flags}",
     "pretrain": "evaluate {out} {data} (without labels: data2vec2 embed {out} {data} --out features.parquet)",
     "finetune": "{verb} {out} FILES",
     "evaluate": "finetune classify {model} {data} --out runs/finetuned{columns}",
@@ -48,7 +48,7 @@ def next_command(verb: str, /, **values: Any) -> str:
     named = {name: values.get(name) for name in ("text_column", "text_columns", "label_column")}
     columns = (f" --data.{name.replace('_', '-')} {word(value)}" for name, value in named.items() if value)
     filled = {name: word(value) for name, value in values.items()} | {"columns": "".join(columns)}
-    return f"next: data2vec2 {NEXT[verb].format_map(filled)}"
+    return f"next: data2vec2 {NEXT[verb].format_map(filled)}".rstrip()
 
 
 def near(word: str, known: Collection[str]) -> str:

@@ -148,7 +148,8 @@ def _parsed(path: str) -> Any:
     try:
         return parse_yaml(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
+        why = " ".join((getattr(error, "strerror", None) or str(error)).split())  # YAML's own errors have several lines
+        raise UserError(f"{path} can't be read: {why}") from error
 
 
 def _file_values(path: str, recipe: Callable[[str], Any]) -> Any:

@@ -90,8 +90,12 @@ def test_a_whole_configuration_stays_itself(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    with pytest.raises(UserError, match=r"mine.yaml can't be read"):
+    with pytest.raises(UserError, match=r"mine.yaml can't be read: No such file or directory$"):
         finetune_config(str(path))
+    path.write_text("recipe: image_tiny\ntrain:\n\t- x: [")
+    with pytest.raises(UserError, match=r"mine.yaml can't be read: while scanning .*, line 3, column 1:") as found:
+        finetune_config(str(path))
+    assert "\n" not in str(found.value)
     path.write_bytes(b"\xff: 1")
     with pytest.raises(UserError, match=r"mine.yaml can't be read"):
         finetune_config(str(path))

@@ -189,7 +189,8 @@ def _lines(texts: Iterator[str], reading: Reading) -> Iterator[str]:
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
-        names, found = table.names, column_of(table.names or (), [column])
+        names: Sequence[str] | None = table.names
+        found = column_of(names or (), [column])
         for row in table.rows if found or names is None else ():
             names, found = names or list(row), found or column_of(row, [column])  # of JSON lines
             text = row.get(found or column)
