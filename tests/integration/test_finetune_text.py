@@ -261,7 +261,7 @@ def test_predict_says_what_it_can_not_read(tmp_path: Path, whole: Path, capsys: 
     table = write(tmp_path / "table.csv", [("a", "b")], "text", "note")
     predicted(capsys, whole, table)
     assert run_here(["predict", whole, table]) == 0
-    assert f"data: {table}: texts from text; unused columns: note\n" in capsys.readouterr().err
+    assert f"data: {table}: texts from text as the model learned; unused columns: note\n" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
