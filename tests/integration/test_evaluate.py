@@ -67,6 +67,19 @@ def test_a_run_is_scored_on_what_it_held_out(run: Path, data: Path, capsys: pyte
     assert "split-off part" in capsys.readouterr().err
 
 
+def test_a_classifier_is_not_scored_on_what_it_learned_the_labels_of(
+    run: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--train.updates", "2", "--data.val-fraction", "0.2", "--train.device", "cpu", "--train.processes", "1"]
+    assert run_here(["finetune", "classify", run, data, "--out", tmp_path / "run", *flags]) == 0
+    capsys.readouterr()
+    assert run_here(["evaluate", tmp_path / "run", data, "--probes", "knn", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "held-out part" in err and json.loads(out)["test_samples"] == 40
+    assert run_here(["evaluate", tmp_path / "run" / "exported", data, "--probes", "knn"]) == 0
+    assert "if it learned labels of" in capsys.readouterr().err
+
+
 def test_a_model_beside_the_one_before(
     run: Path, pretrained: Path, tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -109,6 +122,7 @@ def test_probes_curves_and_fine_tuning(
     assert lines[0].split() == ["labels", "per", "class", "1", "5"]
     assert [line.split("  ")[0] for line in lines[1:]].count("data2vec2") == 3
     assert sum(" finetune " in line for line in lines) == 2
+    assert err.count("data: 10 to train on, 100 to test on") == err.count("data: 50 to train on, 100 to test on") == 4
     assert all(re.search(r"\d\.\d ±\d+\.\d +\d+\.\d ±\d+\.\d$", line) for line in lines[1:])
     assert files(tmp_path) == before
     for flags, message in (

@@ -160,6 +160,27 @@ def test_pairs_and_the_head_come_back_from_the_export(
     assert [row["classes"] for row in one] != [row["classes"] for row in both]
 
 
+def test_predict_reads_the_columns_that_the_model_learned_from(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = write(tmp_path / "a.csv", [("same", text, label) for text, label in ROWS[:100]], "text", "body", "label")
+    run = tmp_path / "run"
+    assert here("classify", model, table, run, "--data.text-columns", "body", "--train.updates", 2) == 0
+    capsys.readouterr()
+    assert run_here(["predict", run, table, "--json"]) == 0
+    out, said = capsys.readouterr()
+    assert "texts from body as the model learned" in said
+    found = [json.loads(line)["classes"] for line in out.splitlines()]
+    assert found == [row["classes"] for row in predicted(capsys, run, table, "--text-columns", "body")]
+    assert found != [row["classes"] for row in predicted(capsys, run, table, "--text-columns", "text")]
+    config = run / "exported" / "config.json"
+    fields = json.loads(config.read_text())
+    assert fields.pop("text_columns") == ["body"]
+    config.write_text(json.dumps(fields))  # as earlier versions wrote it
+    assert run_here(["predict", run, table, "--json"]) == 0
+    assert "texts from text;" in capsys.readouterr().err
+
+
 def test_numbers_come_back_in_their_own_unit(
     tmp_path: Path, model: Path, numbers: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -240,7 +261,7 @@ def test_predict_says_what_it_can_not_read(tmp_path: Path, whole: Path, capsys: 
     table = write(tmp_path / "table.csv", [("a", "b")], "text", "note")
     predicted(capsys, whole, table)
     assert run_here(["predict", whole, table]) == 0
-    assert f"data: {table}: texts from text; unused columns: note\n" in capsys.readouterr().err
+    assert f"data: {table}: texts from text as the model learned; unused columns: note\n" in capsys.readouterr().err
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

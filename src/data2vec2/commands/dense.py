@@ -28,7 +28,8 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     refuse(given, OF_FEATURES, f"is for the features of an encoder, and {given.model} is a {info.what}")
     refuse(given, OF_RECOGNISERS, f"needs a speech recogniser (finetune ctc), and {given.model} is a {info.what}")
     device, tools, say = choose_device(given.device), tools_of(info.kind), console().print
-    job, columns = dense_job(tools, info), named_columns(tools, given.text_columns, given.label_column, given.encoding)
+    job = dense_job(tools, info)
+    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
     parts = job.open_marked(str(given.data), columns, info.data)
     others = parts if given.test is None else job.open_marked(str(given.test), columns, info.data)
     part, records = scored_part(others, "named test" if given.test else "whole")

@@ -56,7 +56,7 @@ def embed(given: Embed) -> Embedded:
     encoder, info = load_encoder(export_of(Path(given.model), *paths_of(given.data, NO_DATA)))
     tools, torch_device = tools_of(info.kind), choose_device(given.device)
     encoder, feed = prepared(encoder, info, given)
-    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
+    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
     batch, many, layer = batch or feed.batch, tools.words.many, len(encoder.blocks)
     parts = _parts(given.data, given.part, tools, columns, say)
     dim, skipped = info.model.encoder.embed_dim, PartAccount(sum(map(len, parts.values())), max_bad=1)

@@ -45,7 +45,8 @@ from data2vec2.training.run import CONFIG, OTHER_SCORES, SCORES, SPLIT, RunFolde
 
 VAL_FRACTION = 0.2
 MIN_HELD_OUT = 100
-"""So many samples must a run have held out of DATA to be scored on them; below, a fifth of DATA is split off."""
+"""So many samples must a run of pre-training have held out of DATA to be scored on them; below, a fifth of DATA is
+split off. One of fine-tuning has learned the labels of all others, so any number does."""
 NAMED = 20
 """At most so many samples that can't be read are named."""
 
@@ -73,8 +74,10 @@ def evaluate(given: Evaluate) -> Scores:
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model, Path(data)))
     torch_device, tools = choose_device(given.device), tools_of(info.kind)
-    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding)
-    train, held, part, remarks = _parts(given, run, tools, columns)
+    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
+    train, held, part, remarks = _parts(given, run, tools, columns, 1 if info.classes else MIN_HELD_OUT)
+    if info.classes and part == "split-off":
+        say(f"{model} is fine-tuned: if it learned labels of {data}, scores are too good; give other data with --test")
     if tuning is not None:
         tuning = _checked_tuning(tuning, tools, columns, data, part)
         if (count := int((held.labels >= 0).sum())) > given.max_samples:
@@ -252,7 +255,7 @@ def _check_labels(given: Evaluate, train: Samples, test: Samples, tools: Tools, 
 
 
 def _parts(
-    given: Evaluate, run: Path | None, tools: Tools, columns: Columns
+    given: Evaluate, run: Path | None, tools: Tools, columns: Columns, least: int
 ) -> tuple[Records, Records, str, Sequence[str]]:
     """Records to learn from, records to score on, which part those are, and what is odd about DATA."""
     data, test = str(given.data), str(given.test) if given.test else None
@@ -269,21 +272,24 @@ def _parts(
             say(f"data: {remark}")
         records = replace(found, levels=parts.train.levels or records.levels)
         return parts.train, records, "named test", parts.account.remarks
-    train, held, part = learned_and_scored(parts, given.seed, run, data)
+    train, held, part = learned_and_scored(parts, given.seed, run, data, least)
     if held is None:
         raise UserError(f"{data} has {len(train)} samples, too few to split; give test data with --test")
     return train, held, part, parts.account.remarks
 
 
 def learned_and_scored(
-    parts: Parts, seed: int, run: Path | None, data: str = ""
+    parts: Parts, seed: int, run: Path | None, data: str = "", least: int = MIN_HELD_OUT
 ) -> tuple[Records, Records | None, str]:
-    """Records to learn from, others to score on, and which part those are; none where there are too few to split."""
+    """Records to learn from, others to score on, and which part those are; none where there are too few to split.
+
+    What `run` held out is scored if these are at `least` so many.
+    """
     part, held = scored_part(parts)
     if held is not parts.train:
         return parts.train, held, part
     kept = np.isin(list(held.names), _held_by(run, data) if run else [])
-    if kept.sum() >= MIN_HELD_OUT:
+    if kept.sum() >= least:
         return held.select(np.flatnonzero(~kept)), held.select(np.flatnonzero(kept)), "held-out"
     return *held_out(parts, None, VAL_FRACTION, seed), "split-off"
 
@@ -305,14 +311,16 @@ def finetune_curve(
     """Accuracy on DATA's test part after fine-tuning with few labels per class.
 
     From the weights of `model`, or for the `name` of a random initialisation from its shape alone. The last model is
-    scored, not the best on a validation part: that would need more labels. Seeds decide which labels are drawn,
-    initialisation and order.
+    scored, and nothing is held out to choose the best or the start by: that would need more labels. Seeds decide which
+    are drawn, as for probes, initialisation and order.
     """
 
     def accuracy(count: int, seed: int) -> float:
         log(f"fine-tuning from {name}: {count} labels per class, seed {seed}")
         train = replace(config.train, seed=seed, eval_every=0)
-        limited = replace(config, train=train, data=replace(config.data, labels_per_class=count))
+        data_config = replace(config.data, labels_per_class=count, val_fraction=0.0)
+        optim = replace(config.optim, fresh=config.optim.fresh or 0.0)
+        limited = replace(config, train=train, data=data_config, optim=optim)
         with TemporaryDirectory() as folder:
             run = Path(folder) / "run"
             outcome = finetune(Finetune(model, data, run, config=limited, from_scratch=name == RANDOM))

@@ -119,7 +119,8 @@ def export(given: Export) -> Exported:
             "--int8 measures its drop in score on labels of samples, and this model tells classes of tokens"
         )
     tools = tools_of(info.kind)
-    columns, demo = named_columns(tools, given.text_columns, given.label_column, given.encoding), tools.spec.demo
+    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
+    demo = tools.spec.demo
     if data is None and demo is None:
         raise UsageError(f"--data names {tools.words.many} to check with; none come with the package")
     samples = (demo.check or demo.data)() if data is None and demo else str(data)

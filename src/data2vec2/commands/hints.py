@@ -10,16 +10,16 @@ from typing import Any
 NEXT = {
     "demo": "inspect DATA, with a folder of your own",
     "recipes": "estimate RECIPE DATA",
-    "estimate": "pretrain {config} {data} --out runs/pretrained",
+    "estimate": "pretrain {config} {data} --out runs/pretrained {flags}",
     "pretrain": "evaluate {out} {data} (without labels: data2vec2 embed {out} {data} --out features.parquet)",
     "finetune": "{verb} {out} FILES",
-    "evaluate": "finetune classify {model} {data} --out runs/finetuned",
+    "evaluate": "finetune classify {model} {data} --out runs/finetuned{columns}",
     "inspect": "pretrain {recipe} {data} --out runs/pretrained",
     "embed": "evaluate {model} {data} (needs labels)",
     "predict": "export {model} OUT",
     "transcribe": "evaluate {model} DATA, with transcripts",
     "convert": "evaluate {out} DATA",
-    "tokenizer": "pretrain RECIPE {data} --data.tokenizer {out} --out runs/pretrained",
+    "tokenizer": "pretrain RECIPE {data} --data.tokenizer {out} --out runs/pretrained{columns}",
     "bench": "estimate RECIPE DATA, which also reads",
     "doctor": "demo",
 }
@@ -43,7 +43,12 @@ def next_command(verb: str, /, **values: Any) -> str:
     def word(value: Any) -> str:
         return shlex.join(map(str, value)) if isinstance(value, tuple | list) else shlex.quote(str(value))
 
-    return f"next: data2vec2 {NEXT[verb].format_map({name: word(value) for name, value in values.items()})}"
+    if verb == "embed" and len(values["data"]) > 1:  # evaluate takes one
+        values["data"] = ("DATA",)
+    named = {name: values.get(name) for name in ("text_column", "text_columns", "label_column")}
+    columns = (f" --data.{name.replace('_', '-')} {word(value)}" for name, value in named.items() if value)
+    filled = {name: word(value) for name, value in values.items()} | {"columns": "".join(columns)}
+    return f"next: data2vec2 {NEXT[verb].format_map(filled)}".rstrip()
 
 
 def near(word: str, known: Collection[str]) -> str:

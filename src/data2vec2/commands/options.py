@@ -111,7 +111,8 @@ class OfColumns:
 
     _: KW_ONLY
     text_columns: tuple[str, ...] = ()
-    """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
+    """Tables of text: the column of texts, or the two columns of pairs; default: those that a fine-tuned MODEL learned
+    from, or found by their usual names."""
     label_column: str | None = None
     """Tables of text: the column of labels; default: found by its usual names."""
     encoding: str | None = None
@@ -390,7 +391,8 @@ class Predict(OnDevice):
     batch: int = 64
     """Batch size; recordings go through the model one by one."""
     text_columns: tuple[str, ...] = ()
-    """Tables of text: the column of texts, or the two columns of pairs; default: found by their usual names."""
+    """Tables of text: the column of texts, or the two columns of pairs; default: those that a fine-tuned MODEL learned
+    from, or found by their usual names."""
     encoding: str | None = None
     """Text: encoding of the files, such as cp1252; default: UTF-8, or UTF-16 with a byte-order mark."""
     masks: AnyPath | None = None

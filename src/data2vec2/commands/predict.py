@@ -56,7 +56,7 @@ def predict(given: Predict) -> Iterator[Prediction]:
     classifier, info = load_classifier(export_of(Path(given.model), *paths))
     check_asked(given, info)
     tools, device = tools_of(info.kind), choose_device(given.device)
-    columns = named_columns(tools, given.text_columns, None, given.encoding)
+    columns = named_columns(tools, given.text_columns, None, given.encoding, info.columns)
     sources = dense_job(tools, info).listed(paths, columns) if info.dense else tools.listed(paths, columns)
     classifier.to(device)
     how = given.top, given.threshold, given.batch

@@ -346,9 +346,11 @@ def _scores(run: RunFolder) -> dict[str, Any]:
     return trackers.figures(lines[-1]) if lines else {}
 
 
-def named_columns(tools: Tools, text: Sequence[str], label: str | None, encoding: str | None) -> Columns:
-    """Columns and encoding of tables that a user named; `UsageError` for data that are no tables."""
-    columns, kind = Columns(text=several(text), label=label, encoding=encoding), tools.spec.name
+def named_columns(
+    tools: Tools, text: Sequence[str], label: str | None, encoding: str | None, learned: tuple[str, ...] = ()
+) -> Columns:
+    """Columns and encoding of tables that a user named, or a model learned from; `UsageError` for data without."""
+    columns, kind = Columns(text=several(text), label=label, encoding=encoding, learned=learned), tools.spec.name
     if columns and not tools.words.columns:
         flags = "--text-columns and --label-column are" if text or label else "--encoding is"
         raise UsageError(f"{flags} for text models, not for {kind}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -59,6 +60,8 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+"""Numbers such as 1e-3, which YAML (1.1) takes for words unless they have a point and a sign."""
 Kinds = Mapping[type, Mapping[str, type]]
 """Base class of a part that differs by modality -> its class for each `kind`."""
 
@@ -116,6 +119,8 @@ def _convert(hint: Any, value: Any, path: str, kinds: Kinds) -> Any:
         raise UsageError(f"{path} is {_shown(value)}; it must be one of {', '.join(map(str, options))}")
     if origin is tuple and isinstance(value, list | tuple):
         return tuple(_convert(options[0], item, path, kinds) for item in value)
+    if hint in (int, float) and isinstance(value, str) and _EXPONENT.fullmatch(value):
+        value = int(number) if hint is int and (number := float(value)).is_integer() else float(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):

@@ -68,7 +68,9 @@ def export_model(model: AnyModel, info: ModelInfo, folder: Path, card: str) -> N
     if folder.is_dir() and (others := sorted({entry.name for entry in folder.iterdir()} - own_files(info.kind))):
         raise UserError(f"{folder} holds other files ({', '.join(others[:3])}); export to a folder of its own")
     dtype = str(next(iter(weights.values())).dtype).removeprefix("torch.")
-    fields = {"architectures": [architecture(info)], **_head_fields(info), "dtype": dtype, **to_fields(info.model)}
+    read = {"text_columns": list(info.columns)} if info.columns else {}
+    fields = {"architectures": [architecture(info)], **_head_fields(info), **read, "dtype": dtype}
+    fields |= to_fields(info.model)
     with whole_folder(folder, replace=True) as new:
         (new / "config.json").write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
@@ -219,6 +221,7 @@ def read_export(folder: Path) -> tuple[ModelInfo, dict[str, Tensor]]:
         dense=what in ("token classifier", "question answerer"),
         answers=what == "question answerer",
         unanswerable=fields.get("unanswerable") is True,
+        columns=tuple(map(str, fields.get("text_columns") or ())),
     )
     try:
         weights = load_file(folder / "model.safetensors")

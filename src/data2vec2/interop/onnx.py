@@ -124,4 +124,4 @@ def program_runner(path: Path) -> Callable[[Mapping[str, Tensor]], tuple[Tensor,
 def largest_difference(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
     """Between outputs, everywhere; infinite or not a number where one side is and the other is not."""
     pairs = zip(found, expected, strict=True)
-    return max(float(torch.where(a == b, 0.0, (a - b).abs()).max()) for a, b in pairs)
+    return max(float(torch.where(a == b, 0.0, (a - b).abs()).max().detach()) for a, b in pairs)

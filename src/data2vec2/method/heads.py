@@ -27,9 +27,6 @@ MEANS: tuple[Pooling, ...] = ("mean", "bare")
 class _Headed(nn.Module):
     """An encoder with something on it; `noise_std` is the deviation of the noise in place of masked tokens."""
 
-    skips_parts = False
-    """For the loop: whether a pass may leave out trained parts (`freeze_encoder`)."""
-
     def __init__(self, encoder: Encoder, noise_std: float) -> None:
         super().__init__()
         self.encoder, self.noise_std = encoder, noise_std
@@ -184,8 +181,6 @@ class Recognized(NamedTuple):
 
 class SpeechRecognizer(_Headed):
     """Dropout and Linear on every token of the encoder; symbol 0 is CTC's blank."""
-
-    skips_parts = True
 
     def __init__(self, encoder: Encoder, num_symbols: int, *, dropout: float = 0.0, noise_std: float = 0.01) -> None:
         super().__init__(encoder, noise_std)

@@ -71,11 +71,16 @@ def finetune_recipes() -> dict[str, Callable[[], FinetuneConfig]]:
 
 def get_recipe(name: str) -> RunConfig:
     """The configuration of a recipe; `UsageError` with the nearest name if there is none of this name."""
+    if name in finetune_recipes():
+        raise UsageError(f"{name} is a recipe of fine-tuning, not of pre-training; there are {', '.join(recipes())}")
     return _of_name(name, recipes(), "recipe")  # type: ignore[no-any-return]
 
 
 def get_finetune_recipe(name: str) -> FinetuneConfig:
     """The same for recipes of fine-tuning."""
+    if name in recipes():
+        there = ", ".join(finetune_recipes())
+        raise UsageError(f"{name} is a recipe of pre-training, not of fine-tuning; there are {there}")
     return _of_name(name, finetune_recipes(), "fine-tuning recipe")  # type: ignore[no-any-return]
 
 
@@ -143,7 +148,8 @@ def _parsed(path: str) -> Any:
     try:
         return parse_yaml(Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read: {error}") from error
+        why = " ".join((getattr(error, "strerror", None) or str(error)).split())  # YAML's own errors have several lines
+        raise UserError(f"{path} can't be read: {why}") from error
 
 
 def _file_values(path: str, recipe: Callable[[str], Any]) -> Any:

@@ -44,6 +44,8 @@ class Columns:
     label: str | None = None
     encoding: str | None = None
     """Of the files; none: UTF-8, or UTF-16 where one begins so."""
+    learned: tuple[str, ...] = ()
+    """The columns of texts that a model learned from, which are taken where they are and no others are named."""
 
     def __bool__(self) -> bool:
         return bool(self.text or self.label or self.encoding)
@@ -208,6 +210,8 @@ class ModelInfo:
     """Whether these classes are where the answer to a question starts and where it ends."""
     unanswerable: bool = False
     """Whether such a model may say that there is no answer, for which the first token stands."""
+    columns: tuple[str, ...] = ()
+    """The column of texts that it learned from, or the two of pairs, if it was fine-tuned on tables of text."""
 
     @property
     def kind(self) -> str:

@@ -168,8 +168,14 @@ class Trainer:
         self.step, self.passed = 0, (0, 0)
         self.numbers, self.writer, self.saving = Numbers(wait=int(self.device.type == "cuda")), Writer(), ""
         self.model.train()
-        may_skip = [getattr(part, name, 0) for part in self.model.modules() for name in ("layer_drop", "skips_parts")]
-        self.shared = self.world.wrap(self.model, any(may_skip))
+        self.drops = any(getattr(part, "layer_drop", 0) for part in self.model.modules())
+        self.skips: bool | None = None
+        self.shared = self.model
+
+    def share(self, skips: bool) -> None:
+        """Wrap the model for several processes, anew where its encoder freezes or thaws: see `World.wrap`."""
+        self.skips, self.shared = skips, self.model  # the old wrapper goes, and its hooks with it
+        self.shared = self.world.wrap(self.model, skips)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Put back model, optimiser and the loop's state."""
@@ -215,6 +221,8 @@ class Trainer:
         warmup, updates = config.warmup_updates, self.config.train.updates
         self.lr = optim.learning_rate(step, peak=self.peak, warmup=warmup, updates=updates, schedule=schedule)
         optim.set_learning_rate(self.optimizer, self.lr)
+        if (skips := self.drops or batch.freeze_encoder) != self.skips:
+            self.share(skips)
         total, seen = torch.zeros(2, device=self.device), 0
         self.pace.count(batch, self.world.size)
         # Sharded, all processes call all parts equally often: they have as many micro-batches and leave out the same.

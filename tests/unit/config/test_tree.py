@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from data2vec2.config.run import RunConfig, TrainConfig
 from data2vec2.config.tree import to_dict, updated
@@ -50,7 +51,8 @@ def test_what_must_be_there_is_named(tree: dict[str, object], field: str) -> Non
         ({"train": {"updates": True}}, r"train\.updates is True; it must be of type int"),
         ({"train": {"compile": 1}}, r"train\.compile is 1; it must be of type bool"),
         ({"train": {"micro_batch": "8"}}, r"train\.micro_batch is '8'; it must be of type int"),
-        ({"optim": {"lr": "1e-3"}}, r"optim\.lr is '1e-3'; it must be of type float"),
+        ({"optim": {"lr": "fast"}}, r"optim\.lr is 'fast'; it must be of type float"),
+        ({"train": {"updates": "1e-3"}}, r"train\.updates is 0\.001; it must be of type int"),
         ({"optim": {"lr": None}}, r"optim\.lr is None; it must be of type float"),
         ({"optim": {"lr_rule": "log"}}, r"optim\.lr_rule is 'log'; it must be one of none, linear, sqrt"),
         ({"data": {"mean": [0.5, "x"]}}, r"data\.mean is 'x'; it must be of type float"),
@@ -63,6 +65,11 @@ def test_what_must_be_there_is_named(tree: dict[str, object], field: str) -> Non
 def test_mistakes_are_named_with_their_place(tree: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(tree)
+
+
+def test_numbers_with_an_exponent_are_numbers_in_yaml() -> None:
+    config = read(yaml.safe_load("{optim: {lr: 1e-3, warmup_updates: 1E3}, data: {mean: [5e-1], std: [.25e+0]}}"))
+    assert (config.optim.lr, config.optim.warmup_updates, config.data.mean) == (0.001, 1_000, (0.5,))
 
 
 def test_whole_numbers_do_for_floats_and_none_where_it_is_allowed() -> None:

@@ -65,6 +65,12 @@ def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
         get_recipe("x")
     with pytest.raises(ValueError, match=r"no fine-tuning recipe 'ctc_base_10hours'; did you mean 'ctc_base_10h'\?"):
         get_finetune_recipe("ctc_base_10hours")
+    with pytest.raises(
+        ValueError, match="image_tiny is a recipe of pre-training, not of fine-tuning; there are image_fi"
+    ):
+        get_finetune_recipe("image_tiny")
+    with pytest.raises(ValueError, match="squad is a recipe of fine-tuning, not of pre-training; there are image_tiny"):
+        get_recipe("squad")
 
 
 def test_what_a_file_says_is_over_its_recipe(tmp_path: Path) -> None:
@@ -84,8 +90,12 @@ def test_a_whole_configuration_stays_itself(tmp_path: Path) -> None:
 
 def test_files_that_cannot_be(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    with pytest.raises(UserError, match=r"mine.yaml can't be read"):
+    with pytest.raises(UserError, match=r"mine.yaml can't be read: No such file or directory$"):
         finetune_config(str(path))
+    path.write_text("recipe: image_tiny\ntrain:\n\t- x: [")
+    with pytest.raises(UserError, match=r"mine.yaml can't be read: while scanning .*, line 3, column 1:") as found:
+        finetune_config(str(path))
+    assert "\n" not in str(found.value)
     path.write_bytes(b"\xff: 1")
     with pytest.raises(UserError, match=r"mine.yaml can't be read"):
         finetune_config(str(path))

@@ -123,9 +123,7 @@ class AudioClassifyJob(Job):
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> nn.Module:
         """Pooled over time."""
         task = prepare(config, encoder)
-        model = Classifier(encoder, data.outputs, 0.0, task.model.pooling, task.masks.noise_std)
-        model.skips_parts = task.model.freeze_updates > 0
-        return model
+        return Classifier(encoder, data.outputs, 0.0, task.model.pooling, task.masks.noise_std)
 
     def additions(self, config: FinetuneConfig, info: ModelInfo, data: FinetuneData) -> list[Addition]:
         """Classes, and masks."""

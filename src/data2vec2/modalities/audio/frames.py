@@ -235,9 +235,7 @@ class FramesJob(AudioClassifyJob, DenseJob):
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> TokenClassifier:
         """A class at every token."""
         task = prepare(config, encoder)
-        model = TokenClassifier(encoder, data.outputs, dropout=task.model.dropout, noise_std=task.masks.noise_std)
-        model.skips_parts = task.model.freeze_updates > 0
-        return model
+        return TokenClassifier(encoder, data.outputs, dropout=task.model.dropout, noise_std=task.masks.noise_std)
 
     def raw_rows(self, reader: Reader, sample: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Log-mel energies `TF` of two frames of 10 ms each, as the phone probe has them."""

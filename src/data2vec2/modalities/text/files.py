@@ -189,13 +189,10 @@ def _lines(texts: Iterator[str], reading: Reading) -> Iterator[str]:
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
-        found = column_of(table.names or (), [column])
-        if found is None and table.names is not None:
-            known = ", ".join(table.names) or "no columns"
-            hint = "name the one with text, --data.text-column, or move the file elsewhere if it is none to learn from"
-            raise UserError(f"{reading.where} has no column {column!r} but {known}; {hint}")
-        for row in table.rows:
-            found = found or column_of(row, [column])  # of JSON lines
+        names: Sequence[str] | None = table.names
+        found = column_of(names or (), [column])
+        for row in table.rows if found or names is None else ():
+            names, found = names or list(row), found or column_of(row, [column])  # of JSON lines
             text = row.get(found or column)
             if not isinstance(text, str) or not text.strip():
                 reading.counts["rows without text left out"] += 1
@@ -205,6 +202,10 @@ def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -
                 yield from ((piece, False) for piece in first)
                 if last.strip() or first:
                     yield last, True
+    if found is None and names is not None:
+        known = ", ".join(names) or "no columns"
+        hint = "name the one with text, --data.text-column, or move the file elsewhere if it is none to learn from"
+        raise UserError(f"{reading.where} has no column {column!r} but {known}; {hint}")
 
 
 def _cut(text: str) -> list[str]:

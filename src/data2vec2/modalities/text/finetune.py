@@ -17,7 +17,7 @@ from data2vec2.method.heads import Classifier
 from data2vec2.modalities.data import Log, ModelInfo, Survey, narrow
 from data2vec2.modalities.jobs import FinetuneData, Job, RegressJob, Sized
 from data2vec2.modalities.text.config import TextTaskConfig
-from data2vec2.modalities.text.reader import SentenceReader
+from data2vec2.modalities.text.reader import SentenceReader, Texts
 
 
 class TextClassifyJob(Job):
@@ -28,7 +28,7 @@ class TextClassifyJob(Job):
         model, reading = narrow(config.task, TextTaskConfig).model, info.data
         encoder = replace(info.model.encoder, dropout=model.dropout, attention_dropout=model.attention_dropout)
         config, info = super().completed(config, replace(info, model=replace(info.model, encoder=encoder)))
-        return config, replace(info, data=reading)
+        return config, replace(info, data=reading, columns=self.tools.columns(config.data).text)
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """Texts with labels or numbers; `UsageError` for a batch that has no room for the longest."""
@@ -59,6 +59,11 @@ class TextClassifyJob(Job):
     def model(self, config: FinetuneConfig, encoder: Encoder, data: FinetuneData) -> Classifier:
         """The first token, or the mean."""
         return Classifier(encoder, data.outputs, pooling=narrow(config.task, TextTaskConfig).model.pooling)
+
+    def finished(self, model: nn.Module, info: ModelInfo, data: FinetuneData) -> ModelInfo:
+        """And the columns that were read."""
+        info = super().finished(model, info, data)
+        return replace(info, columns=narrow(data.train.records.source, Texts).columns or info.columns)
 
     def largest(self, config: FinetuneConfig, info: ModelInfo, model: nn.Module, count: int) -> Sized:
         """The longest texts."""

@@ -126,7 +126,8 @@ def _of_table(source: TextSource, columns: Columns, answered: bool) -> list[_Row
     if len(columns.text) == 1:
         raise UsageError(f"one column of texts ({columns.text[0]}); name that of questions and that of contexts")
     label = columns.label or ANSWERS
-    question, context = (column_of(table.columns, [name]) for name in columns.text or COLUMNS)
+    learned = columns.learned if all(column_of(table.columns, [name]) for name in columns.learned) else ()
+    question, context = (column_of(table.columns, [name]) for name in columns.text or learned or COLUMNS)
     plain, texts, starts = (column_of(table.columns, [label + end]) for end in ("", ".text", ".answer_start"))
     if not question or not context or (answered and not plain and not texts):
         there, flags = ", ".join(table.columns) or "none", "--data.text-columns and --data.label-column"

@@ -55,6 +55,8 @@ class Texts(Source):
     rows: tuple[tuple[str, ...], ...]
     faults: tuple[str, ...] = ()
     """Why each can't be used, "" of those that can; empty: rows without text can't."""
+    columns: tuple[str, ...] = ()
+    """Where they stand in a table of one or two texts a row."""
 
     def fault(self, index: int) -> str:
         """Why a sample can't be used, or ""."""
@@ -67,7 +69,8 @@ class Texts(Source):
     def select(self, places: NDArray[np.int64]) -> Texts:
         """The samples at `places`."""
         chosen = places.tolist()
-        return Texts(tuple(self.rows[place] for place in chosen), tuple(map(self.fault, chosen)))
+        rows, faults = tuple(self.rows[place] for place in chosen), tuple(map(self.fault, chosen))
+        return replace(self, rows=rows, faults=faults)
 
     def content(self) -> Iterator[bytes | memoryview]:
         """All of them."""
@@ -81,12 +84,14 @@ def open_sentences(
     label: str | None = None,
     labels: Labels = "classes",
     encoding: str | None = None,
+    learned: Sequence[str] = (),
 ) -> Parts:
     """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
 
     Files or splits called train, valid or test are the parts. `columns` name one column of texts or a pair, `label`
-    that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`). `labels`
-    says what these are; none: they are not looked at. A test part may have no labels. A row without text stays, as a
+    that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`), texts first
+    by those that a model has `learned` from, of which there must be as many. `labels` says what these are; none: they
+    are not looked at. A test part may have no labels. A row without text stays, as a
     sample that can't be read, and so do rows that can't be read reliably where labels are not looked at.
 
     `UserError` for a path without tables, for a column that is not there, and for labels that can't be.
@@ -94,13 +99,15 @@ def open_sentences(
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
     sources = find_sources(data, TABLES, "tables of texts", encoding)
-    free = (*columns, *SINGLE, *(name for pair in PAIRS for name in pair))
+    free = (*columns, *learned, *SINGLE, *(name for pair in PAIRS for name in pair))
     tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
     of_part, account = by_part(list(tables), str(data)), Account(beside=beside(data, TABLES))
     if not any(len(tables[name]) for name in of_part["train"]):
         raise UserError(f"{data} has no rows in {', '.join(of_part['train'])}")
     if len(of_part) > 1:  # a sample of what to hand in, say
-        none = [name for name in of_part["train"] if part_of(name) is None and not _found(tables[name], columns)]
+        none = [
+            name for name in of_part["train"] if part_of(name) is None and not _found(tables[name], columns, learned)
+        ]
         if len(none) < len(of_part["train"]):
             account.beside |= dict.fromkeys(none, "in no part")
             of_part["train"] = [name for name in of_part["train"] if name not in none]
@@ -109,7 +116,7 @@ def open_sentences(
     first = tables[of_part["train"][0]]
     if labels == "numbers":
         known = tuple(name for name in known if _numeric(first, name)) or known
-    texts, label = _columns(first, columns, label, known)
+    texts, label = _columns(first, columns, label, known, learned)
     parts = {}
     for part, names in of_part.items():
         found = [_of(tables[name], texts, label, part) for name in names]
@@ -120,36 +127,51 @@ def open_sentences(
         ]
         parts[part] = _part(found, account.part(part), labels)
     rows = {part: narrow(split.source, Texts).rows for part, split in parts.items()}
-    learned = set(rows.pop("train"))
+    trained = set(rows.pop("train"))
     for part, others in rows.items():
-        if again := sum(any(row) and row in learned for row in others):
+        if again := sum(any(row) and row in trained for row in others):
             account.remarks.append(f"{again:,} of {len(others):,} {part} texts are in the train part too")
     classes = first.classes.get(label) if label else None
     account.remarks += [remark for table in tables.values() for remark in parts_unread(table.name, table.columns)]
-    account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
+    of_model = _of_model(texts, learned) if learned and not columns else ""
+    account.choices.append(f"texts from {' and '.join(texts)}{of_model}" + (f", labels from {label}" if label else ""))
     if unread := [name for name in first.columns if name not in (*texts, label)]:
         account.choices.append(f"unused columns: {some(unread)}")
     return parts_of(Listing("table of texts", parts, classes, account), str(data), SENTENCES)
 
 
-def _found(table: Table, texts: Sequence[str]) -> tuple[str, ...]:
-    """The columns of texts that a table has, under the given or under usual names; none if one is not there."""
-    known = [texts] if texts else [*PAIRS, *((name,) for name in SINGLE)]
+def _of_model(texts: Sequence[str], learned: Sequence[str]) -> str:
+    """Whether these are the columns that a model has `learned` from, for the user."""
+    same = [name.casefold() for name in texts] == [name.casefold() for name in learned]
+    return " as the model learned" if same else f" (the model learned from {' and '.join(learned)})"
+
+
+def _found(table: Table, texts: Sequence[str], learned: Sequence[str] = ()) -> tuple[str, ...]:
+    """The columns of texts that a table has: the given ones, or `learned` ones, or as many under usual names."""
+    usual = [one for one in (*PAIRS, *((name,) for name in SINGLE)) if len(one) == (len(learned) or len(one))]
+    known = [texts] if texts else [*([learned] if learned else []), *usual]
     found = ([column_of(table.columns, [name]) for name in names] for names in known)
     return next((tuple(filter(None, names)) for names in found if all(names)), ())
 
 
 def _columns(
-    table: Table, texts: Sequence[str], label: str | None, labels: Sequence[str] = ()
+    table: Table,
+    texts: Sequence[str],
+    label: str | None,
+    labels: Sequence[str] = (),
+    learned: Sequence[str] = (),
 ) -> tuple[tuple[str, ...], str | None]:
     """The columns of texts and of labels; `UserError` that lists the columns if there are none of texts."""
-    chosen = _found(table, texts)
+    chosen = _found(table, texts, learned)
     missing = [name for name in (*texts, *filter(None, [label])) if not column_of(table.columns, [name])]
     if missing or not chosen:
-        what = f"column {missing[0]!r}" if missing else f"column of texts under a usual name ({', '.join(SINGLE)})"
+        usual = ", ".join(map(" and ".join, PAIRS) if len(learned) == 2 else SINGLE)
+        what = f"no column {missing[0]!r}" if missing else f"no column of texts under a usual name ({usual})"
+        if learned and not missing:
+            what = f"neither {' and '.join(learned)}, which the model learned from, nor a usual name of texts ({usual})"
         there = ", ".join(table.columns) or "no columns"
         hint = "Name those of texts with --text-columns and that of labels with --label-column"
-        raise UserError(f"{table.name} has no {what}; it has {there}. {hint}")
+        raise UserError(f"{table.name} has {what}; it has {there}. {hint} (of finetune, with --data. before both)")
     return chosen, column_of(table.columns, [label] if label else labels)
 
 
@@ -194,7 +216,7 @@ def _part(found: Sequence[_Of], account: PartAccount, labels: Labels) -> Split:
         rows += [tuple(map(_text, row)) for _, row, _, _ in of_table]
         values += [value for _, _, value, _ in of_table]
         faults += [fault for *_, fault in of_table]
-    source, label = Texts(tuple(rows), tuple(faults)), found[0].label
+    source, label = Texts(tuple(rows), tuple(faults), found[0].texts), found[0].label
     if labels == "numbers":
         return Split(names, [None] * len(names), source, numbers=numbers(values, names, label or ""))
     return Split(names, values, source)

@@ -161,13 +161,13 @@ class TextTools(Tools):
 
     def open_labelled(self, path: str | Path, columns: Columns, labels: Labels) -> Parts:
         """Texts of tables."""
-        return open_sentences(path, columns.text, columns.label, labels, columns.encoding)
+        return open_sentences(path, columns.text, columns.label, labels, columns.encoding, columns.learned)
 
     def listed(self, paths: Sequence[str | Path], columns: Columns) -> list[Records]:
         """Texts of tables, whose columns are said unless they were named, or of files with a text a line."""
 
         def opened(path: str | Path) -> Parts:
-            parts = open_sentences(path, columns.text, labels="none", encoding=columns.encoding)
+            parts = open_sentences(path, columns.text, None, "none", columns.encoding, columns.learned)
             if not columns.text and extension_of(str(path)) != PLAIN:
                 console().print(f"data: {path}: {'; '.join(parts.account.choices)}")
             return parts

@@ -138,7 +138,7 @@ def _rows(
             raise UsageError(f"the label column is {columns.label!r}; of {source.name} it must be a number, from 1 on")
         return _conll(source, number), None, f"tags from column {number}" if number else "", ()
     table = read_table(source.content, source.name, encoding=columns.encoding)
-    words = column_of(table.columns, columns.text or WORDS)
+    words = column_of(table.columns, columns.text or (*columns.learned, *WORDS))
     tags = column_of(table.columns, [columns.label] if columns.label else TAGS)
     if not words or (tagged and not tags):
         missing, flag = ("tags", "--data.label-column") if words else ("lists of words", "--data.text-columns")

@@ -142,8 +142,9 @@ def test_tables_and_json_lines(tmp_path: Path) -> None:
     assert found == ["one", "two", "three"] * 2
     assert counts["rows without text left out"] == 4
     assert units(tmp_path, "document", "body")[0] == ["one\ntwo", "three"] * 2
-    with pytest.raises(UserError, match=r"no column 'text' but body.*text-column"):
-        units(tmp_path, "line")
+    for name in ("a.parquet", "b.jsonl"):
+        with pytest.raises(UserError, match=rf"{name} has no column 'text' but body.*text-column"):
+            units(tmp_path / name, "line")
 
 
 def test_csv_and_tsv(tmp_path: Path) -> None:

@@ -138,6 +138,21 @@ def test_columns_that_are_named_and_pairs(tmp_path: Path) -> None:
     assert open_sentences(path, label="score").train.classes == ("1", "2")
 
 
+def test_columns_that_a_model_learned_from_come_before_usual_names(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.csv"
+    path.write_text("premise,hypothesis,text,Note\na,b,c,n\n")
+    parts = open_sentences(path, learned=["note"])
+    assert rows(parts.train) == [("n",)] and "texts from Note as the model learned" in parts.description
+    assert rows(open_sentences(path, ["premise"], learned=["note"]).train) == [("a",)], "a named one wins"
+    assert rows(open_sentences(path, learned=["text", "note"]).train) == [("c", "n")]
+    parts = open_sentences(path, learned=["body"])
+    assert rows(parts.train) == [("c",)], "as many as were learned from"
+    assert "texts from text (the model learned from body)" in parts.description
+    path.write_text("text,label\na,b\n")
+    with pytest.raises(UserError, match="has neither question and context, which the model learned from, nor a usual"):
+        open_sentences(path, learned=["question", "context"])
+
+
 def test_lines_of_a_text_file(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_bytes(b"one\r\n\ntwo\x00\nthree\n" + b"good\n" * 20 + b"\xff")
