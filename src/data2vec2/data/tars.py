@@ -92,17 +92,19 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
         listed = one_by_one(_listed, [(path, f"{root / name}") for name, path in zip(files, paths, strict=True)])
         for place, (name, (members, replaced)) in enumerate(zip(files, listed, strict=True)):
             samples = _samples(members, content)
-            said, read_members = _descriptions(f"{root / name}", members, samples, content)
+            said, read_members, broken = _descriptions(f"{root / name}", members, samples, content)
             account.beside |= {f"{name}/{one}, an earlier one": "replaced later in the archive" for one in replaced}
             shown: dict[str, _Member] = {}
             for sample in samples:
                 again = f"{name}/{sample.name}" in shown  # in archives that are joined
                 shown[f"{name}/{sample.name}" + (f"[{sample.archive + 1}]" if again else "")] = sample
+            account.part(part).bad |= {one: broken[of.key] for one, of in shown.items() if of.key in broken}
+            shown = {one: of for one, of in shown.items() if of.key not in broken}
             used = {*samples, *read_members}
             account.beside |= {f"{name}/{one.name}": _why_not(one, content) for one in members if one not in used}
             sample_names += shown
-            described += [said.get(sample.key, {}) for sample in samples]
-            places += [(place, sample.offset, sample.size) for sample in samples]
+            described += [said.get(sample.key, {}) for sample in shown.values()]
+            places += [(place, sample.offset, sample.size) for sample in shown.values()]
         if not places:
             known = ", ".join(sorted(content.extensions))
             raise UserError(f"no {content.many} ({known}) in {', '.join(files)} of {root}")
@@ -235,32 +237,33 @@ def _samples(members: Sequence[_Member], content: Content) -> list[_Member]:
 
 def _descriptions(
     path: str, members: Sequence[_Member], samples: Sequence[_Member], content: Content
-) -> tuple[dict[tuple[int, str], dict[str, Any]], list[_Member]]:
-    """The "label" and the "transcript" of samples by key, and the members that say them."""
-    count, used = Counter(one.beginning for one in samples), []
+) -> tuple[dict[tuple[int, str], dict[str, Any]], list[_Member], dict[tuple[int, str], str]]:
+    """The "label" and the "transcript" of samples by key, the members that say them, and of which these are damaged."""
+    count, used, broken = Counter(one.beginning for one in samples), list[_Member](), dict[tuple[int, str], str]()
     of = {one.beginning: one.key for one in samples if count[one.beginning] == 1} | {
         one.key: one.key for one in samples
     }
     said: dict[tuple[int, str], dict[str, Any]] = {}
     for one in members:
         if one.extension in _describe(content) and (key := of.get(one.key)):
-            found = _described(one, path, content)
+            try:
+                found = _described(one, path, content)
+            except ValueError:
+                broken[key], found = f"its {one.extension} is damaged", {}
+                used.append(one)
             if known := {what: value for what, value in found.items() if value is not None}:
                 said[key] = said.get(key, {}) | known
                 used.append(one)
-    return said, used
+    return said, used, broken
 
 
 def _described(member: _Member, path: str, content: Content) -> dict[str, Any]:
-    """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them."""
+    """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them; or `ValueError`."""
     if member.text is None:
         raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label or a transcript")
     what = "transcript" if member.extension == ".txt" else "label"
-    try:
-        text = member.text.decode("utf-8")
-        described = parse_json(text) if member.extension == ".json" else text.strip()
-    except ValueError as error:
-        raise UserError(f"{path}: can't read the {what} in {member.name}: {error}") from error
+    text = member.text.decode("utf-8")
+    described = parse_json(text) if member.extension == ".json" else text.strip()
     if isinstance(described, list) and not all(isinstance(one, str | int) for one in described):
         return {}  # of boxes, say
     if not isinstance(described, dict):

@@ -480,9 +480,15 @@ def test_a_label_beside_a_description(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[" * 100_000])
-def test_damaged_labels(tmp_path: Path, content: bytes) -> None:
-    as_tar(tmp_path / "a.tar", [("0.jpg", FILES[0]), ("0.json", content)])
-    refuse(tmp_path / "a.tar", "can't read the label in 0.json")
+def test_a_damaged_label_is_one_bad_sample(tmp_path: Path, content: bytes) -> None:
+    as_tar(
+        tmp_path / "a.tar", [("0.jpg", FILES[0]), ("0.json", content), ("1.jpg", FILES[1]), ("1.json", b'{"label": 1}')]
+    )
+    found = open_pictures(tmp_path / "a.tar")
+    assert found.train.names == ("a.tar/1.jpg",) and found.train.read(0) == FILES[1]
+    account = found.account.part("train")
+    assert account.bad == {"a.tar/0.jpg": "its .json is damaged"}
+    assert (account.found, account.used) == (2, 1)
 
 
 def test_cut_tar(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@
 - Transparency is laid over white; over black where that would leave nothing darker than 240. An alpha that is 0
   everywhere is none (32-bit BMP files have it so).
 - Of several frames the first is taken; several channels of a TIFF file are one picture (extra `tiff`).
+- Pixels of more than 8 bits that a TIFF file says have no data (GDAL's tag) become the least value of its others.
 
 Shapes: `H` and `W` pixels, `C` channels.
 """
@@ -51,7 +52,9 @@ _PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = (b"\xff\xd8\xff", _PNG, b"RIFF", b"GIF8", *_TIFF)
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-_BITS, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANES = 258, 262, 270, 277, 284  # tags of TIFF
+_BITS, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 258, 262, 270, 277, 284, 339  # tags of TIFF
+_NO_DATA = 42113  # GDAL's
+_SIGNED = (2,)
 _MAX_PLANES = 32
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _DARK = 240
@@ -221,7 +224,10 @@ def _wide(image: Image.Image, raw: Raw | BinaryIO) -> NDArray[Any] | None:
     raw_mode = _raw_mode(image)
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(_loaded(image, raw))
-        return values.view(np.uint32) if raw_mode in ("I;32", "I;32B", "I;32N") else values
+        values = values.view(np.uint32) if raw_mode in ("I;32", "I;32B", "I;32N") else values
+        return _filled(values, getattr(image, "tag_v2", {}).get(_NO_DATA))
+    if raw_mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == _SIGNED:  # Pillow reads it as unsigned
+        return _filled(np.asarray(_loaded(image, raw)).view(np.int8), image.tag_v2.get(_NO_DATA))  # type: ignore[attr-defined]
     if raw_mode == "LA;16B":  # four bytes a pixel
         return _decoded(raw, "RGBA").view(">u2")
     if image.mode in ("RGB", "RGBA") and ";16" in raw_mode:  # Pillow has no such mode, and reads the higher byte alone
@@ -229,6 +235,19 @@ def _wide(image: Image.Image, raw: Raw | BinaryIO) -> NDArray[Any] | None:
         high, low = (_decoded(raw, mode).astype(np.uint16) for mode in (raw_mode, other))
         return high << 8 | low
     return None
+
+
+def _filled(values: NDArray[Any], no_data: str | None) -> NDArray[Any]:
+    """The values, where they are that of pixels without data the least of the others; `BadSample` without others."""
+    try:
+        blank = float(str(no_data).strip("\0 "))
+    except ValueError:  # there is no such value
+        return values
+    kind = values.dtype.type if values.dtype.kind == "f" else float
+    none = np.isnan(values) if np.isnan(blank) else values == kind(blank)
+    if none.all():
+        raise BadSample("no pixel with data")
+    return np.where(none, values[~none].min(), values)
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -321,7 +340,7 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> NDArray[Any]:
         sizes = dict(zip(series.axes, series.shape, strict=True))
         if sizes["Y"] * sizes["X"] > max_pixels or series.size > _MAX_PLANES * max_pixels:
             raise too_large(max_pixels)
-        values = series.asarray()
+        values = _filled(series.asarray(), getattr(tiff.pages[0].tags.get(_NO_DATA), "value", None))
     for place, axis in reversed(list(enumerate(series.axes))):
         if axis not in "YXCS":
             values = values.take(0, axis=place)

@@ -435,10 +435,6 @@ def test_members_that_could_lead_out(tmp_path: Path, name: str, kind: bytes, mat
 
 
 def test_hostile_and_other_members(tmp_path: Path) -> None:
-    refuse(
-        as_tar(tmp_path / "a.tar", [("0.wav", FILES[0]), ("0.txt", b"\xff\xfe")]), "can't read the transcript in 0.txt"
-    )
-    refuse(as_tar(tmp_path / "a.tar", [("0.wav", FILES[0]), ("0.json", b"{")]), "can't read the label in 0.json")
     huge = [("0.wav", FILES[0]), ("0.txt", bytes(2 << 20))]
     refuse(as_tar(tmp_path / "a.tar", huge), r"0\.txt has 2,097,152 bytes, too many")
     refuse(as_tar(tmp_path / "a.tar", [("0.png", b"1")]), r"no recordings \(\.3gp, .* in a\.tar")

@@ -120,6 +120,15 @@ def test_masks_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     assert parts.account.part("train").found == 5
 
 
+def test_two_folders_of_masks_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, "a", Image.fromarray(mask_of()))
+    saved(tmp_path / "mask" / "a.png", Image.fromarray(255 - mask_of()))
+    with pytest.raises(UserError, match=r"several masks of one picture, mask/a\.png and masks/a\.png"):
+        open_masks(str(tmp_path))
+    (tmp_path / "mask" / "a.png").rename(tmp_path / "mask" / "b.png")  # of no picture
+    assert len(open_masks(str(tmp_path)).train) == 1
+
+
 def test_names_of_classes(tmp_path: Path) -> None:
     put(tmp_path, "a", Image.fromarray(mask_of()))
     (tmp_path / "classes.txt").write_text("sky\nsea\nsand\nship\nshore\n")

@@ -153,6 +153,39 @@ def test_tiff_of_32_bits_without_a_sign(tmp_path: Path) -> None:
     assert np.array_equal(decode(parts.train.read(0), 1, parts.train.levels), GREY)
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32])
+def test_tiff_with_a_sign(tmp_path: Path, kind: Any) -> None:
+    half = 2 ** (8 * np.dtype(kind).itemsize - 1)
+    values = (GREY.astype(np.int64) - 128) * (half // 128)
+    tifffile.imwrite(tmp_path / "a.tif", values.astype(kind), photometric="minisblack")
+    parts = opened(tmp_path, {})
+    assert parts.train.levels == (-half, half - 1)
+    assert abs(decode(parts.train.read(0), 1, parts.train.levels).astype(int) - GREY).max() <= 1
+
+
+@pytest.mark.parametrize(("kind", "no_data"), [(np.float32, "-9999"), (np.float32, "nan"), (np.int16, "-32768")])
+@pytest.mark.parametrize("channels", [1, 5])
+def test_pixels_without_data_are_the_least_of_the_others(
+    tmp_path: Path, kind: Any, no_data: str, channels: int
+) -> None:
+    heights = GREY.astype(kind) * 2 + 100
+    values = np.where(GREY > 200, kind(float(no_data)), heights)[..., None].repeat(channels, -1)
+    assert (GREY > 200).any()
+    tag = [(42113, "s", 0, no_data, True)]
+    stored = values.transpose(2, 0, 1) if channels > 1 else values[..., 0]
+    planes = {"planarconfig": "separate"} if channels > 1 else {}
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", extratags=tag, **planes)
+    levels = opened(tmp_path, {}).train.levels
+    least, most = int(heights[GREY <= 200].min()), int(heights[GREY <= 200].max())
+    assert levels == ((least, most) if kind == np.float32 else (0, 511))
+    shown = decode((tmp_path / "a.tif").read_bytes(), channels, levels)
+    expected = np.where(GREY > 200, least, heights)
+    assert np.array_equal(shown.reshape(*GREY.shape, -1)[..., -1], scaled(expected.astype(kind), levels))
+    empty = tiff(np.full((4, 4), float(no_data), np.float32), extratags=tag)
+    with pytest.raises(BadSample, match="no pixel with data"):
+        decode(empty, 1, levels)
+
+
 @pytest.mark.parametrize("top", [255, 4095, 65535])
 def test_portable_grey_maps(tmp_path: Path, top: int) -> None:
     values = np.rint(GREY / 255 * top).astype(">u2" if top > 255 else np.uint8)
