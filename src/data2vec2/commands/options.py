@@ -354,7 +354,8 @@ class Embed(OnDevice, OfColumns, OfFeatures):
     """A run folder or an exported model."""
     data: DataSets
     """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders. For text: one table (.csv,
-    .tsv, .jsonl, .parquet), a folder of tables, a .txt file with one text per line, or hf:NAME."""
+    .tsv, .jsonl, .parquet), a folder of tables or of .txt files by class, a .txt file with one text per line, or
+    hf:NAME."""
     out: Annotated[AnyPath, arg(name="out")]
     """File to write: .parquet, or for one vector per sample also .csv, .npz, .npy."""
     _: KW_ONLY

@@ -159,6 +159,10 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
     levels = [(samples, depth) for _, depth in placed.values()] if inside else placed.values()
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
+    if folders and (
+        none := sorted({one for names, depth in levels for one in _tops(names, depth) if _unlabelled(one)})
+    ):
+        account.remarks.append(f"folders taken as {content.many} without a label: {', '.join(none)}")
     deeper = sorted({one for names, depth in levels for one in _tops(names, depth + 1 + inside)}) if folders else []
     if deeper:
         account.choices.append(f"sub-folders of class folders belong to the class ({some(deeper)})")
@@ -179,6 +183,12 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
 
 _FOLD = re.compile(r"fold[ _-]?\d+", re.IGNORECASE)
 """Folders for cross-validation."""
+_UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
+"""Folders beside those of classes, whose samples have none, in small letters."""
+
+
+def _unlabelled(top: str) -> bool:
+    return top.rpartition("/")[2].lower() in _UNLABELLED
 
 
 def _empty(root: Path, names: Sequence[str], depth: int) -> Iterator[str]:
@@ -248,7 +258,8 @@ def _part(root: Path, names: list[str], table: Described, depth: int) -> Split:
         labels = [table.labels.get(name) for name in names]
     else:
         folders = [name.split("/")[:-1] for name in names]
-        labels = [nfc(path[depth]) if len(path) > depth else "" for path in folders]
+        tops = (path[depth] if len(path) > depth else "" for path in folders)
+        labels = [None if _unlabelled(top) else nfc(top) for top in tops]
     texts = [table.texts.get(name) for name in names] if table.texts else None
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Set
@@ -25,7 +24,7 @@ from data2vec2.data.reading import (
     SWALLOWED,
     Reading,
     column_of,
-    decoded,
+    lines_of,
 )
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
@@ -51,12 +50,8 @@ _RETURN = "\ufdd0"
 
 
 def _lines(file: BinaryIO, reading: Reading) -> Iterator[_Line]:
-    """Lines, which end in carriage returns alone where the first does; elsewhere such a return is part of a text."""
-    alone = None
-    for text in decoded(file, reading):
-        alone = "\r" in text[:-2] if alone is None else alone
-        for number, line in enumerate(io.StringIO(text, newline="") if alone else (text,), reading.line):
-            yield _Line(number, line, not reading.spoiled)
+    for text in lines_of(file, reading):
+        yield _Line(reading.line, text, not reading.spoiled)
 
 
 def rows_of(

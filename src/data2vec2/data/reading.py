@@ -133,6 +133,20 @@ def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
     yield from filter(None, [decoder.decode(b"", final=True)])
 
 
+def lines_of(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
+    """The same; line by line if carriage returns alone end lines, as on old Macs, which the first line tells.
+
+    Elsewhere such a return is part of a text.
+    """
+    alone = None
+    for text in decoded(file, reading, limit):
+        alone, spoiled = "\r" in text[:-2] if alone is None else alone, reading.spoiled
+        for number, line in enumerate(io.StringIO(text, newline=None) if alone else (text,)):
+            reading.line += number > 0
+            reading.spoiled = min(spoiled, line.count("\ufffd")) if alone else spoiled
+            yield line
+
+
 def encoding_of(file: BinaryIO, named: str | None) -> str:
     """What the mark at the beginning of a file says; else the named one; else UTF-16 for Latin letters in it, or UTF-8.
 

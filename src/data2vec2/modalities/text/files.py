@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +13,15 @@ from data2vec2.config.tree import require
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.lines import PLAIN
-from data2vec2.data.reading import BAD_BYTES, ENCODING_HINT, MAX_BAD, Reading, column_of, decoded, mended
-from data2vec2.data.source import by_part, extension_of
+from data2vec2.data.reading import BAD_BYTES, ENCODING_HINT, MAX_BAD, NO_TEXT, Reading, column_of, lines_of, mended
+from data2vec2.data.source import Content, Listing, by_part, extension_of
 from data2vec2.data.tables import TABLES, open_rows, size_of
 from data2vec2.errors import UserError
 from data2vec2.modalities.text.config import ENCODING, known_encoding
 
 EXTENSIONS = (PLAIN, *TABLES)
+TEXTS = Content("text", "texts", "texts", "Value", frozenset({PLAIN}), ())
+"""Each file is one."""
 FILES = Path, remote.RemoteFile
 Unit = Literal["line", "document", "file"]
 Piece = tuple[str, bool]
@@ -96,7 +97,9 @@ def _hint(extensions: Collection[str]) -> str:
     if not _PACKED.isdisjoint(extensions):
         return "; unpack what is compressed"
     if PLAIN in extensions:
-        return "; .txt files have no labels: write a table, with a row for each text"
+        return (
+            "; .txt files are labelled by folders of two classes or more; else write a table, with a row for each text"
+        )
     return "; write one JSON object a line, in a .jsonl file" if ".json" in extensions else ""
 
 
@@ -115,6 +118,39 @@ def find_text(data: str | Path, encoding: str | None = None) -> dict[str, list[T
     """
     sources = {source.name: source for source in find_sources(data, EXTENSIONS, "text", encoding)}
     return {part: [sources[name] for name in names] for part, names in by_part(list(sources), str(data)).items()}
+
+
+def texts_by_class(data: str | Path) -> Listing | None:
+    """The .txt files of a folder without tables, each a text whose folder is its label, as folders are of pictures.
+
+    Files beside folders of classes (a README, lists) are no texts. None for data without classes of .txt files.
+    """
+    path = Path(data)
+    files = folder.scan(path) if path.is_dir() else {}
+    if PLAIN not in files or not files.keys().isdisjoint(TABLES):
+        return None
+    listing, parts = folder.read(path, files, TEXTS), {}
+    for part, split in listing.parts.items():
+        labelled, rows = any(split.labels), list(zip(split.names, split.labels, strict=True))
+        kept = [(name, label) for name, label in rows if label != "" or not labelled]
+        listing.account.beside |= {name: "in no folder of a class" for name, label in rows if label == "" and labelled}
+        names, labels = zip(*kept, strict=True)
+        parts[part] = replace(split, names=names, labels=labels, source=folder.Files(path, names))
+    return replace(listing, parts=parts) if listing.classes else None
+
+
+def whole_text(path: Path, encoding: str | None) -> tuple[str, str]:
+    """All of a .txt file, and why it can't be used, or ""."""
+    reading, lines, spoiled = Reading(str(path), Counter(), encoding=encoding), list[str](), 0
+    try:
+        with path.open("rb") as file:
+            for line in lines_of(file, reading):
+                lines.append(line)
+                spoiled += reading.spoiled
+    except OSError:
+        return "", "unreadable"
+    text = mended("".join(lines), reading).strip("\r\n")
+    return text, NO_TEXT if spoiled else "" if text.strip() else "empty file"
 
 
 def pieces_of(
@@ -154,7 +190,8 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
     rest, begun, spoiled = "", False, 0
     try:
         with path.open("rb") as file:
-            for text in _lines(decoded(file, reading, _CHUNK), reading):
+            for text in lines_of(file, reading, _CHUNK):
+                reading.counts[BAD_BYTES] += reading.spoiled
                 spoiled += reading.spoiled > 0
                 rest += text
                 if not text.endswith("\n"):
@@ -175,15 +212,6 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
         raise UserError(f"{spoiled:,} of {reading.line:,} lines of {path} are not UTF-8; {ENCODING_HINT}")
     if rest.strip() or begun:
         yield rest, True
-
-
-def _lines(texts: Iterator[str], reading: Reading) -> Iterator[str]:
-    """Texts of a pass; line by line if carriage returns alone end the lines of the first, as on old Macs."""
-    alone = None
-    for text in texts:
-        reading.counts[BAD_BYTES] += reading.spoiled
-        alone = "\r" in text[:-1] and "\n" not in text if alone is None else alone
-        yield from io.StringIO(text, newline=None) if alone else (text,)
 
 
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:

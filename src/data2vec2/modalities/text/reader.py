@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from data2vec2.data.account import Account, Bad, PartAccount
+from data2vec2.data.folder import Files
 from data2vec2.data.labels import COLUMNS, NUMBERS, numbers, some
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
-from data2vec2.data.reading import column_of
+from data2vec2.data.reading import ENCODING_HINT, MAX_BAD, column_of
+from data2vec2.data.reading import NO_TEXT as NOT_UTF8
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name
@@ -26,7 +28,7 @@ from data2vec2.data.tables import TABLES, Table, parts_unread, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
-from data2vec2.modalities.text.files import beside, find_sources
+from data2vec2.modalities.text.files import beside, find_sources, texts_by_class, whole_text
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
 
 SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset(), ())
@@ -84,15 +86,50 @@ def open_sentences(
 ) -> Parts:
     """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
 
-    Files or splits called train, valid or test are the parts. `columns` name one column of texts or a pair, `label`
-    that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`). `labels`
-    says what these are; none: they are not looked at. A test part may have no labels. A row without text stays, as a
-    sample that can't be read, and so do rows that can't be read reliably where labels are not looked at.
+    Or a folder of .txt files by class (`texts_by_class`), each a text. Files or splits called train, valid or test are
+    the parts. `columns` name one column of texts or a pair, `label` that of labels; unless given, they are found by
+    their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`). `labels` says what these are; none: they are not looked at.
+    A test part may have no labels. A row without text stays, as a sample that can't be read, and so do rows that can't
+    be read reliably where labels are not looked at.
 
     `UserError` for a path without tables, for a column that is not there, and for labels that can't be.
     """
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
+    if labels != "numbers" and (found := texts_by_class(data)):
+        if columns or label is not None:
+            raise UsageError(f"{data} has no columns, for it holds a text a file; leave their names out")
+        listing = _of_files(found, labels, encoding)
+    else:
+        listing = _of_tables(data, columns, label, labels, encoding)
+    rows = {part: narrow(split.source, Texts).rows for part, split in listing.parts.items()}
+    learned = set(rows.pop("train"))
+    for part, others in rows.items():
+        if again := sum(any(row) and row in learned for row in others):
+            listing.account.remarks.append(f"{again:,} of {len(others):,} {part} texts are in the train part too")
+    return parts_of(listing, str(data), SENTENCES)
+
+
+def _of_files(found: Listing, labels: Labels, encoding: str | None) -> Listing:
+    """A text of each file; `UserError` if too many are not in this encoding."""
+    parts = {}
+    for part, split in found.parts.items():
+        files = narrow(split.source, Files)
+        texts, faults = zip(*(whole_text(files.root / name, encoding) for name in files.names), strict=True)
+        if (spoiled := faults.count(NOT_UTF8)) > MAX_BAD * len(texts):
+            raise UserError(
+                f"{spoiled:,} of {len(texts):,} {part} files in {files.root} are not UTF-8; {ENCODING_HINT}"
+            )
+        source = Texts(tuple((text,) for text in texts), faults)
+        parts[part] = Split(split.names, [None] * len(texts) if labels == "none" else split.labels, source)
+    found.account.choices.append("each file is a text" + (", its folder the label" if labels != "none" else ""))
+    return replace(found, parts=parts, classes=found.classes if labels != "none" else None)
+
+
+def _of_tables(
+    data: str | Path, columns: Sequence[str], label: str | None, labels: Labels, encoding: str | None
+) -> Listing:
+    """The rows of tables, or the lines of a .txt file."""
     sources = find_sources(data, TABLES, "tables of texts", encoding)
     free = (*columns, *SINGLE, *(name for pair in PAIRS for name in pair))
     tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
@@ -119,17 +156,12 @@ def open_sentences(
             if label and not one.label
         ]
         parts[part] = _part(found, account.part(part), labels)
-    rows = {part: narrow(split.source, Texts).rows for part, split in parts.items()}
-    learned = set(rows.pop("train"))
-    for part, others in rows.items():
-        if again := sum(any(row) and row in learned for row in others):
-            account.remarks.append(f"{again:,} of {len(others):,} {part} texts are in the train part too")
     classes = first.classes.get(label) if label else None
     account.remarks += [remark for table in tables.values() for remark in parts_unread(table.name, table.columns)]
     account.choices.append(f"texts from {' and '.join(texts)}" + (f", labels from {label}" if label else ""))
     if unread := [name for name in first.columns if name not in (*texts, label)]:
         account.choices.append(f"unused columns: {some(unread)}")
-    return parts_of(Listing("table of texts", parts, classes, account), str(data), SENTENCES)
+    return Listing("table of texts", parts, classes, account)
 
 
 def _found(table: Table, texts: Sequence[str]) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, listed, spelled
 from data2vec2.data.lines import PLAIN
 from data2vec2.data.reader import Reader
-from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, column_of, decoded
+from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, column_of, lines_of
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
@@ -180,7 +180,7 @@ def _sentences(source: TextSource, universal: bool, least: int) -> Iterator[list
     where, reading = str(source.content), Reading(source.name, Counter(), encoding=source.encoding)
     rows, width = list[list[str]](), 0
     with source.content.open("rb") as file:
-        for line in chain(decoded(file, reading), [""]):
+        for line in chain(lines_of(file, reading), [""]):
             fields = line.rstrip().split("\t")
             if universal and (line.startswith("#") or not (fields[0].isdecimal() or not line.strip())):
                 continue  # a comment, a contraction (1-2), a word that is not said (1.1)

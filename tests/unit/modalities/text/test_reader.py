@@ -153,6 +153,62 @@ def test_lines_of_a_text_file(tmp_path: Path) -> None:
     assert kept.names[24] == "lines.txt[24]" and kept.source.fault(24) == "not UTF-8"  # type: ignore[attr-defined]
 
 
+def write_texts(root: Path, texts: dict[str, str | bytes]) -> Path:
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+def test_a_folder_of_texts_by_class(tmp_path: Path) -> None:
+    """As IMDB's reviews are laid out."""
+    classes = {"train/pos": "good", "train/neg": "bad", "train/unsup": "so", "test/pos": "fine", "test/neg": "poor"}
+    texts = {
+        f"{folder}/{place}_7.txt": f"{text} {place}\n\nreally\n" for folder, text in classes.items() for place in (0, 1)
+    }
+    lists = {"README": "x", "imdb.vocab": "the\n", "imdbEr.txt": "0.1\n", "train/urls_pos.txt": "http://a\n"}
+    parts = open_sentences(write_texts(tmp_path, {**texts, **lists}))
+    assert parts.test is not None and parts.train.classes == parts.test.classes == ("neg", "pos")
+    assert rows(parts.train)[:3] == [("bad 0\n\nreally",), ("bad 1\n\nreally",), ("good 0\n\nreally",)]
+    assert list(parts.train.names)[3:5] == ["train/pos/1_7.txt", "train/unsup/0_7.txt"]
+    assert (parts.train.labels.tolist(), parts.test.labels.tolist()) == ([0, 0, 1, 1, -1, -1], [0, 0, 1, 1])
+    unused = {"README": "no extension", "imdb.vocab": ".vocab", "imdbEr.txt": "in no part"}
+    assert parts.account.beside == {**unused, "train/urls_pos.txt": "in no folder of a class"}
+    said = ["folders taken as texts without a label: train/unsup", "2 of 6 train samples have no label"]
+    assert parts.account.remarks == said
+    assert "each file is a text, its folder the label" in parts.description
+    assert open_sentences(tmp_path, labels="none").train.classes == ()
+    with pytest.raises(ValueError, match="has no columns, for it holds a text a file"):
+        open_sentences(tmp_path, ["text"])
+    with pytest.raises(UserError, match="no tables of texts"):
+        open_sentences(tmp_path, labels="numbers")
+
+
+def test_folders_of_texts_that_are_no_classes(tmp_path: Path) -> None:
+    """Of one folder only, beside a table, and of flat files nothing is a label."""
+    texts = write_texts(tmp_path / "a", {"spam/1.txt": "buy", "spam/2.txt": "buy", "README.txt": "x"})
+    with pytest.raises(UserError, match=r"no tables of texts.*folders of two classes"):
+        open_sentences(texts)
+    assert open_sentences(write_texts(texts, {"ham/1.txt": "hello"})).train.labels.tolist() == [0, 1, 1]
+    table = write_texts(texts, {"train.csv": "text,label\na,x\nb,y\n"})
+    assert open_sentences(table).train.classes == ("x", "y")
+
+
+def test_files_by_class_that_can_not_be_used(tmp_path: Path) -> None:
+    texts = {f"{name}/{place}.txt": f"{name} {place}" for name in ("ham", "spam") for place in range(20)}
+    write_texts(tmp_path, {**texts, "ham/0.txt": "größe".encode("cp1252"), "spam/0.txt": " \n"})
+    train = open_sentences(tmp_path).train
+    faults = {name: train.source.fault(place) for place, name in enumerate(train.names)}  # type: ignore[attr-defined]
+    assert {name: fault for name, fault in faults.items() if fault} == {
+        "ham/0.txt": "not UTF-8",
+        "spam/0.txt": "empty file",
+    }
+    assert rows(open_sentences(tmp_path, encoding="cp1252").train)[0] == ("größe",)
+    write_texts(tmp_path, {f"ham/{place}.txt": b"\xe4" for place in range(5)})
+    with pytest.raises(UserError, match=r"5 of 40 train files in .* are not UTF-8; .*--data.encoding cp1252"):
+        open_sentences(tmp_path)
+
+
 def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
