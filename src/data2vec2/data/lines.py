@@ -6,7 +6,8 @@ import csv
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Any, BinaryIO, NamedTuple
+from io import BufferedReader
+from typing import Any, NamedTuple
 
 from data2vec2.data.reading import (
     AGAIN,
@@ -49,13 +50,13 @@ _RETURN = "\ufdd0"
 """No character; stands for a carriage return that ends no line while the line goes through `csv`."""
 
 
-def _lines(file: BinaryIO, reading: Reading) -> Iterator[_Line]:
+def _lines(file: BufferedReader, reading: Reading) -> Iterator[_Line]:
     for text in lines_of(file, reading):
         yield _Line(reading.line, text, not reading.spoiled)
 
 
 def rows_of(
-    file: BinaryIO, extension: str, reading: Reading
+    file: BufferedReader, extension: str, reading: Reading
 ) -> tuple[tuple[str, ...] | None, Iterator[dict[str, Any]]]:
     """Columns of a file with a row a line, and its rows; of JSON lines every row has its own columns.
 

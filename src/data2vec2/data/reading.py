@@ -7,9 +7,11 @@ import io
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
+from data2vec2.data.packed import open_text
 from data2vec2.errors import UserError
 
 BAD_BYTES = "undecodable bytes replaced"
@@ -64,7 +66,7 @@ class Reading:
     strict: bool = False
     """Strings stay as they are; `UserError` for the first row that is not UTF-8 or no JSON object."""
     read: Callable[[int], object] = lambda _: None
-    """Hears of bytes, of a data set of rows, that were read."""
+    """Hears of bytes, of a data set of rows, that were read, as far as it reads the file itself."""
     free: Collection[str] = ()
     """Columns of free text: where the last one is among them, it takes what is behind commas that are not quoted."""
     encoding: str | None = None
@@ -112,19 +114,17 @@ def _folded(name: str) -> str:
     return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
-def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
+def decoded(file: BufferedReader, reading: Reading, limit: int = -1) -> Iterator[str]:
     """Lines of a file with their ends, of longer ones at most `limit` bytes at a time; of bad bytes U+FFFD."""
     encoding = encoding_of(file, reading.encoding)
     if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
         text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
         while line := text.readline(limit):
-            reading.read(len(line) * (2 if "16" in encoding else 1))
             reading.line, reading.spoiled = reading.line + 1, line.count("\ufffd")
             yield line.removeprefix("\ufeff")
         return
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while raw := file.readline(limit):
-        reading.read(len(raw))
         line = decoder.decode(raw, final=len(raw) != limit)
         reading.line += 1
         reading.spoiled = line.count("\ufffd") - raw.count(b"\xef\xbf\xbd") if "\ufffd" in line else 0
@@ -133,7 +133,7 @@ def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
     yield from filter(None, [decoder.decode(b"", final=True)])
 
 
-def lines_of(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
+def lines_of(file: BufferedReader, reading: Reading, limit: int = -1) -> Iterator[str]:
     """The same; line by line if carriage returns alone end lines, as on old Macs, which the first line tells.
 
     Elsewhere such a return is part of a text.
@@ -147,13 +147,12 @@ def lines_of(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]
             yield line
 
 
-def encoding_of(file: BinaryIO, named: str | None) -> str:
+def encoding_of(file: BufferedReader, named: str | None) -> str:
     """What the mark at the beginning of a file says; else the named one; else UTF-16 for Latin letters in it, or UTF-8.
 
     UTF-8 with a mark is "utf-8-sig".
     """
-    start = file.read(4096)
-    file.seek(0)
+    start = file.peek(4096)[:4096]
     marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
     marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
     if marked := next((encoding for mark, encoding in marks.items() if start.startswith(mark)), named):
@@ -167,7 +166,7 @@ def encoding_of(file: BinaryIO, named: str | None) -> str:
 def text_of(path: Path) -> str:
     """All of a text file, in the encoding that its beginning tells; `UserError` if it can't be read as such."""
     try:
-        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding_of(raw, None)) as file:
+        with open_text(path) as raw, io.TextIOWrapper(raw, encoding_of(raw, None)) as file:
             return file.read()
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
@@ -180,9 +179,8 @@ _ENDS = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
 
 def wording(path: Path, named: str | None) -> str:
     """Encoding and line ends of a file, as in "UTF-8 with a mark, CRLF"."""
-    with path.open("rb") as raw:
-        encoding = encoding_of(raw, named)
-    with path.open(encoding=encoding, errors="replace") as file:
+    with open_text(path) as raw, io.TextIOWrapper(raw, encoding_of(raw, named), errors="replace") as file:
+        encoding = file.encoding
         while file.read(1 << 20):
             pass
         ends = file.newlines or ()

@@ -13,9 +13,10 @@ from data2vec2.config.tree import require
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.lines import PLAIN
+from data2vec2.data.packed import open_text, size_of
 from data2vec2.data.reading import BAD_BYTES, ENCODING_HINT, MAX_BAD, NO_TEXT, Reading, column_of, lines_of, mended
 from data2vec2.data.source import Content, Listing, by_part, extension_of
-from data2vec2.data.tables import TABLES, open_rows, size_of
+from data2vec2.data.tables import TABLES, open_rows
 from data2vec2.errors import UserError
 from data2vec2.modalities.text.config import ENCODING, known_encoding
 
@@ -77,15 +78,15 @@ def find_sources(
     path = Path(data)
     if not path.is_file() and not path.is_dir():  # a pipe could be read only once
         raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
-    if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *extensions):
+    if path.is_file() and extension_of(path.name) in (*EXTENSIONS, *extensions):
         return [TextSource(path.name, path, encoding)]
-    files = folder.scan(path) if path.is_dir() else {path.suffix: [path.name]}
+    files = folder.scan(path) if path.is_dir() else {extension_of(path.name): [path.name]}
     names = sorted(name for extension in extensions for name in files.get(extension, ()))
     if not names:
         raise UserError(f"no {what} in {path} ({', '.join(extensions)}): {folder.held(path, files, _hint(files))}")
     stems: dict[str, str] = {}
     for name in names:
-        if (other := stems.setdefault(name.rpartition(".")[0], name)) != name:
+        if (other := stems.setdefault(name[: name.lower().rindex(extension_of(name))], name)) != name:
             raise UserError(
                 f"{path} has {other} and {name}: the same text twice, it seems; keep one, or give it directly"
             )
@@ -143,7 +144,7 @@ def whole_text(path: Path, encoding: str | None) -> tuple[str, str]:
     """All of a .txt file, and why it can't be used, or ""."""
     reading, lines, spoiled = Reading(str(path), Counter(), encoding=encoding), list[str](), 0
     try:
-        with path.open("rb") as file:
+        with open_text(path) as file:
             for line in lines_of(file, reading):
                 lines.append(line)
                 spoiled += reading.spoiled
@@ -171,7 +172,7 @@ def pieces_of(
     path = source.content if isinstance(source.content, FILES) else None
     where = str(path or source.name)
     before, reading = counts["characters"], Reading(where, counts, read=read, free=(column,), encoding=source.encoding)
-    if path and path.suffix.lower() == PLAIN:
+    if path and extension_of(path.name) == PLAIN:
         pieces: Iterator[Piece] = ((mended(text, reading), ends) for text, ends in _plain(path, unit, reading))
     else:
         pieces = _row_pieces(source, column, unit, reading)
@@ -189,7 +190,7 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
     """Lines of a file, long ones in pieces; lines of longer units keep their ends."""
     rest, begun, spoiled = "", False, 0
     try:
-        with path.open("rb") as file:
+        with open_text(path, reading.read) as file:
             for text in lines_of(file, reading, _CHUNK):
                 reading.counts[BAD_BYTES] += reading.spoiled
                 spoiled += reading.spoiled > 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data2vec2.data.account import Account, Bad
+from data2vec2.data.packed import open_text
 from data2vec2.data.reading import column_of
 from data2vec2.data.records import Parts, parts_of
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
@@ -106,7 +107,7 @@ def _rows(source: TextSource, columns: Columns, answered: bool) -> Iterable[_Row
 def _squad(source: TextSource) -> Iterator[_Row]:
     """Questions of one of SQuAD's files; `UserError` for another."""
     try:
-        with source.content.open("rb") as file:
+        with open_text(source.content) as file:
             raw = file.read()
         articles = parse_json(raw.decode(source.encoding) if source.encoding else raw)["data"]
         pairs = [(one["context"], of) for article in articles for one in article["paragraphs"] for of in one["qas"]]

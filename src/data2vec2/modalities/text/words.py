@@ -26,6 +26,7 @@ from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, listed, spelled
 from data2vec2.data.lines import PLAIN
+from data2vec2.data.packed import open_text
 from data2vec2.data.reader import Reader
 from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, column_of, lines_of
 from data2vec2.data.records import Parts, Records, parts_of
@@ -179,7 +180,7 @@ def _sentences(source: TextSource, universal: bool, least: int) -> Iterator[list
     """Columns of the lines of each sentence: between tabs, or else spaces, of which words may then have none."""
     where, reading = str(source.content), Reading(source.name, Counter(), encoding=source.encoding)
     rows, width = list[list[str]](), 0
-    with source.content.open("rb") as file:
+    with open_text(source.content, reading.read) as file:
         for line in chain(lines_of(file, reading), [""]):
             fields = line.rstrip().split("\t")
             if universal and (line.startswith("#") or not (fields[0].isdecimal() or not line.strip())):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from data2vec2.data.account import Bad
+from data2vec2.data.reading import wording
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
@@ -71,6 +73,22 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert parts.description == "table of texts: 4 train, 2 classes; texts from text, labels from label"
     odd = ["1 of 4 train samples have no label", "classes with one training sample: y"]
     assert parts.account.remarks == odd
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_compressed_table_says_the_same(tmp_path: Path, name: str) -> None:
+    plain = open_sentences(written(tmp_path / name)).train
+    content = (tmp_path / name).read_bytes()
+    path = tmp_path / f"{name}.GZ"
+    path.write_bytes(gzip.compress(content))
+    packed = open_sentences(path).train
+    assert (rows(packed), packed.labels.tolist()) == (rows(plain), plain.labels.tolist())
+    assert wording(path, None) == wording(tmp_path / name, None)
+    (tmp_path / name).unlink()
+    assert rows(open_sentences(tmp_path).train) == rows(plain)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"can't unpack .*{name}.GZ"):
+        open_sentences(tmp_path)
 
 
 def test_numbers(tmp_path: Path) -> None:
