@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from data2vec2.data import hub
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.index import State, chosen
+from data2vec2.data.json_lists import JSON
 from data2vec2.data.labels import COLUMNS, some
 from data2vec2.data.reading import column_of
 from data2vec2.data.source import (
@@ -172,7 +173,8 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
-    tables = [name for extension in TABLES for name in files.get(extension, ()) if name not in described]
+    lists = [extension for extension in TABLES if extension != JSON]  # which may be of anything
+    tables = [name for extension in lists for name in files.get(extension, ()) if name not in described]
     if tables and not (table.labels or classes):
         what = f"tables that describe none of the {content.many} here: {some(tables)}"
         account.remarks.append(f"{what}; only metadata.csv, .jsonl and .parquet with a column file_name are read")

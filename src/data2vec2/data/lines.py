@@ -1,4 +1,4 @@
-"""Rows of files that have a row a line: .csv, .tsv, .jsonl and .txt."""
+"""Rows of files that have a row a line: .csv, .tsv, .jsonl and .txt; and of .json files, which are lists of rows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from io import BufferedReader
 from typing import Any, NamedTuple
 
+from data2vec2.data.json_lists import JSON, json_rows
 from data2vec2.data.reading import (
     AGAIN,
     DOUBLED,
@@ -32,7 +33,7 @@ from data2vec2.files import parse_json
 
 PLAIN = ".txt"
 """A text a line, in a column `text`."""
-LINES = (".csv", ".tsv", ".jsonl", PLAIN)
+LINES = (".csv", ".tsv", ".jsonl", JSON, PLAIN)
 _FIELD = 1 << 26  # characters of a CSV row, at most
 _SEEN = 1_000  # rows
 
@@ -58,11 +59,13 @@ def _lines(file: BufferedReader, reading: Reading) -> Iterator[_Line]:
 def rows_of(
     file: BufferedReader, extension: str, reading: Reading
 ) -> tuple[tuple[str, ...] | None, Iterator[dict[str, Any]]]:
-    """Columns of a file with a row a line, and its rows; of JSON lines every row has its own columns.
+    """Columns of a file, and its rows; of JSON every row has its own columns.
 
     `UserError` for a first line that names no columns.
     """
     names: tuple[str, ...] | None = None
+    if extension == JSON:
+        return names, json_rows(file, reading)
     lines = _lines(file, reading)
     if extension == ".jsonl":
         rows = _objects(lines, reading)

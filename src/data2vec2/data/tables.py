@@ -1,4 +1,4 @@
-"""The one reader of tables: rows of .csv, .tsv, .jsonl, .parquet and .txt files and of data sets of `datasets`."""
+"""The one reader of tables: rows of .csv, .tsv, .jsonl, .json, .parquet and .txt files, and of `datasets`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data2vec2.data.json_lists import JSON
 from data2vec2.data.lines import rows_of
 from data2vec2.data.packed import open_text, size_of
 from data2vec2.data.reading import NO_TEXT, BadRow, Reading, column_of, mended
@@ -23,7 +24,7 @@ from data2vec2.files import parse_json
 
 SPLITS = ("split", "subset", "set", "part", "partition", "phase", "usage", "fold")
 """Names under which tables say which rows are to train and to test on."""
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", JSON, ".parquet")
 _ROWS = 256  # of a Parquet file or a data set, decoded at a time
 
 
@@ -32,7 +33,7 @@ class Rows:
     """A table that is being read."""
 
     names: tuple[str, ...] | None
-    """The columns; None for JSON lines, where every row has its own."""
+    """The columns; None for JSON, where every row has its own."""
     classes: Mapping[str, tuple[str, ...]]
     """Names of the classes that whole numbers stand for, of columns where the table gives them."""
     rows: Iterator[dict[str, Any]]

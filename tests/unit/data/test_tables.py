@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import tracemalloc
 from collections import Counter
@@ -68,7 +69,17 @@ def as_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=2)
 
 
+def as_json(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=1), "utf-8")
+
+
+def as_packed(path: Path, rows: list[dict[str, Any]]) -> None:
+    as_csv(path.with_suffix(""), rows)
+    path.write_bytes(gzip.compress(path.with_suffix("").read_bytes()))
+
+
 FORMATS: dict[str, Write] = {"a.csv": as_csv, "a.tsv": as_tsv, "a.jsonl": as_jsonl, "a.parquet": as_parquet}
+FORMATS |= {"a.json": as_json, "a.csv.gz": as_packed}
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -341,6 +352,56 @@ def test_columns_in_another_case() -> None:
     assert column_of(["Text", "text"], ["nothing", "text"]) == "text"
     assert column_of(["File Name", "x"], ["file_name"]) == "File Name"
     assert column_of(["x"], ["file_name"]) is None
+
+
+def json_of(path: Path, content: str | bytes) -> list[dict[str, Any]]:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return list(read_table(path, path.name).rows())
+
+
+LIST = [{"text": f'größe {place}, ["{{}}"]' * 50, "n": place, "of": {"who": [1]}} for place in range(2_000)]
+FLAT = [{"text": row["text"], "n": row["n"], "of.who": [1]} for row in LIST]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_lists_of_json_objects(tmp_path: Path, indent: int | None) -> None:
+    """Alone, in an object, and one behind the other, however they are broken into lines."""
+    path, text = tmp_path / "a.json", json.dumps(LIST, indent=indent, ensure_ascii=False)
+    assert json_of(path, text) == json_of(path, b"\xef\xbb\xbf \n" + text.encode() + b"\n") == FLAT
+    for key in ("data", "rows", "examples"):
+        assert json_of(path, f'{{"version": {{"a": [1]}}, "{key}": {text}, "size": 12}}') == FLAT
+    assert json_of(path, "\n".join(json.dumps(row, indent=indent) for row in LIST)) == FLAT
+    assert json_of(path, " [ ]") == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no list of objects"),
+        ('"text"', "holds no list of objects"),
+        ('["a", "b"]', "holds a list, but not of objects"),
+        (
+            '{"text": "a", "label": {"0": 1}}',
+            "an object with text, label; it must be a list of objects, or have one as",
+        ),
+        ('{"text": ', r"not valid JSON behind object 0 \(Expecting value"),
+        ('{"data": [{}], "rows": [{}]}', "two lists, data and rows; keep one"),
+        (
+            '[{"a": 1}, {"a": 2}',
+            r"not valid JSON behind object 2 \(',' is needed, not the end of the file\); is it cut",
+        ),
+        ('[{"a": 1}, {"a": ', "not valid JSON behind object 1 .*Expecting value"),
+        ('[{"a": 1} {"a": 2}]', "',' is needed, not '{'"),
+        ('[{"a": 1}] [{"a": 2}]', "more follows"),
+        ('{"a": 1}\n{"a": 2}\n{"a"', "not valid JSON behind object 2"),
+        ("[{}, " + "[" * 200_000, "nested too deeply|Expecting"),
+        ('[{"a": 1}, 2]', "object 2: '2': not a JSON object"),
+        (b'[{"a": "\xff"}]', r"1 of 1 rows .*encoding.*\n  object 1: .*not UTF-8"),
+    ],
+)
+def test_json_that_is_no_list_of_objects(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        json_of(tmp_path / "a.json", content)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from data2vec2.config.tree import require
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
+from data2vec2.data.json_lists import JSON, has_rows
 from data2vec2.data.lines import PLAIN
 from data2vec2.data.packed import open_text, size_of
 from data2vec2.data.reading import BAD_BYTES, ENCODING_HINT, MAX_BAD, NO_TEXT, Reading, column_of, lines_of, mended
@@ -81,7 +82,7 @@ def find_sources(
     if path.is_file() and extension_of(path.name) in (*EXTENSIONS, *extensions):
         return [TextSource(path.name, path, encoding)]
     files = folder.scan(path) if path.is_dir() else {extension_of(path.name): [path.name]}
-    names = sorted(name for extension in extensions for name in files.get(extension, ()))
+    names = named_in(path, files, extensions, encoding)
     if not names:
         raise UserError(f"no {what} in {path} ({', '.join(extensions)}): {folder.held(path, files, _hint(files))}")
     stems: dict[str, str] = {}
@@ -93,6 +94,14 @@ def find_sources(
     return [TextSource(name, path / name, encoding) for name in names]
 
 
+def named_in(
+    root: Path, files: Mapping[str, Sequence[str]], extensions: Sequence[str], encoding: str | None
+) -> list[str]:
+    """Names of the scanned files with some extensions, sorted; of .json files those that are lists of objects."""
+    names = (name for extension in extensions for name in files.get(extension, ()))
+    return sorted(name for name in names if extension_of(name) != JSON or has_rows(root / name, encoding))
+
+
 def _hint(extensions: Collection[str]) -> str:
     """What to do about files that are not read."""
     if not _PACKED.isdisjoint(extensions):
@@ -101,15 +110,16 @@ def _hint(extensions: Collection[str]) -> str:
         return (
             "; .txt files are labelled by folders of two classes or more; else write a table, with a row for each text"
         )
-    return "; write one JSON object a line, in a .jsonl file" if ".json" in extensions else ""
+    return "; a .json file must hold a list of objects" if JSON in extensions else ""
 
 
 _PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar"}
 
 
-def beside(data: str | Path, extensions: Sequence[str]) -> dict[str, str]:
-    """Files of other extensions in a folder, for `Account.beside`."""
-    return folder.others(folder.scan(Path(data)), extensions) if Path(data).is_dir() else {}
+def beside(data: str | Path, sources: Collection[str]) -> dict[str, str]:
+    """Files in a folder that are none of the `sources`, for `Account.beside`."""
+    others = folder.others(folder.scan(Path(data)), ()) if Path(data).is_dir() else {}
+    return {name: why for name, why in others.items() if name not in sources}
 
 
 def find_text(data: str | Path, encoding: str | None = None) -> dict[str, list[TextSource]]:
@@ -121,14 +131,14 @@ def find_text(data: str | Path, encoding: str | None = None) -> dict[str, list[T
     return {part: [sources[name] for name in names] for part, names in by_part(list(sources), str(data)).items()}
 
 
-def texts_by_class(data: str | Path) -> Listing | None:
+def texts_by_class(data: str | Path, encoding: str | None) -> Listing | None:
     """The .txt files of a folder without tables, each a text whose folder is its label, as folders are of pictures.
 
     Files beside folders of classes (a README, lists) are no texts. None for data without classes of .txt files.
     """
     path = Path(data)
     files = folder.scan(path) if path.is_dir() else {}
-    if PLAIN not in files or not files.keys().isdisjoint(TABLES):
+    if PLAIN not in files or named_in(path, files, TABLES, encoding):
         return None
     listing, parts = folder.read(path, files, TEXTS), {}
     for part, split in listing.parts.items():

@@ -84,7 +84,7 @@ def open_sentences(
     labels: Labels = "classes",
     encoding: str | None = None,
 ) -> Parts:
-    """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
+    """Texts and labels of tables (.csv, .tsv, .jsonl, .json, .parquet): one, a folder, or hf:NAME; or lines of a .txt.
 
     Or a folder of .txt files by class (`texts_by_class`), each a text. Files or splits called train, valid or test are
     the parts. `columns` name one column of texts or a pair, `label` that of labels; unless given, they are found by
@@ -96,7 +96,7 @@ def open_sentences(
     """
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
-    if labels != "numbers" and (found := texts_by_class(data)):
+    if labels != "numbers" and (found := texts_by_class(data, encoding)):
         if columns or label is not None:
             raise UsageError(f"{data} has no columns, for it holds a text a file; leave their names out")
         listing = _of_files(found, labels, encoding)
@@ -133,7 +133,7 @@ def _of_tables(
     sources = find_sources(data, TABLES, "tables of texts", encoding)
     free = (*columns, *SINGLE, *(name for pair in PAIRS for name in pair))
     tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
-    of_part, account = by_part(list(tables), str(data)), Account(beside=beside(data, TABLES))
+    of_part, account = by_part(list(tables), str(data)), Account(beside=beside(data, tables))
     if not any(len(tables[name]) for name in of_part["train"]):
         raise UserError(f"{data} has no rows in {', '.join(of_part['train'])}")
     if len(of_part) > 1:  # a sample of what to hand in, say

@@ -91,6 +91,18 @@ def test_a_compressed_table_says_the_same(tmp_path: Path, name: str) -> None:
         open_sentences(tmp_path)
 
 
+def test_json_files_of_a_folder_are_tables_if_they_are_lists_of_objects(tmp_path: Path) -> None:
+    rows_of = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    names = {"train.json": json.dumps(rows_of), "test.json": json.dumps({"rows": rows_of}), "about.json": '{"a": [1]}'}
+    parts = open_sentences(write_texts(tmp_path, dict(names)))
+    assert parts.test is not None and parts.test.classes == ("x", "y")
+    assert rows(parts.train) == rows(parts.test) == [("a",), ("b",)]
+    assert parts.account.beside == {"about.json": ".json"}
+    write_texts(tmp_path, {"test.json": '{"rows": [{"text": "a"}, {"te'})
+    with pytest.raises(UserError, match=r"test.json is not valid JSON behind object 1 .*is it cut off\?"):
+        open_sentences(tmp_path)
+
+
 def test_numbers(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("text,score\na,1.5\nb,\nc,-3\nd,2e1\n")
     parts = open_sentences(tmp_path / "a.csv", labels="numbers")
