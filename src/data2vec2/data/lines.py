@@ -7,6 +7,7 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Set
 from io import BufferedReader
+from itertools import chain
 from typing import Any, NamedTuple
 
 from data2vec2.data.json_lists import JSON, json_rows
@@ -32,7 +33,7 @@ from data2vec2.errors import UserError
 from data2vec2.files import parse_json
 
 PLAIN = ".txt"
-"""A text a line, in a column `text`."""
+"""A text a line, in a column `text`; if the first line begins with a label of fastText, there is a column `label`."""
 LINES = (".csv", ".tsv", ".jsonl", JSON, PLAIN)
 _FIELD = 1 << 26  # characters of a CSV row, at most
 _SEEN = 1_000  # rows
@@ -70,8 +71,11 @@ def rows_of(
     if extension == ".jsonl":
         rows = _objects(lines, reading)
     elif extension == PLAIN:
-        names = ("text",)
-        rows = (dict.fromkeys(names, line.text.rstrip("\r\n")) for line in _whole(lines, reading))
+        texts = (line.text.rstrip("\r\n") for line in _whole(lines, reading))
+        first = next(texts, None)
+        texts = texts if first is None else chain([first], texts)
+        names = ("text", "label") if first and is_tagged(first) else ("text",)
+        rows = map(_untagged, texts) if len(names) > 1 else ({"text": text} for text in texts)
     else:
         separator = "," if extension == ".csv" else "\t"
         csv.field_size_limit(2 * _FIELD)
@@ -97,6 +101,25 @@ def rows_of(
             raise UserError(f"{reading.where}: the first line must have unique column names; it is {list(names)}")
         rows = _delimited(records, names, separator, reading)
     return names, rows
+
+
+_TAG = re.compile(r"(?<!\S)__label__(\S+)[ \t]*")
+
+
+def is_tagged(line: str) -> bool:
+    """Whether it begins with a label as fastText has them, and so does the file whose first line it is."""
+    return _TAG.match(line) is not None
+
+
+def untag(text: str) -> tuple[str, list[str]]:
+    """A text without fastText's labels, and these."""
+    return _TAG.sub("", text), _TAG.findall(text)
+
+
+def _untagged(line: str) -> dict[str, Any]:
+    """A row: no label, one, or a list."""
+    text, tags = untag(line)
+    return {"text": text.strip(), "label": tags if len(tags) > 1 else next(iter(tags), None)}
 
 
 def _whole(lines: Iterator[_Line], reading: Reading) -> Iterator[_Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,9 +14,19 @@ from data2vec2.config.tree import require
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
 from data2vec2.data.json_lists import JSON, has_rows
-from data2vec2.data.lines import PLAIN
+from data2vec2.data.lines import PLAIN, is_tagged, untag
 from data2vec2.data.packed import open_text, size_of
-from data2vec2.data.reading import BAD_BYTES, ENCODING_HINT, MAX_BAD, NO_TEXT, Reading, column_of, lines_of, mended
+from data2vec2.data.reading import (
+    BAD_BYTES,
+    ENCODING_HINT,
+    MAX_BAD,
+    NO_TEXT,
+    Reading,
+    column_of,
+    decoded,
+    lines_of,
+    mended,
+)
 from data2vec2.data.source import Content, Listing, by_part, extension_of
 from data2vec2.data.tables import TABLES, open_rows
 from data2vec2.errors import UserError
@@ -26,6 +37,7 @@ TEXTS = Content("text", "texts", "texts", "Value", frozenset({PLAIN}), ())
 """Each file is one."""
 FILES = Path, remote.RemoteFile
 Unit = Literal["line", "document", "file"]
+TAGS = "labels of fastText removed"
 Piece = tuple[str, bool]
 """Some text, and whether a unit ends with it."""
 _CHUNK = 1 << 16  # bytes of a .txt file, characters of a row: where longer lines are cut, at a space if there is one
@@ -107,9 +119,7 @@ def _hint(extensions: Collection[str]) -> str:
     if not _PACKED.isdisjoint(extensions):
         return "; unpack what is compressed"
     if PLAIN in extensions:
-        return (
-            "; .txt files are labelled by folders of two classes or more; else write a table, with a row for each text"
-        )
+        return "; .txt files have labels in names of folders, one of each class, or as __label__; else write a table"
     return "; a .json file must hold a list of objects" if JSON in extensions else ""
 
 
@@ -138,7 +148,7 @@ def texts_by_class(data: str | Path, encoding: str | None) -> Listing | None:
     """
     path = Path(data)
     files = folder.scan(path) if path.is_dir() else {}
-    if PLAIN not in files or named_in(path, files, TABLES, encoding):
+    if PLAIN not in files or named_in(path, files, TABLES, encoding) or begins_tagged(path / files[PLAIN][0], encoding):
         return None
     listing, parts = folder.read(path, files, TEXTS), {}
     for part, split in listing.parts.items():
@@ -148,6 +158,26 @@ def texts_by_class(data: str | Path, encoding: str | None) -> Listing | None:
         names, labels = zip(*kept, strict=True)
         parts[part] = replace(split, names=names, labels=labels, source=folder.Files(path, names))
     return replace(listing, parts=parts) if listing.classes else None
+
+
+def labelled_sources(data: str | Path, encoding: str | None) -> list[TextSource]:
+    """Tables, or one .txt file; of a folder without tables the .txt files with labels of fastText."""
+    try:
+        return find_sources(data, TABLES, "tables of texts", encoding)
+    except UserError:
+        if Path(data).is_dir():
+            with suppress(UserError):
+                sources = find_sources(data, (PLAIN,), "texts", encoding)
+                if tagged := [source for source in sources if begins_tagged(source.content, encoding)]:
+                    return tagged
+        raise
+
+
+def begins_tagged(path: Path, encoding: str | None) -> bool:
+    """Whether a .txt file has labels of fastText; not if it can't be read."""
+    with suppress(OSError), open_text(path) as file:
+        return is_tagged(next(decoded(file, Reading(str(path), Counter(), encoding=encoding), _CHUNK), ""))
+    return False
 
 
 def whole_text(path: Path, encoding: str | None) -> tuple[str, str]:
@@ -198,12 +228,16 @@ def pieces_of(
 
 def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """Lines of a file, long ones in pieces; lines of longer units keep their ends."""
-    rest, begun, spoiled = "", False, 0
+    rest, begun, spoiled, tagged = "", False, 0, None
     try:
         with open_text(path, reading.read) as file:
             for text in lines_of(file, reading, _CHUNK):
                 reading.counts[BAD_BYTES] += reading.spoiled
                 spoiled += reading.spoiled > 0
+                tagged = is_tagged(text) if tagged is None else tagged
+                if tagged:
+                    text, tags = untag(text)
+                    reading.counts[TAGS] += len(tags)
                 rest += text
                 if not text.endswith("\n"):
                     *first, rest = _cut(rest)

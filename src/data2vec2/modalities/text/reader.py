@@ -24,11 +24,11 @@ from data2vec2.data.reading import NO_TEXT as NOT_UTF8
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name
-from data2vec2.data.tables import TABLES, Table, parts_unread, read_table
+from data2vec2.data.tables import Table, parts_unread, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
-from data2vec2.modalities.text.files import beside, find_sources, texts_by_class, whole_text
+from data2vec2.modalities.text.files import beside, labelled_sources, texts_by_class, whole_text
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
 
 SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset(), ())
@@ -130,7 +130,7 @@ def _of_tables(
     data: str | Path, columns: Sequence[str], label: str | None, labels: Labels, encoding: str | None
 ) -> Listing:
     """The rows of tables, or the lines of a .txt file."""
-    sources = find_sources(data, TABLES, "tables of texts", encoding)
+    sources = labelled_sources(data, encoding)
     free = (*columns, *SINGLE, *(name for pair in PAIRS for name in pair))
     tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
     of_part, account = by_part(list(tables), str(data)), Account(beside=beside(data, tables))

@@ -149,6 +149,16 @@ def packed(text: str, ending: str) -> bytes:
     return {"gz": gzip, "bz2": bz2, "xz": lzma}[ending].compress(text.encode())  # type: ignore[attr-defined,no-any-return]
 
 
+@pytest.mark.parametrize("unit", ["line", "document"])
+def test_labels_of_fasttext_are_not_learned(tmp_path: Path, unit: str) -> None:
+    (tmp_path / "a.txt").write_text("__label__x __label__y one\ntwo __label__z\n")
+    (tmp_path / "b.txt").write_text("about __label__x\n__label__y\n")
+    found, counts = units(tmp_path, unit)
+    lines = ["one", "two ", "about __label__x", "__label__y"]
+    assert found == (lines if unit == "line" else ["one\ntwo \n", "about __label__x\n__label__y\n"])
+    assert counts["labels of fastText removed"] == 3
+
+
 def test_a_compressed_copy_is_the_same_text_twice(tmp_path: Path) -> None:
     for name in ("train.csv", "train.jsonl.GZ"):
         (tmp_path / name).touch()

@@ -217,7 +217,7 @@ def test_a_folder_of_texts_by_class(tmp_path: Path) -> None:
 def test_folders_of_texts_that_are_no_classes(tmp_path: Path) -> None:
     """Of one folder only, beside a table, and of flat files nothing is a label."""
     texts = write_texts(tmp_path / "a", {"spam/1.txt": "buy", "spam/2.txt": "buy", "README.txt": "x"})
-    with pytest.raises(UserError, match=r"no tables of texts.*folders of two classes"):
+    with pytest.raises(UserError, match=r"no tables of texts.*names of folders"):
         open_sentences(texts)
     assert open_sentences(write_texts(texts, {"ham/1.txt": "hello"})).train.labels.tolist() == [0, 1, 1]
     table = write_texts(texts, {"train.csv": "text,label\na,x\nb,y\n"})
@@ -237,6 +237,25 @@ def test_files_by_class_that_can_not_be_used(tmp_path: Path) -> None:
     write_texts(tmp_path, {f"ham/{place}.txt": b"\xe4" for place in range(5)})
     with pytest.raises(UserError, match=r"5 of 40 train files in .* are not UTF-8; .*--data.encoding cp1252"):
         open_sentences(tmp_path)
+
+
+def test_labels_of_fasttext(tmp_path: Path) -> None:
+    lines = "__label__food a  good dish\n__label__drink tea, hot\nplain __label__x\n\nnone of __label__ it\n"
+    path = write_texts(tmp_path, {"train.txt": lines, "test.txt": "just a text\n", "notes.txt": "x\n"}) / "train.txt"
+    train = open_sentences(path).train
+    texts = ["a  good dish", "tea, hot", "plain", "", "none of __label__ it"]
+    assert rows(train) == [(text,) for text in texts]
+    assert (train.classes, train.labels.tolist()) == (("drink", "food", "x"), [1, 0, 2, -1, -1])
+    assert rows(open_sentences(path, labels="none").train) == rows(train)
+    of_folder = open_sentences(tmp_path)
+    assert (len(of_folder.train), of_folder.test) == (5, None), "a file without labels is none of these"
+    assert of_folder.account.beside == {"notes.txt": ".txt", "test.txt": ".txt"}
+    write_texts(tmp_path, {"a/some.txt": lines, "b/some.txt": lines})
+    assert len(open_sentences(tmp_path).train) == 15, "these folders are no classes"
+    path.write_text("__label__a __label__b one\n__label__b two\nthree\n")
+    records = open_sentences(path).train
+    assert records.tags is not None and records.classes == ("a", "b")
+    assert records.tags.tolist() == [[True, True], [False, True], [False, False]]
 
 
 def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
