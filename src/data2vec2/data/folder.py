@@ -20,7 +20,6 @@ from data2vec2.data.account import Account, Bad
 from data2vec2.data.index import State, chosen
 from data2vec2.data.json_lists import JSON
 from data2vec2.data.labels import COLUMNS, some
-from data2vec2.data.reading import column_of
 from data2vec2.data.source import (
     BadSample,
     Content,
@@ -331,9 +330,7 @@ def _read_metadata(root: Path, described: Sequence[str], content: Content, there
             found.remarks.append(
                 f"{len(table.bad):,} of {len(table) + len(table.bad):,} rows of {name} left out: {bad}"
             )
-        file_column, label, text = (
-            column_of(table.columns, among) for among in (["file_name"], COLUMNS, content.texts)
-        )
+        file_column, label, text = (table.column(among) for among in (["file_name"], COLUMNS, content.texts))
         if not file_column:
             raise UserError(f"{path}: row 1 has no file_name; it has {', '.join(table.columns) or 'nothing'}")
         if not label and not text:
@@ -345,7 +342,7 @@ def _read_metadata(root: Path, described: Sequence[str], content: Content, there
             words = ([word.strip() for word in (one or "").split("|") if word.strip()] for one in given)
             given = [row[0] if len(row) == 1 and row[0].startswith("[") else row for row in words]
         found.remarks.extend(parts_unread(table.name, table.columns))
-        if (places := column_of(table.columns, _PLACES)) and any(map(_is_place, table.columns[places])):
+        if (places := table.column(_PLACES)) and any(map(_is_place, table.columns[places])):
             found.remarks.append(f"column {places!r} of {name} is not read: a row describes a whole {content.one}")
         for place, row, value in zip(table.places, table.rows(), given, strict=True):
             file_name = row.get(file_column or "")

@@ -28,6 +28,7 @@ from data2vec2.data.reading import (
     Reading,
     column_of,
     lines_of,
+    told_apart,
 )
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
@@ -71,7 +72,7 @@ def rows_of(
     if extension == ".jsonl":
         rows = _objects(lines, reading)
     elif extension == PLAIN:
-        texts = (line.text.rstrip("\r\n") for line in _whole(lines, reading))
+        texts: Iterator[str] = (line.text.rstrip("\r\n") for line in _whole(lines, reading))
         first = next(texts, None)
         texts = texts if first is None else chain([first], texts)
         names = ("text", "label") if first and is_tagged(first) else ("text",)
@@ -97,10 +98,10 @@ def rows_of(
             raise UserError(
                 f"{reading.where}: the first line is {header[:120]!r}; save the file with {wanted}, not {others[0]!r}"
             )
-        if not any(names) or len(set(names)) < len(names):
-            raise UserError(f"{reading.where}: the first line must have unique column names; it is {list(names)}")
+        if not any(names) or names.count("") > 1:
+            raise UserError(f"{reading.where}: the first line must have names of columns; it is {list(names)}")
         rows = _delimited(records, names, separator, reading)
-    return names, rows
+    return names and told_apart(names), rows
 
 
 _TAG = re.compile(r"(?<!\S)__label__(\S+)[ \t]*")
@@ -220,7 +221,8 @@ def _delimited(
     records: Iterator[_Record], names: tuple[str, ...], separator: str, reading: Reading
 ) -> Iterator[dict[str, Any]]:
     """Rows with as many fields as columns, or mended where that is certain; all others are left out."""
-    count, takes_rest = len(names), column_of(names[-1:], reading.free) is not None
+    count, header, names = len(names), names, told_apart(names)
+    takes_rest = column_of(header[-1:], reading.free) is not None
     seen: set[tuple[int, str]] = set()  # shapes of values, by column
     for block, fields, what in records:
         fault = ""
@@ -228,7 +230,7 @@ def _delimited(
             continue
         if not all(line.whole for line in block):
             fault = NO_TEXT
-        elif fields[0].strip() == names[0] and tuple(map(str.strip, fields[:count])) == names:
+        elif fields[0].strip() == header[0] and tuple(map(str.strip, fields[:count])) == header:
             fault = AGAIN
         elif what == QUOTES or (what and len(fields) != count):
             fault = QUOTES

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedReader
 from pathlib import Path
 from typing import NamedTuple
 
+from data2vec2.data.account import PartAccount
 from data2vec2.data.packed import open_text
 from data2vec2.errors import UserError
 
@@ -23,6 +25,7 @@ FEWER, MORE = "fewer fields than columns", "more fields than columns"
 QUOTES = "unclosed quotes, or text beside quotes"
 SWALLOWED = "quotes over several lines, each of which could be a row"
 AGAIN = "header repeated"
+"""Where files were joined, which says nothing against the others."""
 REST = "commas of the last column taken as text"
 EMPTY_END = "empty fields at the end dropped"
 DOUBLED = "doubled quotes taken as one"
@@ -38,7 +41,6 @@ _REFUSED = {
 _ADVICE = {
     NO_TEXT: ENCODING_HINT,
     NO_OBJECT: "write one object per line",
-    AGAIN: "remove these lines",
     **dict.fromkeys(
         (MORE, FEWER, QUOTES, SWALLOWED),
         "put texts with commas, quotes or line ends into double quotes, and double the quotes in them",
@@ -94,20 +96,44 @@ class Reading:
         self.place += 1
 
     def check(self) -> None:
-        """`UserError` if more rows are left out than can be."""
-        if len(self.bad) > MAX_BAD * self.place:
-            shown = "".join(f"\n  {row.where}: {row.reason}" for row in self.bad[:10])
-            more = f"\n  and {len(self.bad) - 10:,} more" * (len(self.bad) > 10)
-            what = f"{len(self.bad):,} of {self.place:,} rows of {self.where} can't be read reliably"
-            raise UserError(f"{what}; {_ADVICE[self.bad[0].reason]}:{shown}{more}")
+        """`UserError` if more rows can't be read than may be."""
+        bad = [row for row in self.bad if row.reason != AGAIN]
+        if len(bad) > MAX_BAD * self.place:
+            shown = "".join(f"\n  {row.where}: {row.reason}" for row in bad[:10])
+            more = f"\n  and {len(bad) - 10:,} more" * (len(bad) > 10)
+            what = f"{len(bad):,} of {self.place:,} rows of {self.where} can't be read reliably"
+            raise UserError(f"{what}; {_ADVICE[bad[0].reason]}:{shown}{more}")
 
 
-def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
-    """The first wanted column that a table has; as it is written, else in any case, with spaces for underscores."""
+def note(rows: Iterable[BadRow], table: str, account: PartAccount) -> None:
+    """Note in an account what a table's pass has left out."""
+    for row in rows:
+        (account.left_out if row.reason == AGAIN else account.bad)[f"{table}[{row.place}] ({row.where})"] = row.reason
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, those of the same name with their places, from 1: "text (column 3)"."""
+    return tuple(f"{name} (column {place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1))
+
+
+_PLACE = re.compile(r" \(column \d+\)$")
+
+
+def column_of(names: Iterable[str], wanted: Iterable[str], table: str = "a table") -> str | None:
+    """The first wanted column that a table has; as it is written, else in any case, with spaces for underscores.
+
+    `UserError` where several columns have that name.
+    """
     there = list(names)
     folded = {_folded(name): name for name in reversed(there)}
-    found = (one if one in there else folded.get(_folded(one)) for one in wanted)
-    return next(filter(None, found), None)
+    for one in wanted:
+        if found := one if one in there else folded.get(_folded(one)):
+            return found
+        if several := [name for name in there if _PLACE.search(name) and _folded(_PLACE.sub("", name)) == _folded(one)]:
+            raise UserError(
+                f"{table} has more than one column {one!r}; rename all but one, or name {' or '.join(several)}"
+            )
+    return None
 
 
 def _folded(name: str) -> str:

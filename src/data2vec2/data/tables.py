@@ -55,6 +55,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
+    def column(self, wanted: Iterable[str]) -> str | None:
+        """The first wanted column that it has, as `column_of`."""
+        return column_of(self.columns, wanted, self.name)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Values by column."""
         return (dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True))

@@ -26,6 +26,7 @@ from data2vec2.data.reading import (
     decoded,
     lines_of,
     mended,
+    note,
 )
 from data2vec2.data.source import Content, Listing, by_part, extension_of
 from data2vec2.data.tables import TABLES, open_rows
@@ -222,7 +223,7 @@ def pieces_of(
     empty = counts["characters"] == before
     counts["empty files"] += empty
     if account:
-        account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in reading.bad})
+        note(reading.bad, source.name, account)
         account.leave_out([Bad(source.name, "empty file")] if empty else [])
 
 
@@ -262,7 +263,7 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
-        found = column_of(table.names or (), [column])
+        found = column_of(table.names or (), [column], reading.where)
         if found is None and table.names is not None:
             known = ", ".join(table.names) or "no columns"
             hint = "name the one with text, --data.text-column, or move the file elsewhere if it is none to learn from"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.json_lists import JSON
 from data2vec2.data.packed import open_text
-from data2vec2.data.reading import Reading, column_of
+from data2vec2.data.reading import Reading
 from data2vec2.data.records import Parts, parts_of
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
 from data2vec2.data.tables import TABLES, open_rows, read_table
@@ -134,8 +134,8 @@ def _of_table(source: TextSource, columns: Columns, answered: bool) -> list[_Row
     if len(columns.text) == 1:
         raise UsageError(f"one column of texts ({columns.text[0]}); name that of questions and that of contexts")
     label = columns.label or ANSWERS
-    question, context = (column_of(table.columns, [name]) for name in columns.text or COLUMNS)
-    plain, texts, starts = (column_of(table.columns, [label + end]) for end in ("", ".text", ".answer_start"))
+    question, context = (table.column([name]) for name in columns.text or COLUMNS)
+    plain, texts, starts = (table.column([label + end]) for end in ("", ".text", ".answer_start"))
     if not question or not context or (answered and not plain and not texts):
         there, flags = ", ".join(table.columns) or "none", "--data.text-columns and --data.label-column"
         wanted = ", ".join([*(columns.text or COLUMNS), *([label] if answered else [])])

@@ -19,7 +19,7 @@ from data2vec2.data.account import Account, Bad, PartAccount
 from data2vec2.data.folder import Files
 from data2vec2.data.labels import COLUMNS, NUMBERS, numbers, some
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
-from data2vec2.data.reading import ENCODING_HINT, MAX_BAD, column_of
+from data2vec2.data.reading import AGAIN, ENCODING_HINT, MAX_BAD, note
 from data2vec2.data.reading import NO_TEXT as NOT_UTF8
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
@@ -167,7 +167,7 @@ def _of_tables(
 def _found(table: Table, texts: Sequence[str]) -> tuple[str, ...]:
     """The columns of texts that a table has, under the given or under usual names; none if one is not there."""
     known = [texts] if texts else [*PAIRS, *((name,) for name in SINGLE)]
-    found = ([column_of(table.columns, [name]) for name in names] for names in known)
+    found = ([table.column([name]) for name in names] for names in known)
     return next((tuple(filter(None, names)) for names in found if all(names)), ())
 
 
@@ -176,18 +176,18 @@ def _columns(
 ) -> tuple[tuple[str, ...], str | None]:
     """The columns of texts and of labels; `UserError` that lists the columns if there are none of texts."""
     chosen = _found(table, texts)
-    missing = [name for name in (*texts, *filter(None, [label])) if not column_of(table.columns, [name])]
+    missing = [name for name in (*texts, *filter(None, [label])) if not table.column([name])]
     if missing or not chosen:
         what = f"column {missing[0]!r}" if missing else f"column of texts under a usual name ({', '.join(SINGLE)})"
         there = ", ".join(table.columns) or "no columns"
         hint = "Name those of texts with --text-columns and that of labels with --label-column"
         raise UserError(f"{table.name} has no {what}; it has {there}. {hint}")
-    return chosen, column_of(table.columns, [label] if label else labels)
+    return chosen, table.column([label] if label else labels)
 
 
 def _numeric(table: Table, name: str) -> bool:
     """Whether the first value of a column that there is is a number."""
-    values = table.columns.get(column_of(table.columns, [name]) or "", ())
+    values = table.columns.get(table.column([name]) or "", ())
     try:
         float(next(value for value in values if value is not None and value != ""))
     except (StopIteration, TypeError, ValueError):
@@ -205,7 +205,7 @@ class _Of(NamedTuple):
 
 def _of(table: Table, texts: Sequence[str], label: str | None, part: str) -> _Of:
     """A table with its columns; that of labels may lack in a test part only, else `UserError`."""
-    wanted = label if part != "test" or column_of(table.columns, [label] if label else []) else None
+    wanted = label if part != "test" or table.column([label] if label else []) else None
     return _Of(table, *_columns(table, texts, wanted))
 
 
@@ -217,10 +217,10 @@ def _part(found: Sequence[_Of], account: PartAccount, labels: Labels) -> Split:
         given = table.columns[label] if label else [None] * len(table)
         of_table = list(zip(table.places, cells, given, map(_fault, cells), strict=True))
         if labels == "none":
-            of_table += [(row.place, ("",) * len(texts), None, row.reason) for row in table.bad]
+            of_table += [(row.place, ("",) * len(texts), None, row.reason) for row in table.bad if row.reason != AGAIN]
             of_table.sort(key=lambda row: row[0])
         else:
-            account.bad.update({f"{table.name}[{row.place}] ({row.where})": row.reason for row in table.bad})
+            note(table.bad, table.name, account)
         account.mend(Bad(f"{table.name}[{place}]", what) for place, what in table.mended.items())
         names += [f"{table.name}[{place}]" for place, *_ in of_table]
         rows += [tuple(map(_text, row)) for _, row, _, _ in of_table]

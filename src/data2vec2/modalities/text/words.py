@@ -28,7 +28,7 @@ from data2vec2.data.labels import IGNORED, listed, spelled
 from data2vec2.data.lines import PLAIN
 from data2vec2.data.packed import open_text
 from data2vec2.data.reader import Reader
-from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, column_of, lines_of
+from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, lines_of, note
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
@@ -76,7 +76,7 @@ def open_words(data: str | Path, columns: Columns, tagged: bool = True) -> Parts
         kept, rows, faults, of_account = list[str](), list[Marks](), list[str](), account.part(part)
         for source in (source for source in sources if source.name in names):
             found, classes, choice, unread = _rows(source, columns, tagged)
-            of_account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in unread})
+            note(unread, source.name, of_account)
             account.choices += [choice] if choice and choice not in account.choices else []
             named = named or classes
             for name, words, tags in found:
@@ -139,8 +139,8 @@ def _rows(
             raise UsageError(f"the label column is {columns.label!r}; of {source.name} it must be a number, from 1 on")
         return _conll(source, number), None, f"tags from column {number}" if number else "", ()
     table = read_table(source.content, source.name, encoding=columns.encoding)
-    words = column_of(table.columns, columns.text or WORDS)
-    tags = column_of(table.columns, [columns.label] if columns.label else TAGS)
+    words = table.column(columns.text or WORDS)
+    tags = table.column([columns.label] if columns.label else TAGS)
     if not words or (tagged and not tags):
         missing, flag = ("tags", "--data.label-column") if words else ("lists of words", "--data.text-columns")
         usual = ", ".join(TAGS if words else WORDS)

@@ -159,6 +159,13 @@ def test_labels_of_fasttext_are_not_learned(tmp_path: Path, unit: str) -> None:
     assert counts["labels of fastText removed"] == 3
 
 
+def test_headers_of_joined_tables_are_left_out_and_named(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    (tmp_path / "a.csv").write_text("text,n\none,1\ntext,n\ntwo,2\n")
+    corpus = corpus_of(tmp_path, tokenizer)
+    assert (corpus.counts["units"], corpus.bad) == (2, {})
+    assert corpus.left_out == {"a.csv[1] (line 3: 'text,n')": "header repeated"}
+
+
 def test_a_compressed_copy_is_the_same_text_twice(tmp_path: Path) -> None:
     for name in ("train.csv", "train.jsonl.GZ"):
         (tmp_path / name).touch()

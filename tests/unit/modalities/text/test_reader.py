@@ -278,8 +278,12 @@ def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", "the first line must have unique column names"),
-        ("a.csv", "a,a\n1,2\n", "unique"),
+        ("a.csv", "", "the first line must have names of columns"),
+        (
+            "a.csv",
+            "text,a,text\n1,2,3\n",
+            "a.csv has more than one column 'text'; rename .*column 1.* or text .column 3",
+        ),
         ("a.csv", "body,kind\n1,2\n", "no column of texts under a usual name .*it has body, kind"),
         ("a.parquet", "PAR1", "can't read"),
         ("a.jsonl", "[1]\n{", "2 of 2 rows of .*a.jsonl can't be read .*write one object per line"),
