@@ -149,17 +149,6 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def decode_json(text: str, place: int) -> tuple[Any, int]:
-    """The value in JSON that begins at a place of a text, and where it ends; `ValueError` as of `parse_json`."""
-    try:
-        return _DECODER.raw_decode(text, place)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-_DECODER = json.JSONDecoder()
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; `UserError` where there is none."""
     try:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from data2vec2.data import hub
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.index import State, chosen
-from data2vec2.data.json_lists import JSON
 from data2vec2.data.labels import COLUMNS, some
+from data2vec2.data.lines import JSON
 from data2vec2.data.source import (
     BadSample,
     Content,

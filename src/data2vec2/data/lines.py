@@ -7,10 +7,9 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Set
 from io import BufferedReader
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
-from data2vec2.data.json_lists import JSON, json_rows
 from data2vec2.data.reading import (
     AGAIN,
     DOUBLED,
@@ -35,6 +34,9 @@ from data2vec2.files import parse_json
 
 PLAIN = ".txt"
 """A text a line, in a column `text`; if the first line begins with a label of fastText, there is a column `label`."""
+JSON = ".json"
+"""A list of objects, alone or in an object under one of `KEYS`; or an object a line."""
+KEYS = ("data", "rows", "examples")
 LINES = (".csv", ".tsv", ".jsonl", JSON, PLAIN)
 _FIELD = 1 << 26  # characters of a CSV row, at most
 _SEEN = 1_000  # rows
@@ -66,11 +68,9 @@ def rows_of(
     `UserError` for a first line that names no columns.
     """
     names: tuple[str, ...] | None = None
-    if extension == JSON:
-        return names, json_rows(file, reading)
     lines = _lines(file, reading)
-    if extension == ".jsonl":
-        rows = _objects(lines, reading)
+    if extension in (".jsonl", JSON):
+        rows = (_objects if extension == ".jsonl" else _listed)(lines, reading)
     elif extension == PLAIN:
         texts: Iterator[str] = (line.text.rstrip("\r\n") for line in _whole(lines, reading))
         first = next(texts, None)
@@ -274,6 +274,43 @@ def _swallowed(block: Sequence[_Line], fields: Sequence[str], separator: str, se
     prose = any(field[:1] in ("", " ") for _, field in would_be)
     known = _shapes(one for one in would_be if one[0] != opened) & seen
     return bool(known) or (len(rows) > 2 and not prose)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(parse_json(text), dict)
+    except ValueError:
+        return False
+
+
+class NoRows(UserError):
+    """A .json file of something else than rows."""
+
+
+def _listed(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:
+    """Objects of a .json file, a list of which is in memory as a whole; `NoRows` for valid JSON of another kind."""
+    known = list(islice((line for line in lines if line.text.strip()), 2))
+    if len(known) > 1 and _is_object(known[0].text):
+        yield from _objects(chain(known, lines), reading)
+        return
+    known += lines
+    try:
+        value = parse_json("".join(line.text for line in known) or "null")
+    except ValueError as error:
+        raise UserError(f"{reading.where} is not valid JSON ({error}); mend it, or move it elsewhere") from error
+    if isinstance(value, dict):
+        lists = [key for key in KEYS if isinstance(value.get(key), list)]
+        if len(lists) > 1:
+            raise UserError(f"{reading.where} has several lists, {' and '.join(lists)}; keep one")
+        value = value[lists[0]] if lists else value
+    if not isinstance(value, list) or (value and not isinstance(value[0], dict)):
+        raise NoRows(f"{reading.where} is no list of objects, and no object with one as {', '.join(KEYS)}")
+    spoiled = not all(line.whole for line in known)
+    for place, row in enumerate(value, 1):
+        if not isinstance(row, dict) or (spoiled and "\ufffd" in str(row)):
+            reading.leave_out(NO_TEXT if isinstance(row, dict) else NO_OBJECT, f"object {place}", str(row))
+        else:
+            yield row
 
 
 def _objects(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:

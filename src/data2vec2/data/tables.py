@@ -13,8 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data2vec2.data.json_lists import JSON
-from data2vec2.data.lines import rows_of
+from data2vec2.data.lines import JSON, rows_of
 from data2vec2.data.packed import open_text, size_of
 from data2vec2.data.reading import NO_TEXT, BadRow, Reading, column_of, mended
 from data2vec2.data.remote import RemoteFile

@@ -386,35 +386,27 @@ FLAT = [{"text": row["text"], "n": row["n"], "of.who": [1]} for row in LIST]
 
 @pytest.mark.parametrize("indent", [None, 1])
 def test_lists_of_json_objects(tmp_path: Path, indent: int | None) -> None:
-    """Alone, in an object, and one behind the other, however they are broken into lines."""
+    """Alone, in an object, and one a line."""
     path, text = tmp_path / "a.json", json.dumps(LIST, indent=indent, ensure_ascii=False)
     assert json_of(path, text) == json_of(path, b"\xef\xbb\xbf \n" + text.encode() + b"\n") == FLAT
     for key in ("data", "rows", "examples"):
         assert json_of(path, f'{{"version": {{"a": [1]}}, "{key}": {text}, "size": 12}}') == FLAT
-    assert json_of(path, "\n".join(json.dumps(row, indent=indent) for row in LIST)) == FLAT
+    assert json_of(path, "\n".join(map(json.dumps, LIST))) == FLAT
     assert json_of(path, " [ ]") == []
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no list of objects"),
-        ('"text"', "holds no list of objects"),
-        ('["a", "b"]', "holds a list, but not of objects"),
-        (
-            '{"text": "a", "label": {"0": 1}}',
-            "an object with text, label; it must be a list of objects, or have one as",
-        ),
-        ('{"text": ', r"not valid JSON behind object 0 \(Expecting value"),
-        ('{"data": [{}], "rows": [{}]}', "two lists, data and rows; keep one"),
-        (
-            '[{"a": 1}, {"a": 2}',
-            r"not valid JSON behind object 2 \(',' is needed, not the end of the file\); is it cut",
-        ),
-        ('[{"a": 1}, {"a": ', "not valid JSON behind object 1 .*Expecting value"),
-        ('[{"a": 1} {"a": 2}]', "',' is needed, not '{'"),
-        ('[{"a": 1}] [{"a": 2}]', "more follows"),
-        ('{"a": 1}\n{"a": 2}\n{"a"', "not valid JSON behind object 2"),
+        ("", "is no list of objects, and no object with one as data, rows, examples"),
+        ('"text"', "is no list of objects"),
+        ('["a", "b"]', "is no list of objects"),
+        ('{"text": "a", "label": {"0": 1}}', "is no list of objects"),
+        ('{"text": ', r"a\.json is not valid JSON \(Expecting value.*\); mend it, or move it elsewhere"),
+        ('{"data": [{}], "rows": [{}]}', "several lists, data and rows; keep one"),
+        ('[{"a": 1}, {"a": 2}', "is not valid JSON"),
+        ('[{"a": 1}] [{"a": 2}]', "is not valid JSON"),
+        ('{"a": 1}\n{"a": 2}\n{"a"', r"1 of 3 rows .*\n  line 3: .*not a JSON object"),
         ("[{}, " + "[" * 200_000, "nested too deeply|Expecting"),
         ('[{"a": 1}, 2]', "object 2: '2': not a JSON object"),
         (b'[{"a": "\xff"}]', r"1 of 1 rows .*encoding.*\n  object 1: .*not UTF-8"),
@@ -459,7 +451,7 @@ def test_text_in_parquet_that_is_no_utf_8_is_left_out_or_refused(tmp_path: Path)
             assert (len(table), [row.place for row in table.bad]) == (29, [29])
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "a.json"])  # a list, which is parsed whole
 def test_memory_does_not_grow_with_a_table(tmp_path: Path, name: str) -> None:
     draws = np.random.default_rng(0)
     rows = [{"text": draws.bytes(2_000).hex(), "label": "x"} for _ in range(10_000)]

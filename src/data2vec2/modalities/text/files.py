@@ -13,8 +13,7 @@ from typing import Any, Literal
 from data2vec2.config.tree import require
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
-from data2vec2.data.json_lists import JSON, has_rows
-from data2vec2.data.lines import PLAIN, is_tagged, untag
+from data2vec2.data.lines import JSON, PLAIN, NoRows, is_tagged, untag
 from data2vec2.data.packed import open_text, size_of
 from data2vec2.data.reading import (
     BAD_BYTES,
@@ -112,7 +111,16 @@ def named_in(
 ) -> list[str]:
     """Names of the scanned files with some extensions, sorted; of .json files those that are lists of objects."""
     names = (name for extension in extensions for name in files.get(extension, ()))
-    return sorted(name for name in names if extension_of(name) != JSON or has_rows(root / name, encoding))
+    return sorted(name for name in names if extension_of(name) != JSON or _has_rows(root / name, encoding))
+
+
+def _has_rows(path: Path | remote.RemoteFile, encoding: str | None) -> bool:
+    """Whether a .json file holds objects; `UserError` for one that can't be read."""
+    try:
+        with open_rows(path, Reading(str(path), Counter(), encoding=encoding)) as table:
+            return next(table.rows, None) is not None
+    except NoRows:
+        return False
 
 
 def _hint(extensions: Collection[str]) -> str:

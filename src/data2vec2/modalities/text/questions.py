@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data2vec2.data.account import Account, Bad
-from data2vec2.data.json_lists import JSON
+from data2vec2.data.lines import JSON
 from data2vec2.data.packed import open_text
 from data2vec2.data.reading import Reading
 from data2vec2.data.records import Parts, parts_of

@@ -149,8 +149,8 @@ def test_what_is_mended_and_what_is_left_out(tmp_path: Path) -> None:
 def test_what_is_none_of_these_files(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
     for text, why in (
-        ('{"a": 1}', "is an object with a; it must be a list of objects"),
-        ("[1]", "holds a list, but not of objects"),
+        ('{"a": 1}', "is no list of objects, and no object with one as data"),
+        ("[1]", "is no list of objects"),
         ("{", "is not valid JSON"),
         ('{"data": [{"paragraphs": 1}]}', "is not one of SQuAD's files, .*int"),
         ('[{"a": 1}]', "has not the columns question, context, answers, but a"),

@@ -99,7 +99,7 @@ def test_json_files_of_a_folder_are_tables_if_they_are_lists_of_objects(tmp_path
     assert rows(parts.train) == rows(parts.test) == [("a",), ("b",)]
     assert parts.account.beside == {"about.json": ".json"}
     write_texts(tmp_path, {"test.json": '{"rows": [{"text": "a"}, {"te'})
-    with pytest.raises(UserError, match=r"test.json is not valid JSON behind object 1 .*is it cut off\?"):
+    with pytest.raises(UserError, match=r"test\.json is not valid JSON"):
         open_sentences(tmp_path)
 
 
