@@ -85,7 +85,11 @@ def find_sources(
         able = {name: url for name, url in urls.items() if extension_of(name) in known}
         if not able:
             raise UserError(f"no {what} at {data} ({', '.join(extensions)}): there are {', '.join([*urls][:3])}")
-        return [TextSource(name, file, encoding) for name, file in remote.opened(root, able).files.items()]
+        found = remote.opened(root, able).files
+        alone = len(found) == 1
+        return [
+            TextSource(name, file, encoding) for name, file in found.items() if alone or _able(name, file, encoding)
+        ]
     if (text := Path(data).as_posix()).startswith((hub.PREFIX, objects.PREFIX)):
         splits = (objects if objects.is_name(text) else hub).load_splits(text)
         return [TextSource(name, split) for name, split in splits.items()]
@@ -112,7 +116,11 @@ def named_in(
 ) -> list[str]:
     """Names of the scanned files with some extensions, sorted; of .json files those that are lists of objects."""
     names = (name for extension in extensions for name in files.get(extension, ()))
-    return sorted(name for name in names if extension_of(name) != JSON or has_rows(root / name, encoding))
+    return sorted(name for name in names if _able(name, root / name, encoding))
+
+
+def _able(name: str, file: Path | remote.RemoteFile, encoding: str | None) -> bool:
+    return extension_of(name) != JSON or has_rows(file, encoding)
 
 
 def _hint(extensions: Collection[str]) -> str:
