@@ -76,7 +76,7 @@ def rows_of(
         first = next(texts, None)
         texts = texts if first is None else chain([first], texts)
         names = ("text", "label") if first and is_tagged(first) else ("text",)
-        rows = map(_untagged, texts) if len(names) > 1 else ({"text": text} for text in texts)
+        rows = (dict(zip(names, _untagged(text) if len(names) > 1 else (text,), strict=True)) for text in texts)
     else:
         separator = "," if extension == ".csv" else "\t"
         csv.field_size_limit(2 * _FIELD)
@@ -117,10 +117,10 @@ def untag(text: str) -> tuple[str, list[str]]:
     return _TAG.sub("", text), _TAG.findall(text)
 
 
-def _untagged(line: str) -> dict[str, Any]:
-    """A row: no label, one, or a list."""
+def _untagged(line: str) -> tuple[str, list[str] | str | None]:
+    """A text and its label, several as a list."""
     text, tags = untag(line)
-    return {"text": text.strip(), "label": tags if len(tags) > 1 else next(iter(tags), None)}
+    return text.strip(), tags if len(tags) > 1 else next(iter(tags), None)
 
 
 def _whole(lines: Iterator[_Line], reading: Reading) -> Iterator[_Line]:

@@ -84,7 +84,11 @@ def find_sources(
         able = {name: url for name, url in urls.items() if extension_of(name) in known}
         if not able:
             raise UserError(f"no {what} at {data} ({', '.join(extensions)}): there are {', '.join([*urls][:3])}")
-        return [TextSource(name, file, encoding) for name, file in remote.opened(root, able).files.items()]
+        found = remote.opened(root, able).files
+        alone = len(found) == 1
+        return [
+            TextSource(name, file, encoding) for name, file in found.items() if alone or _able(name, file, encoding)
+        ]
     if (text := Path(data).as_posix()).startswith((hub.PREFIX, objects.PREFIX)):
         splits = (objects if objects.is_name(text) else hub).load_splits(text)
         return [TextSource(name, split) for name, split in splits.items()]
@@ -111,13 +115,15 @@ def named_in(
 ) -> list[str]:
     """Names of the scanned files with some extensions, sorted; of .json files those that are lists of objects."""
     names = (name for extension in extensions for name in files.get(extension, ()))
-    return sorted(name for name in names if extension_of(name) != JSON or _has_rows(root / name, encoding))
+    return sorted(name for name in names if _able(name, root / name, encoding))
 
 
-def _has_rows(path: Path | remote.RemoteFile, encoding: str | None) -> bool:
-    """Whether a .json file holds objects; `UserError` for one that can't be read."""
+def _able(name: str, file: Path | remote.RemoteFile, encoding: str | None) -> bool:
+    """Whether a file is one of texts; of .json files those that hold objects are. `UserError` for damage."""
+    if extension_of(name) != JSON:
+        return True
     try:
-        with open_rows(path, Reading(str(path), Counter(), encoding=encoding)) as table:
+        with open_rows(file, Reading(str(file), Counter(), encoding=encoding)) as table:
             return next(table.rows, None) is not None
     except NoRows:
         return False
