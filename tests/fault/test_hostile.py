@@ -256,6 +256,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "a.tar.gz": lambda: gzip.compress(tarred(ZEROS)),
     "a.tar.xz": lambda: lzma.compress(tarred(ZEROS)),
     "a.tar.bz2": lambda: bz2.compress(tarred(ZEROS)),
+    "a.txt.gz": lambda: gzip.compress(ZEROS),
+    "a.json.xz": lambda: lzma.compress(b"[" + b" " * (8 << 20)),
+    "a.csv.bz2": lambda: bz2.compress(b"text,label\n" + ZEROS),
     "a.tar.zst": lambda: pa.compress(tarred(ZEROS), "zstd", asbytes=True),
 }
 

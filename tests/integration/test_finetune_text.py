@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import signal
 from pathlib import Path
@@ -100,6 +101,34 @@ def here(task: str, model: object, data: object, run: Path, *flags: object) -> i
 def scores(run: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((run / "scores.json").read_text())
     return found
+
+
+@pytest.mark.parametrize("layout", ["folders", "fasttext", "json"])
+def test_texts_as_people_have_them(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], layout: str
+) -> None:
+    """One file a text in folders of classes, fastText's lines in a compressed file, a list in JSON: the same scores."""
+    data = tmp_path / "data"
+    for part, rows in (("train", ROWS[:300]), ("test", ROWS[300:380])):
+        for place, (text, label) in enumerate(rows):
+            path = data / part / label / f"{place:03}_9.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if layout == "folders":
+                path.write_text(text, "utf-8")
+        if layout == "fasttext":
+            lines = "".join(f"__label__{label} {text}\n" for text, label in rows)
+            (data / f"{part}.txt.gz").write_bytes(gzip.compress(lines.encode()))
+        if layout == "json":
+            (data / f"{part}.json").write_text(json.dumps({"data": [{"text": a, "label": b} for a, b in rows]}))
+    assert here("classify", model, data, tmp_path / "run") == 0
+    assert (scores(tmp_path / "run")["samples"], scores(tmp_path / "run")["classes"]) == (80, ["person", "plant"])
+    assert scores(tmp_path / "run")["accuracy"] > 0.6
+    found = predicted(capsys, tmp_path / "run", data)
+    assert len(found) == 380 and {Path(one["name"]).name for one in found} & {
+        "000_9.txt",
+        "train.txt.gz[0]",
+        "train.json[0]",
+    }
 
 
 def predicted(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:

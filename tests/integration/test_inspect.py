@@ -15,7 +15,7 @@ import soundfile
 from PIL import Image
 
 import data2vec2
-from data2vec2.data.reading import AGAIN, EMPTY_END, FEWER, HALVES, MORE, NO_OBJECT, NULS, PLAIN_QUOTES, QUOTES
+from data2vec2.data.reading import EMPTY_END, FEWER, HALVES, MORE, NO_OBJECT, NULS, PLAIN_QUOTES, QUOTES
 from data2vec2.data.reading import NO_TEXT as NO_UTF_8
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.audio import english_prompts
@@ -76,7 +76,6 @@ ROWS: dict[str, list[tuple[str, str, str]]] = {
         (BAD, ",{1}\n", NO_TEXT),
         (BAD, '"words {0}, never closed,{1}\n', QUOTES),
         (BAD, "words \udcff {0},{1}\n", NO_UTF_8),
-        (BAD, "text,label\n", AGAIN),
     ],
     ".tsv": [
         (GOOD, "words {0}\t{1}\n", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -301,7 +302,7 @@ def test_recordings(server: Server, tmp_path: Path) -> None:
             assert np.array_equal(np.frombuffer(one.read(), np.uint8), np.frombuffer(other.read(), np.uint8))
 
 
-@pytest.mark.parametrize("kind", ["parquet", "txt"])
+@pytest.mark.parametrize("kind", ["parquet", "txt", "txt.gz"])
 def test_texts(kind: str, server: Server, tmp_path: Path) -> None:
     """Bundled glosses: the same tokenizer, blocks and losses."""
     server.folder = tmp_path / "served"
@@ -313,7 +314,8 @@ def test_texts(kind: str, server: Server, tmp_path: Path) -> None:
             pq.write_table(own, server.folder / "texts" / f"{place}.parquet")
         else:
             lines = "".join(f"{text}\n" for text in own.column("text").to_pylist())
-            (server.folder / "texts" / f"{place}.txt").write_text(lines, encoding="utf-8")
+            content = gzip.compress(lines.encode()) if kind == "txt.gz" else lines.encode()
+            (server.folder / "texts" / f"{place}.{kind}").write_bytes(content)
     server.start("--short", "2")
     flags = words("--train.updates 3 --train.log-every 1 --train.save-every 3 --train.eval-every 0")
     flags = (*SMALL, *flags, *words("--train.batch-size 8 --model.modality.vocab-size 400"))

@@ -26,6 +26,7 @@ from data2vec2.data.lines import LINES
 from data2vec2.data.reader import Reader, stream
 from data2vec2.data.reading import wording
 from data2vec2.data.records import Parts, Records
+from data2vec2.data.source import extension_of
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import whole_file
 from data2vec2.interop.table import check_out
@@ -195,7 +196,7 @@ def _counts(records: Records) -> dict[str, int]:
 
 def _files(path: Path, account: Account, encoding: str | None) -> dict[str, list[str]]:
     """Tables and files of text that were read, by their encoding and line ends."""
-    files = folder.scan(path) if path.is_dir() else {path.suffix.lower(): [path.name]} if path.is_file() else {}
+    files = folder.scan(path) if path.is_dir() else {extension_of(path.name): [path.name]} if path.is_file() else {}
     names = [name for extension in LINES for name in files.get(extension, ()) if name not in account.beside]
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:

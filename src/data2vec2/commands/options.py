@@ -190,8 +190,8 @@ class Pretrain(Starting):
     """A recipe, or the config.yaml of a run. data2vec2 pretrain RECIPE --help lists its flags."""
     data: DataSets
     """A folder of images or recordings, .parquet or .tar files, IDX arrays, one such file, a .npz or fairseq .tsv
-    file, a URL of .parquet or .tar files, or hf:NAME. For text: .txt, .jsonl, .csv, .tsv or .parquet files, a folder
-    or a URL of them, or hf:NAME. Several are joined; --data.weights mixes them."""
+    file, a URL of .parquet or .tar files, or hf:NAME. For text: .txt, .jsonl, .json, .csv, .tsv or .parquet files, a
+    folder or a URL of them, or hf:NAME. Several are joined; --data.weights mixes them."""
     out: Annotated[AnyPath, arg(name="out")]
     """Run folder to write; a new one."""
     _: KW_ONLY
@@ -355,7 +355,8 @@ class Embed(OnDevice, OfColumns, OfFeatures):
     """A run folder or an exported model."""
     data: DataSets
     """A data set (folder, arrays, .parquet, .tar, .tsv, hf:NAME), or files and folders. For text: one table (.csv,
-    .tsv, .jsonl, .parquet), a folder of tables, a .txt file with one text per line, or hf:NAME."""
+    .tsv, .jsonl, .json, .parquet), a folder of tables or of .txt files by class, a .txt file with one text per line, or
+    hf:NAME."""
     out: Annotated[AnyPath, arg(name="out")]
     """File to write: .parquet, or for one vector per sample also .csv, .npz, .npy."""
     _: KW_ONLY

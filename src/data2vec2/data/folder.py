@@ -19,7 +19,7 @@ from data2vec2.data import hub
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.index import State, chosen
 from data2vec2.data.labels import COLUMNS, some
-from data2vec2.data.reading import column_of
+from data2vec2.data.lines import JSON
 from data2vec2.data.source import (
     BadSample,
     Content,
@@ -159,6 +159,10 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
     levels = [(samples, depth) for _, depth in placed.values()] if inside else placed.values()
     if folders and (empty := sorted({one for names, depth in levels for one in _empty(root, names, depth)})):
         account.remarks.append(f"folders without {content.many}: {', '.join(empty)}")
+    if folders and (
+        none := sorted({one for names, depth in levels for one in _tops(names, depth) if _unlabelled(one)})
+    ):
+        account.remarks.append(f"folders taken as {content.many} without a label: {', '.join(none)}")
     deeper = sorted({one for names, depth in levels for one in _tops(names, depth + 1 + inside)}) if folders else []
     if deeper:
         account.choices.append(f"sub-folders of class folders belong to the class ({some(deeper)})")
@@ -168,7 +172,8 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
     if table.labels:
         account.choices.append(f"labels from {', '.join(described)}")
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
-    tables = [name for extension in TABLES for name in files.get(extension, ()) if name not in described]
+    lists = [extension for extension in TABLES if extension != JSON]  # which may be of anything
+    tables = [name for extension in lists for name in files.get(extension, ()) if name not in described]
     if tables and not (table.labels or classes):
         what = f"tables that describe none of the {content.many} here: {some(tables)}"
         account.remarks.append(f"{what}; only metadata.csv, .jsonl and .parquet with a column file_name are read")
@@ -179,6 +184,12 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
 
 _FOLD = re.compile(r"fold[ _-]?\d+", re.IGNORECASE)
 """Folders for cross-validation."""
+_UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
+"""Folders beside those of classes, whose samples have none, in small letters."""
+
+
+def _unlabelled(top: str) -> bool:
+    return top.rpartition("/")[2].lower() in _UNLABELLED
 
 
 def _empty(root: Path, names: Sequence[str], depth: int) -> Iterator[str]:
@@ -248,7 +259,8 @@ def _part(root: Path, names: list[str], table: Described, depth: int) -> Split:
         labels = [table.labels.get(name) for name in names]
     else:
         folders = [name.split("/")[:-1] for name in names]
-        labels = [nfc(path[depth]) if len(path) > depth else "" for path in folders]
+        tops = (path[depth] if len(path) > depth else "" for path in folders)
+        labels = [None if _unlabelled(top) else nfc(top) for top in tops]
     texts = [table.texts.get(name) for name in names] if table.texts else None
     return Split(tuple(names), labels, Files(root, tuple(names)), texts)
 
@@ -318,9 +330,7 @@ def _read_metadata(root: Path, described: Sequence[str], content: Content, there
             found.remarks.append(
                 f"{len(table.bad):,} of {len(table) + len(table.bad):,} rows of {name} left out: {bad}"
             )
-        file_column, label, text = (
-            column_of(table.columns, among) for among in (["file_name"], COLUMNS, content.texts)
-        )
+        file_column, label, text = (table.column(among) for among in (["file_name"], COLUMNS, content.texts))
         if not file_column:
             raise UserError(f"{path}: row 1 has no file_name; it has {', '.join(table.columns) or 'nothing'}")
         if not label and not text:
@@ -332,7 +342,7 @@ def _read_metadata(root: Path, described: Sequence[str], content: Content, there
             words = ([word.strip() for word in (one or "").split("|") if word.strip()] for one in given)
             given = [row[0] if len(row) == 1 and row[0].startswith("[") else row for row in words]
         found.remarks.extend(parts_unread(table.name, table.columns))
-        if (places := column_of(table.columns, _PLACES)) and any(map(_is_place, table.columns[places])):
+        if (places := table.column(_PLACES)) and any(map(_is_place, table.columns[places])):
             found.remarks.append(f"column {places!r} of {name} is not read: a row describes a whole {content.one}")
         for place, row, value in zip(table.places, table.rows(), given, strict=True):
             file_name = row.get(file_column or "")

@@ -1,13 +1,14 @@
-"""Rows of files that have a row a line: .csv, .tsv, .jsonl and .txt."""
+"""Rows of files that have a row a line: .csv, .tsv, .jsonl and .txt; and of .json files, which are lists of rows."""
 
 from __future__ import annotations
 
 import csv
-import io
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Set
-from typing import Any, BinaryIO, NamedTuple
+from io import BufferedReader
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 from data2vec2.data.reading import (
     AGAIN,
@@ -25,14 +26,18 @@ from data2vec2.data.reading import (
     SWALLOWED,
     Reading,
     column_of,
-    decoded,
+    lines_of,
+    told_apart,
 )
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
 
 PLAIN = ".txt"
-"""A text a line, in a column `text`."""
-LINES = (".csv", ".tsv", ".jsonl", PLAIN)
+"""A text a line, in a column `text`; if the first line begins with a label of fastText, there is a column `label`."""
+JSON = ".json"
+"""A list of objects, alone or in an object under one of `KEYS`; or an object a line."""
+KEYS = ("data", "rows", "examples")
+LINES = (".csv", ".tsv", ".jsonl", JSON, PLAIN)
 _FIELD = 1 << 26  # characters of a CSV row, at most
 _SEEN = 1_000  # rows
 
@@ -50,29 +55,28 @@ _RETURN = "\ufdd0"
 """No character; stands for a carriage return that ends no line while the line goes through `csv`."""
 
 
-def _lines(file: BinaryIO, reading: Reading) -> Iterator[_Line]:
-    """Lines, which end in carriage returns alone where the first does; elsewhere such a return is part of a text."""
-    alone = None
-    for text in decoded(file, reading):
-        alone = "\r" in text[:-2] if alone is None else alone
-        for number, line in enumerate(io.StringIO(text, newline="") if alone else (text,), reading.line):
-            yield _Line(number, line, not reading.spoiled)
+def _lines(file: BufferedReader, reading: Reading) -> Iterator[_Line]:
+    for text in lines_of(file, reading):
+        yield _Line(reading.line, text, not reading.spoiled)
 
 
 def rows_of(
-    file: BinaryIO, extension: str, reading: Reading
+    file: BufferedReader, extension: str, reading: Reading
 ) -> tuple[tuple[str, ...] | None, Iterator[dict[str, Any]]]:
-    """Columns of a file with a row a line, and its rows; of JSON lines every row has its own columns.
+    """Columns of a file, and its rows; of JSON every row has its own columns.
 
     `UserError` for a first line that names no columns.
     """
     names: tuple[str, ...] | None = None
     lines = _lines(file, reading)
-    if extension == ".jsonl":
-        rows = _objects(lines, reading)
+    if extension in (".jsonl", JSON):
+        rows = (_objects if extension == ".jsonl" else _listed)(lines, reading)
     elif extension == PLAIN:
-        names = ("text",)
-        rows = (dict.fromkeys(names, line.text.rstrip("\r\n")) for line in _whole(lines, reading))
+        texts: Iterator[str] = (line.text.rstrip("\r\n") for line in _whole(lines, reading))
+        first = next(texts, None)
+        texts = texts if first is None else chain([first], texts)
+        names = ("text", "label") if first and is_tagged(first) else ("text",)
+        rows = (dict(zip(names, _untagged(text) if len(names) > 1 else (text,), strict=True)) for text in texts)
     else:
         separator = "," if extension == ".csv" else "\t"
         csv.field_size_limit(2 * _FIELD)
@@ -94,10 +98,29 @@ def rows_of(
             raise UserError(
                 f"{reading.where}: the first line is {header[:120]!r}; save the file with {wanted}, not {others[0]!r}"
             )
-        if not any(names) or len(set(names)) < len(names):
-            raise UserError(f"{reading.where}: the first line must have unique column names; it is {list(names)}")
+        if not any(names) or names.count("") > 1:
+            raise UserError(f"{reading.where}: the first line must have names of columns; it is {list(names)}")
         rows = _delimited(records, names, separator, reading)
-    return names, rows
+    return names and told_apart(names), rows
+
+
+_TAG = re.compile(r"(?<!\S)__label__(\S+)[ \t]*")
+
+
+def is_tagged(line: str) -> bool:
+    """Whether it begins with a label as fastText has them, and so does the file whose first line it is."""
+    return _TAG.match(line) is not None
+
+
+def untag(text: str) -> tuple[str, list[str]]:
+    """A text without fastText's labels, and these."""
+    return _TAG.sub("", text), _TAG.findall(text)
+
+
+def _untagged(line: str) -> tuple[str, list[str] | str | None]:
+    """A text and its label, several as a list."""
+    text, tags = untag(line)
+    return text.strip(), tags if len(tags) > 1 else next(iter(tags), None)
 
 
 def _whole(lines: Iterator[_Line], reading: Reading) -> Iterator[_Line]:
@@ -198,7 +221,8 @@ def _delimited(
     records: Iterator[_Record], names: tuple[str, ...], separator: str, reading: Reading
 ) -> Iterator[dict[str, Any]]:
     """Rows with as many fields as columns, or mended where that is certain; all others are left out."""
-    count, takes_rest = len(names), column_of(names[-1:], reading.free) is not None
+    count, header, names = len(names), names, told_apart(names)
+    takes_rest = column_of(header[-1:], reading.free) is not None
     seen: set[tuple[int, str]] = set()  # shapes of values, by column
     for block, fields, what in records:
         fault = ""
@@ -206,7 +230,7 @@ def _delimited(
             continue
         if not all(line.whole for line in block):
             fault = NO_TEXT
-        elif fields[0].strip() == names[0] and tuple(map(str.strip, fields[:count])) == names:
+        elif fields[0].strip() == header[0] and tuple(map(str.strip, fields[:count])) == header:
             fault = AGAIN
         elif what == QUOTES or (what and len(fields) != count):
             fault = QUOTES
@@ -250,6 +274,43 @@ def _swallowed(block: Sequence[_Line], fields: Sequence[str], separator: str, se
     prose = any(field[:1] in ("", " ") for _, field in would_be)
     known = _shapes(one for one in would_be if one[0] != opened) & seen
     return bool(known) or (len(rows) > 2 and not prose)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(parse_json(text), dict)
+    except ValueError:
+        return False
+
+
+class NoRows(UserError):
+    """A .json file of something else than rows."""
+
+
+def _listed(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:
+    """Objects of a .json file, a list of which is in memory as a whole; `NoRows` for valid JSON of another kind."""
+    known = list(islice((line for line in lines if line.text.strip()), 2))
+    if len(known) > 1 and _is_object(known[0].text):
+        yield from _objects(chain(known, lines), reading)
+        return
+    known += lines
+    try:
+        value = parse_json("".join(line.text for line in known) or "null")
+    except ValueError as error:
+        raise UserError(f"{reading.where} is not valid JSON ({error}); mend it, or move it elsewhere") from error
+    if isinstance(value, dict):
+        lists = [key for key in KEYS if isinstance(value.get(key), list)]
+        if len(lists) > 1:
+            raise UserError(f"{reading.where} has several lists, {' and '.join(lists)}; keep one")
+        value = value[lists[0]] if lists else value
+    if not isinstance(value, list) or (value and not isinstance(value[0], dict)):
+        raise NoRows(f"{reading.where} is no list of objects, and no object with one as {', '.join(KEYS)}")
+    spoiled = not all(line.whole for line in known)
+    for place, row in enumerate(value, 1):
+        if not isinstance(row, dict) or (spoiled and "\ufffd" in str(row)):
+            reading.leave_out(NO_TEXT if isinstance(row, dict) else NO_OBJECT, f"object {place}", str(row))
+        else:
+            yield row
 
 
 def _objects(lines: Iterator[_Line], reading: Reading) -> Iterator[dict[str, Any]]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
+from data2vec2.data.account import PartAccount
+from data2vec2.data.packed import open_text
 from data2vec2.errors import UserError
 
 BAD_BYTES = "undecodable bytes replaced"
@@ -21,6 +25,7 @@ FEWER, MORE = "fewer fields than columns", "more fields than columns"
 QUOTES = "unclosed quotes, or text beside quotes"
 SWALLOWED = "quotes over several lines, each of which could be a row"
 AGAIN = "header repeated"
+"""Where files were joined, which says nothing against the others."""
 REST = "commas of the last column taken as text"
 EMPTY_END = "empty fields at the end dropped"
 DOUBLED = "doubled quotes taken as one"
@@ -36,7 +41,6 @@ _REFUSED = {
 _ADVICE = {
     NO_TEXT: ENCODING_HINT,
     NO_OBJECT: "write one object per line",
-    AGAIN: "remove these lines",
     **dict.fromkeys(
         (MORE, FEWER, QUOTES, SWALLOWED),
         "put texts with commas, quotes or line ends into double quotes, and double the quotes in them",
@@ -64,7 +68,7 @@ class Reading:
     strict: bool = False
     """Strings stay as they are; `UserError` for the first row that is not UTF-8 or no JSON object."""
     read: Callable[[int], object] = lambda _: None
-    """Hears of bytes, of a data set of rows, that were read."""
+    """Hears of bytes, of a data set of rows, that were read, as far as it reads the file itself."""
     free: Collection[str] = ()
     """Columns of free text: where the last one is among them, it takes what is behind commas that are not quoted."""
     encoding: str | None = None
@@ -92,39 +96,61 @@ class Reading:
         self.place += 1
 
     def check(self) -> None:
-        """`UserError` if more rows are left out than can be."""
-        if len(self.bad) > MAX_BAD * self.place:
-            shown = "".join(f"\n  {row.where}: {row.reason}" for row in self.bad[:10])
-            more = f"\n  and {len(self.bad) - 10:,} more" * (len(self.bad) > 10)
-            what = f"{len(self.bad):,} of {self.place:,} rows of {self.where} can't be read reliably"
-            raise UserError(f"{what}; {_ADVICE[self.bad[0].reason]}:{shown}{more}")
+        """`UserError` if more rows can't be read than may be."""
+        bad = [row for row in self.bad if row.reason != AGAIN]
+        if len(bad) > MAX_BAD * self.place:
+            shown = "".join(f"\n  {row.where}: {row.reason}" for row in bad[:10])
+            more = f"\n  and {len(bad) - 10:,} more" * (len(bad) > 10)
+            what = f"{len(bad):,} of {self.place:,} rows of {self.where} can't be read reliably"
+            raise UserError(f"{what}; {_ADVICE[bad[0].reason]}:{shown}{more}")
 
 
-def column_of(names: Iterable[str], wanted: Iterable[str]) -> str | None:
-    """The first wanted column that a table has; as it is written, else in any case, with spaces for underscores."""
+def note(rows: Iterable[BadRow], table: str, account: PartAccount) -> None:
+    """Note in an account what a table's pass has left out."""
+    for row in rows:
+        (account.left_out if row.reason == AGAIN else account.bad)[f"{table}[{row.place}] ({row.where})"] = row.reason
+
+
+def told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of columns, those of the same name with their places, from 1: "text (column 3)"."""
+    return tuple(f"{name} (column {place})" if names.count(name) > 1 else name for place, name in enumerate(names, 1))
+
+
+_PLACE = re.compile(r" \(column \d+\)$")
+
+
+def column_of(names: Iterable[str], wanted: Iterable[str], table: str = "a table") -> str | None:
+    """The first wanted column that a table has; as it is written, else in any case, with spaces for underscores.
+
+    `UserError` where several columns have that name.
+    """
     there = list(names)
     folded = {_folded(name): name for name in reversed(there)}
-    found = (one if one in there else folded.get(_folded(one)) for one in wanted)
-    return next(filter(None, found), None)
+    for one in wanted:
+        if found := one if one in there else folded.get(_folded(one)):
+            return found
+        if several := [name for name in there if _PLACE.search(name) and _folded(_PLACE.sub("", name)) == _folded(one)]:
+            raise UserError(
+                f"{table} has more than one column {one!r}; rename all but one, or name {' or '.join(several)}"
+            )
+    return None
 
 
 def _folded(name: str) -> str:
     return "_".join(name.casefold().replace("-", " ").replace("_", " ").split())
 
 
-def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
+def decoded(file: BufferedReader, reading: Reading, limit: int = -1) -> Iterator[str]:
     """Lines of a file with their ends, of longer ones at most `limit` bytes at a time; of bad bytes U+FFFD."""
     encoding = encoding_of(file, reading.encoding)
     if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
         text = io.TextIOWrapper(file, encoding, errors="replace", newline="\n")
         while line := text.readline(limit):
-            reading.read(len(line) * (2 if "16" in encoding else 1))
             reading.line, reading.spoiled = reading.line + 1, line.count("\ufffd")
             yield line.removeprefix("\ufeff")
         return
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     while raw := file.readline(limit):
-        reading.read(len(raw))
         line = decoder.decode(raw, final=len(raw) != limit)
         reading.line += 1
         reading.spoiled = line.count("\ufffd") - raw.count(b"\xef\xbf\xbd") if "\ufffd" in line else 0
@@ -133,13 +159,26 @@ def decoded(file: BinaryIO, reading: Reading, limit: int = -1) -> Iterator[str]:
     yield from filter(None, [decoder.decode(b"", final=True)])
 
 
-def encoding_of(file: BinaryIO, named: str | None) -> str:
+def lines_of(file: BufferedReader, reading: Reading, limit: int = -1) -> Iterator[str]:
+    """The same; line by line if carriage returns alone end lines, as on old Macs, which the first line tells.
+
+    Elsewhere such a return is part of a text.
+    """
+    alone = None
+    for text in decoded(file, reading, limit):
+        alone, spoiled = "\r" in text[:-2] if alone is None else alone, reading.spoiled
+        for number, line in enumerate(io.StringIO(text, newline=None) if alone else (text,)):
+            reading.line += number > 0
+            reading.spoiled = min(spoiled, line.count("\ufffd")) if alone else spoiled
+            yield line
+
+
+def encoding_of(file: BufferedReader, named: str | None) -> str:
     """What the mark at the beginning of a file says; else the named one; else UTF-16 for Latin letters in it, or UTF-8.
 
     UTF-8 with a mark is "utf-8-sig".
     """
-    start = file.read(4096)
-    file.seek(0)
+    start = file.peek(4096)[:4096]
     marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}
     marks |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
     if marked := next((encoding for mark, encoding in marks.items() if start.startswith(mark)), named):
@@ -153,7 +192,7 @@ def encoding_of(file: BinaryIO, named: str | None) -> str:
 def text_of(path: Path) -> str:
     """All of a text file, in the encoding that its beginning tells; `UserError` if it can't be read as such."""
     try:
-        with path.open("rb") as raw, io.TextIOWrapper(raw, encoding_of(raw, None)) as file:
+        with open_text(path) as raw, io.TextIOWrapper(raw, encoding_of(raw, None)) as file:
             return file.read()
     except OSError as error:
         raise UserError(f"can't read {path}: {error.strerror}") from error
@@ -166,9 +205,8 @@ _ENDS = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
 
 def wording(path: Path, named: str | None) -> str:
     """Encoding and line ends of a file, as in "UTF-8 with a mark, CRLF"."""
-    with path.open("rb") as raw:
-        encoding = encoding_of(raw, named)
-    with path.open(encoding=encoding, errors="replace") as file:
+    with open_text(path) as raw, io.TextIOWrapper(raw, encoding_of(raw, named), errors="replace") as file:
+        encoding = file.encoding
         while file.read(1 << 20):
             pass
         ends = file.newlines or ()

@@ -55,9 +55,9 @@ class RemoteFile:
         return self.url
 
     @property
-    def suffix(self) -> str:
-        """As of a path: what the name ends in, from the last dot on."""
-        return Path(_path_of(self.url)).suffix
+    def name(self) -> str:
+        """As of a path: what stands behind the last slash."""
+        return Path(_path_of(self.url)).name
 
     def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
         """As `Path.open`; without buffering nothing is read ahead."""

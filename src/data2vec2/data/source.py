@@ -58,6 +58,7 @@ _JOINED = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _AFTER = re.compile(r"(data)?(set|data|images?|imgs?)$")
 """What may follow the name of a part ("trainset")."""
 _PACKED_TAR = re.compile(r"\.(tar\.(gz|bz2|xz|zst)|t(gz|bz2?|xz|zst))$", re.IGNORECASE)
+_PACKED_TEXT = re.compile(r"(\.(txt|csv|tsv|jsonl?|conllu?))\.(gz|bz2|xz|zst)$", re.IGNORECASE)
 
 
 class BadSample(Exception):
@@ -69,9 +70,14 @@ class BadSample(Exception):
 
 
 def extension_of(name: str) -> str:
-    """What a file's name ends in, from the last dot and in small letters; ".tar" for a compressed one; "" for none."""
+    """What a file's name ends in, from the last dot and in small letters; "" for none.
+
+    Of compressed archives, texts and tables that of what is in them: ".tar", ".csv".
+    """
     if _PACKED_TAR.search(name):
         return ".tar"
+    if packed := _PACKED_TEXT.search(name):
+        return packed[1].lower()
     name = name.rpartition("/")[2]  # many names are looked at: pathlib takes seven times as long
     place = name.rfind(".")
     return name[place:].lower() if 0 < place < len(name) - 1 else ""

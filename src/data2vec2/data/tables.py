@@ -1,4 +1,4 @@
-"""The one reader of tables: rows of .csv, .tsv, .jsonl, .parquet and .txt files and of data sets of `datasets`."""
+"""The one reader of tables: rows of .csv, .tsv, .jsonl, .json, .parquet and .txt files, and of `datasets`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data2vec2.data.lines import rows_of
+from data2vec2.data.lines import JSON, rows_of
+from data2vec2.data.packed import open_text, size_of
 from data2vec2.data.reading import NO_TEXT, BadRow, Reading, column_of, mended
 from data2vec2.data.remote import RemoteFile
-from data2vec2.data.source import PART_NAMES
+from data2vec2.data.source import PART_NAMES, extension_of
 from data2vec2.errors import UserError
 from data2vec2.files import parse_json
 
 SPLITS = ("split", "subset", "set", "part", "partition", "phase", "usage", "fold")
 """Names under which tables say which rows are to train and to test on."""
-TABLES = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLES = (".csv", ".tsv", ".jsonl", JSON, ".parquet")
 _ROWS = 256  # of a Parquet file or a data set, decoded at a time
 
 
@@ -31,7 +32,7 @@ class Rows:
     """A table that is being read."""
 
     names: tuple[str, ...] | None
-    """The columns; None for JSON lines, where every row has its own."""
+    """The columns; None for JSON, where every row has its own."""
     classes: Mapping[str, tuple[str, ...]]
     """Names of the classes that whole numbers stand for, of columns where the table gives them."""
     rows: Iterator[dict[str, Any]]
@@ -53,6 +54,10 @@ class Table:
     def __len__(self) -> int:
         return len(self.places)
 
+    def column(self, wanted: Iterable[str]) -> str | None:
+        """The first wanted column that it has, as `column_of`."""
+        return column_of(self.columns, wanted, self.name)
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """Values by column."""
         return (dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True))
@@ -73,15 +78,15 @@ def open_rows(source: Any, reading: Reading, column: str | None = None) -> Itera
             found = column_of(source.column_names, [column] if column else [])
             chosen = source.select_columns([found]) if found else source
             yield _arrow(source.features.arrow_schema, chosen.with_format("arrow").iter(_ROWS), 1.0, reading)
-        elif source.suffix.lower() == ".parquet":
+        elif extension_of(source.name) == ".parquet":
             with parquet_file(source) as file:
                 found = column_of(file.schema_arrow.names, [column] if column else [])
                 batches = file.iter_batches(_ROWS, columns=[found] if found else None, use_threads=False)
                 share = size_of(source) / max(1, file.metadata.num_rows)
                 yield _arrow(file.schema_arrow, batches, share, reading)
         else:
-            with source.open("rb") as file:
-                names, rows = rows_of(file, source.suffix.lower(), reading)
+            with open_text(source, reading.read) as file:
+                names, rows = rows_of(file, extension_of(source.name), reading)
                 yield Rows(names, {}, _checked(rows, reading))
     except (OSError, csv.Error, pa.ArrowException) as error:
         raise UserError(f"can't read {reading.where}: {str(error).splitlines()[0]}") from error
@@ -92,11 +97,6 @@ def parquet_file(path: Path | RemoteFile, **known: Any) -> pq.ParquetFile:
     if isinstance(path, Path):
         return pq.ParquetFile(path, memory_map=True, pre_buffer=False, **known)
     return pq.ParquetFile(pa.PythonFile(path.open("rb", buffering=0), mode="r"), pre_buffer=False, **known)
-
-
-def size_of(file: Path | RemoteFile) -> int:
-    """Bytes of a file."""
-    return file.stat().st_size if isinstance(file, Path) else file.size
 
 
 def read_table(

@@ -11,40 +11,30 @@ in a remote one is kept there, so that it is read from end to end only once.
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import hashlib
 import json
-import lzma
 import re
 import tarfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from data2vec2.data import remote
 from data2vec2.data.account import MAX_EXAMPLES, Account
 from data2vec2.data.kept import say
 from data2vec2.data.labels import COLUMNS
+from data2vec2.data.packed import DAMAGE, PACKINGS
 from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, parse_json, unpacked, whole_file
 
 _MAX_BYTES = 1 << 20  # of what describes a sample
 _SAYS = (".cls", ".json", ".txt")
-_PACKED: dict[bytes, Callable[[Any], Any]] = {
-    b"\x1f\x8b": gzip.open,
-    b"BZh": bz2.open,
-    b"\xfd7zXZ": lzma.open,
-    b"(\xb5/\xfd": lambda file: pa.input_stream(file, compression="zstd"),
-}
-_DAMAGE = (OSError, EOFError, ValueError, tarfile.TarError, zlib.error, lzma.LZMAError)
+_DAMAGE = (*DAMAGE, tarfile.TarError)
 
 
 class _Member(NamedTuple):
@@ -126,7 +116,7 @@ def _unpacked(path: Archive) -> Archive:
     try:
         with path.open("rb") as file:
             start = file.read(8)
-        opener = next((opener for magic, opener in _PACKED.items() if start.startswith(magic)), None)
+        opener = next((one.opener for one in PACKINGS.values() if start.startswith(one.magic)), None)
         if opener is None:
             return path
         if isinstance(path, Path):

@@ -22,7 +22,6 @@ from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.batch import Addition
 from data2vec2.data.labels import IGNORED, some
 from data2vec2.data.reader import Reader
-from data2vec2.data.reading import column_of
 from data2vec2.data.records import Parts, Records
 from data2vec2.data.source import BadSample
 from data2vec2.data.tables import parquet_file, read_table
@@ -270,7 +269,7 @@ def column_beside(data: str, records: Records, column: str) -> list[Any] | None:
                 if column in file.schema_arrow.names:
                     rows = file.read(columns=[column])[column].to_pylist()
                     there, values = True, values | {f"{name}[{place}]": value for place, value in enumerate(rows)}
-        elif (found_in := column_of(table.columns, [column])) and (named := column_of(table.columns, ["file_name"])):
+        elif (found_in := table.column([column])) and (named := table.column(["file_name"])):
             there = True
             for one, value in zip(table.columns[named], table.columns[found_in], strict=True):
                 sample = PurePosixPath(name).parent / folder.below_table(root / name, str(one).strip())

@@ -629,7 +629,11 @@ def test_what_metadata_says_of_labels(tmp_path: Path) -> None:
             r"metadata\.jsonl: line 1 is not a JSON object; write one object per line",
         ),
         ("metadata.jsonl", "[1]", r"line 1 is not a JSON object; .*'\[1\]'"),
-        ("metadata.csv", "file_name,label,label\na.jpg,1,2\n", "the first line must have unique column names"),
+        (
+            "metadata.csv",
+            "file_name,label,label\na.jpg,1,2\n",
+            "metadata.csv has more than one column 'label'; rename all but one",
+        ),
         (
             "metadata.csv",
             "file_name,label\na.jpg,\udcff\n",

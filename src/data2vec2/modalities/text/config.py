@@ -85,7 +85,7 @@ class TextDataConfig(DataConfig):
     """Unit that ends with an end-of-text token: each line; each document (up to an empty line; in tables, a row); or
     each file (in tables, a row)."""
     encoding: str | None = None
-    """Encoding of .txt, .csv, .tsv and .jsonl files, such as cp1252; none: UTF-8, or UTF-16 with a byte-order mark."""
+    """Encoding of files of text and tables, such as cp1252; none: UTF-8, or UTF-16 with a byte-order mark."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +120,7 @@ class TextFinetuneDataConfig(FinetuneDataConfig):
     label_column: str | None = None
     """The column of labels or numbers; none: found by its usual names."""
     encoding: str | None = None
-    """Encoding of .csv, .tsv and .jsonl files, such as cp1252; none: UTF-8, or UTF-16 with a byte-order mark."""
+    """Encoding of files of text and tables, such as cp1252; none: UTF-8, or UTF-16 with a byte-order mark."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

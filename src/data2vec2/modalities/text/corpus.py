@@ -29,7 +29,6 @@ from data2vec2.files import CACHE_HINT, cache_folder, read_json, whole_folder
 from data2vec2.modalities.data import narrow
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.files import (
-    EXTENSIONS,
     Piece,
     TextSource,
     Unit,
@@ -68,7 +67,8 @@ def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, dat
     number = f"{train.num_tokens:,} tokens in {units:,} {data.unit}s of {sources}"
     choices = parts_by_name({part: [source.name for source in found] for part, found in texts.items()})
     description = "; ".join(filter(None, (f"text: {number}", train.remarks, *choices)))
-    account = Account(kind="text", choices=choices, beside=beside(path, EXTENSIONS))
+    named_sources = {source.name for found in texts.values() for source in found}
+    account = Account(kind="text", choices=choices, beside=beside(path, named_sources))
     for part, one in corpora.items():
         of_part = account.part(part)
         of_part.bad, of_part.left_out = dict(one.bad), dict(one.left_out)
@@ -85,7 +85,7 @@ def open_text(path: str | Path, tokenizer: TextTokenizer, model: TextConfig, dat
     return Parts(blocks.records(), held.records() if named or len(held.starts) else None, None, description, account)
 
 
-FORMAT = 3
+FORMAT = 4
 _BATCH = 1 << 20  # characters tokenised at once, by as many threads as the tokenizer takes
 _READ = 1 << 26  # bytes of a file summed at once
 LEARNED = 100_000_000

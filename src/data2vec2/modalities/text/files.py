@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from data2vec2.config.tree import require
 from data2vec2.data import folder, hub, objects, remote
 from data2vec2.data.account import Bad, PartAccount
-from data2vec2.data.lines import PLAIN
-from data2vec2.data.reading import BAD_BYTES, ENCODING_HINT, MAX_BAD, Reading, column_of, decoded, mended
-from data2vec2.data.source import by_part, extension_of
-from data2vec2.data.tables import TABLES, open_rows, size_of
+from data2vec2.data.lines import JSON, PLAIN, NoRows, is_tagged, untag
+from data2vec2.data.packed import open_text, size_of
+from data2vec2.data.reading import (
+    BAD_BYTES,
+    ENCODING_HINT,
+    MAX_BAD,
+    NO_TEXT,
+    Reading,
+    column_of,
+    decoded,
+    lines_of,
+    mended,
+    note,
+)
+from data2vec2.data.source import Content, Listing, by_part, extension_of
+from data2vec2.data.tables import TABLES, open_rows
 from data2vec2.errors import UserError
 from data2vec2.modalities.text.config import ENCODING, known_encoding
 
 EXTENSIONS = (PLAIN, *TABLES)
+TEXTS = Content("text", "texts", "texts", "Value", frozenset({PLAIN}), ())
+"""Each file is one."""
 FILES = Path, remote.RemoteFile
 Unit = Literal["line", "document", "file"]
+TAGS = "labels of fastText removed"
 Piece = tuple[str, bool]
 """Some text, and whether a unit ends with it."""
 _CHUNK = 1 << 16  # bytes of a .txt file, characters of a row: where longer lines are cut, at a space if there is one
@@ -69,26 +84,49 @@ def find_sources(
         able = {name: url for name, url in urls.items() if extension_of(name) in known}
         if not able:
             raise UserError(f"no {what} at {data} ({', '.join(extensions)}): there are {', '.join([*urls][:3])}")
-        return [TextSource(name, file, encoding) for name, file in remote.opened(root, able).files.items()]
+        found = remote.opened(root, able).files
+        alone = len(found) == 1
+        return [
+            TextSource(name, file, encoding) for name, file in found.items() if alone or _able(name, file, encoding)
+        ]
     if (text := Path(data).as_posix()).startswith((hub.PREFIX, objects.PREFIX)):
         splits = (objects if objects.is_name(text) else hub).load_splits(text)
         return [TextSource(name, split) for name, split in splits.items()]
     path = Path(data)
     if not path.is_file() and not path.is_dir():  # a pipe could be read only once
         raise UserError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
-    if path.is_file() and path.suffix.lower() in (*EXTENSIONS, *extensions):
+    if path.is_file() and extension_of(path.name) in (*EXTENSIONS, *extensions):
         return [TextSource(path.name, path, encoding)]
-    files = folder.scan(path) if path.is_dir() else {path.suffix: [path.name]}
-    names = sorted(name for extension in extensions for name in files.get(extension, ()))
+    files = folder.scan(path) if path.is_dir() else {extension_of(path.name): [path.name]}
+    names = named_in(path, files, extensions, encoding)
     if not names:
         raise UserError(f"no {what} in {path} ({', '.join(extensions)}): {folder.held(path, files, _hint(files))}")
     stems: dict[str, str] = {}
     for name in names:
-        if (other := stems.setdefault(name.rpartition(".")[0], name)) != name:
+        if (other := stems.setdefault(name[: name.lower().rindex(extension_of(name))], name)) != name:
             raise UserError(
                 f"{path} has {other} and {name}: the same text twice, it seems; keep one, or give it directly"
             )
     return [TextSource(name, path / name, encoding) for name in names]
+
+
+def named_in(
+    root: Path, files: Mapping[str, Sequence[str]], extensions: Sequence[str], encoding: str | None
+) -> list[str]:
+    """Names of the scanned files with some extensions, sorted; of .json files those that are lists of objects."""
+    names = (name for extension in extensions for name in files.get(extension, ()))
+    return sorted(name for name in names if _able(name, root / name, encoding))
+
+
+def _able(name: str, file: Path | remote.RemoteFile, encoding: str | None) -> bool:
+    """Whether a file is one of texts; of .json files those that hold objects are. `UserError` for damage."""
+    if extension_of(name) != JSON:
+        return True
+    try:
+        with open_rows(file, Reading(str(file), Counter(), encoding=encoding)) as table:
+            return next(table.rows, None) is not None
+    except NoRows:
+        return False
 
 
 def _hint(extensions: Collection[str]) -> str:
@@ -96,16 +134,17 @@ def _hint(extensions: Collection[str]) -> str:
     if not _PACKED.isdisjoint(extensions):
         return "; unpack what is compressed"
     if PLAIN in extensions:
-        return "; .txt files have no labels: write a table, with a row for each text"
-    return "; write one JSON object a line, in a .jsonl file" if ".json" in extensions else ""
+        return "; .txt files have labels in names of folders, one of each class, or as __label__; else write a table"
+    return "; a .json file must hold a list of objects" if JSON in extensions else ""
 
 
 _PACKED = {".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".rar", ".tar"}
 
 
-def beside(data: str | Path, extensions: Sequence[str]) -> dict[str, str]:
-    """Files of other extensions in a folder, for `Account.beside`."""
-    return folder.others(folder.scan(Path(data)), extensions) if Path(data).is_dir() else {}
+def beside(data: str | Path, sources: Collection[str]) -> dict[str, str]:
+    """Files in a folder that are none of the `sources`, for `Account.beside`."""
+    others = folder.others(folder.scan(Path(data)), ()) if Path(data).is_dir() else {}
+    return {name: why for name, why in others.items() if name not in sources}
 
 
 def find_text(data: str | Path, encoding: str | None = None) -> dict[str, list[TextSource]]:
@@ -115,6 +154,59 @@ def find_text(data: str | Path, encoding: str | None = None) -> dict[str, list[T
     """
     sources = {source.name: source for source in find_sources(data, EXTENSIONS, "text", encoding)}
     return {part: [sources[name] for name in names] for part, names in by_part(list(sources), str(data)).items()}
+
+
+def texts_by_class(data: str | Path, encoding: str | None) -> Listing | None:
+    """The .txt files of a folder without tables, each a text whose folder is its label, as folders are of pictures.
+
+    Files beside folders of classes (a README, lists) are no texts. None for data without classes of .txt files.
+    """
+    path = Path(data)
+    files = folder.scan(path) if path.is_dir() else {}
+    if PLAIN not in files or named_in(path, files, TABLES, encoding) or begins_tagged(path / files[PLAIN][0], encoding):
+        return None
+    listing, parts = folder.read(path, files, TEXTS), {}
+    for part, split in listing.parts.items():
+        labelled, rows = any(split.labels), list(zip(split.names, split.labels, strict=True))
+        kept = [(name, label) for name, label in rows if label != "" or not labelled]
+        listing.account.beside |= {name: "in no folder of a class" for name, label in rows if label == "" and labelled}
+        names, labels = zip(*kept, strict=True)
+        parts[part] = replace(split, names=names, labels=labels, source=folder.Files(path, names))
+    return replace(listing, parts=parts) if listing.classes else None
+
+
+def labelled_sources(data: str | Path, encoding: str | None) -> list[TextSource]:
+    """Tables, or one .txt file; of a folder without tables the .txt files with labels of fastText."""
+    try:
+        return find_sources(data, TABLES, "tables of texts", encoding)
+    except UserError:
+        if Path(data).is_dir():
+            with suppress(UserError):
+                sources = find_sources(data, (PLAIN,), "texts", encoding)
+                if tagged := [source for source in sources if begins_tagged(source.content, encoding)]:
+                    return tagged
+        raise
+
+
+def begins_tagged(path: Path, encoding: str | None) -> bool:
+    """Whether a .txt file has labels of fastText; not if it can't be read."""
+    with suppress(OSError), open_text(path) as file:
+        return is_tagged(next(decoded(file, Reading(str(path), Counter(), encoding=encoding), _CHUNK), ""))
+    return False
+
+
+def whole_text(path: Path, encoding: str | None) -> tuple[str, str]:
+    """All of a .txt file, and why it can't be used, or ""."""
+    reading, lines, spoiled = Reading(str(path), Counter(), encoding=encoding), list[str](), 0
+    try:
+        with open_text(path) as file:
+            for line in lines_of(file, reading):
+                lines.append(line)
+                spoiled += reading.spoiled
+    except OSError:
+        return "", "unreadable"
+    text = mended("".join(lines), reading).strip("\r\n")
+    return text, NO_TEXT if spoiled else "" if text.strip() else "empty file"
 
 
 def pieces_of(
@@ -135,7 +227,7 @@ def pieces_of(
     path = source.content if isinstance(source.content, FILES) else None
     where = str(path or source.name)
     before, reading = counts["characters"], Reading(where, counts, read=read, free=(column,), encoding=source.encoding)
-    if path and path.suffix.lower() == PLAIN:
+    if path and extension_of(path.name) == PLAIN:
         pieces: Iterator[Piece] = ((mended(text, reading), ends) for text, ends in _plain(path, unit, reading))
     else:
         pieces = _row_pieces(source, column, unit, reading)
@@ -145,17 +237,22 @@ def pieces_of(
     empty = counts["characters"] == before
     counts["empty files"] += empty
     if account:
-        account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in reading.bad})
+        note(reading.bad, source.name, account)
         account.leave_out([Bad(source.name, "empty file")] if empty else [])
 
 
 def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """Lines of a file, long ones in pieces; lines of longer units keep their ends."""
-    rest, begun, spoiled = "", False, 0
+    rest, begun, spoiled, tagged = "", False, 0, None
     try:
-        with path.open("rb") as file:
-            for text in _lines(decoded(file, reading, _CHUNK), reading):
+        with open_text(path, reading.read) as file:
+            for text in lines_of(file, reading, _CHUNK):
+                reading.counts[BAD_BYTES] += reading.spoiled
                 spoiled += reading.spoiled > 0
+                tagged = is_tagged(text) if tagged is None else tagged
+                if tagged:
+                    text, tags = untag(text)
+                    reading.counts[TAGS] += len(tags)
                 rest += text
                 if not text.endswith("\n"):
                     *first, rest = _cut(rest)
@@ -177,20 +274,11 @@ def _plain(path: Path | remote.RemoteFile, unit: Unit, reading: Reading) -> Iter
         yield rest, True
 
 
-def _lines(texts: Iterator[str], reading: Reading) -> Iterator[str]:
-    """Texts of a pass; line by line if carriage returns alone end the lines of the first, as on old Macs."""
-    alone = None
-    for text in texts:
-        reading.counts[BAD_BYTES] += reading.spoiled
-        alone = "\r" in text[:-1] and "\n" not in text if alone is None else alone
-        yield from io.StringIO(text, newline=None) if alone else (text,)
-
-
 def _row_pieces(source: TextSource, column: str, unit: Unit, reading: Reading) -> Iterator[Piece]:
     """The text of a column; a row ends a unit. `UserError` that lists the columns if it is not there."""
     with open_rows(source.content, reading, column) as table:
         names: Sequence[str] | None = table.names
-        found = column_of(names or (), [column])
+        found = column_of(names or (), [column], reading.where)
         for row in table.rows if found or names is None else ():
             names, found = names or list(row), found or column_of(row, [column])  # of JSON lines
             text = row.get(found or column)

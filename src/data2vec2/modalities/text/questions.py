@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data2vec2.data.account import Account, Bad
-from data2vec2.data.reading import column_of
+from data2vec2.data.lines import JSON
+from data2vec2.data.packed import open_text
+from data2vec2.data.reading import Reading
 from data2vec2.data.records import Parts, parts_of
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
-from data2vec2.data.tables import TABLES, read_table
+from data2vec2.data.tables import TABLES, open_rows, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import parse_json
 from data2vec2.modalities.data import Columns
 from data2vec2.modalities.text.files import TextSource, find_sources
 from data2vec2.modalities.text.reader import NO_TEXT, SENTENCES, Texts
 
-SQUAD = ".json"
 QUESTIONS = "questions"
 """The kind of such records."""
 COLUMNS, ANSWERS = ("question", "context"), "answers"
@@ -62,7 +64,7 @@ def open_questions(data: str | Path, columns: Columns, answered: bool = True) ->
 
     `UserError` for a path without such files, for a table without such columns, and where no question can be used.
     """
-    sources = find_sources(data, (SQUAD, *TABLES), "questions with contexts", columns.encoding)
+    sources = find_sources(data, TABLES, "questions with contexts", columns.encoding)
     account, parts, marks = Account(), dict[str, Split](), dict[str, list[Asked]]()
     of_part = by_part([source.name for source in sources], str(data))
     account.choices += parts_by_name(of_part)
@@ -96,17 +98,23 @@ def open_questions(data: str | Path, columns: Columns, answered: bool = True) ->
 
 def _rows(source: TextSource, columns: Columns, answered: bool) -> Iterable[_Row]:
     """Questions of a file; `UsageError` for columns that are named of one of SQuAD's."""
-    if extension_of(source.name) != SQUAD:
+    if extension_of(source.name) != JSON or not _is_squad(source):
         return _of_table(source, columns, answered)
     if named := [*columns.text, *([columns.label] if columns.label is not None else [])]:
         raise UsageError(f"{source.name} is no table: leave the columns {', '.join(named)} out for SQuAD's files")
     return _squad(source)
 
 
+def _is_squad(source: TextSource) -> bool:
+    """Whether a .json file is one of SQuAD's, and no list of questions."""
+    with open_rows(source.content, Reading(str(source.content), Counter(), encoding=source.encoding)) as table:
+        return "paragraphs" in next(table.rows, {})
+
+
 def _squad(source: TextSource) -> Iterator[_Row]:
     """Questions of one of SQuAD's files; `UserError` for another."""
     try:
-        with source.content.open("rb") as file:
+        with open_text(source.content) as file:
             raw = file.read()
         articles = parse_json(raw.decode(source.encoding) if source.encoding else raw)["data"]
         pairs = [(one["context"], of) for article in articles for one in article["paragraphs"] for of in one["qas"]]
@@ -126,9 +134,9 @@ def _of_table(source: TextSource, columns: Columns, answered: bool) -> list[_Row
     if len(columns.text) == 1:
         raise UsageError(f"one column of texts ({columns.text[0]}); name that of questions and that of contexts")
     label = columns.label or ANSWERS
-    learned = columns.learned if all(column_of(table.columns, [name]) for name in columns.learned) else ()
-    question, context = (column_of(table.columns, [name]) for name in columns.text or learned or COLUMNS)
-    plain, texts, starts = (column_of(table.columns, [label + end]) for end in ("", ".text", ".answer_start"))
+    learned = columns.learned if all(table.column([name]) for name in columns.learned) else ()
+    question, context = (table.column([name]) for name in columns.text or learned or COLUMNS)
+    plain, texts, starts = (table.column([label + end]) for end in ("", ".text", ".answer_start"))
     if not question or not context or (answered and not plain and not texts):
         there, flags = ", ".join(table.columns) or "none", "--data.text-columns and --data.label-column"
         wanted = ", ".join([*(columns.text or COLUMNS), *([label] if answered else [])])

@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
 from data2vec2.data.account import Account, Bad, PartAccount
+from data2vec2.data.folder import Files
 from data2vec2.data.labels import COLUMNS, NUMBERS, numbers, some
 from data2vec2.data.reader import ReadBatch, Reader, by_length, padded
-from data2vec2.data.reading import column_of
+from data2vec2.data.reading import AGAIN, ENCODING_HINT, MAX_BAD, note
+from data2vec2.data.reading import NO_TEXT as NOT_UTF8
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import WholeBatches
 from data2vec2.data.source import BadSample, Content, Listing, Source, Split, by_part, part_of, parts_by_name
-from data2vec2.data.tables import TABLES, Table, parts_unread, read_table
+from data2vec2.data.tables import Table, parts_unread, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Labels, narrow
 from data2vec2.modalities.text.config import TextConfig
-from data2vec2.modalities.text.files import beside, find_sources
+from data2vec2.modalities.text.files import beside, labelled_sources, texts_by_class, whole_text
 from data2vec2.modalities.text.tokenizer import load_tokenizer, surround
 
 SENTENCES = Content("text", "texts", "tables of texts", "Value", frozenset(), ())
@@ -86,22 +88,62 @@ def open_sentences(
     encoding: str | None = None,
     learned: Sequence[str] = (),
 ) -> Parts:
-    """Texts and labels of .csv, .tsv, .jsonl or .parquet tables: one, a folder of them, or hf:NAME; or lines of a .txt.
+    """Texts and labels of tables (.csv, .tsv, .jsonl, .json, .parquet): one, a folder, or hf:NAME; or lines of a .txt.
 
-    Files or splits called train, valid or test are the parts. `columns` name one column of texts or a pair, `label`
-    that of labels; unless given, they are found by their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`), texts first
-    by those that a model has `learned` from, of which there must be as many. `labels` says what these are; none: they
-    are not looked at. A test part may have no labels. A row without text stays, as a
-    sample that can't be read, and so do rows that can't be read reliably where labels are not looked at.
+    Or a folder of .txt files by class (`texts_by_class`), each a text. Files or splits called train, valid or test are
+    the parts. `columns` name one column of texts or a pair, `label` that of labels; unless given, they are found by
+    their usual names (`PAIRS`, `SINGLE`, `labels.COLUMNS`), texts first by those that a model has `learned` from, of
+    which there must be as many. `labels` says what these are; none: they are not looked at. A test part may have no
+    labels. A row without text stays, as a sample that can't be read, and so do rows that can't be read reliably where
+    labels are not looked at.
 
     `UserError` for a path without tables, for a column that is not there, and for labels that can't be.
     """
     if len(columns) > 2:
         raise UsageError(f"{len(columns)} columns of texts ({', '.join(columns)}); name one, or two that make a pair")
-    sources = find_sources(data, TABLES, "tables of texts", encoding)
+    if labels != "numbers" and (found := texts_by_class(data, encoding)):
+        if columns or label is not None:
+            raise UsageError(f"{data} has no columns, for it holds a text a file; leave their names out")
+        listing = _of_files(found, labels, encoding)
+    else:
+        listing = _of_tables(data, columns, label, labels, encoding, learned)
+    rows = {part: narrow(split.source, Texts).rows for part, split in listing.parts.items()}
+    trained = set(rows.pop("train"))
+    for part, others in rows.items():
+        if again := sum(any(row) and row in trained for row in others):
+            listing.account.remarks.append(f"{again:,} of {len(others):,} {part} texts are in the train part too")
+    return parts_of(listing, str(data), SENTENCES)
+
+
+def _of_files(found: Listing, labels: Labels, encoding: str | None) -> Listing:
+    """A text of each file; `UserError` if too many are not in this encoding."""
+    parts = {}
+    for part, split in found.parts.items():
+        files = narrow(split.source, Files)
+        texts, faults = zip(*(whole_text(files.root / name, encoding) for name in files.names), strict=True)
+        if (spoiled := faults.count(NOT_UTF8)) > MAX_BAD * len(texts):
+            raise UserError(
+                f"{spoiled:,} of {len(texts):,} {part} files in {files.root} are not UTF-8; {ENCODING_HINT}"
+            )
+        source = Texts(tuple((text,) for text in texts), faults)
+        parts[part] = Split(split.names, [None] * len(texts) if labels == "none" else split.labels, source)
+    found.account.choices.append("each file is a text" + (", its folder the label" if labels != "none" else ""))
+    return replace(found, parts=parts, classes=found.classes if labels != "none" else None)
+
+
+def _of_tables(
+    data: str | Path,
+    columns: Sequence[str],
+    label: str | None,
+    labels: Labels,
+    encoding: str | None,
+    learned: Sequence[str],
+) -> Listing:
+    """The rows of tables, or the lines of a .txt file."""
+    sources = labelled_sources(data, encoding)
     free = (*columns, *learned, *SINGLE, *(name for pair in PAIRS for name in pair))
     tables = {s.name: read_table(s.content, s.name, free=free, encoding=s.encoding) for s in sources}
-    of_part, account = by_part(list(tables), str(data)), Account(beside=beside(data, TABLES))
+    of_part, account = by_part(list(tables), str(data)), Account(beside=beside(data, tables))
     if not any(len(tables[name]) for name in of_part["train"]):
         raise UserError(f"{data} has no rows in {', '.join(of_part['train'])}")
     if len(of_part) > 1:  # a sample of what to hand in, say
@@ -126,18 +168,13 @@ def open_sentences(
             if label and not one.label
         ]
         parts[part] = _part(found, account.part(part), labels)
-    rows = {part: narrow(split.source, Texts).rows for part, split in parts.items()}
-    trained = set(rows.pop("train"))
-    for part, others in rows.items():
-        if again := sum(any(row) and row in trained for row in others):
-            account.remarks.append(f"{again:,} of {len(others):,} {part} texts are in the train part too")
     classes = first.classes.get(label) if label else None
     account.remarks += [remark for table in tables.values() for remark in parts_unread(table.name, table.columns)]
     of_model = _of_model(texts, learned) if learned and not columns else ""
     account.choices.append(f"texts from {' and '.join(texts)}{of_model}" + (f", labels from {label}" if label else ""))
     if unread := [name for name in first.columns if name not in (*texts, label)]:
         account.choices.append(f"unused columns: {some(unread)}")
-    return parts_of(Listing("table of texts", parts, classes, account), str(data), SENTENCES)
+    return Listing("table of texts", parts, classes, account)
 
 
 def _of_model(texts: Sequence[str], learned: Sequence[str]) -> str:
@@ -150,7 +187,7 @@ def _found(table: Table, texts: Sequence[str], learned: Sequence[str] = ()) -> t
     """The columns of texts that a table has: the given ones, or `learned` ones, or as many under usual names."""
     usual = [one for one in (*PAIRS, *((name,) for name in SINGLE)) if len(one) == (len(learned) or len(one))]
     known = [texts] if texts else [*([learned] if learned else []), *usual]
-    found = ([column_of(table.columns, [name]) for name in names] for names in known)
+    found = ([table.column([name]) for name in names] for names in known)
     return next((tuple(filter(None, names)) for names in found if all(names)), ())
 
 
@@ -163,7 +200,7 @@ def _columns(
 ) -> tuple[tuple[str, ...], str | None]:
     """The columns of texts and of labels; `UserError` that lists the columns if there are none of texts."""
     chosen = _found(table, texts, learned)
-    missing = [name for name in (*texts, *filter(None, [label])) if not column_of(table.columns, [name])]
+    missing = [name for name in (*texts, *filter(None, [label])) if not table.column([name])]
     if missing or not chosen:
         usual = ", ".join(map(" and ".join, PAIRS) if len(learned) == 2 else SINGLE)
         what = f"no column {missing[0]!r}" if missing else f"no column of texts under a usual name ({usual})"
@@ -172,12 +209,12 @@ def _columns(
         there = ", ".join(table.columns) or "no columns"
         hint = "Name those of texts with --text-columns and that of labels with --label-column"
         raise UserError(f"{table.name} has {what}; it has {there}. {hint} (of finetune, with --data. before both)")
-    return chosen, column_of(table.columns, [label] if label else labels)
+    return chosen, table.column([label] if label else labels)
 
 
 def _numeric(table: Table, name: str) -> bool:
     """Whether the first value of a column that there is is a number."""
-    values = table.columns.get(column_of(table.columns, [name]) or "", ())
+    values = table.columns.get(table.column([name]) or "", ())
     try:
         float(next(value for value in values if value is not None and value != ""))
     except (StopIteration, TypeError, ValueError):
@@ -195,7 +232,7 @@ class _Of(NamedTuple):
 
 def _of(table: Table, texts: Sequence[str], label: str | None, part: str) -> _Of:
     """A table with its columns; that of labels may lack in a test part only, else `UserError`."""
-    wanted = label if part != "test" or column_of(table.columns, [label] if label else []) else None
+    wanted = label if part != "test" or table.column([label] if label else []) else None
     return _Of(table, *_columns(table, texts, wanted))
 
 
@@ -207,10 +244,10 @@ def _part(found: Sequence[_Of], account: PartAccount, labels: Labels) -> Split:
         given = table.columns[label] if label else [None] * len(table)
         of_table = list(zip(table.places, cells, given, map(_fault, cells), strict=True))
         if labels == "none":
-            of_table += [(row.place, ("",) * len(texts), None, row.reason) for row in table.bad]
+            of_table += [(row.place, ("",) * len(texts), None, row.reason) for row in table.bad if row.reason != AGAIN]
             of_table.sort(key=lambda row: row[0])
         else:
-            account.bad.update({f"{table.name}[{row.place}] ({row.where})": row.reason for row in table.bad})
+            note(table.bad, table.name, account)
         account.mend(Bad(f"{table.name}[{place}]", what) for place, what in table.mended.items())
         names += [f"{table.name}[{place}]" for place, *_ in of_table]
         rows += [tuple(map(_text, row)) for _, row, _, _ in of_table]

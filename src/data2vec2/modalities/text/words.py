@@ -26,8 +26,9 @@ from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.labels import IGNORED, listed, spelled
 from data2vec2.data.lines import PLAIN
+from data2vec2.data.packed import open_text
 from data2vec2.data.reader import Reader
-from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, column_of, decoded
+from data2vec2.data.reading import ENCODING_HINT, BadRow, Reading, lines_of, note
 from data2vec2.data.records import Parts, Records, parts_of
 from data2vec2.data.sampler import Plan
 from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
@@ -75,7 +76,7 @@ def open_words(data: str | Path, columns: Columns, tagged: bool = True) -> Parts
         kept, rows, faults, of_account = list[str](), list[Marks](), list[str](), account.part(part)
         for source in (source for source in sources if source.name in names):
             found, classes, choice, unread = _rows(source, columns, tagged)
-            of_account.bad.update({f"{source.name}[{row.place}] ({row.where})": row.reason for row in unread})
+            note(unread, source.name, of_account)
             account.choices += [choice] if choice and choice not in account.choices else []
             named = named or classes
             for name, words, tags in found:
@@ -138,8 +139,8 @@ def _rows(
             raise UsageError(f"the label column is {columns.label!r}; of {source.name} it must be a number, from 1 on")
         return _conll(source, number), None, f"tags from column {number}" if number else "", ()
     table = read_table(source.content, source.name, encoding=columns.encoding)
-    words = column_of(table.columns, columns.text or (*columns.learned, *WORDS))
-    tags = column_of(table.columns, [columns.label] if columns.label else TAGS)
+    words = table.column(columns.text or (*columns.learned, *WORDS))
+    tags = table.column([columns.label] if columns.label else TAGS)
     if not words or (tagged and not tags):
         missing, flag = ("tags", "--data.label-column") if words else ("lists of words", "--data.text-columns")
         usual = ", ".join(TAGS if words else WORDS)
@@ -179,8 +180,8 @@ def _sentences(source: TextSource, universal: bool, least: int) -> Iterator[list
     """Columns of the lines of each sentence: between tabs, or else spaces, of which words may then have none."""
     where, reading = str(source.content), Reading(source.name, Counter(), encoding=source.encoding)
     rows, width = list[list[str]](), 0
-    with source.content.open("rb") as file:
-        for line in chain(decoded(file, reading), [""]):
+    with open_text(source.content, reading.read) as file:
+        for line in chain(lines_of(file, reading), [""]):
             fields = line.rstrip().split("\t")
             if universal and (line.startswith("#") or not (fields[0].isdecimal() or not line.strip())):
                 continue  # a comment, a contraction (1-2), a word that is not said (1.1)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import hashlib
 import json
+import lzma
 import os
 import pickle
 import subprocess
@@ -102,14 +106,71 @@ def test_the_same_text_twice(tmp_path: Path, name: str) -> None:
         find_text(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "what"), [("a.json", "write one JSON object a line"), ("a.csv.gz", "unpack"), ("a.zip", "unpack")]
-)
+@pytest.mark.parametrize(("name", "what"), [("a.gz", "unpack"), ("a.zip", "unpack")])
 def test_what_to_do_about_other_files(tmp_path: Path, name: str, what: str) -> None:
     (tmp_path / name).touch()
     for path in (tmp_path, tmp_path / name):
         with pytest.raises(UserError, match=rf"no text in .*\(1\); {what}"):
             find_text(path)
+
+
+@pytest.mark.parametrize("ending", ["gz", "bz2", "xz", "zst"])
+def test_compressed_files_say_the_same_or_are_errors(tmp_path: Path, tokenizer: TextTokenizer, ending: str) -> None:
+    text = "".join(f"{place} größe, {hash_of(place)}\n" for place in range(20_000))
+    (tmp_path / "a.txt").write_text(text, "utf-8")
+    plain = corpus_of(tmp_path, tokenizer)
+    path = (tmp_path / "a.txt").rename(tmp_path / "plain").with_name(f"a.txt.{ending}")
+    with pytest.raises(UserError, match="no text"):
+        find_text(tmp_path)
+    whole = packed(text[:300_000], ending) + packed(text[300_000:], ending)  # joined
+    path.write_bytes(whole)
+    read = list[int]()
+    (source,) = find_text(tmp_path)["train"]
+    corpus = tokenised([source], tokenizer, "text", "line", read.append)
+    assert (corpus.checksum, corpus.counts) == (plain.checksum, plain.counts)
+    assert sum(read) == source.size == len(whole) and len(read) > 1, "bytes of the file, not of what is in it"
+    half, second = bytearray(whole), len(packed(text[:300_000], ending))
+    half[second + 1] ^= 255  # the beginning of the second stream
+    for damaged in (b"", whole[: second // 2], whole[: second + 3], whole[:-1], half, whole + b"more", text.encode()):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=rf"can't unpack .*a.txt.{ending}: .*; download or create it again"):
+            corpus_of(tmp_path, tokenizer)
+
+
+def hash_of(place: int) -> str:
+    """What can hardly be compressed."""
+    return hashlib.sha256(str(place).encode()).hexdigest()
+
+
+def packed(text: str, ending: str) -> bytes:
+    """Compressed as a file of such a name is."""
+    if ending == "zst":
+        return bytes(pa.compress(text.encode(), "zstd", asbytes=True))
+    return {"gz": gzip, "bz2": bz2, "xz": lzma}[ending].compress(text.encode())  # type: ignore[attr-defined,no-any-return]
+
+
+@pytest.mark.parametrize("unit", ["line", "document"])
+def test_labels_of_fasttext_are_not_learned(tmp_path: Path, unit: str) -> None:
+    (tmp_path / "a.txt").write_text("__label__x __label__y one\ntwo __label__z\n")
+    (tmp_path / "b.txt").write_text("about __label__x\n__label__y\n")
+    found, counts = units(tmp_path, unit)
+    lines = ["one", "two ", "about __label__x", "__label__y"]
+    assert found == (lines if unit == "line" else ["one\ntwo \n", "about __label__x\n__label__y\n"])
+    assert counts["labels of fastText removed"] == 3
+
+
+def test_headers_of_joined_tables_are_left_out_and_named(tmp_path: Path, tokenizer: TextTokenizer) -> None:
+    (tmp_path / "a.csv").write_text("text,n\none,1\ntext,n\ntwo,2\n")
+    corpus = corpus_of(tmp_path, tokenizer)
+    assert (corpus.counts["units"], corpus.bad) == (2, {})
+    assert corpus.left_out == {"a.csv[1] (line 3: 'text,n')": "header repeated"}
+
+
+def test_a_compressed_copy_is_the_same_text_twice(tmp_path: Path) -> None:
+    for name in ("train.csv", "train.jsonl.GZ"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"train.csv and .*train.jsonl.GZ: the same text twice"):
+        find_text(tmp_path)
 
 
 def test_encodings(tmp_path: Path) -> None:

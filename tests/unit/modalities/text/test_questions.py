@@ -148,9 +148,15 @@ def test_what_is_mended_and_what_is_left_out(tmp_path: Path) -> None:
 
 def test_what_is_none_of_these_files(tmp_path: Path) -> None:
     path = tmp_path / "train.json"
-    for text, why in (('{"a": 1}', "no 'data'"), ("[1]", "list indices"), ("{", "Expecting"), ('{"data": [1]}', "int")):
+    for text, why in (
+        ('{"a": 1}', "is no list of objects, and no object with one as data"),
+        ("[1]", "is no list of objects"),
+        ("{", "is not valid JSON"),
+        ('{"data": [{"paragraphs": 1}]}', "is not one of SQuAD's files, .*int"),
+        ('[{"a": 1}]', "has not the columns question, context, answers, but a"),
+    ):
         path.write_text(text)
-        with pytest.raises(UserError, match=f"train.json is not one of SQuAD's files, .*{why}"):
+        with pytest.raises(UserError, match=f"train.json {why}"):
             opened(path)
     with pytest.raises(UserError, match=r"no questions that can be used \(train.json\[0\]: no answer stands"):
         opened(squad(path, [{"question": "?", "answers": [("no", 0)]}]))

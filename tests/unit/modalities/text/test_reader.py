@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import pickle
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from data2vec2.data.account import Bad
+from data2vec2.data.reading import wording
 from data2vec2.data.records import Records
 from data2vec2.data.sampler import Plan
 from data2vec2.errors import UserError
@@ -71,6 +73,34 @@ def test_every_format_says_the_same(tmp_path: Path, name: str) -> None:
     assert parts.description == "table of texts: 4 train, 2 classes; texts from text, labels from label"
     odd = ["1 of 4 train samples have no label", "classes with one training sample: y"]
     assert parts.account.remarks == odd
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_compressed_table_says_the_same(tmp_path: Path, name: str) -> None:
+    plain = open_sentences(written(tmp_path / name)).train
+    content = (tmp_path / name).read_bytes()
+    path = tmp_path / f"{name}.GZ"
+    path.write_bytes(gzip.compress(content))
+    packed = open_sentences(path).train
+    assert (rows(packed), packed.labels.tolist()) == (rows(plain), plain.labels.tolist())
+    assert wording(path, None) == wording(tmp_path / name, None)
+    (tmp_path / name).unlink()
+    assert rows(open_sentences(tmp_path).train) == rows(plain)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=f"can't unpack .*{name}.GZ"):
+        open_sentences(tmp_path)
+
+
+def test_json_files_of_a_folder_are_tables_if_they_are_lists_of_objects(tmp_path: Path) -> None:
+    rows_of = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    names = {"train.json": json.dumps(rows_of), "test.json": json.dumps({"rows": rows_of}), "about.json": '{"a": [1]}'}
+    parts = open_sentences(write_texts(tmp_path, dict(names)))
+    assert parts.test is not None and parts.test.classes == ("x", "y")
+    assert rows(parts.train) == rows(parts.test) == [("a",), ("b",)]
+    assert parts.account.beside == {"about.json": ".json"}
+    write_texts(tmp_path, {"test.json": '{"rows": [{"text": "a"}, {"te'})
+    with pytest.raises(UserError, match=r"test\.json is not valid JSON"):
+        open_sentences(tmp_path)
 
 
 def test_numbers(tmp_path: Path) -> None:
@@ -168,6 +198,81 @@ def test_lines_of_a_text_file(tmp_path: Path) -> None:
     assert kept.names[24] == "lines.txt[24]" and kept.source.fault(24) == "not UTF-8"  # type: ignore[attr-defined]
 
 
+def write_texts(root: Path, texts: dict[str, str | bytes]) -> Path:
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+def test_a_folder_of_texts_by_class(tmp_path: Path) -> None:
+    """As IMDB's reviews are laid out."""
+    classes = {"train/pos": "good", "train/neg": "bad", "train/unsup": "so", "test/pos": "fine", "test/neg": "poor"}
+    texts = {
+        f"{folder}/{place}_7.txt": f"{text} {place}\n\nreally\n" for folder, text in classes.items() for place in (0, 1)
+    }
+    lists = {"README": "x", "imdb.vocab": "the\n", "imdbEr.txt": "0.1\n", "train/urls_pos.txt": "http://a\n"}
+    parts = open_sentences(write_texts(tmp_path, {**texts, **lists}))
+    assert parts.test is not None and parts.train.classes == parts.test.classes == ("neg", "pos")
+    assert rows(parts.train)[:3] == [("bad 0\n\nreally",), ("bad 1\n\nreally",), ("good 0\n\nreally",)]
+    assert list(parts.train.names)[3:5] == ["train/pos/1_7.txt", "train/unsup/0_7.txt"]
+    assert (parts.train.labels.tolist(), parts.test.labels.tolist()) == ([0, 0, 1, 1, -1, -1], [0, 0, 1, 1])
+    unused = {"README": "no extension", "imdb.vocab": ".vocab", "imdbEr.txt": "in no part"}
+    assert parts.account.beside == {**unused, "train/urls_pos.txt": "in no folder of a class"}
+    said = ["folders taken as texts without a label: train/unsup", "2 of 6 train samples have no label"]
+    assert parts.account.remarks == said
+    assert "each file is a text, its folder the label" in parts.description
+    assert open_sentences(tmp_path, labels="none").train.classes == ()
+    with pytest.raises(ValueError, match="has no columns, for it holds a text a file"):
+        open_sentences(tmp_path, ["text"])
+    with pytest.raises(UserError, match="no tables of texts"):
+        open_sentences(tmp_path, labels="numbers")
+
+
+def test_folders_of_texts_that_are_no_classes(tmp_path: Path) -> None:
+    """Of one folder only, beside a table, and of flat files nothing is a label."""
+    texts = write_texts(tmp_path / "a", {"spam/1.txt": "buy", "spam/2.txt": "buy", "README.txt": "x"})
+    with pytest.raises(UserError, match=r"no tables of texts.*names of folders"):
+        open_sentences(texts)
+    assert open_sentences(write_texts(texts, {"ham/1.txt": "hello"})).train.labels.tolist() == [0, 1, 1]
+    table = write_texts(texts, {"train.csv": "text,label\na,x\nb,y\n"})
+    assert open_sentences(table).train.classes == ("x", "y")
+
+
+def test_files_by_class_that_can_not_be_used(tmp_path: Path) -> None:
+    texts = {f"{name}/{place}.txt": f"{name} {place}" for name in ("ham", "spam") for place in range(20)}
+    write_texts(tmp_path, {**texts, "ham/0.txt": "größe".encode("cp1252"), "spam/0.txt": " \n"})
+    train = open_sentences(tmp_path).train
+    faults = {name: train.source.fault(place) for place, name in enumerate(train.names)}  # type: ignore[attr-defined]
+    assert {name: fault for name, fault in faults.items() if fault} == {
+        "ham/0.txt": "not UTF-8",
+        "spam/0.txt": "empty file",
+    }
+    assert rows(open_sentences(tmp_path, encoding="cp1252").train)[0] == ("größe",)
+    write_texts(tmp_path, {f"ham/{place}.txt": b"\xe4" for place in range(5)})
+    with pytest.raises(UserError, match=r"5 of 40 train files in .* are not UTF-8; .*--data.encoding cp1252"):
+        open_sentences(tmp_path)
+
+
+def test_labels_of_fasttext(tmp_path: Path) -> None:
+    lines = "__label__food a  good dish\n__label__drink tea, hot\nplain __label__x\n\nnone of __label__ it\n"
+    path = write_texts(tmp_path, {"train.txt": lines, "test.txt": "just a text\n", "notes.txt": "x\n"}) / "train.txt"
+    train = open_sentences(path).train
+    texts = ["a  good dish", "tea, hot", "plain", "", "none of __label__ it"]
+    assert rows(train) == [(text,) for text in texts]
+    assert (train.classes, train.labels.tolist()) == (("drink", "food", "x"), [1, 0, 2, -1, -1])
+    assert rows(open_sentences(path, labels="none").train) == rows(train)
+    of_folder = open_sentences(tmp_path)
+    assert (len(of_folder.train), of_folder.test) == (5, None), "a file without labels is none of these"
+    assert of_folder.account.beside == {"notes.txt": ".txt", "test.txt": ".txt"}
+    write_texts(tmp_path, {"a/some.txt": lines, "b/some.txt": lines})
+    assert len(open_sentences(tmp_path).train) == 15, "these folders are no classes"
+    path.write_text("__label__a __label__b one\n__label__b two\nthree\n")
+    records = open_sentences(path).train
+    assert records.tags is not None and records.classes == ("a", "b")
+    assert records.tags.tolist() == [[True, True], [False, True], [False, False]]
+
+
 def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     features = datasets.Features(
@@ -188,8 +293,12 @@ def test_hugging_face_data_sets_have_names_of_classes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "", "the first line must have unique column names"),
-        ("a.csv", "a,a\n1,2\n", "unique"),
+        ("a.csv", "", "the first line must have names of columns"),
+        (
+            "a.csv",
+            "text,a,text\n1,2,3\n",
+            "a.csv has more than one column 'text'; rename .*column 1.* or text .column 3",
+        ),
         ("a.csv", "body,kind\n1,2\n", "no column of texts under a usual name .*it has body, kind"),
         ("a.parquet", "PAR1", "can't read"),
         ("a.jsonl", "[1]\n{", "2 of 2 rows of .*a.jsonl can't be read .*write one object per line"),
