@@ -360,7 +360,7 @@ def test_speech_commands(tmp_path: Path) -> None:
         ("clips/a.mp3", {"train.tsv": rows(("a.mp3", "one"), ("b\0.mp3", "two"))}, "clips/b\0.mp3"),
         ("a.wav", {"m.json": '{"audio_filepath": "a.wav"}\n{"audio_filepath": "b.wav"}'}, "b.wav"),
         ("a.wav", {"wav.scp": "a a.wav\nb b.wav\n"}, "b"),
-        ("a.wav", {"wav.scp": "a a.wav\n", "text": "a one\nb two\n"}, "b"),
+        ("a.wav", {"wav.scp": "a a.wav\n", "text": "b two\n"}, "b"),
         ("a.wav", {"wav.scp": f"b {'b' * 300}.wav\na a.wav\n"}, "b"),
     ],
 )
@@ -368,6 +368,16 @@ def test_names_that_lead_to_no_file(tmp_path: Path, recordings: str, texts: Tree
     parts = open_recordings(plant(tmp_path, recordings, texts))
     assert bad(parts) == {missing: MISSING}
     assert len(said(parts)["train"]) == 1
+
+
+def test_transcripts_of_another_part(tmp_path: Path) -> None:
+    plant(tmp_path, "a.wav b.wav", {"dev/wav.scp": "b b.wav\n", "dev/text": "b two\nc three\nd four\n"})
+    plant(tmp_path, "", {"train/wav.scp": "a a.wav\n", "train/text": "b two\na one\n"})
+    parts = open_recordings(tmp_path)
+    assert said(parts) == {"train": {"a": "one"}, "val": {"b": "two"}}
+    assert bad(parts) == {"c": MISSING, "d": MISSING}  # most, so that they are to be missed
+    what = "1 train transcripts are of no recording that is listed (b); they are not used"
+    assert parts.account.remarks == [what]
 
 
 @pytest.mark.parametrize(
