@@ -30,7 +30,7 @@ from data2vec2.files import CACHE_HINT, cache_folder, parse_json, whole_folder
 
 LEAST = 20_000
 """Samples that are listed quickly enough each time."""
-FORMAT = 4
+FORMAT = 5
 _SETTLED_NS = 2_000_000_000
 _WEEK_S = 7 * 24 * 3600
 _CHUNK = 10_000

@@ -56,6 +56,8 @@ class Records:
     """Which of several data sets each sample is of, where they are joined."""
     repeats: NDArray[np.int64] | None = None
     """How often each sample comes in a pass over the data; none: once."""
+    groups: NDArray[np.int64] | None = None
+    """As in `Split`: samples of one number are on one side where a validation part is split off."""
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,7 +82,7 @@ class Records:
                 return None if values is None else values[places]
             return chosen(values, places)
 
-        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers", "marks", "origins", "repeats")
+        of_each = ("names", "labels", "tags", "texts", "seconds", "numbers", "marks", "origins", "repeats", "groups")
         values = {name: of_those(getattr(self, name)) for name in of_each}
         return replace(self, source=self.source.select(places), **values)
 
@@ -146,7 +148,7 @@ class OwnFormat(Protocol):
 
 
 PARTS = ("train", "val", "test")
-_ARRAYS = ("labels", "tags", "seconds", "numbers")
+_ARRAYS = ("labels", "tags", "seconds", "numbers", "groups")
 _READERS = {".tar": tars.read, ".parquet": parquet.read}
 """What reads files of many samples; of as many files of both kinds the first: img2dataset puts a table to each tar."""
 
@@ -295,13 +297,20 @@ def listed_files(paths: Iterable[str | Path], content: Content) -> Records:
 
 
 def held_out(parts: Parts, val: Parts | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
-    """Training and validation records: the part that `val` or the data name, or one split off the training part."""
+    """Training and validation records: the part that `val` or the data name, or one split off the training part.
+
+    Groups are split, each as its first sample is labelled.
+    """
     if val is not None:
         return parts.train, val.train
     if parts.val is not None:
         return parts.train, parts.val
-    train, held = split_validation(parts.train.labels, fraction, seed)
-    return parts.train.select(train), parts.train.select(held) if len(held) else None
+    train = parts.train
+    groups_N = np.arange(len(train)) if train.groups is None else train.groups
+    _, first, group_N = np.unique(groups_N, return_index=True, return_inverse=True)
+    held_N = np.isin(group_N, split_validation(train.labels[first], fraction, seed)[1])
+    held = np.flatnonzero(held_N)
+    return train.select(np.flatnonzero(~held_N)), train.select(held) if len(held) else None
 
 
 def among(other: Records, train: Records, others: str, data: str) -> tuple[Records, list[str]]:
@@ -335,7 +344,7 @@ def parts_of(found: Listing, where: str, content: Content) -> Parts:
             what = f"transcripts of the {key} part are no texts, such as {str(odd[0])[:40]}"
             remarks.append(f"{len(odd):,} of {len(part.names):,} {what}; they are not read")
         more = tags, texts, part.seconds, part.numbers
-        records[key] = Records(found.kind, part.names, labels, classes, part.source, *more)
+        records[key] = Records(found.kind, part.names, labels, classes, part.source, *more, groups=part.groups)
     train = records["train"]
     sizes = ", ".join(f"{len(records[key]):,} {key}" for key in ("train", "val", "test") if key in records)
     none = "one class" if any(ONE_CLASS in one for one in remarks) else "no labels"

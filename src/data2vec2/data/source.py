@@ -197,6 +197,14 @@ class Split:
     """Lengths of recordings, where the data say them."""
     numbers: NDArray[np.float64] | None = None
     """Labels that are numbers to be predicted, NaN for none; `labels` are then all None."""
+    groups: NDArray[np.int64] | None = None
+    """Where samples share what they are of, the number of that; none: each stands for itself."""
+
+
+def numbered(keys: Iterable[str]) -> NDArray[np.int64]:
+    """For `Split.groups`: of each key, which one of all that differ it is."""
+    place_of: dict[str, int] = {}
+    return np.array([place_of.setdefault(key, len(place_of)) for key in keys], dtype=np.int64)
 
 
 @dataclass(frozen=True)

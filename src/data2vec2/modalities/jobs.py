@@ -170,17 +170,13 @@ class Job:
     def split(self, config: FinetuneConfig, path: str, val: str | None) -> tuple[Parts, Records, Records | None]:
         """A data set, and what of it (or of `val`) is to train on and for validation."""
         parts, other = self.parts(config, path), self.parts(config, val) if val else None
-        train, held = self.held_out(parts, other, config.data.val_fraction, config.train.seed)
+        train, held = held_out(parts, other, config.data.val_fraction, config.train.seed)
         account = parts.account
         account.hold_out(len(parts.train) - len(train))
         if other:
             account.join_val(other.account)
         account.limit(config.data.max_bad)
         return parts, train, held
-
-    def held_out(self, parts: Parts, val: Parts | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
-        """What is to train on and for validation: as `records.held_out`."""
-        return held_out(parts, val, fraction, seed)
 
     def look(self, data: FinetuneData, config: FinetuneConfig, log: Log) -> None:
         """Read some of each part and note what can't be (`UserError` if too much of it); say what there is."""

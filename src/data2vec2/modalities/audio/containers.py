@@ -1,6 +1,6 @@
 """What files of sound say of their lengths, and where in a file the sound begins.
 
-Nothing here is decoded: chunks of WAV and AIFF, pages of Ogg, frames of MP3.
+Nothing here is decoded: chunks of WAV and AIFF, boxes of MP4, pages of Ogg, frames of MP3.
 """
 
 from __future__ import annotations
@@ -48,19 +48,43 @@ _CHUNKS = {  # a name and a size, where the first chunk is, which is the sound, 
 }
 
 
+JOINED = "several files joined into one"
+"""What is no file of its kind any more: a decoder hears the first one, or headers as sound."""
+
+
 def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
     """What to show of the beginning of a file of chunks, AU or SPHERE, and how many bytes there are beyond its claim.
 
-    The size of the sound may be none, as where a recorder lost power: it then has what there is.
+    Of MP4 and other files, which ffmpeg knows, the claim is what there is.
+
+    The size of the sound may be none, as where a recorder lost power: it then has what there is. Raises `BadSample`
+    where another such file follows.
     """
+    head, end = _claimed(file, start, size)
+    if (follows := at(file, end, 8))[:4] in (*_CHUNKS, b".snd", b"NIST") or follows[4:] == b"ftyp":
+        raise BadSample(JOINED)
+    return head, size - end
+
+
+def _claimed(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
+    """What to show of the beginning, and where a file ends by its own account."""
     magic = at(file, start, 12)
     if magic[:4] == b".snd" and len(magic) == 12:
         offset, length = struct.unpack(">II", magic[4:])
-        return (magic[:8] + _FULL, 0) if not 0 < length < _UNKNOWN else (b"", size - start - offset - length)
+        return (magic[:8] + _FULL, size) if not 0 < length < _UNKNOWN else (b"", start + offset + length)
     if magic[:8] == b"NIST_1A\n":
-        said = dict(re.findall(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)", at(file, start, 1024)))
-        length = math.prod(map(int, said.values())) if len(said) == 3 else 0
-        return b"", size - start - int(at(file, start + 8, 8)) - length if length else 0
+        said = dict(
+            re.findall(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)", fields := at(file, start, 1024))
+        )
+        is_plain = len(said) == 3 and b"embedded" not in fields  # else compressed
+        length = math.prod(map(int, said.values())) if is_plain else 0
+        return b"", start + int(at(file, start + 8, 8)) + length if length else size
+    if magic[4:8] == b"ftyp":
+        place = start
+        while len(box := at(file, place, 16)) == 16 and (place == start or box[4:8] != b"ftyp"):
+            length = int.from_bytes(box[8:] if box[:4] == b"\0\0\0\1" else box[:4], "big")
+            place += max(8, length) if length else size
+        return b"", min(place, size)
     form, first, sound, more, step = _CHUNKS.get(magic[:4], ("", 0, b"", 0, 1))
     width, place, found, wide = struct.calcsize(form), start + first, -1, 0
     while form and len(chunk := at(file, place, width)) == width:
@@ -70,21 +94,21 @@ def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
         if name == sound:
             found = place + width
             if length < 0:
-                return at(file, start, found - start - 8) + struct.pack(">q", size - found), 0
+                return at(file, start, found - start - 8) + struct.pack(">q", size - found), size
             if width == 8 and length >= _UNKNOWN and not (length := wide):
-                return b"", 0
+                return b"", size
         elif chunk.startswith((b"ID3", b"TAG", b"APETAGEX")):
-            return b"", 0
-        elif not (name.isascii() and name.decode().isprintable()):
+            return b"", size
+        elif name in _CHUNKS or not (name.isascii() and name.decode().isprintable()):
             break
         place += width + -(-max(0, length - more) // step) * step
         if place >= size and name != sound:  # only what follows the sound is cut off
-            return b"", 0
+            return b"", size
     if found < 0:
-        return b"", 0
+        return b"", size
     if place == found < size:
-        return at(file, start, found - start - 4) + _FULL, 0
-    return b"", size - place
+        return at(file, start, found - start - 4) + _FULL, size
+    return b"", place
 
 
 def links(file: BinaryIO, start: int, size: int) -> list[tuple[int, int]]:

@@ -1,16 +1,18 @@
 """Transcripts and parts of recordings in folders as corpora have them.
 
 LibriSpeech has SPEAKER-CHAPTER.trans.txt beside recordings; Multilingual LibriSpeech transcripts.txt above `audio`;
-LJSpeech metadata.csv with pipes above `wavs`; LibriTTS and others a text beside each recording. Speech Commands lists
-the recordings to validate and to test on.
+LJSpeech metadata.csv with pipes above `wavs`; LibriTTS and others a text beside each recording, or below a folder `txt`
+beside theirs, as VCTK. Speech Commands lists the recordings to validate and to test on.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -19,18 +21,24 @@ from data2vec2.data import folder
 from data2vec2.data.folder import MISSING, Described
 from data2vec2.data.labels import some
 from data2vec2.data.reading import text_of
-from data2vec2.data.source import Listing, Split, extension_of
+from data2vec2.data.source import Listing, Split, extension_of, numbered
 from data2vec2.errors import UserError
 from data2vec2.modalities.audio.reader import RECORDINGS
 
-_BESIDE = (".normalized.txt", ".txt", ".lab", ".original.txt")
+_BESIDE = (".normalized.txt", ".txt", ".lab", ".original.txt", ".wrd")
 """Endings of the text beside a recording; the first that is there is taken."""
+_ASIDE = ("txt", "transcript")
+"""Folders of such texts beside that of the recordings."""
+_MICROPHONE = re.compile(r"_mic\d+$")
+"""How names end of what several microphones recorded at once."""
 _LONGEST = 10_000
 """Bytes of such a text, at most."""
 _TIMES = re.compile(r"\d[\d.]*[\t ]+\d[\d.]*(\s|$)")
 """How a line of a label track begins."""
 _TIMIT = re.compile(r"0 \d{4,} (?=\D)")
 """First and last sample in front of a text of TIMIT."""
+_WORD = re.compile(r"\d+ \d+ (.*)")
+"""Such a line for each word."""
 _LISTS = {"validation_list.txt": "val", "testing_list.txt": "test"}
 _NOISE = "_background_noise_"
 
@@ -39,7 +47,7 @@ def read(root: Path, files: Mapping[str, list[str]]) -> Listing | None:
     """The recordings among scanned `files` with a corpus' transcripts or parts; none where nothing says either.
 
     A recording has no transcript if lines for it differ; one that a line names and that is not there is a bad sample.
-    `UserError` for a line that is no transcript.
+    One in several formats, or of several microphones, is a group. `UserError` for a line that is no transcript.
     """
     samples = folder.samples_in(files, RECORDINGS)
     if len(samples) <= max(len(files.get(packed, ())) for packed in (".tar", ".parquet")):
@@ -50,15 +58,14 @@ def read(root: Path, files: Mapping[str, list[str]]) -> Listing | None:
     by_stem = defaultdict[str, list[str]](list)  # one recording may be there in several formats
     for name in samples:
         by_stem[_stem(name)].append(name)
-    said, used = Described(), {}
-    for name in (*files.get(".txt", ()), *files.get(".csv", ())):
-        if what := _kind(root / name):
-            used[name] = what
-            _take(root, name, by_stem, said)
-    used = used or _beside(root, files, by_stem, said)
-    if not used and not said.remarks:
+    said = Described()
+    used = _lists(root, (*files.get(".txt", ()), *files.get(".csv", ())), by_stem, said)
+    used = used or _beside(root, files, by_stem, said) or _lists(root, files.get(".tsv", ()), by_stem, said)
+    if not used and not said.remarks and len({*map(_utterance, samples)}) == len(samples):
         return None
     listing = folder.read(root, files, RECORDINGS, said)
+    parts = {key: replace(part, groups=numbered(map(_utterance, part.names))) for key, part in listing.parts.items()}
+    listing = replace(listing, parts=parts)
     account = listing.account
     account.beside = {name: why for name, why in account.beside.items() if name not in used}
     if used:
@@ -80,10 +87,18 @@ def is_piped(path: Path) -> bool:
     return line.count("|") in (1, 2) and not line.startswith("|") and "file_name" not in line
 
 
+def _lists(root: Path, names: Iterable[str], by_stem: Mapping[str, list[str]], said: Described) -> dict[str, str]:
+    """Note the transcripts of those files that are lists of them, and return which these are."""
+    used = {name: what for name in names if (what := _kind(root / name))}
+    for name in used:
+        _take(root, name, by_stem, said)
+    return used
+
+
 def _kind(path: Path) -> str | None:
     """What a file of transcripts is called; none for other files."""
-    if path.name.endswith(".trans.txt"):
-        return ".trans.txt"
+    if path.name.endswith((".trans.txt", ".trans.tsv")):
+        return path.name[-len(".trans.txt") :]
     if is_piped(path) or (path.name == "transcripts.txt" and "\t" in first_line(path)):
         return path.name
     return None
@@ -112,14 +127,16 @@ def _places(above: str, key: str) -> tuple[str, str, str]:
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """The name of a recording and its transcript, of each line."""
-    piped, tabbed = path.suffix.lower() == ".csv", path.name == "transcripts.txt"
-    between = "|" if piped else "\t" if tabbed else None  # else any spaces
+    most, between, called = {
+        ".csv": (2, "|", "a pipe"),
+        ".tsv": (2, "\t", "a tab"),
+    }.get(path.suffix.lower(), (1, "\t", "a tab") if path.name == "transcripts.txt" else (1, None, "a space"))
     for number, line in enumerate(text_of(path).split("\n"), 1):
-        key, *texts = line.strip().split(between, -1 if piped else 1) or [""]
+        key, *texts = line.strip().split(between, -1 if most > 1 else 1) or [""]
         if not key and not texts:
             continue
-        if not key or len(texts) not in ((1, 2) if piped else (1,)):
-            what = f"the name of a recording, {'a pipe' if piped else 'a tab' if tabbed else 'a space'} and its text"
+        if not key or not 1 <= len(texts) <= most:
+            what = f"the name of a recording, {called} and its text"
             raise UserError(f"{path}: line {number} is {line[:80]!r}; it must be {what}")
         yield key.strip(), texts[-1].strip() or texts[0].strip()
 
@@ -128,31 +145,51 @@ def _beside(
     root: Path, files: Mapping[str, list[str]], by_stem: Mapping[str, list[str]], said: Described
 ) -> dict[str, str]:
     """Note the texts beside recordings, and return which they are; label tracks are none, nor are long texts."""
-    there = {_stem(name) + end: name for end in (".txt", ".lab") for name in files.get(end, ())}
-    texts, unread = dict[str, tuple[str, str]](), []
-    for stem in by_stem if there else ():
-        end = next((end for end in _BESIDE if stem + end in there), None)
-        if end is None:
-            continue
-        path = root / (name := there[stem + end])
-        try:
-            text = text_of(path) if path.stat().st_size <= _LONGEST else None
-        except (OSError, UserError):
-            text = None
+    there = {_stem(name) + end: name for end in (".txt", ".lab", ".wrd") for name in files.get(end, ())}
+    asides = [one for one in _ASIDE if any(f"/{one}/" in f"/{name}" for name in there)]
+    found, of = dict[str, str](), defaultdict[str, list[str]](list)  # of a text its ending and its recordings
+    for stem, samples in by_stem.items() if there else ():
+        places = (place + end for place, end in product(_text_places(stem, asides), _BESIDE))
+        if place := next((place for place in places if place in there), None):
+            name = there[place]
+            found[name] = next(end for end in sorted(_BESIDE, key=len, reverse=True) if name.lower().endswith(end))
+            of[name] += samples
+    texts, unread = dict[str, str](), []
+    for name, end in found.items():
+        text = _short_text(root / name)
         if text is None:
             unread.append(name)
+        elif end == ".wrd":
+            words = [_WORD.fullmatch(line.strip()) for line in text.split("\n") if line.strip()]
+            texts |= {name: " ".join(word[1] for word in words if word)} if all(words) else {}
         elif not _is_track(text):
-            texts[name] = stem, text
-    timed = bool(texts) and all(_TIMIT.match(text) for _, text in texts.values())
-    for stem, text in texts.values():
+            texts[name] = text
+    timed = bool(texts) and all(_TIMIT.match(text) for text in texts.values())
+    for name, text in texts.items():
         spoken = _TIMIT.sub("", text, count=1) if timed else text
-        said.texts.update(dict.fromkeys(by_stem[stem], " ".join(spoken.split())))
+        said.texts.update(dict.fromkeys(of[name], " ".join(spoken.split())))
     if unread:
         what = "are longer than a transcript, or not UTF-8; they are not read"
         said.remarks.append(f"{len(unread):,} texts beside recordings ({some(unread, 3)}) {what}")
     if timed:
         said.remarks.append("numbers of samples in front of transcripts are not read")
-    return {name: name[len(stem) :].lower() for name, (stem, _) in texts.items()}
+    return {name: found[name] for name in texts}
+
+
+def _text_places(stem: str, asides: Sequence[str]) -> Iterator[str]:
+    """Where the text of a recording can be, without its ending; all microphones can have the same."""
+    for one in dict.fromkeys((stem, _MICROPHONE.sub("", stem))):
+        yield one
+        *folders, name = one.split("/")
+        for place, aside in product(range(len(folders)), asides):
+            yield "/".join((*folders[:place], aside, *folders[place + 1 :], name))
+
+
+def _short_text(path: Path) -> str | None:
+    """A text that is short enough for a transcript, and can be read."""
+    with suppress(OSError, UserError):
+        return text_of(path) if path.stat().st_size <= _LONGEST else None
+    return None
 
 
 def _is_track(text: str) -> bool:
@@ -162,7 +199,14 @@ def _is_track(text: str) -> bool:
 
 
 def _stem(name: str) -> str:
-    return name[: len(name) - len(extension_of(name))]
+    """A name without what it ends in, also where that is put behind another ("SA1.WAV.wav", "SA1.wav.txt")."""
+    name = name[: len(name) - len(extension_of(name))]
+    return _stem(name) if extension_of(name) in RECORDINGS.extensions else name
+
+
+def _utterance(name: str) -> str:
+    """What all recordings of the same have in common: neither the format nor the microphone tells them apart."""
+    return _MICROPHONE.sub("", _stem(name))
 
 
 def _by_lists(root: Path, files: Mapping[str, list[str]], lists: Sequence[str]) -> Listing | None:

@@ -41,6 +41,7 @@ SLACK_S = 0.25
 """Seconds by which a file may be shorter or longer than it says."""
 _BLOCK = 1 << 16  # numbers that are decoded at once
 _ENDLESS = 1 << 50  # bytes; the length of an MP3 is guessed from its size
+_PADDING = 7  # bytes at most that a chunk may lack
 _NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _PLAIN = dict.fromkeys(("PCM_S8", "PCM_U8", "ULAW", "ALAW"), 1) | {"PCM_16": 2, "PCM_24": 3}
 _PLAIN |= {"PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # bytes of a number
@@ -80,7 +81,7 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
     start = containers.after_tags(file, 0)
     if containers.at(file, max(0, size - 128), 3) == b"TAG":  # ID3v1
         size -= 128
-    magic = containers.at(file, start, 100)
+    magic, excess = containers.at(file, start, 100), 0
     try:
         if magic.startswith(b"OggS"):
             return _joined([_link(file, *link, stack) for link in containers.links(file, start, size)])
@@ -94,6 +95,8 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
         return _by_libsndfile(_Part(file, start, size, head), stack, excess)
     except soundfile.LibsndfileError as error:
         if _FFMPEG.match(containers.at(file, start, 1024)):
+            if excess < -_PADDING:
+                raise BadSample("truncated") from error
             return _by_ffmpeg(file, start, size, stack)
         if error.code != _NOT_RECOGNISED:
             raise
@@ -219,9 +222,9 @@ def _mp3(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound:
 
 _FFMPEG = re.compile(
     rb"....ftyp|\x1aE\xdf\xa3|0&\xb2u\x8ef|#!AMR|\xff[\xf0\xf1\xf8\xf9]|ADIF|\x0bw|wvpk|MAC |TTA1|FLV\x01|\.RMF|DSD |"
-    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff.{,30}(?:alac|ima4|aac )|"
+    rb"OggS.*(?:Speex  |\x80theora|fishead)|caff....desc.{16}(?!lpcm|[au]law)|"
     rb"NIST_1A\n.*sample_coding -s\d+ pcm,embedded-shorten|"
-    rb"RIFF....WAVEfmt ....(?![\x01-\x03\x06\x07\x111@U]\0|\xfe\xff)..",
+    rb"(?:RIFF....WAVEfmt ....(?!U\0)|riff.{36}fmt .{20})(?![\x01-\x03\x06\x07\x111@]\0|\xfe\xff)..",
     re.DOTALL,
 )
 """How files begin that only ffmpeg knows: MP4, Matroska and WebM, WMA, AMR, AAC, AC-3, compressed SPHERE and others.
@@ -242,9 +245,20 @@ def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound
         raise BadSample("damaged") from error
     if not container.streams.audio:
         raise BadSample("no sound in it")
-    stream = container.streams.audio[0]
-    rate, is_exact = int(stream.rate), "mp4" in container.format.name  # in others times are rounded or guessed
+    stream, form = container.streams.audio[0], container.format.name
+    if stream.codec_context is None:
+        raise BadSample("in a codec that ffmpeg does not know")
+    rate, is_exact = int(stream.rate), "mp4" in form  # in others times are rounded or guessed
     begin, claimed = stream.start_time or 0, (stream.duration or 0) if is_exact else 0
+
+    def decoded() -> Iterator[Any]:
+        try:
+            yield from container.decode(stream)
+        except av.FFmpegError as error:  # such as AAC within WAV, which says nowhere how long its packets are
+            if form not in ("wav", "w64", "caf"):
+                raise
+            what = f"{stream.codec_context.name} within {form} that ffmpeg can't decode"
+            raise BadSample(f"{what}: export it as FLAC, or take the original") from error
 
     def blocks(start: int, count: float) -> Blocks:
         plain: Any = av.AudioResampler(format="fltp")
@@ -252,7 +266,7 @@ def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound
         if start and is_exact:
             container.seek(begin + int(start / rate / stream.time_base), stream=stream)
             place = -1
-        for frame in chain(container.decode(stream), (None,)):
+        for frame in chain(decoded(), (None,)):
             if place < 0:
                 place = start if frame is None else round((frame.pts - begin) * stream.time_base * rate)
             for part in plain.resample(frame):

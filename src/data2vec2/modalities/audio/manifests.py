@@ -72,6 +72,7 @@ class _Row(NamedTuple):
 
     name: str
     path: str
+    """Empty for a transcript that no recording is named for."""
     text: Any = None
     seconds: float = nan
 
@@ -118,6 +119,11 @@ def _listing(root: Path, names: Sequence[str], kind: _Kind) -> Listing:
         if not rows:
             raise UserError(f"{', '.join(files)} in {root} has no recordings; remove it")
         if kind is not FAIRSEQ:
+            alone = [row.name for row in rows if not row.path]
+            if 2 * len(alone) <= sum(row.text is not None for row in rows):  # else they are to be missed
+                rows = [row for row in rows if row.path]
+                what = f"{len(alone):,} {part} transcripts are of no recording that is listed ({some(alone, 3)})"
+                account.remarks += [f"{what}; they are not used"] * bool(alone)
             rows = _there(rows, account.part(part), f"{', '.join(files)} in {root}")
         listed, paths, texts, seconds = map(tuple, zip(*rows, strict=True))
         known = np.array(seconds, dtype=np.float64)

@@ -271,7 +271,7 @@ def measured(records: Records, rate: int, note: Note = lambda _: None) -> Length
 
 def _place(records: Records, rate: int) -> Path | None:
     """Where lengths are kept: elsewhere if any file or its size or time is another; none if they can't be told."""
-    source, digest = records.source, hashlib.sha256(f"decoded {rate} {len(records)}\0".encode())
+    source, digest = records.source, hashlib.sha256(f"decoded 2 {rate} {len(records)}\0".encode())
     told = False
     for path in source.files():
         told = True

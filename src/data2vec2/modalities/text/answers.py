@@ -18,8 +18,7 @@ from torch import Tensor
 from data2vec2.config.run import DataConfig, FinetuneConfig
 from data2vec2.data.account import Bad
 from data2vec2.data.reader import Reader
-from data2vec2.data.records import Parts, Records, held_out
-from data2vec2.data.sampler import split_validation
+from data2vec2.data.records import Parts, Records
 from data2vec2.errors import UsageError, UserError
 from data2vec2.evaluation.answers import Agreement, likely_sentence
 from data2vec2.evaluation.features import Inputs, Normalise, Note, over_batches
@@ -63,18 +62,6 @@ class AnswersJob(TextClassifyJob, DenseJob):
         if any(len(row) != 2 for row in narrow(records.source, Texts).rows):
             raise UsageError("a text alone can't be answered; give a tuple of a question and its context")
         return replace(records, kind=QUESTIONS, marks=(Asked("", ()),) * len(records))
-
-    def held_out(self, parts: Parts, val: Parts | None, fraction: float, seed: int) -> tuple[Records, Records | None]:
-        """Questions of the same context stay together."""
-        if val is not None or parts.val is not None:
-            return held_out(parts, val, fraction, seed)
-        place_of: dict[str, int] = {}
-        rows = narrow(parts.train.source, Texts).rows
-        contexts_N = np.array([place_of.setdefault(context, len(place_of)) for _, context in rows])
-        _, held = split_validation(np.full(len(place_of), -1), fraction, seed)
-        held_N = np.isin(contexts_N, held)
-        train = parts.train.select(np.flatnonzero(~held_N))
-        return train, parts.train.select(np.flatnonzero(held_N)) if len(held) else None
 
     def open(self, config: FinetuneConfig, info: ModelInfo, path: str, val: str | None) -> FinetuneData:
         """`UserError` where no question to train on has an answer; `more` is whether some have none."""

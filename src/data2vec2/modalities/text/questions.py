@@ -13,7 +13,7 @@ from data2vec2.data.lines import JSON
 from data2vec2.data.packed import open_text
 from data2vec2.data.reading import Reading
 from data2vec2.data.records import Parts, parts_of
-from data2vec2.data.source import Listing, Split, by_part, extension_of, parts_by_name
+from data2vec2.data.source import Listing, Split, by_part, extension_of, numbered, parts_by_name
 from data2vec2.data.tables import TABLES, open_rows, read_table
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import parse_json
@@ -84,7 +84,9 @@ def open_questions(data: str | Path, columns: Columns, answered: bool = True) ->
                 texts.append(pair)
                 faults.append(fault)
                 asked.append(Asked("" if row.id is None else _text(str(row.id)), places))
-        parts[part], marks[part] = Split(kept, [None] * len(kept), Texts(tuple(texts), tuple(faults))), asked
+        groups = numbered(context for _, context in texts)  # which are not to be known from training
+        parts[part] = Split(kept, [None] * len(kept), Texts(tuple(texts), tuple(faults)), groups=groups)
+        marks[part] = asked
     if not marks["train"]:
         first = "; ".join(f"{name}: {why}" for name, why in [*account.part("train").bad.items()][:3])
         raise UserError(f"{data} has no questions that can be used ({first or 'it is empty'})")

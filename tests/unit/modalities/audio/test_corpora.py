@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -16,7 +17,7 @@ import soundfile
 
 from data2vec2.data import index
 from data2vec2.data.folder import MISSING
-from data2vec2.data.records import Parts
+from data2vec2.data.records import Parts, held_out
 from data2vec2.modalities.audio import english_prompts
 from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.frames import open_segments
@@ -148,6 +149,73 @@ def test_librispeech(tmp_path: Path, above: str) -> None:
             "transcripts from 2 .txt files",
         ),
         (
+            "a/S1.WAV.wav a/S2.wav a/S3.wav a/S4.wav",
+            {
+                "a/S1.WRD": "0 900 she\n900 1800 had\n",
+                "a/S2.wav.txt": "and",
+                "a/S3.wrd": "so\n",
+                "a/S4.PHN": "0 2 h#\n",
+            },
+            {"train": {"a/S1.WAV.wav": "she had", "a/S2.wav": "and", "a/S3.wav": None, "a/S4.wav": None}},
+            "left out: .phn (1), .wrd (1); transcripts from 1 .wrd file, 1 .txt file",
+        ),
+        (
+            "train-clean-100/1/2/1_2_3.wav train-clean-100/1/2/1_2_4.wav dev-clean/3/4/3_4_5.wav",
+            {
+                "train-clean-100/1/2/1_2.trans.tsv": '1_2_3\tDr. "A".\tDoctor "A".\n1_2_4\tB\t\n',
+                "train-clean-100/1/2/1_2.book.tsv": "1_2_3\tDr. A.\tDoctor A.\t0\n",
+                "dev-clean/3/4/3_4.trans.tsv": "3_4_5\tC\n",
+            },
+            {
+                "train": {"train-clean-100/1/2/1_2_3.wav": 'Doctor "A".', "train-clean-100/1/2/1_2_4.wav": "B"},
+                "val": {"dev-clean/3/4/3_4_5.wav": "C"},
+            },
+            "transcripts from 2 .trans.tsv files",
+        ),
+        (
+            "1/2/1_2_3.wav",
+            {"1/2/1_2_3.normalized.txt": "one", "1/2/1_2_3.original.txt": "1", "1/2/1_2.trans.tsv": "1_2_9\t9\tnine\n"},
+            {"train": {"1/2/1_2_3.wav": "one"}},
+            "transcripts from 1 .normalized.txt file",
+        ),
+        (
+            "V/wav48/p1/p1_001_mic1.flac V/wav48/p1/p1_001_mic2.flac V/wav48/p2/p2_001.wav V/wav48/p3/p3_001_mic1.flac",
+            {
+                "V/txt/p1/p1_001.txt": "Please call.\n",
+                "V/txt/p2/p2_001.txt": "Ask her.\n",
+                "V/txt/p2/p2_002.txt": "No recording.\n",
+                "V/speaker-info.txt": "ID AGE\np1 23\n",
+            },
+            {
+                "train": {
+                    "V/wav48/p1/p1_001_mic1.flac": "Please call.",
+                    "V/wav48/p1/p1_001_mic2.flac": "Please call.",
+                    "V/wav48/p2/p2_001.wav": "Ask her.",
+                    "V/wav48/p3/p3_001_mic1.flac": None,
+                }
+            },
+            "3 classes, 3 transcripts; left out: .txt (2); transcripts from 2 .txt files",
+        ),
+        (
+            "ABA/wav/a1.wav ABA/wav/a2.wav BWC/wav/a1.wav m_mic1.wav m_mic2.wav",
+            {
+                "ABA/transcript/a1.txt": "one",
+                "BWC/transcript/a1.txt": "One",
+                "m_mic1.txt": "left",
+                "m_mic2.txt": "right",
+            },
+            {
+                "train": {
+                    "ABA/wav/a1.wav": "one",
+                    "ABA/wav/a2.wav": None,
+                    "BWC/wav/a1.wav": "One",
+                    "m_mic1.wav": "left",
+                    "m_mic2.wav": "right",
+                }
+            },
+            "transcripts from 4 .txt files",
+        ),
+        (
             "1.wav 2.wav",
             {"1.txt": "0 1 2", "2.txt": "7 8 9"},
             {"train": {"1.wav": "0 1 2", "2.wav": "7 8 9"}},
@@ -182,7 +250,10 @@ def test_librispeech(tmp_path: Path, above: str) -> None:
             "parts by name: train is train_manifest.json; test is test_manifest.json",
         ),
     ],
-    ids=["mls", "ljspeech", "ljspeech-below", "beside", "timit", "digits", "voice", "validated", "kaldi", "nemo"],
+    ids=[
+        *("mls", "ljspeech", "ljspeech-below", "beside", "timit", "words", "libritts-lists", "libritts", "vctk", "l2"),
+        *("digits", "voice", "validated", "kaldi", "nemo"),
+    ],
 )
 def test_transcripts(
     tmp_path: Path, recordings: str, texts: Tree, expected: dict[str, dict[str, str | None]], choice: str
@@ -191,6 +262,23 @@ def test_transcripts(
     assert said(parts) == expected
     assert choice in parts.description
     assert not bad(parts)
+
+
+@pytest.mark.parametrize(("form", "texts"), [("_mic{}.flac", True), ("_mic{}.flac", False), (".{}", True)])
+def test_what_is_recorded_several_times_is_never_trained_on_and_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, texts: bool
+) -> None:
+    settled(monkeypatch, tmp_path)
+    names = [f"wav48/p{n % 2}/p{n % 2}_{n}" for n in range(40)]
+    takes = [form.format(take) for take in (("flac", "wav") if form == ".{}" else (1, 2))]
+    said = {f"{name.replace('wav48', 'txt')}.txt": name for name in names}
+    plant(tmp_path / "data", " ".join(name + take for name in names for take in takes), said if texts else {})
+    for _ in range(2):  # found, and kept
+        train, held = held_out(open_recordings(tmp_path / "data"), None, 0.2, 0)
+        assert held is not None
+        assert (len(train), len(held)) == (64, 16)
+        ours, theirs = ({re.split(r"_mic|\.", name)[0] for name in one.names} for one in (train, held))
+        assert (len(ours), len(theirs), ours & theirs) == (32, 8, set())
 
 
 def test_common_voice_as_a_whole_and_by_part(tmp_path: Path) -> None:
@@ -272,7 +360,7 @@ def test_speech_commands(tmp_path: Path) -> None:
         ("clips/a.mp3", {"train.tsv": rows(("a.mp3", "one"), ("b\0.mp3", "two"))}, "clips/b\0.mp3"),
         ("a.wav", {"m.json": '{"audio_filepath": "a.wav"}\n{"audio_filepath": "b.wav"}'}, "b.wav"),
         ("a.wav", {"wav.scp": "a a.wav\nb b.wav\n"}, "b"),
-        ("a.wav", {"wav.scp": "a a.wav\n", "text": "a one\nb two\n"}, "b"),
+        ("a.wav", {"wav.scp": "a a.wav\n", "text": "b two\n"}, "b"),
         ("a.wav", {"wav.scp": f"b {'b' * 300}.wav\na a.wav\n"}, "b"),
     ],
 )
@@ -280,6 +368,16 @@ def test_names_that_lead_to_no_file(tmp_path: Path, recordings: str, texts: Tree
     parts = open_recordings(plant(tmp_path, recordings, texts))
     assert bad(parts) == {missing: MISSING}
     assert len(said(parts)["train"]) == 1
+
+
+def test_transcripts_of_another_part(tmp_path: Path) -> None:
+    plant(tmp_path, "a.wav b.wav", {"dev/wav.scp": "b b.wav\n", "dev/text": "b two\nc three\nd four\n"})
+    plant(tmp_path, "", {"train/wav.scp": "a a.wav\n", "train/text": "b two\na one\n"})
+    parts = open_recordings(tmp_path)
+    assert said(parts) == {"train": {"a": "one"}, "val": {"b": "two"}}
+    assert bad(parts) == {"c": MISSING, "d": MISSING}  # most, so that they are to be missed
+    what = "1 train transcripts are of no recording that is listed (b); they are not used"
+    assert parts.account.remarks == [what]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import soundfile
 
 from data2vec2.data.source import BadSample
 from data2vec2.modalities.audio.config import AudioConfig
-from data2vec2.modalities.audio.containers import frame_bytes
+from data2vec2.modalities.audio.containers import JOINED, frame_bytes
 from data2vec2.modalities.audio.decoding import NEEDS_FFMPEG, OTHER_PARTS, POINTER
 from data2vec2.modalities.audio.waveform import Windows, length_of, normalise, read_audio
 from tests.unit.data.sounds import RATE, encoded, sound
@@ -237,6 +237,17 @@ def test_a_caf_that_was_not_closed() -> None:
     heard(patched(content, content.index(b"data") + 4, b"\xff" * 8))
 
 
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "CAF", "AIFF", "AU", "NIST"])
+def test_files_of_plain_numbers_that_were_joined(kind: str) -> None:
+    """Also where the second one is short."""
+    files = []
+    for wave in (WAVE, WAVE[:500]):
+        file = io.BytesIO()
+        soundfile.write(file, wave, RATE, format=kind, subtype="PCM_16")
+        files.append(file.getvalue())
+    assert reason(files[0] + files[1]) == reason(files[1] + files[0]) == JOINED
+
+
 @pytest.mark.parametrize("first", [b"", b"\xff\xff\xff\xff\xfe\xff", b"\xff\xfe\xff\xfd"])
 def test_numbers_without_a_header_are_no_audio(first: bytes) -> None:
     """MPEG's marks of frames are frequent in these."""
@@ -332,6 +343,45 @@ def test_codecs_in_files_that_are_known(name: str, codec: str, tmp_path: Path) -
     else:
         assert len(read_audio(io.BytesIO(content), RATE)) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
         assert length_of(io.BytesIO(content), RATE) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
+
+
+def written(form: str, codec: str) -> bytes:
+    """A file as PyAV writes it."""
+    av = pytest.importorskip("av", reason="needs PyAV: pip install 'data2vec2[ffmpeg]'")
+    file = io.BytesIO()
+    with av.open(file, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(WAVE[None], format="flt", layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        convert = av.AudioResampler(format=stream.codec_context.format, layout="mono", rate=RATE)
+        for part in (*convert.resample(frame), *convert.resample(None), None):
+            container.mux(stream.encode(part))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("form", "codec"), [("caf", "flac"), ("caf", "mp3"), ("w64", "mp3"), ("wav", "flac"), ("w64", "adpcm_yamaha")]
+)
+def test_codecs_that_libsndfile_does_not_know_in_files_that_it_does(form: str, codec: str) -> None:
+    content = written(form, codec)
+    assert len(read_audio(io.BytesIO(content), RATE)) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
+    assert reason(content[: len(content) // 2]) == "truncated"
+    assert reason(content + content) == JOINED
+
+
+@pytest.mark.parametrize("form", ["wav", "w64"])
+def test_codecs_that_ffmpeg_writes_and_does_not_read_are_named(form: str) -> None:
+    content = written(form, "aac")
+    assert reason(content) == f"aac within {form} that ffmpeg can't decode: export it as FLAC, or take the original"
+    unknown = content.replace(b"\xff\0\1\0\x80>", b"\x34\x12\1\0\x80>", 1)
+    assert reason(unknown) == "in a codec that ffmpeg does not know"
+
+
+@pytest.mark.parametrize("form", ["ipod", "mov"])
+def test_joined_files_of_boxes(form: str) -> None:
+    content = written(form, "aac")
+    assert length_of(io.BytesIO(content), RATE) == pytest.approx(SECONDS * RATE, abs=0.15 * RATE)
+    assert reason(content + content) == JOINED
 
 
 def shortened(wave: np.ndarray) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, Features, Sequence, Value
 
 from data2vec2.config.model import ArchitectureConfig, EncoderConfig
-from data2vec2.data.records import Parts, Records
+from data2vec2.data.records import Parts, Records, held_out
 from data2vec2.data.source import BadSample
 from data2vec2.errors import UsageError, UserError
 from data2vec2.modalities.data import Columns, ModelInfo
@@ -259,14 +259,14 @@ def test_contexts_stay_together_where_a_part_is_split_off(tmp_path: Path) -> Non
     rows = [
         {"question": f"{m}?", "context": text, "answers": listed([(text, 0)])} for text in texts for m in range(1, 4)
     ]
-    job, parts = AnswersJob(TextTools()), open_questions(jsonl(tmp_path / "all.jsonl", rows), Columns())
-    train, held = job.held_out(parts, None, 0.2, 1)
+    parts = open_questions(jsonl(tmp_path / "all.jsonl", rows), Columns())
+    train, held = held_out(parts, None, 0.2, 1)
     assert held is not None
     assert (len(train), len(held)) == (96, 24)
     ours, theirs = ({row[1] for row in one.source.rows} for one in (train, held))  # type: ignore[attr-defined]
     assert (len(ours), len(theirs), ours & theirs) == (32, 8, set())
     named = Parts(parts.train, train, None, "")
-    assert job.held_out(named, None, 0.2, 1)[1] is train
+    assert held_out(named, None, 0.2, 1)[1] is train
 
 
 def test_what_predict_reads(tmp_path: Path, tokenizer: Path) -> None:
