@@ -259,7 +259,8 @@ def record(only: list[str]) -> dict[str, Any]:
     asked = {}
     for name, (task, model, data, n, flags) in FINETUNE.items():
         lines[name] = f"finetune {task} runs/{model} {data} --recipe {name.split('/')[0]} {flags} {LOOP} {n}"
-        verb = "transcribe" if task == "ctc" else "predict --top 10 --threshold 0"
+        verb = "transcribe" if task == "ctc" else "predict"
+        verb += " --top 10" * (task == "classify") + " --threshold 0" * name.endswith("/tags")
         asked[f"ask {name}"] = f"{verb} runs/{name.replace('/', '-')} {ASKED.get(data, f'{data}/test')}"
         kinds[name] = kinds[f"ask {name}"] = kinds[model]
     seen: list[Any] = []
