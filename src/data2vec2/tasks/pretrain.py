@@ -15,11 +15,11 @@ from data2vec2.config.model import MaskConfig
 from data2vec2.config.run import RunConfig
 from data2vec2.data.batch import Batch, Batches, Step
 from data2vec2.data.reader import Reader
-from data2vec2.evaluation.features import effective_rank, encode_by_each, labelled, mean_std
+from data2vec2.evaluation.features import Normalise, effective_rank, encode_by_each, labelled, mean_std
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2, Pretrained
-from data2vec2.tasks import Normalise, ReadingTask, RunContext
+from data2vec2.tasks import ReadingTask, RunContext
 from data2vec2.training.optim import Ema
 from data2vec2.training.task import Sums
 
