@@ -7,11 +7,12 @@
 This is no test: the numbers hold for one machine and its packages. Record before a change of the code and compare after
 it; each takes about five minutes on one core. `--only image` (audio, text) leaves the other modalities out.
 
-All goes through the command line: every recipe, of pre-training and of fine-tuning, for 20 updates on bundled data, the
-large ones narrow and shallow; some of these runs resumed from their middle, which must change nothing; then the models
-evaluated and used. Kept are the figures of metrics.jsonl, the tensors of all batches, the exported and saved weights,
-exported settings, scores, answers, and each recipe's values at its full size. Left out are `elapsed_s` and
-`samples_per_s`, which no two runs share, and what is for people to read: README.md, report.html, train.log, pictures.
+All goes through the command line: recipes of pre-training and of fine-tuning, for 20 updates on bundled data, the
+large ones narrow and shallow (`record` says which recipes have no case yet); some of these runs resumed from their
+middle, which must change nothing; then the models evaluated and used. Kept are the figures of metrics.jsonl, the
+tensors of all batches, the exported and saved weights, exported settings, scores, answers, and each recipe's values at
+its full size. Left out are `elapsed_s` and `samples_per_s`, which no two runs share, and what is for people to read: README.md,
+report.html, train.log, pictures.
 
 Modules can move: `train_loop` searches the package. Change it if the function that makes the updates no longer has
 arguments `task`, `config` and `asked_to_stop`, and `Watched` if a task has no `batches(start, stop)`, or these no
@@ -259,7 +260,8 @@ def record(only: list[str]) -> dict[str, Any]:
     asked = {}
     for name, (task, model, data, n, flags) in FINETUNE.items():
         lines[name] = f"finetune {task} runs/{model} {data} --recipe {name.split('/')[0]} {flags} {LOOP} {n}"
-        verb = "transcribe" if task == "ctc" else "predict --top 10 --threshold 0"
+        verb = "transcribe" if task == "ctc" else "predict"
+        verb += " --top 10" * (task == "classify") + " --threshold 0" * name.endswith("/tags")
         asked[f"ask {name}"] = f"{verb} runs/{name.replace('/', '-')} {ASKED.get(data, f'{data}/test')}"
         kinds[name] = kinds[f"ask {name}"] = kinds[model]
     seen: list[Any] = []
@@ -385,9 +387,11 @@ def main() -> int:
     args = parser.parse_args()
     if args.verb == "record":
         found = record(args.only)
-        missing = {name.split("/")[0] for name in (*PRETRAIN, *FINETUNE)} ^ found["recipes"].keys()
-        assert not missing, f"cases and recipes are not the same: {missing}"
         args.file.write_text(json.dumps(found, indent=1) + "\n")
+        left = sorted(found["recipes"].keys() - {name.split("/")[0] for name in (*PRETRAIN, *FINETUNE)})
+        print(
+            f"recipes without a case, of which only the values are kept: {', '.join(left) or 'none'}", file=sys.stderr
+        )
         return 0
     old = json.loads(args.file.read_text())
     new = json.loads(args.other.read_text()) if args.other else record(args.only)

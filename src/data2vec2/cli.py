@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import json
 import os
+import pkgutil
 import shlex
 import signal
 import sys
@@ -135,7 +136,7 @@ def _completion(words: list[str]) -> int:
     """Print what completes words in a shell."""
     if len(words) != 1 or words[0] not in completion.SHELLS:
         raise UsageError(f"name one shell: data2vec2 completion {'|'.join(completion.SHELLS)}")
-    verbs = {verb: _with_printing(kind, PRINTED.get(verb, _Printed)) for verb, (kind, _) in VERBS.items()}
+    verbs = {verb: _with_printing(verb) for verb in VERBS}
     print(completion.script(words[0], verbs, {**first_words(), "tokenizer": ("train", "original")}), end="")
     return 0
 
@@ -161,22 +162,26 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _parsed(verb: str, words: Sequence[str], how: type[_Printed] = _Printed, prog: str = "", **given: Any) -> Any:
-    """The options in the words of a command line, with those of printing, and some that are given beside them."""
-    kind = VERBS[verb][0]
-    prog = f"data2vec2 {prog or verb}"
-    found = tyro.cli(_with_printing(kind, how), args=list(words), prog=prog, registry=options.WHOLE_NUMBERS)
+def _parsed(verb: str, words: Sequence[str], prog: str = "", **given: Any) -> Any:
+    """The options in the words of a command line, with those of printing, and some that are given beside them.
+
+    What sets fields of a configuration, where the verb has one, is the option `flags`.
+    """
+    kind, both = VERBS[verb][0], _with_printing(verb)
     names = {field.name for field in dataclasses.fields(kind)}
+    if "flags" in names:
+        config = FinetuneConfig if verb == "finetune" else RunConfig
+        set_fields, words = flags.split(words, config, flags.own_flags(both))
+        given["flags"] = tuple(set_fields)
+    found = tyro.cli(both, args=list(words), prog=f"data2vec2 {prog or verb}", registry=options.WHOLE_NUMBERS)
     return kind(**{name: value for name, value in vars(found).items() if name in names} | given), found
 
 
-def _with_printing(kind: type[Any], how: type[_Printed] = _Printed) -> type[Any]:
+def _with_printing(verb: str) -> type[Any]:
     """The options of a verb with those of printing: first what must be given, then the verb's own, then shared ones."""
-    unchecked = {
-        "__doc__": kind.__doc__,
-        "__post_init__": lambda _: None,
-    }  # the verb's own refuse values, as we print it
-    both: type[Any] = dataclasses.dataclass(type(kind.__name__, (how, kind), unchecked))
+    kind = VERBS[verb][0]  # whose own check refuses values, as we print it
+    unchecked = {"__doc__": kind.__doc__, "__post_init__": lambda _: None}
+    both: type[Any] = dataclasses.dataclass(type(kind.__name__, (PRINTED.get(verb, _Printed), kind), unchecked))
     own, fields = inspect.get_annotations(kind), both.__dataclass_fields__.values()
     ordered = sorted(fields, key=lambda field: (field.default is not dataclasses.MISSING, field.name not in own))
     both.__dataclass_fields__ = {field.name: field for field in ordered}
@@ -197,14 +202,17 @@ def _plain(value: Any) -> Any:
 # Verbs that train
 
 
+def _first(words: list[str]) -> str | None:
+    """What comes right behind a verb, if that is no option."""
+    return words[0] if words and not words[0].startswith("-") else None
+
+
 def _pretrain(words: list[str]) -> int:
-    first = words[0] if words and not words[0].startswith("-") else None
     if HELP & set(words):
-        return _help(options.Pretrain, "pretrain", run_config(first) if first else get_recipe(next(iter(recipes()))))
-    if first is None:
+        return _help_on_recipe("pretrain", words)
+    if _first(words) is None:
         raise UsageError("the recipe comes first: data2vec2 pretrain RECIPE DATA --out RUN [...]")
-    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Pretrain)))
-    given, printed = _parsed("pretrain", rest, flags=tuple(set_fields))
+    given, printed = _parsed("pretrain", words)
     return _trained(api.pretrain(**vars(given)), given, printed, ["pretrain", *words])
 
 
@@ -214,12 +222,11 @@ def _finetune(words: list[str]) -> int:
     if HELP & set(words):
         named = [word for place, word in enumerate(words) if words[place - 1] == "--recipe"]
         named += [name for spec in specs().values() for name in spec.finetune.get(task or tasks[0], ())]
-        return _help(options.Finetune, f"finetune {task or known}", finetune_config(named[0]))
+        return _help(f"finetune {task or known}", finetune_config(named[0]))
     if task is None:
         found = f", not {words[0]!r}" if words else ""
         raise UsageError(f"the task comes first{found}: data2vec2 finetune {known} MODEL DATA --out RUN [...]")
-    set_fields, rest = flags.split(words[1:], FinetuneConfig, flags.own_flags(_with_printing(options.Finetune)))
-    given, printed = _parsed("finetune", rest, prog=f"finetune {task}", flags=tuple(set_fields), task=task)
+    given, printed = _parsed("finetune", words[1:], prog=f"finetune {task}", task=task)
     outcome = api.finetune(**vars(given))
     if not given.sweep and given.seeds == 1:
         return _trained(outcome, given, printed, ["finetune", *words])
@@ -237,13 +244,12 @@ def _finetune(words: list[str]) -> int:
 
 def _demo(words: list[str]) -> int:
     demos = _demos()
-    kind = words.pop(0) if words and not words[0].startswith("-") else next(iter(demos))
+    kind = words.pop(0) if _first(words) else next(iter(demos))
     if kind not in demos:
         raise UsageError(f"unknown demo {kind!r}; there are: {', '.join(demos)}")
     if HELP & set(words):
-        return _help(options.Demo, f"demo {kind}", get_recipe(demos[kind].recipe))
-    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Demo)))
-    given, printed = _parsed("demo", rest, prog=f"demo {kind}", flags=tuple(set_fields), kind=kind)
+        return _help(f"demo {kind}", get_recipe(demos[kind].recipe))
+    given, printed = _parsed("demo", words, prog=f"demo {kind}", kind=kind)
     result = api.demo(**vars(given))
     if printed.json:
         scores = {"scores": result.scores, **({"longer": result.longer} if result.longer else {})}
@@ -261,65 +267,26 @@ def _demo(words: list[str]) -> int:
     return STATES[result.outcome.state]
 
 
-def _bench(words: list[str]) -> int:
-    if HELP & set(words):
-        first = words[0] if not words[0].startswith("-") else next(iter(recipes()))
-        return _help(options.Bench, "bench", run_config(first))
-    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Bench)))
-    given, printed = _parsed("bench", rest, flags=tuple(set_fields))
-    found = api.bench(**vars(given))
-    from data2vec2.commands.bench import format_speeds
-
-    print(_json(found) if printed.json else format_speeds(found))
-    _say_next(printed, "bench")
-    return 0
-
-
-def _estimate(words: list[str]) -> int:
-    first = words[0] if words and not words[0].startswith("-") else None
-    if HELP & set(words):
-        return _help(options.Estimate, "estimate", run_config(first) if first else get_recipe(next(iter(recipes()))))
-    set_fields, rest = flags.split(words, RunConfig, flags.own_flags(_with_printing(options.Estimate)))
-    given, printed = _parsed("estimate", rest, flags=tuple(set_fields))
-    plan = api.estimate(**vars(given))
-    if printed.json:
-        print(_json(plan))
-    else:
-        _say_plan(plan, given.show_config)
-    _say_next(printed, "estimate", **vars(given))
-    return 0
-
-
-def _say_plan(plan: Any, show_config: bool) -> None:
-    """Ten lines, and where it was asked for the configuration."""
-    from data2vec2.commands.estimate import format_plan
-
-    print(format_plan(plan))
-    if show_config:
-        import yaml
-
-        print(f"\n{yaml.safe_dump(to_dict(plan.config), sort_keys=False).rstrip()}")
-
-
-def _help(kind: type[Any], verb: str, config: RunConfig | FinetuneConfig) -> int:
+def _help(verb: str, config: RunConfig | FinetuneConfig) -> int:
     """Print a verb's arguments, and the fields of a configuration that flags can set."""
     with suppress(SystemExit):
-        tyro.cli(_with_printing(kind), args=["--help"], prog=f"data2vec2 {verb}")
+        tyro.cli(_with_printing(verb.split()[0]), args=["--help"], prog=f"data2vec2 {verb}")
     print(f"\nFields of the configuration, as {config.recipe} has them:\n")
     flags.print_help(config)
     return 0
 
 
+def _help_on_recipe(verb: str, words: list[str]) -> int:
+    """The same of a verb that takes a recipe first; without one, with the fields of the first recipe."""
+    return _help(verb, run_config(_first(words) or next(iter(recipes()))))
+
+
 def _trained(outcome: Any, given: Any, printed: _Printed, words: list[str]) -> int:
     if outcome.plan and not printed.json:
-        _say_plan(outcome.plan, given.show_config)
+        print(_said_of_plan(outcome.plan, given))
     if printed.json:
-        plan = {"plan": outcome.plan} if outcome.plan else {}
-        print(
-            _json(
-                {**{name: value for name, value in vars(outcome).items() if name != "plan"}, "run": given.out, **plan}
-            )
-        )
+        found = {name: value for name, value in vars(outcome).items() if name != "plan"} | {"run": given.out}
+        print(_json(found | ({"plan": outcome.plan} if outcome.plan else {})))
     elif outcome.state == "finished":
         print(f"model: {given.out / 'exported'}\nreport: {given.out / 'report.html'}")
         several = {"data": "DATA"} if isinstance(given.data, tuple) and len(given.data) > 1 else {}
@@ -368,7 +335,7 @@ def _tokenizer(words: list[str]) -> int:
 
 
 def _predict(words: list[str]) -> int:
-    given, printed = _parsed("predict", words, PRINTED["predict"])
+    given, printed = _parsed("predict", words)
     predictions = api.predict(**vars(given))
     with _lines(printed.out, printed.overwrite) as write:
         code = _each(predictions, write, _json if printed.json else _said_of_prediction)
@@ -380,8 +347,7 @@ def _predict(words: list[str]) -> int:
 def _transcribe(words: list[str]) -> int:
     given, printed = _parsed("transcribe", words)
     said = partial(_json, ensure_ascii=False) if printed.json else lambda found: f"{_cell(found.name)}\t{found.text}"
-    with _lines(None, False) as write:
-        code = _each(api.transcribe(**vars(given)), partial(write, flush=True), said)
+    code = _each(api.transcribe(**vars(given)), partial(print, flush=True), said)
     if not code:
         _say_next(printed, "transcribe", **vars(given))
     return code
@@ -414,6 +380,8 @@ def _lines(out: Path | None, overwrite: bool) -> Iterator[Callable[..., object]]
 
 def _run(verb: str, said: Callable[[Any, Any], str], words: list[str]) -> int:
     """A verb whose result is printed whole: what is `said` of it and of what was asked for."""
+    if verb in ("estimate", "bench") and HELP & set(words):
+        return _help_on_recipe(verb, words)
     given, printed = _parsed(verb, words)
     result = getattr(api, verb)(**vars(given))
     print(_json(result) if printed.json else said(result, given))
@@ -429,16 +397,20 @@ def _said_of_embed(found: Any, given: options.Embed) -> str:
     return f"features: {found.out} ({found.rows:,} {said.many}, {found.dim} numbers {each})"
 
 
-def _said_of_inspect(found: Any, _: Any) -> str:
-    from data2vec2.commands.inspect import format_inspection
+def _said_of_plan(plan: Any, given: Any) -> str:
+    """Ten lines, and where it was asked for the configuration."""
+    from data2vec2.commands.estimate import format_plan
 
-    return format_inspection(found)
+    if not given.show_config:
+        return format_plan(plan)
+    import yaml
+
+    return f"{format_plan(plan)}\n\n{yaml.safe_dump(to_dict(plan.config), sort_keys=False).rstrip()}"
 
 
-def _said_of_recipes(found: Any, _: Any) -> str:
-    from data2vec2.commands.estimate import format_recipes
-
-    return format_recipes(found)
+def _said_by(function: str) -> Callable[[Any, Any], str]:
+    """What a function of `commands` says of a result; it is imported when there is one."""
+    return lambda found, _: pkgutil.resolve_name(f"data2vec2.commands.{function}")(found)
 
 
 def _said_of_prediction(found: Any) -> str:
@@ -472,12 +444,12 @@ def _said_of_doctor(found: dict[str, Any], _: Any) -> str:
 
 VERBS: dict[str, tuple[type[Any], Callable[[list[str]], int]]] = {
     "demo": (options.Demo, _demo),
-    "recipes": (options.Recipes, partial(_run, "recipes", _said_of_recipes)),
-    "estimate": (options.Estimate, _estimate),
+    "recipes": (options.Recipes, partial(_run, "recipes", _said_by("estimate:format_recipes"))),
+    "estimate": (options.Estimate, partial(_run, "estimate", _said_of_plan)),
     "pretrain": (options.Pretrain, _pretrain),
     "finetune": (options.Finetune, _finetune),
     "evaluate": (options.Evaluate, _evaluate),
-    "inspect": (options.Inspect, partial(_run, "inspect", _said_of_inspect)),
+    "inspect": (options.Inspect, partial(_run, "inspect", _said_by("inspect:format_inspection"))),
     "embed": (options.Embed, partial(_run, "embed", _said_of_embed)),
     "predict": (options.Predict, _predict),
     "transcribe": (options.Transcribe, _transcribe),
@@ -485,7 +457,7 @@ VERBS: dict[str, tuple[type[Any], Callable[[list[str]], int]]] = {
     "export": (options.Export, partial(_run, "export", _said_of_export)),
     "report": (options.Report, partial(_run, "report", lambda page, _: str(page))),
     "tokenizer": (options.Tokenizer, _tokenizer),
-    "bench": (options.Bench, _bench),
+    "bench": (options.Bench, partial(_run, "bench", _said_by("bench:format_speeds"))),
     "doctor": (options.Doctor, partial(_run, "doctor", _said_of_doctor)),
 }
 """Each verb's options and what runs it."""

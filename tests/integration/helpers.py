@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -153,6 +155,25 @@ def metrics(run: Path) -> list[dict[str, Any]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     clocks = ("elapsed_s", "samples_per_s", "units_per_s", "waited_for_data")
     return [{k: v for k, v in line.items() if k not in clocks} for line in lines]
+
+
+def scores(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
+    return found
+
+
+def embedded(*arguments: object) -> list[dict[str, Any]]:
+    """Rows that a command line writes, which ends with the file."""
+    assert run_here(["embed", *arguments]) == 0
+    rows: list[dict[str, Any]] = pq.read_table(arguments[-1]).to_pylist()
+    return rows
+
+
+def write_csv(path: Path, rows: Sequence[tuple[Any, ...]], header: Sequence[str] = ("text", "label")) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
 
 
 def last_step(run: Path) -> int:

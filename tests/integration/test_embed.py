@@ -30,7 +30,7 @@ from data2vec2.modalities.fields import build_encoder
 from data2vec2.modalities.image import fashion_mnist
 from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.image.reader import Normalise, central_box, crop
-from tests.integration.helpers import Child, files, jpeg_folder, run_here, small_npz
+from tests.integration.helpers import Child, embedded, files, jpeg_folder, run_here, small_npz
 
 SIZE, PATCH, DIM, DEPTH = 24, 8, 16, 3
 PHOTO = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
@@ -65,13 +65,6 @@ def model(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clothes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return jpeg_folder(tmp_path_factory.mktemp("clothes"), 30)
-
-
-def embedded(*arguments: object) -> list[dict[str, Any]]:
-    """Rows that a command line writes, which ends with the file."""
-    assert run_here(["embed", *arguments]) == 0
-    rows: list[dict[str, Any]] = pq.read_table(arguments[-1]).to_pylist()
-    return rows
 
 
 def vectors(rows: list[dict[str, Any]]) -> NDArray[np.float64]:

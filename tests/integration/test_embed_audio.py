@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from data2vec2.modalities.audio.config import AudioConfig, AudioDataConfig
 from data2vec2.modalities.audio.waveform import normalise, read_audio
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import build_encoder
-from tests.integration.helpers import run_here
+from tests.integration.helpers import embedded, run_here
 
 DIM = 16
 CONFIG = ArchitectureConfig(
@@ -41,12 +40,6 @@ def model(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model") / "exported"
     export_model(encoder, ModelInfo(model=CONFIG, data=AudioDataConfig()), folder, "# A model\n")
     return folder
-
-
-def embedded(*arguments: object) -> list[dict[str, Any]]:
-    assert run_here(["embed", *arguments]) == 0
-    rows: list[dict[str, Any]] = pq.read_table(arguments[-1]).to_pylist()
-    return rows
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])

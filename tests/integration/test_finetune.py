@@ -6,7 +6,6 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from tests.integration.helpers import (
     last_step,
     metrics,
     run_here,
+    scores,
     words,
 )
 
@@ -64,11 +64,6 @@ def start(run: Path, model: Path, data: Path, *flags: object) -> Child:
 
 def here(model: object, data: object, run: Path, *flags: object) -> int:
     return run_here(["finetune", "classify", model, data, "--out", run, *FINETUNED, *flags])
-
-
-def scores(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
-    return found
 
 
 def tag_folder(path: Path, count: int = 80) -> Path:

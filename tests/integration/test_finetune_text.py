@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 import signal
@@ -27,7 +26,7 @@ from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.recipes import FINETUNE
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from tests.integration.helpers import Child, assert_same_run, last_step, run_here, words
+from tests.integration.helpers import Child, assert_same_run, last_step, run_here, scores, words, write_csv
 
 TABLE = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()
 PLANTS = [text for text, label in zip(TABLE["text"], TABLE["label"], strict=True) if label == "plant"]
@@ -38,13 +37,6 @@ FLAGS = words(
     "--train.updates 40 --train.batch-size 512 --train.log-every 1 --train.eval-every 10 --train.save-every 7 "
     "--train.precision float32 --train.device cpu --train.processes 1 --data.val-fraction 0.2 --optim.lr 0.01"
 )
-
-
-def write(path: Path, rows: list[tuple[Any, ...]], *header: str) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +58,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two classes, one row without a text and one without a label."""
     folder = tmp_path_factory.mktemp("texts") / "texts"
-    write(folder / "train.csv", [*ROWS[:600], ("", "plant"), ("no label", "")], "text", "label")
-    write(folder / "test.csv", ROWS[600:800], "text", "label")
+    write_csv(folder / "train.csv", [*ROWS[:600], ("", "plant"), ("no label", "")])
+    write_csv(folder / "test.csv", ROWS[600:800])
     return folder
 
 
@@ -76,8 +68,8 @@ def numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """How long a text is, in a unit in which the mean is far from 0."""
     folder = tmp_path_factory.mktemp("numbers") / "numbers"
     rows = [(text, 1000 + 7 * len(text)) for text, _ in ROWS]
-    write(folder / "train.csv", rows[:600], "text", "score")
-    write(folder / "test.csv", rows[600:800], "text", "score")
+    write_csv(folder / "train.csv", rows[:600], ("text", "score"))
+    write_csv(folder / "test.csv", rows[600:800], ("text", "score"))
     return folder
 
 
@@ -96,11 +88,6 @@ def start(run: Path, model: Path, data: Path, *flags: object) -> Child:
 
 def here(task: str, model: object, data: object, run: Path, *flags: object) -> int:
     return run_here(["finetune", task, model, data, "--out", run, *FLAGS, *flags])
-
-
-def scores(run: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((run / "scores.json").read_text())
-    return found
 
 
 @pytest.mark.parametrize("layout", ["folders", "fasttext", "json"])
@@ -175,7 +162,7 @@ def test_pairs_and_the_head_come_back_from_the_export(
     tmp_path: Path, model: Path, pooling: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = [(one, other, int(a == b)) for (one, a), (other, b) in zip(ROWS[:90], ROWS[1:180:2], strict=False)]
-    table = write(tmp_path / "pairs.csv", rows, "premise", "hypothesis", "label")
+    table = write_csv(tmp_path / "pairs.csv", rows, ("premise", "hypothesis", "label"))
     run = tmp_path / "run"
     assert here("classify", model, table, run, "--model.pooling", pooling, "--train.updates", 4) == 0
     classifier, info = load_classifier(run / "exported")
@@ -192,7 +179,9 @@ def test_pairs_and_the_head_come_back_from_the_export(
 def test_predict_reads_the_columns_that_the_model_learned_from(
     tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = write(tmp_path / "a.csv", [("same", text, label) for text, label in ROWS[:100]], "text", "body", "label")
+    table = write_csv(
+        tmp_path / "a.csv", [("same", text, label) for text, label in ROWS[:100]], ("text", "body", "label")
+    )
     run = tmp_path / "run"
     assert here("classify", model, table, run, "--data.text-columns", "body", "--train.updates", 2) == 0
     capsys.readouterr()
@@ -233,7 +222,7 @@ def test_numbers_come_back_in_their_own_unit(
 
 def test_every_option(tmp_path: Path, model: Path, numbers: Path, data: Path) -> None:
     rows = [(text, text[::-1], label) for text, label in ROWS[:200]]
-    table = write(tmp_path / "odd.csv", rows, "body", "again", "kind")
+    table = write_csv(tmp_path / "odd.csv", rows, ("body", "again", "kind"))
     flags = words(
         "--recipe glue --data.text-columns body again --data.label-column kind --data.labels-per-class 20 "
         "--model.dropout 0 --model.attention-dropout 0.2 --train.updates 3 --from-scratch --data.val-fraction 0"
@@ -271,7 +260,7 @@ def test_half_of_the_start_is_new_where_features_know_less_than_random_ones(
 def test_nothing_of_the_start_is_new_for_numbers_or_where_a_few_texts_would_decide(
     tmp_path: Path, model: Path, numbers: Path
 ) -> None:
-    few = write(tmp_path / "few.csv", ROWS[:100], "text", "label")
+    few = write_csv(tmp_path / "few.csv", ROWS[:100])
     for task, given in (("classify", few), ("regress", numbers)):
         assert here(task, model, given, tmp_path / task, "--train.updates", 2) == 0
         assert read_run(tmp_path / task).optim.fresh == 0
@@ -287,7 +276,7 @@ def test_predict_says_what_it_can_not_read(tmp_path: Path, whole: Path, capsys: 
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 2
     assert "lines.txt[1]: no text" in err and "texts from" not in err
-    table = write(tmp_path / "table.csv", [("a", "b")], "text", "note")
+    table = write_csv(tmp_path / "table.csv", [("a", "b")], ("text", "note"))
     predicted(capsys, whole, table)
     assert run_here(["predict", whole, table]) == 0
     assert f"data: {table}: texts from text as the model learned; unused columns: note\n" in capsys.readouterr().err
@@ -328,7 +317,7 @@ def test_mistakes(
 
 
 def test_numbers_that_are_all_the_same(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    table = write(tmp_path / "same.csv", [(text, 3) for text, _ in ROWS[:50]], "text", "score")
+    table = write_csv(tmp_path / "same.csv", [(text, 3) for text, _ in ROWS[:50]], ("text", "score"))
     assert here("regress", model, table, tmp_path / "run") == 1
     assert "are 3; there is nothing to learn" in capsys.readouterr().err
 

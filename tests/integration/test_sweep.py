@@ -6,7 +6,6 @@ import json
 import shutil
 import signal
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ import data2vec2
 from data2vec2.errors import UsageError
 from data2vec2.modalities import get_finetune_recipe
 from data2vec2.training.checkpoint import Best
-from tests.integration.helpers import Child, assert_same_run, files, last_step, run_here, words
+from tests.integration.helpers import Child, assert_same_run, files, last_step, run_here, scores, words
 
 FLAGS = words(
     "--train.updates 6 --train.batch-size 16 --train.log-every 1 --train.eval-every 3 --train.save-every 2 "
@@ -43,11 +42,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, model: Path, data: Path) -> 
     child = Child(["finetune", "classify", model, data, "--out", out, *SWEEP], out.with_suffix(".out"))
     assert child.wait() == 0, child.output
     return out
-
-
-def scores(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / "scores.json").read_text())
-    return found
 
 
 def here(model: Path, data: Path, out: Path, *flags: object) -> int:

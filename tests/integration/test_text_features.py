@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -24,7 +22,7 @@ from data2vec2.modalities.image.config import ImageConfig, ImageDataConfig
 from data2vec2.modalities.text import wordnet_glosses
 from data2vec2.modalities.text.config import TextConfig, TextDataConfig
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
-from tests.integration.helpers import run_here
+from tests.integration.helpers import embedded, run_here, write_csv
 
 DIM, TOKENS = 16, 24
 TABLE = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()
@@ -37,13 +35,6 @@ def config(vocab_size: int) -> ArchitectureConfig:
         modality=TextConfig(vocab_size=vocab_size, max_tokens=TOKENS),
         encoder=EncoderConfig(embed_dim=DIM, num_heads=2, prenet_depth=0, depth=2),
     )
-
-
-def write_csv(path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -76,18 +67,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def embedded(*arguments: object) -> list[dict[str, Any]]:
-    assert run_here(["embed", *arguments]) == 0
-    rows: list[dict[str, Any]] = pq.read_table(arguments[-1]).to_pylist()
-    return rows
-
-
 def test_the_table_of_scores(model: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_here(["evaluate", model, data, "--json"]) == 0
     out, err = capsys.readouterr()
     scores = json.loads(out)
     assert "evaluating on 100 texts (test part), with the labels of 401" in err
-    assert "1 texts could not be read and are left out: 1 no text" in err
+    assert "1 texts are left out: 1 no text" in err
     assert "  train.csv[400]: no text" in err
     rows = {row["features"]: row for row in scores["rows"]}
     assert list(rows) == ["data2vec2", "random initialisation", "words (TF-IDF)", "majority class"]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from data2vec2.commands.options import OF_FEATURES, OF_RECOGNISERS, Evaluate, refuse
-from data2vec2.commands.runner import named_columns, say_account, where_is
-from data2vec2.commands.transcribe import NAMED, at_most, scored_part
+from data2vec2.commands.runner import named_columns, say_account, say_skipped, where_is
+from data2vec2.commands.transcribe import at_most, scored_part
 from data2vec2.data.account import PartAccount
 from data2vec2.evaluation.dense import MEASURES
 from data2vec2.interop.folder import export_of, load_model
@@ -28,8 +27,7 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     refuse(given, OF_FEATURES, f"is for the features of an encoder, and {given.model} is a {info.what}")
     refuse(given, OF_RECOGNISERS, f"needs a speech recogniser (finetune ctc), and {given.model} is a {info.what}")
     device, tools, say = choose_device(given.device), tools_of(info.kind), console().print
-    job = dense_job(tools, info)
-    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
+    job, columns = dense_job(tools, info), named_columns(tools, given, info.columns)
     parts = job.open_marked(str(given.data), columns, info.data)
     others = parts if given.test is None else job.open_marked(str(given.test), columns, info.data)
     part, records = scored_part(others, "named test" if given.test else "whole")
@@ -43,10 +41,7 @@ def evaluate_dense(given: Evaluate) -> dict[str, Any]:
     say(f"evaluating on {len(asked.records):,} {tools.words.many} ({part} part): {where}")
     skipped = PartAccount(len(asked.records), max_bad=1.0)
     scored = job.examined(model.to(device), info, train if given.baselines else None, asked, device, skipped.add)
-    if skipped.bad:
-        unread = skipped.summary() + skipped.listed(NAMED)
-        say(f"{len(skipped.bad)} {tools.words.many} could not be read and are left out: {unread}")
-    counts = dict(Counter(skipped.bad.values()).most_common())
+    counts = say_skipped(skipped, tools.words.many, say)
     return {"data": where_is(where), "part": part, **scored.scores, "skipped": counts}
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from rich.progress import track
 
-from data2vec2.commands.options import Embed, OfFeatures, names_of, paths_of
+from data2vec2.commands.options import Embed, names_of, paths_of
 from data2vec2.commands.runner import named_columns, say_account
 from data2vec2.config.tree import require
 from data2vec2.data.account import PartAccount
@@ -29,7 +29,7 @@ from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console, shows_bars
 from data2vec2.version import __version__
 
-Pool = Literal["mean", "none", "cls"]
+POOLS = ("mean", "none", "cls")
 NO_DATA = "is no DATA; give a data set or files"
 
 
@@ -56,7 +56,7 @@ def embed(given: Embed) -> Embedded:
     encoder, info = load_encoder(export_of(Path(given.model), *paths_of(given.data, NO_DATA)))
     tools, torch_device = tools_of(info.kind), choose_device(given.device)
     encoder, feed = prepared(encoder, info, given)
-    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
+    columns = named_columns(tools, given, info.columns)
     batch, many, layer = batch or feed.batch, tools.words.many, len(encoder.blocks)
     parts = _parts(given.data, given.part, tools, columns, say)
     dim, skipped = info.model.encoder.embed_dim, PartAccount(sum(map(len, parts.values())), max_bad=1)
@@ -84,11 +84,10 @@ def embed(given: Embed) -> Embedded:
     return Embedded(out, table.num_rows, dim, skipped.bad, info.kind)
 
 
-def prepared(encoder: Encoder, info: ModelInfo, given: OfFeatures) -> tuple[Encoder, Feed]:
+def prepared(encoder: Encoder, info: ModelInfo, given: EmbedOptions) -> tuple[Encoder, Feed]:
     """As much of an encoder as the features need, and what feeds it; `UsageError` for options that don't fit it."""
-    layer, tools = _checked(info, given.layer, given.pool, given.batch), tools_of(info.kind)
-    options = EmbedOptions(layer=layer, pool=given.pool, size=given.size, keep_aspect=given.keep_aspect)
-    return encoder.up_to(layer), tools.feed(tools, info, options)
+    layer, tools = _checked(info, given), tools_of(info.kind)
+    return encoder.up_to(layer), tools.feed(tools, info, replace(given, layer=layer))  # feeds ask for its number
 
 
 def encoded(
@@ -99,13 +98,13 @@ def encoded(
         yield chunk, feed.features(encoder, list(chunk.good.values()), device) if chunk.good else []
 
 
-def _checked(info: ModelInfo, layer: int | None, pool: Pool, batch: int | None) -> int:
+def _checked(info: ModelInfo, given: EmbedOptions) -> int:
     """The layer's number; `UsageError` for options that don't fit the model."""
-    encoder = info.model.encoder
+    encoder, pool, batch = info.model.encoder, given.pool, given.batch
     depth = encoder.prenet_depth + encoder.depth
-    layer = depth if layer is None else layer
+    layer = depth if given.layer is None else given.layer
     require(0 <= layer <= depth, "--layer", layer, f"1 to {depth} for a block of this model, or 0 for its stem")
-    require(pool in get_args(Pool), "--pool", pool, f"one of {', '.join(get_args(Pool))}")
+    require(pool in POOLS, "--pool", pool, f"one of {', '.join(POOLS)}")
     if layer == 0 and pool == "cls":
         raise UsageError("--layer 0 has no CLS token; with --pool cls, give --layer 1 or higher")
     require(batch is None or batch >= 1, "--batch", batch, "at least 1")

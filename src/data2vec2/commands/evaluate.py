@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ import torch
 from data2vec2.commands.dense import evaluate_dense, format_dense, table_of
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import OF_RECOGNISERS, Evaluate, Finetune, refuse
-from data2vec2.commands.runner import named_columns, say_account, where_is
+from data2vec2.commands.runner import named_columns, say_account, say_skipped, where_is
 from data2vec2.commands.transcribe import evaluate_recognizer, format_error_rates, scored_part
 from data2vec2.config.run import FinetuneConfig
 from data2vec2.config.tree import require
@@ -47,8 +46,6 @@ VAL_FRACTION = 0.2
 MIN_HELD_OUT = 100
 """So many samples must a run of pre-training have held out of DATA to be scored on them; below, a fifth of DATA is
 split off. One of fine-tuning has learned the labels of all others, so any number does."""
-NAMED = 20
-"""At most so many samples that can't be read are named."""
 
 
 def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
@@ -74,7 +71,7 @@ def evaluate(given: Evaluate) -> Scores:
     run = model if (model / CONFIG).is_file() else None
     encoder, info = load_encoder(export_of(model, Path(data)))
     torch_device, tools = choose_device(given.device), tools_of(info.kind)
-    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
+    columns = named_columns(tools, given, info.columns)
     train, held, part, remarks = _parts(given, run, tools, columns, 1 if info.classes else MIN_HELD_OUT)
     if info.classes and part == "split-off":
         say(f"{model} is fine-tuned: if it learned labels of {data}, scores are too good; give other data with --test")
@@ -108,11 +105,7 @@ def evaluate(given: Evaluate) -> Scores:
         learned, asked = _samples(given, tools, before[1], train, held)
         phones = tools.token_probe(data, learned[0], asked[0]) if phones else None
         scores = scores.beside(scored(before[0].to(torch_device), None, before[1], learned, asked))
-    if skipped.bad:
-        unread = skipped.summary() + skipped.listed(NAMED)
-        say(f"{len(skipped.bad)} {many} could not be read and are left out: {unread}")
-    counts = dict(Counter(skipped.bad.values()).most_common())
-    scores = replace(scores, data=where_is(test or data), skipped=counts)
+    scores = replace(scores, data=where_is(test or data), skipped=say_skipped(skipped, many, say))
     say("± is half of a 95 % interval: over test samples for scores, over draws of labels for curves")
     if tuning is not None:
         for name in (MODEL, RANDOM) if given.baselines else (MODEL,):

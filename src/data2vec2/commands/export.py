@@ -20,10 +20,9 @@ from data2vec2.commands.evaluate import learned_and_scored
 from data2vec2.commands.options import Export
 from data2vec2.commands.runner import named_columns
 from data2vec2.commands.transcribe import at_most, scored_part
-from data2vec2.data.reader import Reader
 from data2vec2.data.records import Parts, Records, labelled_records
 from data2vec2.errors import UsageError, UserError
-from data2vec2.evaluation.classification import correlations, headline, predict, predict_numbers
+from data2vec2.evaluation.classification import correlations, headline, numbers_of, outputs, predictions_of
 from data2vec2.evaluation.features import Inputs as Read
 from data2vec2.evaluation.features import features_of, labelled
 from data2vec2.evaluation.probes import knn_accuracy
@@ -119,8 +118,7 @@ def export(given: Export) -> Exported:
             "--int8 measures its drop in score on labels of samples, and this model tells classes of tokens"
         )
     tools = tools_of(info.kind)
-    columns = named_columns(tools, given.text_columns, given.label_column, given.encoding, info.columns)
-    demo = tools.spec.demo
+    columns, demo = named_columns(tools, given, info.columns), tools.spec.demo
     if data is None and demo is None:
         raise UsageError(f"--data names {tools.words.many} to check with; none come with the package")
     samples = (demo.check or demo.data)() if data is None and demo else str(data)
@@ -156,7 +154,7 @@ def _written(model: AnyModel, info: ModelInfo, folder: Path, to: To) -> Run:
         return partial(run_alone, folder)
     program = onnx.export_program(model, info)
     if to == "onnx":
-        onnx.write_onnx(program, onnx.output_names(model), folder / onnx.ONNX)
+        onnx.write_onnx(program, onnx.output_names(info), folder / onnx.ONNX)
         run: Callable[[Inputs], tuple[Tensor, ...]] = onnx.OnnxRunner(folder / onnx.ONNX, info, model).run
     else:
         written = io.BytesIO()  # for a full disk would kill the process if PyTorch wrote the file
@@ -169,11 +167,11 @@ def _written(model: AnyModel, info: ModelInfo, folder: Path, to: To) -> Run:
 def _checked(run: Run, model: AnyModel, info: ModelInfo, parts: Parts) -> float:
     """The largest difference from PyTorch of what `run` runs; `UserError` if that is too large."""
     original, largest, batches = onnx.portable(model, info), 0.0, list(check_batches(info, parts.train))
-    for inputs, outputs in zip(batches, run(batches), strict=True):
+    for inputs, exported in zip(batches, run(batches), strict=True):
         with torch.no_grad():
             expected = original(**inputs)
         scale = max(1.0, float(expected[0].abs().max())) if info.regression else 1.0
-        found, shape = onnx.largest_difference(outputs, expected) / scale, tuple(next(iter(inputs.values())).shape)
+        found, shape = onnx.largest_difference(exported, expected) / scale, tuple(next(iter(inputs.values())).shape)
         console().print(f"inputs {shape}: difference from PyTorch {found:.1e}")
         if not found <= TOLERANCE:  # nor not a number
             raise UserError(f"the program differs from PyTorch by {found:.1e} for inputs {shape}; nothing was written")
@@ -222,10 +220,11 @@ def _score(runner: onnx.OnnxRunner, info: ModelInfo, records: Records, measure: 
     if measure == "cer":
         return float(score(runner, info, records, CPU)[0].scores()["cer"])
     kind = tools_of(info.kind)
-    reader: Reader = kind.reader(records, info.model, info.data, seed=0)
+    reader = kind.reader(records, info.model, info.data, seed=0)
+    given = outputs(runner, reader, kind.normalise(info.data, CPU), CPU)
     if measure == "pearson":
-        return correlations(predict_numbers(runner, reader, kind.normalise(info.data, CPU), CPU))["pearson"]
-    found = headline(predict(runner, reader, kind.normalise(info.data, CPU), CPU))
+        return correlations(numbers_of(given))["pearson"]
+    found = headline(predictions_of(given))
     if measure not in found:
         raise UserError("the samples of --data to score on are of one class, so accuracy is meaningless")
     return found[measure]

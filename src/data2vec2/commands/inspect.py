@@ -17,6 +17,7 @@ from rich.progress import track
 from data2vec2.commands.estimate import format_length
 from data2vec2.commands.options import Inspect
 from data2vec2.commands.runner import named_columns
+from data2vec2.commands.training import quiet
 from data2vec2.config.run import RunConfig, bounded_updates
 from data2vec2.data import folder
 from data2vec2.data.account import Account
@@ -120,21 +121,17 @@ def inspect(given: Inspect) -> Inspection:
     return found
 
 
-def quiet(_: str) -> None:
-    """Say nothing: an inspection says it in its own words."""
-
-
 def _opened(path: str, given: Inspect) -> tuple[Tools, RunConfig, Parts]:
     """The modality that was named, or the first that finds samples; `UserError` if none does."""
     kind = given.kind
     if kind is not None and kind not in specs():
         raise UsageError(f"--as {kind} is not a modality; there are {', '.join(specs())}")
     reasons: dict[str, str] = {}
-    named = given.text_columns, given.label_column, given.encoding
-    able = [name for name in specs() if not any(named) or tools_of(name).words.columns]
+    named = given.text_columns or given.label_column or given.encoding
+    able = [name for name in specs() if not named or tools_of(name).words.columns]
     for name in [kind] if kind else able:
         tools = tools_of(name)
-        columns = named_columns(tools, *named)
+        columns = named_columns(tools, given)
         recipe = get_recipe(tools.spec.demo.recipe if tools.spec.demo else next(iter(tools.spec.recipes)))
         try:
             return tools, *tools.inspected(path, recipe, columns, quiet)

@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from data2vec2.commands.embed import encoded, prepared
-from data2vec2.commands.options import Load, OfDecoding, OfFeatures, Predict
+from data2vec2.commands.options import Load, Predict
 from data2vec2.commands.predict import Prediction, check_asked, predictions
 from data2vec2.commands.transcribe import Transcription, transcriptions
 from data2vec2.data.account import PartAccount
 from data2vec2.data.records import Records
 from data2vec2.errors import UsageError, UserError
+from data2vec2.evaluation.decoding import Decoding
 from data2vec2.interop.folder import export_of, load_model, require_classes, require_letters
 from data2vec2.method.encoder import Encoder
+from data2vec2.modalities.spec import EmbedOptions
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import html_table
@@ -78,7 +80,7 @@ class Model:
         `features` are options of `embed`: layer, pool, size, keep_aspect, batch. `UserError` that names the samples
         which can't be read.
         """
-        given = OfFeatures(**features)
+        given = EmbedOptions(**features)
         encoder, feed = prepared(self.encoder, self.info, given)
         records, found = self._records(samples, rate), list[NDArray[np.float32]]()
         bad = PartAccount(len(records), max_bad=1)
@@ -101,14 +103,13 @@ class Model:
     ) -> Results[Prediction]:
         """Classes or numbers of each sample by a fine-tuned model; `top`, `threshold` and `batch` as of `predict`."""
         require_classes(self.info, self.folder)
-        check_asked(Predict(self.folder, (), top=top, threshold=threshold, batch=batch), self.info)
-        records = self._records(samples, rate)
-        return Results(predictions(self.model, self.info, records, self.device, top, threshold, batch))
+        check_asked(how := Predict(self.folder, (), top=top, threshold=threshold, batch=batch), self.info)
+        return Results(predictions(self.model, self.info, self._records(samples, rate), self.device, how))
 
     def transcribe(self, samples: Any, *, rate: int | None = None, **decoding: Any) -> Results[Transcription]:
         """What is said in recordings; `decoding` are options of `transcribe`: decoder, beam, lm and its weights."""
         require_letters(self.info, self.folder)
-        how = OfDecoding(**decoding)
+        how = Decoding(**decoding)
         return Results(transcriptions(self.model, self.info, self._records(samples, rate), self.device, how))
 
     def _records(self, samples: Any, rate: int | None) -> Records:

@@ -19,7 +19,8 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from data2vec2.config.tree import require
 from data2vec2.errors import UsageError
-from data2vec2.evaluation.decoding import DecoderName
+from data2vec2.evaluation.decoding import AnyPath, Decoding
+from data2vec2.modalities.spec import EmbedOptions
 
 T = TypeVar("T")
 WHOLE_NUMBERS = ConstructorRegistry()
@@ -62,7 +63,6 @@ def several(given: Any, of: Callable[[str], Any] = str) -> tuple[Any, ...]:
 if TYPE_CHECKING:
     from data2vec2.config.run import FinetuneConfig, RunConfig
 
-    AnyPath = str | Path
     AnyData = Any  # a path, or a data set in Python
     SeveralData = Any  # also a list of paths
     Paths = AnyPath | Sequence[AnyPath]
@@ -83,7 +83,7 @@ else:
             str_from_instance=lambda values: [",".join(map(str, values))],
         )
 
-    AnyPath, AnyData, Paths, Recipe, FinetuneRecipe = Path, str, tuple[Path, ...], str, str
+    AnyData, Paths, Recipe, FinetuneRecipe = str, tuple[Path, ...], str, str
     SeveralData = tuple[str, ...]
     Words = Annotated[tuple[str, ...], _listed(str, "A,B")]
     Counts = Annotated[tuple[int, ...], _listed(whole_number, "N,N")]
@@ -117,40 +117,6 @@ class OfColumns:
     """Tables of text: the column of labels; default: found by its usual names."""
     encoding: str | None = None
     """Text: encoding of the files, such as cp1252; default: UTF-8, or UTF-16 with a byte-order mark."""
-
-
-@dataclass
-class OfDecoding:
-    """How letters become text."""
-
-    _: KW_ONLY
-    decoder: DecoderName | None = None
-    """Speech: greedy, beam (without a language model) or lm; default: lm if --lm is given, else greedy."""
-    beam: int | None = None
-    """Beam size; default: 25, or 500 with a language model."""
-    lm: AnyPath | None = None
-    """Word n-gram language model, an ARPA file; needs pip install 'data2vec2[lm]'."""
-    lm_weight: float = 2.0
-    """Weight of the language model."""
-    word_score: float = 0.0
-    """Score added for each word."""
-
-
-@dataclass
-class OfFeatures:
-    """Which features are taken."""
-
-    _: KW_ONLY
-    layer: int | None = None
-    """Block whose output is used, from 1; 0: the stem's tokens; default: the last block."""
-    pool: Literal["mean", "none", "cls"] = "mean"
-    """mean over patches or tokens; none: a vector for each; cls: the CLS token of pictures and sounds."""
-    size: int | None = None
-    """Pictures: side of the model's input in pixels, a multiple of the patch size; default: the model's own."""
-    keep_aspect: bool = False
-    """Pictures: don't crop; scale the shorter side to the size and keep the aspect ratio, in whole patches."""
-    batch: int | None = None
-    """Batch size; default: 64 pictures, 8 recordings or 32 texts."""
 
 
 @dataclass
@@ -275,7 +241,7 @@ class Demo:
 
 
 @dataclass
-class Evaluate(OnDevice, OfColumns, OfDecoding):
+class Evaluate(OnDevice, OfColumns, Decoding):
     """Score frozen features beside baselines, or a fine-tuned recogniser, token classifier or question answerer."""
 
     model: Model
@@ -321,7 +287,7 @@ class Evaluate(OnDevice, OfColumns, OfDecoding):
 
 OF_FEATURES = ("before", "probes", "labels", "seeds", "finetune", "seed")
 OF_TABLES = tuple(field.name for field in fields(OfColumns))
-OF_RECOGNISERS = tuple(field.name for field in fields(OfDecoding))
+OF_RECOGNISERS = tuple(field.name for field in fields(Decoding))
 """Options of `evaluate` that not every model has a use for."""
 
 
@@ -348,7 +314,7 @@ class Inspect(OfColumns):
 
 
 @dataclass
-class Embed(OnDevice, OfColumns, OfFeatures):
+class Embed(OnDevice, OfColumns, EmbedOptions):
     """Write the features of pictures, recordings or texts to a file."""
 
     model: Model
@@ -406,7 +372,7 @@ class Predict(OnDevice):
 
 
 @dataclass
-class Transcribe(OnDevice, OfDecoding):
+class Transcribe(OnDevice, Decoding):
     """Transcribe recordings with a fine-tuned speech recogniser (finetune ctc)."""
 
     model: Model

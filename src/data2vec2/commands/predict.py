@@ -56,11 +56,10 @@ def predict(given: Predict) -> Iterator[Prediction]:
     classifier, info = load_classifier(export_of(Path(given.model), *paths))
     check_asked(given, info)
     tools, device = tools_of(info.kind), choose_device(given.device)
-    columns = named_columns(tools, given.text_columns, None, given.encoding, info.columns)
+    columns = named_columns(tools, given, info.columns)
     sources = dense_job(tools, info).listed(paths, columns) if info.dense else tools.listed(paths, columns)
     classifier.to(device)
-    how = given.top, given.threshold, given.batch
-    found = (one for records in sources for one in predictions(classifier, info, records, device, *how))
+    found = (one for records in sources for one in predictions(classifier, info, records, device, given))
     return found if given.masks is None else _written(found, Path(given.masks), info)
 
 
@@ -94,13 +93,7 @@ def _written(found: Iterator[Prediction], folder: Path, info: ModelInfo) -> Iter
 
 
 def predictions(
-    classifier: Classifier | TokenClassifier,
-    info: ModelInfo,
-    records: Records,
-    device: torch.device,
-    top: int | None,
-    threshold: float,
-    batch: int,
+    classifier: Classifier | TokenClassifier, info: ModelInfo, records: Records, device: torch.device, how: Predict
 ) -> Iterator[Prediction]:
     """What a model on a device says of each of the records, in order."""
 
@@ -116,9 +109,9 @@ def predictions(
         if job and reader:
             parts = tuple(job.told_of(reader, index, probabilities_C, info))
             return {"parts": parts, "mask": job.mask(reader, index, probabilities_C)}
-        order = np.argsort(-probabilities_C, kind="stable")[: top or (None if info.multi_label else 1)]
+        order = np.argsort(-probabilities_C, kind="stable")[: how.top or (None if info.multi_label else 1)]
         values = {info.classes[place]: float(probabilities_C[place]) for place in order.tolist()}
-        return {"classes": {name: p for name, p in values.items() if p >= threshold or not info.multi_label}}
+        return {"classes": {name: p for name, p in values.items() if p >= how.threshold or not info.multi_label}}
 
     def several(inputs: Tensor, lengths_B: Tensor | None) -> list[NDArray[np.float32]]:
         return list(outputs(classifier(inputs, lengths_B)))
@@ -131,7 +124,7 @@ def predictions(
     records = job.asked(records) if job else records
     reader = job.reader(records, info, 0) if job else None
     feed = tools.feed(tools, info)
-    for chunk in stream(records, feed.open(records), batch):
+    for chunk in stream(records, feed.open(records), how.batch):
         found = feed.run(list(chunk.good.values()), several, one, device)
         rows = dict(zip(chunk.good, found, strict=True))
         for index in sorted((*chunk.good, *chunk.bad)):

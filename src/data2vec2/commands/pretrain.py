@@ -11,16 +11,17 @@ import numpy as np
 import torch
 
 from data2vec2.commands.estimate import Plan
+from data2vec2.commands.fitting import placed
 from data2vec2.commands.options import Estimate, Pretrain, names_of
 from data2vec2.commands.runner import run_training, say_account
 from data2vec2.commands.starting import Start, following, load_start, open_start, told
-from data2vec2.commands.training import Opened, Training, estimate_training, kept_on
+from data2vec2.commands.training import Opened, Training, asked_for, completed, kept_on, planned, quiet, with_length
 from data2vec2.config.run import RunConfig
 from data2vec2.data import hub
 from data2vec2.data.account import counted
 from data2vec2.data.batch import Batches
 from data2vec2.data.joined import join, weighted
-from data2vec2.data.reader import Reader
+from data2vec2.data.reader import LOOK_AT, Reader
 from data2vec2.data.records import held_out
 from data2vec2.errors import UsageError, UserError
 from data2vec2.files import masked, read_yaml, whole_file
@@ -35,6 +36,7 @@ from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.tasks import RunContext
 from data2vec2.tasks.pretrain import SCORE, Masks, PretrainTask, scored
 from data2vec2.training.checkpoint import Best
+from data2vec2.training.device import computing
 from data2vec2.training.run import CONFIG, RunFolder
 from data2vec2.training.task import Outcome
 
@@ -43,8 +45,17 @@ PREVIEWED = 4
 
 
 def estimate(given: Estimate) -> Plan:
-    """What pre-training as asked would take."""
-    return estimate_training(Pretraining(), given.config, names_of(given.data), given)
+    """What pre-training as asked would take; writes nothing."""
+    training, data, flags, val = Pretraining(), names_of(given.data), given.flags, str(given.val) if given.val else None
+    before = LOOK_AT.set(256)
+    try:
+        config = training.started(asked_for(training, given.config, flags, val), data, quiet, flags)
+        with computing(placed(config.train).threads):
+            opened, model, cost = completed(training, config, data, val, quiet, True, again=False)
+            assert cost
+            return planned(training, with_length(training, opened, cost, flags, quiet), model, cost)
+    finally:
+        LOOK_AT.reset(before)
 
 
 def pretrain(given: Pretrain) -> Outcome:
@@ -118,13 +129,13 @@ class Pretraining(Training[RunConfig]):
 
     def opened(self, config: RunConfig, data: Sequence[str], val: str | None, say: Log | None) -> Opened[RunConfig]:
         """Samples to train on and some that are held out, looked at."""
-        tools, seed, quiet = _tools(config), config.train.seed, say or (lambda _: None)
+        tools, seed, tell = _tools(config), config.train.seed, say or quiet
         fraction = 0.0 if val else config.data.val_fraction
         opening = replace(config, data=replace(config.data, val_fraction=fraction))
-        each = [tools.open(one, opening, quiet) for one in data]
+        each = [tools.open(one, opening, tell) for one in data]
         named = [masked(one) for one in data]
         parts = join(each, named, fraction, seed) if len(data) > 1 else each[0]
-        others = tools.open(val, opening, quiet) if val else None
+        others = tools.open(val, opening, tell) if val else None
         train, held = held_out(parts, others, fraction, seed)
         if weights := config.data.weights:
             train, shares = weighted(train, named, weights, seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -17,24 +18,12 @@ from torch import nn
 
 from data2vec2.commands.doctor import environment
 from data2vec2.commands.fitting import placed
-from data2vec2.commands.options import Finetune, Pretrain, names_of, several
-from data2vec2.commands.training import (
-    Opened,
-    Training,
-    asked_for,
-    completed,
-    planned,
-    prepared,
-    say_plan,
-    with_length,
-)
-from data2vec2.config.run import (
-    FinetuneConfig,
-    RunConfig,
-)
+from data2vec2.commands.options import Finetune, OfColumns, Predict, Pretrain, names_of, several
+from data2vec2.commands.training import Opened, Training, asked_for, completed, planned, prepared, say_plan, with_length
+from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.config.tree import to_dict
 from data2vec2.data import hub, objects, remote
-from data2vec2.data.account import Account
+from data2vec2.data.account import Account, PartAccount
 from data2vec2.errors import Stopped, UsageError, UserError
 from data2vec2.files import WriteError, masked, read_json
 from data2vec2.modalities.data import Columns, Log
@@ -52,6 +41,8 @@ from data2vec2.training.task import Outcome
 from data2vec2.training.watch import end_with
 
 C = TypeVar("C", RunConfig, FinetuneConfig)
+NAMED = 20
+"""At most so many samples that are left out of scores are named."""
 
 
 def run_training(training: Training[C], asked: C | str, data: Sequence[str], given: Pretrain | Finetune) -> Outcome:
@@ -346,14 +337,13 @@ def _scores(run: RunFolder) -> dict[str, Any]:
     return trackers.figures(lines[-1]) if lines else {}
 
 
-def named_columns(
-    tools: Tools, text: Sequence[str], label: str | None, encoding: str | None, learned: tuple[str, ...] = ()
-) -> Columns:
+def named_columns(tools: Tools, given: OfColumns | Predict, learned: tuple[str, ...] = ()) -> Columns:
     """Columns and encoding of tables that a user named, or a model learned from; `UsageError` for data without."""
-    columns, kind = Columns(text=several(text), label=label, encoding=encoding, learned=learned), tools.spec.name
+    label = given.label_column if isinstance(given, OfColumns) else None
+    columns = Columns(text=several(given.text_columns), label=label, encoding=given.encoding, learned=learned)
     if columns and not tools.words.columns:
-        flags = "--text-columns and --label-column are" if text or label else "--encoding is"
-        raise UsageError(f"{flags} for text models, not for {kind}")
+        flags = "--text-columns and --label-column are" if columns.text or label else "--encoding is"
+        raise UsageError(f"{flags} for text models, not for {tools.spec.name}")
     return columns
 
 
@@ -361,3 +351,10 @@ def say_account(account: Account, say: Log) -> None:
     """Print what the user should know of the data before anything begins."""
     for line in account.lines():
         say(f"data: {line}")
+
+
+def say_skipped(skipped: PartAccount, many: str, say: Log) -> dict[str, int]:
+    """Print which samples are left out of scores; returns how many for each reason."""
+    if skipped.bad:
+        say(f"{len(skipped.bad):,} {many} are left out: {skipped.summary()}{skipped.listed(NAMED)}")
+    return dict(Counter(skipped.bad.values()).most_common())

@@ -15,17 +15,10 @@ from torch import nn
 from data2vec2.commands.estimate import Plan, format_length, model_bytes
 from data2vec2.commands.fitting import check_shares, num_readers, placed, suited
 from data2vec2.commands.flags import applied, fields_of
-from data2vec2.commands.options import Estimate
-from data2vec2.config.run import (
-    FinetuneConfig,
-    FinetuneOptimConfig,
-    RunConfig,
-    bounded_updates,
-    fit_schedule,
-)
+from data2vec2.config.run import FinetuneConfig, FinetuneOptimConfig, RunConfig, bounded_updates, fit_schedule
 from data2vec2.config.tree import flag_of
 from data2vec2.data.account import Account
-from data2vec2.data.reader import LOOK_AT, Reader
+from data2vec2.data.reader import Reader
 from data2vec2.errors import UsageError, UserError
 from data2vec2.method.compiling import compile_blocks
 from data2vec2.method.sharding import shard
@@ -44,18 +37,9 @@ C = TypeVar("C", RunConfig, FinetuneConfig)
 BUDGET_S = 3.0
 """Seconds in which an update is measured."""
 FREE_ON_RESUME = {
-    *(f"train.{name}" for name in ("processes", "device", "threads", "precision", "micro_batch", "compile", "keep")),
-    *(
-        "train.checkpoint_activations",
-        "train.shard",
-        "train.keep_every",
-        "train.stall_minutes",
-        "train.log_every",
-        "train.eval_every",
-        "train.save_every",
-        "data.max_bad",
-        "data.workers",
-    ),
+    *(f"train.{name}" for name in ("processes", "device", "threads", "precision", "micro_batch", "compile", "shard")),
+    *(f"train.{name}" for name in ("checkpoint_activations", "stall_minutes", "keep", "keep_every")),
+    *("train.log_every", "train.eval_every", "train.save_every", "data.max_bad", "data.workers"),
     "data.tokenizer",  # as far as it is the same one
 }
 """What may differ between a run and its resumption: where and how the sums are made, not what they are."""
@@ -147,20 +131,6 @@ class Training(ABC, Generic[C]):
     def arguments(self) -> dict[str, Any]:
         """What a helper must know to make the same (JSON); also written into environment.json."""
         return {}
-
-
-def estimate_training(training: Training[C], asked: C | str, data: Sequence[str], given: Estimate) -> Plan:
-    """What a new run would take; writes nothing."""
-    val = str(given.val) if given.val else None
-    before = LOOK_AT.set(256)
-    try:
-        config = training.started(asked_for(training, asked, given.flags, val), data, quiet, given.flags)
-        with devices.computing(placed(config.train).threads):
-            opened, model, cost = completed(training, config, data, val, quiet, True, again=False)
-            assert cost
-            return planned(training, with_length(training, opened, cost, given.flags, quiet), model, cost)
-    finally:
-        LOOK_AT.reset(before)
 
 
 def asked_for(training: Training[C], asked: C | str, flags: Sequence[str], val: str | None) -> C:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from data2vec2.commands.options import OF_FEATURES, OF_TABLES, Evaluate, OfDecoding, Transcribe, paths_of, refuse
-from data2vec2.commands.runner import say_account, where_is
+from data2vec2.commands.options import OF_FEATURES, OF_TABLES, Evaluate, Transcribe, paths_of, refuse
+from data2vec2.commands.runner import say_account, say_skipped, where_is
 from data2vec2.data.account import PartAccount, counted
 from data2vec2.data.records import Parts, Records, listed_files, open_data
 from data2vec2.data.source import BadSample
@@ -28,9 +27,6 @@ from data2vec2.modalities.audio.speech import hear, remarks_on, scorable, score,
 from data2vec2.modalities.data import ModelInfo, narrow
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
-
-NAMED = 20
-"""At most so many samples that can't be read are named."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +51,18 @@ class Transcription:
 def transcribe(given: Transcribe) -> Iterator[Transcription]:
     """Texts of recordings, one a file, in order; what is wrong with the rest is said at once."""
     paths = paths_of(given.files, "are no FILES; name recordings or folders of recordings")
-    _decoding(given)
+    given.check_decoding()
     recognizer, info = load_recognizer(export_of(Path(given.model), *paths))
     records, device = listed_files(paths, RECORDINGS), choose_device(given.device)
     return transcriptions(recognizer.to(device), info, records, device, given)
 
 
 def transcriptions(
-    recognizer: SpeechRecognizer, info: ModelInfo, records: Records, device: torch.device, how: OfDecoding
+    recognizer: SpeechRecognizer, info: ModelInfo, records: Records, device: torch.device, how: Decoding
 ) -> Iterator[Transcription]:
     """What a model on a device hears in each of the records, in order."""
     assert info.letters is not None
-    decode = _decoding(how).build(info.letters)
+    decode = how.decode(info.letters)
 
     def one(place: int) -> Transcription:
         name = records.names[place]
@@ -81,7 +77,8 @@ def transcriptions(
 
 def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
     """Word and character error rates of a recogniser, with the edits that make them."""
-    decoding, test, data, max_samples = _decoding(given), given.test, given.data, given.max_samples
+    given.check_decoding()
+    test, data, max_samples = given.test, given.data, given.max_samples
     recognizer, info = load_recognizer(export_of(Path(given.model), Path(given.data)))
     refuse(given, OF_FEATURES, f"is for the features of an encoder, and {given.model} is a speech recogniser")
     refuse(given, OF_TABLES, f"is for tables of text, and {given.model} is a speech recogniser")
@@ -97,17 +94,15 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
         why = counted(reason for _, reason in (*left_out, *unaligned, *unread))
         raise UserError(f"none of {len(records):,} recordings of {test or data} can be scored: {why}")
     assert info.letters is not None
-    decode = decoding.build(info.letters)
+    decode = given.decode(info.letters)
     parts.account.remarks += remarks_on(part, records)
     say_account(parts.account, say)
-    say(f"transcribing {len(spoken):,} recordings ({part} part), {decoding.name}: {test or data}")
+    say(f"transcribing {len(spoken):,} recordings ({part} part), {given.decoder_name}: {test or data}")
     heard, not_heard = score(recognizer.to(torch_device), info, spoken, torch_device, decode)
     skipped = PartAccount(bad=dict((*left_out, *unaligned, *unread, *not_heard)))
-    if skipped.bad:
-        say(f"{len(skipped.bad):,} recordings are left out: {skipped.summary()}{skipped.listed(NAMED)}")
+    counts = say_skipped(skipped, "recordings", say)
     found = {"kind": "ctc", "data": where_is(test or data), "part": part, "samples": len(heard.samples)}
-    counts = dict(Counter(skipped.bad.values()).most_common())
-    return {**found, "decoder": decoding.name, **heard.scores(), "skipped": counts}
+    return {**found, "decoder": given.decoder_name, **heard.scores(), "skipped": counts}
 
 
 def scored_part(parts: Parts, whole: str = "whole") -> tuple[str, Records]:
@@ -133,10 +128,3 @@ def format_error_rates(scores: dict[str, Any]) -> str:
             f"{edits['deletions']:>7,}  {edits['length']:>7,}"
         )
     return "\n".join(lines)
-
-
-def _decoding(given: OfDecoding) -> Decoding:
-    lm = Path(given.lm) if given.lm else None
-    return Decoding(
-        decoder=given.decoder, beam=given.beam, lm=lm, lm_weight=given.lm_weight, word_score=given.word_score
-    )

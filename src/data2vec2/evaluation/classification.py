@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from data2vec2.data.reader import Reader, Windowed
-from data2vec2.data.records import targets_of
+from data2vec2.data.records import Records, targets_of
 from data2vec2.evaluation import intervals
 from data2vec2.evaluation.features import Inputs, Normalise, Note, mean_features, over_batches, window_features
 from data2vec2.method.heads import MEANS, Classifier, TokenClassifier, linear_softmax
@@ -59,21 +59,13 @@ class Predictions:
         return int(occurring[0]) if len(occurring) == 1 and not self.multi_label else None
 
 
-def predict(
-    classifier: Predictor,
-    reader: Reader,
-    normalise: Normalise,
-    device: torch.device,
-    note: Note = lambda _: None,
-    world: World = ALONE,
-) -> Predictions:
-    """Classify all samples as evaluation sees them; `note` hears of those that can't be read.
+class Outputs(NamedTuple):
+    """What a model gives for samples; those that could not be read are not among them."""
 
-    The classifier should be in eval mode. `UserError` if no sample can be read.
-    """
-    logits_NC, samples_N = outputs(classifier, reader, normalise, device, note, world)
-    truth_NC = targets_of(reader.records, samples_N) > 0
-    return Predictions(logits_NC, truth_NC, samples_N, reader.records.tags is not None)
+    records: Records
+    x_NC: NDArray[np.float32]
+    samples_N: NDArray[np.int64]
+    """Places in the records."""
 
 
 @torch.no_grad()
@@ -84,14 +76,23 @@ def outputs(
     device: torch.device,
     note: Note = lambda _: None,
     world: World = ALONE,
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What the model gives `NC` for all samples that can be read, and their places."""
+) -> Outputs:
+    """What a model in eval mode gives for all samples as evaluation sees them.
+
+    `note` hears of those that can't be read; `UserError` if none can.
+    """
 
     def given(batch: Inputs) -> dict[str, NDArray[Any]]:
         return {"x": model(*batch.given(normalise, device)).float().cpu().numpy()}
 
     found = over_batches(given, reader, np.arange(len(reader.records)), note, world)
-    return found["x"], found["samples_N"]
+    return Outputs(reader.records, found["x"], found["samples_N"])
+
+
+def predictions_of(found: Outputs) -> Predictions:
+    """A classifier's, beside the classes that the samples have."""
+    truth_NC = targets_of(found.records, found.samples_N) > 0
+    return Predictions(found.x_NC, truth_NC, found.samples_N, found.records.tags is not None)
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
@@ -195,18 +196,10 @@ class Numbers:
         return Numbers(self.given_N * deviation + mean, self.truth_N, self.samples_N)
 
 
-def predict_numbers(
-    model: Predictor,
-    reader: Reader,
-    normalise: Normalise,
-    device: torch.device,
-    note: Note = lambda _: None,
-    world: World = ALONE,
-) -> Numbers:
-    """Numbers for all samples as evaluation sees them; otherwise as `predict`."""
-    given_N1, samples_N = outputs(model, reader, normalise, device, note, world)
-    assert reader.records.numbers is not None
-    return Numbers(given_N1[:, 0].astype(np.float64), reader.records.numbers[samples_N], samples_N)
+def numbers_of(found: Outputs) -> Numbers:
+    """Of a model that gives one for a sample, beside the samples' own."""
+    assert found.records.numbers is not None
+    return Numbers(found.x_NC[:, 0].astype(np.float64), found.records.numbers[found.samples_N], found.samples_N)
 
 
 def correlations(numbers: Numbers) -> dict[str, float]:

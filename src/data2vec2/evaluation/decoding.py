@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -232,49 +232,57 @@ def _unigrams(path: Path) -> Iterator[str]:
         raise UserError(f"{path} can't be read: {error}") from error
 
 
-DecoderName = Literal["greedy", "beam", "lm"]
+if TYPE_CHECKING:
+    AnyPath = str | Path
+else:
+    AnyPath = Path
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class Decoding:
-    """How letters are chosen."""
+    """How letters become text: options of commands, and what is made of them."""
 
-    decoder: DecoderName | None = None
-    """None: lm where a language model is given, else greedy."""
+    _: KW_ONLY
+    decoder: Literal["greedy", "beam", "lm"] | None = None
+    """Speech: greedy, beam (without a language model) or lm; default: lm if --lm is given, else greedy."""
     beam: int | None = None
-    """Prefixes that are kept; none: 25, with a language model 500."""
-    lm: Path | None = None
-    """A language model, as an ARPA file."""
+    """Beam size; default: 25, or 500 with a language model."""
+    lm: AnyPath | None = None
+    """Word n-gram language model, an ARPA file; needs pip install 'data2vec2[lm]'."""
     lm_weight: float = 2.0
+    """Weight of the language model."""
     word_score: float = 0.0
+    """Score added for each word."""
 
-    def __post_init__(self) -> None:
+    @property
+    def decoder_name(self) -> str:
+        """The decoder."""
+        return self.decoder or ("lm" if self.lm else "greedy")
+
+    def check_decoding(self) -> None:
+        """`UsageError` for options that can't be, or don't go together."""
         if self.decoder not in (None, "greedy", "beam", "lm"):
             raise UsageError(f"--decoder is {self.decoder!r}; it must be greedy, beam or lm")
         if self.beam is not None and self.beam < 1:
             raise UsageError(f"--beam is {self.beam}; it must be at least 1")
-        if self.beam is not None and self.name == "greedy":
+        if self.beam is not None and self.decoder_name == "greedy":
             raise UsageError("--beam is for --decoder beam or lm; greedy has none")
-        if self.name == "lm" and self.lm is None:
+        if self.decoder_name == "lm" and not self.lm:
             raise UsageError("--decoder lm needs a language model: --lm FILE.arpa")
-        if self.name != "lm" and self.lm is not None:
-            raise UsageError(f"--lm is for --decoder lm, not for {self.name}")
+        if self.decoder_name != "lm" and self.lm:
+            raise UsageError(f"--lm is for --decoder lm, not for {self.decoder_name}")
         for name in ("lm_weight", "word_score"):
-            if self.name != "lm" and getattr(self, name) != getattr(Decoding, name):
+            if self.decoder_name != "lm" and getattr(self, name) != getattr(Decoding, name):
                 raise UsageError(f"--{name.replace('_', '-')} needs a language model: --lm FILE.arpa")
 
-    @property
-    def name(self) -> str:
-        """The decoder."""
-        return self.decoder or ("lm" if self.lm else "greedy")
-
-    def build(self, letters: Letters) -> Decode | None:
-        """The decoder, none for greedy; `UserError` if the language model can't be used."""
-        if self.name == "greedy":
+    def decode(self, letters: Letters) -> Decode | None:
+        """What decodes, none for greedy; `UserError` if the language model can't be used."""
+        self.check_decoding()
+        if self.decoder_name == "greedy":
             return None
-        if self.name == "beam":
+        if self.decoder_name == "beam":
             return partial(beam_search, beam=self.beam or 25)
-        assert self.lm is not None
-        if not self.lm.is_file():
-            raise UserError(f"--lm {self.lm} does not exist")
-        return NgramDecoder(self.lm, letters, weight=self.lm_weight, word_score=self.word_score, beam=self.beam or 500)
+        assert self.lm
+        if not (lm := Path(self.lm)).is_file():
+            raise UserError(f"--lm {lm} does not exist")
+        return NgramDecoder(lm, letters, weight=self.lm_weight, word_score=self.word_score, beam=self.beam or 500)

@@ -135,19 +135,6 @@ def features_of(
     return LabelledFeatures(found["x"], found["y"]).select(_as(samples, found["samples_N"]))
 
 
-def encode(
-    encoder: Encoder,
-    reader: Reader,
-    samples: NDArray[np.int64],
-    normalise: Normalise,
-    device: torch.device,
-    note: Note = lambda _: None,
-    world: World = ALONE,
-) -> LabelledFeatures:
-    """Mean-pooled features of the samples as evaluation sees them, with the labels; by an encoder in eval mode."""
-    return encode_by_each([encoder], reader, samples, normalise, device, note, world)[0]
-
-
 def encode_by_each(
     encoders: Sequence[Encoder],
     reader: Reader,
@@ -157,7 +144,10 @@ def encode_by_each(
     note: Note = lambda _: None,
     world: World = ALONE,
 ) -> list[LabelledFeatures]:
-    """What `encode` gives by each of several encoders of one width; every sample is read once."""
+    """Mean-pooled features of the samples as evaluation sees them, with the labels, by each encoder, in eval mode.
+
+    The encoders are of one width; every sample is read once.
+    """
 
     @torch.no_grad()
     def pooled(batch: Inputs) -> NDArray[np.float32]:

@@ -68,19 +68,22 @@ def gain(over: str, ours: tuple[float, Any], theirs: tuple[float, Any], errors: 
     return Gain(over, ours[0] - theirs[0], interval, errors)
 
 
+def rows_of(scores: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """The rows of what `Scores.to_dict` gives, each with its intervals by probe, if there are any."""
+    return list(zip(scores["rows"], scores.get("intervals") or [{}] * len(scores["rows"]), strict=True))
+
+
 def gains(scores: Mapping[str, Any]) -> dict[str, list[Gain]]:
     """Gains over each baseline by what was measured, of what `Scores.to_dict` gives; none without a baseline.
 
     The majority class is a baseline where there is no other. Of low-label curves it is the one of fine-tuning that
     counts, with the fewest labels.
     """
-    found = {}
-    table = list(zip(scores["rows"], scores.get("intervals") or [{}] * len(scores["rows"]), strict=True))
+    found, table = {}, rows_of(scores)
     others = [pair for pair in table[1:] if pair[0]["features"] != MAJORITY]
     for probe, name in PROBES.items() if table else ():
-        rows = [
-            (row["features"], row.get(probe), bars.get(probe)) for row, bars in [*table[:1], *(others or table[1:])]
-        ]
+        shown = [*table[:1], *(others or table[1:])]
+        rows = [(row["features"], row.get(probe), bars.get(probe)) for row, bars in shown]
         found[name] = _over(rows, UNTRAINED)
     if curves := [curve for curve in scores.get("curves") or () if curve["probe"] == "finetune"]:
         bars = [(curve["low"][0], curve["high"][0]) if curve.get("draws") != 1 else None for curve in curves]

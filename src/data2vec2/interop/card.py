@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from data2vec2.config.run import FinetuneConfig, RunConfig
 from data2vec2.evaluation.dense import MEASURES
+from data2vec2.interop.onnx import output_names
 from data2vec2.modalities import spec_of
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import example_of, interop_of
@@ -24,10 +25,6 @@ _MEANING = {
     "token classifier": "of each class, in the order of `id2label` in config.json, of each token",
     "question answerer": "of where the answer starts and of where it ends, of each token",
     "recogniser": "of each letter in vocab.json, every 20 ms; padding is blank (0)",
-}
-_OUTPUTS = {
-    "encoder": ["last_hidden_state", "pooler_output"],
-    "question answerer": ["start_logits", "end_logits"],
 }
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("data2vec2.interop"),
@@ -106,10 +103,9 @@ def converted_card(info: ModelInfo, about: Mapping[str, Any]) -> str:
 
 def portable_card(info: ModelInfo, to: str, difference: float, int8: str | None) -> str:
     """Of a model for ONNX Runtime (`to` "onnx") or torch.export ("torch")."""
-    outputs = _OUTPUTS.get(info.what, ["logits"])
     inputs, meaning = interop_of(info.kind).named(example_of(info.model)), _MEANING[info.what]
     shown = {"onnx": to == "onnx", "difference": difference, "int8": int8}
-    return _filled("program.md.j2", info, inputs=inputs, outputs=outputs, meaning=meaning, **shown)
+    return _filled("program.md.j2", info, inputs=inputs, outputs=output_names(info), meaning=meaning, **shown)
 
 
 def _card(info: ModelInfo, made: str, rows: Mapping[str, str], *, converted: bool = False, **header: Any) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data2vec2.errors import UserError
 from data2vec2.method.block import eager_attention
 from data2vec2.method.encoder import Encoder
-from data2vec2.method.heads import AnswerFinder, Recognized, SpeechRecognizer
+from data2vec2.method.heads import Recognized, SpeechRecognizer
 from data2vec2.modalities.data import ModelInfo
 from data2vec2.modalities.fields import example_of, interop_of
 from data2vec2.modalities.interop import AnyModel
@@ -29,11 +29,11 @@ LARGEST_FILE = 2 << 30
 """Bytes of an ONNX file, at most; the weights of larger models stand in a file beside it."""
 
 
-def output_names(model: AnyModel) -> tuple[str, ...]:
+def output_names(info: ModelInfo) -> tuple[str, ...]:
     """What `Portable` gives, by Transformers' names."""
-    if isinstance(model, AnswerFinder):
+    if info.answers:
         return "start_logits", "end_logits"
-    return ("last_hidden_state", "pooler_output") if isinstance(model, Encoder) else ("logits",)
+    return ("last_hidden_state", "pooler_output") if info.what == "encoder" else ("logits",)
 
 
 def portable(model: AnyModel, info: ModelInfo) -> nn.Module:

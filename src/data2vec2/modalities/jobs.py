@@ -246,7 +246,7 @@ class Job:
         error = partial(losses.classification, multi_label=data.multi_label)
 
         def scores(*of: Any) -> tuple[dict[str, float], Bars]:
-            found = classification.predict(*of)
+            found = classification.predictions_of(classification.outputs(*of))
             return classification.headline(found), classification.headline_intervals(found)
 
         return SampleTask(error, scores, "map" if data.multi_label else "accuracy", *common)
@@ -259,7 +259,8 @@ class Job:
     def score(self, model: Any, info: ModelInfo, data: FinetuneData, key: str, device: torch.device) -> Scored:
         """The trained model on the part `key`; what can't be read of it is noted (`UserError` if it is too much)."""
         part, note = data.readers[key], data.account.part(key).add
-        found = classification.predict(model, part, self.tools.normalise(info.data, device), device, note)
+        given = classification.outputs(model, part, self.tools.normalise(info.data, device), device, note)
+        found = classification.predictions_of(given)
         scores = {"kind": "classify", "samples": len(found.samples_N), "classes": list(info.classes)}
         scores |= {**classification.headline(found), "intervals": classification.headline_intervals(found)}
         scores |= classification.details(found, info.classes)
@@ -312,7 +313,7 @@ class RegressJob(Job):
         scale = NumberTargets(data.train.records).scale
 
         def scores(*of: Any) -> tuple[dict[str, float], Bars]:
-            found = classification.predict_numbers(*of).rescaled(*scale)
+            found = classification.numbers_of(classification.outputs(*of)).rescaled(*scale)
             return classification.correlations(found), classification.correlation_intervals(found)
 
         return SampleTask(losses.squared_error, scores, "pearson", *common)
@@ -326,7 +327,8 @@ class RegressJob(Job):
     def score(self, model: Any, info: ModelInfo, data: FinetuneData, key: str, device: torch.device) -> Scored:
         """Error and correlations; beside the error stands that of always answering the training part's mean."""
         part, note = data.readers[key], data.account.part(key).add
-        found = classification.predict_numbers(model, part, self.tools.normalise(info.data, device), device, note)
+        given = classification.outputs(model, part, self.tools.normalise(info.data, device), device, note)
+        found = classification.numbers_of(given)
         mean, _ = NumberTargets(data.train.records).scale
         scores = {"kind": "regress", "samples": len(found.samples_N), **classification.correlations(found)}
         scores["intervals"] = classification.correlation_intervals(found)

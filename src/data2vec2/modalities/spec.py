@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data2vec2.config.model import ModalityConfig
 from data2vec2.config.run import DataConfig, FinetuneConfig, FinetuneDataConfig, RunConfig, TaskConfig
@@ -33,6 +33,23 @@ class Words:
     """What a user asks a fine-tuned model with, after "data2vec2"."""
     columns: bool = False
     """Whether data are tables whose columns a user may have to name."""
+
+
+@dataclass
+class EmbedOptions:
+    """Which features of a model `embed` takes."""
+
+    _: KW_ONLY
+    layer: int | None = None
+    """Block whose output is used, from 1; 0: the stem's tokens; default: the last block."""
+    pool: Literal["mean", "none", "cls"] = "mean"
+    """mean over patches or tokens; none: a vector for each; cls: the CLS token of pictures and sounds."""
+    size: int | None = None
+    """Pictures: side of the model's input in pixels, a multiple of the patch size; default: the model's own."""
+    keep_aspect: bool = False
+    """Pictures: don't crop; scale the shorter side to the size and keep the aspect ratio, in whole patches."""
+    batch: int | None = None
+    """Batch size; default: 64 pictures, 8 recordings or 32 texts."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -35,20 +34,10 @@ from data2vec2.modalities.data import DataTools, ModelInfo
 from data2vec2.modalities.interop import Interop
 from data2vec2.modalities.jobs import Job, Sized
 from data2vec2.modalities.show import Show
+from data2vec2.modalities.spec import EmbedOptions as EmbedOptions
 
 Row = NDArray[np.float32]
 Several = Callable[[Tensor, Tensor | None], Sequence[Row]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmbedOptions:
-    """What `embed` was asked for."""
-
-    layer: int
-    """Block whose output is taken, from 1, or 0 for the stem's tokens."""
-    pool: Literal["mean", "none", "cls"] = "mean"
-    size: int | None = None
-    keep_aspect: bool = False
 
 
 class Feed:
@@ -209,7 +198,7 @@ class Tools(DataTools):
         chosen = chosen if len(chosen) else np.arange(len(reader.records))
         chosen = chosen[spread(len(chosen), SEARCHED)]
         bad, normalise = PartAccount(len(chosen), max_bad=1), self.normalise(info.data, device)
-        known = features.encode(encoder, reader, chosen, normalise, device, bad.add)
+        (known,) = features.encode_by_each([encoder], reader, chosen, normalise, device, bad.add)
         return known, [place for place in chosen.tolist() if reader.records.names[place] not in bad.bad]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data2vec2.evaluation.scores import MAJORITY, MODEL, RANDOM
-from data2vec2.evaluation.verdict import SCRATCH, gain, in_words
+from data2vec2.evaluation.verdict import SCRATCH, gain, in_words, rows_of
 from data2vec2.files import parse_json
 from data2vec2.reporting.scores import RECOGNIZER, SHARES, TUNED, Measure, read_mapping, said_with_bar
 from data2vec2.training.run import CONFIG, OTHER_SCORES, SCORES
@@ -87,14 +87,11 @@ def _probed(model: Path, scores: dict[str, Any]) -> Iterator[tuple[str, Measure]
             found += value if isinstance(value, list) else [value]
     for one in found:
         if one.get("kind") == "probes" and all(one.get(key) == scores.get(key) for key in ("data", "part")):
-            bars = one.get("intervals") or [{}] * len(one["rows"])
-            for row, bar in zip(one["rows"], bars, strict=True):
+            for row, bar in rows_of(one):
                 if row["features"] not in (RANDOM, MAJORITY) and row.get("linear") is not None:
                     of = "the frozen features" if row["features"] == MODEL else row["features"]
-                    yield (
-                        f"a linear probe on {of} ({one['train_samples']:,} labels)",
-                        (row["linear"], bar.get("linear")),
-                    )
+                    name = f"a linear probe on {of} ({one['train_samples']:,} labels)"
+                    yield name, (row["linear"], bar.get("linear"))
 
 
 def _measure(scores: dict[str, Any], key: str) -> Measure:

@@ -65,7 +65,9 @@ def write_report(run: Path, out: Path | None = None) -> Path:
     finetuning = bool(tuned or finetuned)
     unit = unit_of(kind, finetuning)
     mistakes = partial(charts.read_mistakes, classes=scored.content["classes"] if scored.content else [])
-    account = read_part(read_account, run / "data.json", "it is unknown what became of the data")
+    account = read_part(
+        lambda path: account_of(scores.read_mapping(path)), run / "data.json", "it is unknown what became of the data"
+    )
     return write_page(
         "run.html.j2",
         out or run / "report.html",
@@ -79,8 +81,10 @@ def write_report(run: Path, out: Path | None = None) -> Path:
         other_scores=read_part(scores.read_others, run / OTHER_SCORES, "no other data were scored"),
         environment=environment,
         status=read_part(read_status, run / "status.json", "it is unknown how the run ended"),
-        masks=read_part(partial(_drawn, "masks", kind), run / "masks.npz", "no sample was kept"),
-        gallery=read_part(partial(_drawn, "gallery", kind), run / "gallery.npz", "evaluate writes it", evaluate),
+        masks=read_part(lambda path: _draw("masks", kind, read_arrays(path)), run / "masks.npz", "no sample was kept"),
+        gallery=read_part(
+            lambda path: _draw("gallery", kind, read_arrays(path)), run / "gallery.npz", "evaluate writes it", evaluate
+        ),
         mistakes=read_part(mistakes, run / "mistakes.npz", "it is written when fine-tuning ends"),
         transcripts=read_part(scores.read_transcripts, run / "transcripts.jsonl", "nothing was transcribed"),
         curves=read_part(partial(curves.read_curves, unit=unit), run / "metrics.jsonl", "no figures were recorded"),
@@ -124,12 +128,8 @@ def write_inspection(found: Any, preview: Mapping[str, Any], out: Path) -> Path:
     return write_page("inspection.html.j2", out, found=content, account=account, shown=shown)
 
 
-def _drawn(part: Literal["masks", "gallery"], kind: str, path: Path) -> Markup:
-    """A part of the page as the modality's template draws it; `ValueError` for an unknown modality."""
-    return _draw(part, kind, read_arrays(path))
-
-
 def _draw(part: Literal["masks", "gallery"], kind: str, arrays: Mapping[str, Any]) -> Markup:
+    """A part of the page as the modality's template draws it; `ValueError` for an unknown modality."""
     if not kind:
         raise ValueError("neither it nor config.yaml says which modality it is of")
     spec = spec_of(kind)
@@ -221,13 +221,8 @@ def read_status(path: Path) -> dict[str, Any]:
     return {"state": str(status.get("state", "unknown")), "message": str(status.get("message") or ""), **numbers}
 
 
-def read_account(path: Path) -> dict[str, Any]:
-    """What became of the samples: numbers and reasons by part, remarks, and the first samples with their reasons."""
-    return account_of(scores.read_mapping(path))
-
-
 def account_of(account: Mapping[str, Any]) -> dict[str, Any]:
-    """An account as `Account.to_dict` gives it, for the page."""
+    """What became of the samples: numbers and reasons by part, remarks, and the first samples with their reasons."""
     parts, reasons, samples = [], [], list[tuple[str, str]]()
     for name, part in account["parts"].items():
         asked = Counter(part["left_out_as_asked"])

@@ -132,7 +132,7 @@ def _shown(scores: dict[str, Any]) -> dict[str, Any]:
     bands = any(curve.get("draws") != 1 for curve in curves)
     return (
         shown
-        | _table(scores["rows"], bars or [{}] * len(scores["rows"]))
+        | _table(verdict.rows_of(scores))
         | {"curves": _low_label_charts(curves), "bands": bands, "verdict": verdict.verdict(scores)}
     )
 
@@ -152,12 +152,12 @@ def read_other_measures(path: Path) -> dict[str, Measure]:
 
 
 def _measures(scores: dict[str, Any]) -> dict[str, Measure]:
-    bars: Any = scores.get("intervals") or {}
     if names := TUNED.get(str(scores.get("kind"))):
+        bars = scores.get("intervals") or {}
         return {name: (scores[key], bars.get(key)) for key, name in names.items() if is_number(scores.get(key))}
     return {
         f"{SHARES.get(key, key)}: {row.get('features', '?')}": (value, bar.get(key))
-        for row, bar in zip(scores["rows"], bars or [{}] * len(scores["rows"]), strict=True)
+        for row, bar in verdict.rows_of(scores)
         for key, value in row.items()
         if is_number(value)
     }
@@ -183,10 +183,10 @@ def _interval(bar: Any) -> tuple[float, float] | None:
     return (bar[0], bar[1]) if isinstance(bar, list) and len(bar) == 2 and all(map(is_number, bar)) else None
 
 
-def _table(rows: list[dict[str, Any]], bars: list[dict[str, Any]]) -> dict[str, Any]:
+def _table(rows: list[tuple[Any, Any]]) -> dict[str, Any]:
     """Columns, and rows of (features, [(value as text, whether it is the best of its column, value, interval)])."""
-    keys = list(dict.fromkeys(key for row in rows for key in row if key != "features"))
-    best = {key: max((row[key] for row in rows if is_number(row.get(key))), default=None) for key in keys}
+    keys = list(dict.fromkeys(key for row, _ in rows for key in row if key != "features"))
+    best = {key: max((row[key] for row, _ in rows if is_number(row.get(key))), default=None) for key in keys}
     cells = [
         [
             (
@@ -197,9 +197,9 @@ def _table(rows: list[dict[str, Any]], bars: list[dict[str, Any]]) -> dict[str, 
             )
             for key in keys
         ]
-        for row, bar in zip(rows, bars, strict=True)
+        for row, bar in rows
     ]
-    names = [str(row.get("features", "?")) for row in rows]
+    names = [str(row.get("features", "?")) for row, _ in rows]
     return {"columns": [SHARES.get(key, key) for key in keys], "rows": list(zip(names, cells, strict=True))}
 
 

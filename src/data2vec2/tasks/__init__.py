@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from data2vec2.data.account import Account, Bad
 from data2vec2.data.batch import Batch, iterate
 from data2vec2.data.reader import Reader
+from data2vec2.evaluation.features import Normalise
 from data2vec2.training.parallel import ALONE, World
 from data2vec2.training.run import ACCOUNT, RunFolder
 from data2vec2.training.task import Task
-
-Normalise = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

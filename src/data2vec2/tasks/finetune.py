@@ -17,11 +17,11 @@ from data2vec2.data.labels import IGNORED
 from data2vec2.data.letters import Letters
 from data2vec2.data.reader import Reader, padded
 from data2vec2.data.records import Records, targets_of
-from data2vec2.evaluation.features import Note
+from data2vec2.evaluation.features import Normalise, Note
 from data2vec2.evaluation.recognition import recognise_all, rows_of
 from data2vec2.evaluation.similarity import spread
 from data2vec2.method import losses
-from data2vec2.tasks import Normalise, ReadingTask
+from data2vec2.tasks import ReadingTask
 from data2vec2.training.parallel import World
 from data2vec2.training.run import RunFolder, write_text
 from data2vec2.training.task import Sums

@@ -15,11 +15,11 @@ from data2vec2.config.model import MaskConfig
 from data2vec2.config.run import RunConfig
 from data2vec2.data.batch import Batch, Batches, Step
 from data2vec2.data.reader import Reader
-from data2vec2.evaluation.features import effective_rank, encode, labelled, mean_std
+from data2vec2.evaluation.features import Normalise, effective_rank, encode_by_each, labelled, mean_std
 from data2vec2.evaluation.probes import knn_accuracy
 from data2vec2.method.masking import draw_keep_ids
 from data2vec2.method.pretraining import Data2Vec2, Pretrained
-from data2vec2.tasks import Normalise, ReadingTask, RunContext
+from data2vec2.tasks import ReadingTask, RunContext
 from data2vec2.training.optim import Ema
 from data2vec2.training.task import Sums
 
@@ -107,7 +107,7 @@ class PretrainTask(ReadingTask):
             return {}
         student, (train, val) = self.model.student, samples
         where, world = (self.normalise, self.context.device), self.scoring
-        known = encode(student, self.train, train, *where, world=world)
-        asked = encode(student, self.val, val, *where, partial(self.note, "val"), world)
+        (known,) = encode_by_each([student], self.train, train, *where, world=world)
+        (asked,) = encode_by_each([student], self.val, val, *where, partial(self.note, "val"), world)
         accuracy = knn_accuracy(known, asked)
         return {SCORE: accuracy, f"{SCORE}_error": math.sqrt(accuracy * (1 - accuracy) / len(asked.y))}

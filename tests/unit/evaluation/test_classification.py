@@ -19,8 +19,9 @@ from data2vec2.evaluation.classification import (
     details,
     headline,
     mistakes,
-    predict,
-    predict_numbers,
+    numbers_of,
+    outputs,
+    predictions_of,
     worst_numbers,
 )
 from data2vec2.modalities.image import fashion_mnist
@@ -110,7 +111,7 @@ def test_all_samples_are_asked_in_their_order() -> None:
     pictures = reader(fashion_mnist())
     pictures = ImageReader(pictures.records.select(range(600)), pictures.config, pictures.data, 0)
     logits = torch.randn(600, 10)
-    found = predict(Known(logits), pictures, Normalise((0.3,), (0.3,), CPU), CPU)  # type: ignore[arg-type]
+    found = predictions_of(outputs(Known(logits), pictures, Normalise((0.3,), (0.3,), CPU), CPU))  # type: ignore[arg-type]
     assert np.array_equal(found.logits_NC, logits.numpy())
     assert np.array_equal(found.truth_NC.argmax(axis=1), pictures.records.labels)
 
@@ -121,7 +122,7 @@ def test_a_sample_that_can_not_be_read_is_not_scored(tmp_path: Path) -> None:
     broken.write_bytes(b"\xff\xd8\xff")
     pictures = reader(folder)
     logits = torch.randn(30, len(pictures.records.classes))
-    found = predict(Known(logits), pictures, Normalise((0.3,), (0.3,), CPU), CPU)  # type: ignore[arg-type]
+    found = predictions_of(outputs(Known(logits), pictures, Normalise((0.3,), (0.3,), CPU), CPU))  # type: ignore[arg-type]
     place = list(pictures.records.names).index(broken.relative_to(folder).as_posix())
     assert found.samples_N.tolist() == [index for index in range(30) if index != place]
     assert np.array_equal(found.logits_NC, logits[:29].numpy())
@@ -203,7 +204,7 @@ def test_rescaled_undoes_standardisation() -> None:
 
 def test_what_can_not_be_read_is_not_scored_and_the_worst_come_first() -> None:
     reader = Lengths(["a" * 4, "b" * 8, "", "c" * (MAX_CHARACTERS + 10)], [2.5, 9.0, 7.0, 1.0])
-    found = predict_numbers(Half(), reader, lambda inputs: inputs, CPU)  # type: ignore[arg-type]
+    found = numbers_of(outputs(Half(), reader, lambda inputs: inputs, CPU))  # type: ignore[arg-type]
     assert sorted(zip(found.samples_N, found.given_N, found.truth_N, strict=True)) == [
         (0, 2.0, 2.5),
         (1, 4.0, 9.0),

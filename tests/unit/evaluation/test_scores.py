@@ -13,7 +13,7 @@ from PIL import Image
 from data2vec2.data.account import Bad
 from data2vec2.errors import UserError
 from data2vec2.evaluation import probes as attentive
-from data2vec2.evaluation.features import encode, labelled
+from data2vec2.evaluation.features import encode_by_each, labelled
 from data2vec2.evaluation.scores import score
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import get_recipe
@@ -59,8 +59,8 @@ def test_labelled_are_spread_and_have_labels() -> None:
 
 def test_features_do_not_depend_on_their_batch(reader: ImageReader) -> None:
     model, normalise = encoder(0), Normalise((0.3,), (0.3,), CPU)
-    together = encode(model, reader, np.arange(300), normalise, CPU)  # two batches
-    alone = encode(model, reader, np.array([270]), normalise, CPU)
+    (together,) = encode_by_each([model], reader, np.arange(300), normalise, CPU)  # two batches
+    (alone,) = encode_by_each([model], reader, np.array([270]), normalise, CPU)
     assert together.x.shape == (300, get_recipe("image_tiny").model.encoder.embed_dim)
     assert np.allclose(together.x[270], alone.x[0], atol=1e-5)
     assert together.y.tolist() == reader.records.labels[:300].tolist()

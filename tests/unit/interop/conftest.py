@@ -63,3 +63,11 @@ def exported(encoder: Encoder, config: ModelConfig, tmp_path: Path) -> Path:
 @pytest.fixture
 def pictures(config: ModelConfig) -> torch.Tensor:
     return torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def garbage_in_new_tensors():
+    """Fill memory that nobody has initialised with NaN, so that whoever reads it is found out."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

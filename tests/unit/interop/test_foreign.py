@@ -300,7 +300,7 @@ def test_they_are_exported_like_any_encoder(tmp_path: Path, name: str) -> None:
         assert difference(model(inputs).last_hidden_state, expected) < 1e-5
     if name == "BERT":  # whose shape is like that of others
         return
-    write_onnx(export_program(encoder, info), output_names(encoder), tmp_path / "model.onnx")
+    write_onnx(export_program(encoder, info), output_names(info), tmp_path / "model.onnx")
     named = {key: value.numpy() for key, value in interop_of(info.kind).named(inputs).items()}
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     assert difference(torch.from_numpy(session.run(None, named)[0]), expected) < CLOSE

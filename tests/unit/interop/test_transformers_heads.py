@@ -105,14 +105,6 @@ def load(case: Case, **options: object) -> PreTrainedModel:
     return AUTO[case.model.encoder.modality.config.kind].from_pretrained(case.folder, **options)
 
 
-@pytest.fixture
-def garbage_in_new_tensors():
-    """Fill memory that nobody has initialised with NaN, so that whoever reads it is found out."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.usefixtures("garbage_in_new_tensors")
 def test_an_exported_classifier_says_the_same(case: Case, tmp_path: Path) -> None:
     model, report = load(case, output_loading_info=True)

@@ -158,13 +158,6 @@ def test_saved_and_loaded_it_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, encoder[name]) for name, tensor in model.encoder.state_dict().items())
 
 
-@pytest.fixture
-def garbage_in_new_tensors():
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.usefixtures("garbage_in_new_tensors")
 def test_an_exported_encoder_is_student_and_teacher(exported: Path, encoder: torch.nn.Module) -> None:
     config = Data2Vec2ImageConfig.from_run_config(run_config())

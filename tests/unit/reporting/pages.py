@@ -199,3 +199,8 @@ def fill_finetuned(run: Path) -> Path:
     (run / "config.yaml").write_text("recipe: image_finetune_tiny\naugment:\n  mixup: 0.0\n")
     write_lines(run / "metrics.jsonl", [{"step": 50, "elapsed_s": 1, "loss": 1.0, "val_accuracy": 0.6, "val_loss": 2}])
     return run
+
+
+def arrays_of(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)

@@ -25,7 +25,7 @@ from data2vec2.modalities.audio.tools import AudioTools
 from data2vec2.reporting.build import write_report
 from data2vec2.reporting.charts import clip
 from data2vec2.reporting.scores import read_transcripts
-from tests.unit.reporting.pages import HOSTILE, Page, changed, read_page, write_lines
+from tests.unit.reporting.pages import HOSTILE, Page, arrays_of, changed, read_page, write_lines
 
 CONFIG = AudioConfig(stem="mel")
 
@@ -56,11 +56,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sound(uri: str) -> tuple[np.ndarray, int]:
     wave, rate = soundfile.read(io.BytesIO(base64.b64decode(uri.split(",")[1])))
     return wave, rate
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
 
 
 def test_masks_of_recordings(full: Path) -> None:

@@ -18,7 +18,7 @@ from data2vec2.modalities.text.show import CHARACTERS, TOKENS_SHOWN, TextShow, s
 from data2vec2.modalities.text.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from data2vec2.modalities.text.tools import TextTools
 from data2vec2.reporting.build import write_report
-from tests.unit.reporting.pages import HOSTILE, Page, changed, read_page
+from tests.unit.reporting.pages import HOSTILE, Page, arrays_of, changed, read_page
 
 TABLE = pq.read_table(wordnet_glosses() / "test.parquet").to_pydict()
 CLASSES = tuple(sorted(set(TABLE["label"])))
@@ -51,11 +51,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         return fill(tmp_path_factory.mktemp("run"))
-
-
-def arrays_of(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
 
 
 def test_masks_are_those_of_the_run_on_its_tokens(full: Path) -> None:
