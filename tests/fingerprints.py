@@ -11,8 +11,8 @@ All goes through the command line: recipes of pre-training and of fine-tuning, f
 large ones narrow and shallow (`record` says which recipes have no case yet); some of these runs resumed from their
 middle, which must change nothing; then the models evaluated and used. Kept are the figures of metrics.jsonl, the
 tensors of all batches, the exported and saved weights, exported settings, scores, answers, and each recipe's values at
-its full size. Left out are `elapsed_s` and `samples_per_s`, which no two runs share, and what is for people to read: README.md,
-report.html, train.log, pictures.
+its full size. Left out are `elapsed_s` and `samples_per_s`, which no two runs share, and what is for people to read:
+README.md, report.html, train.log, pictures.
 
 Modules can move: `train_loop` searches the package. Change it if the function that makes the updates no longer has
 arguments `task`, `config` and `asked_to_stop`, and `Watched` if a task has no `batches(start, stop)`, or these no

@@ -174,7 +174,7 @@ def read(root: Path, files: Mapping[str, list[str]], content: Content, table: De
     classes = tuple(sorted(folders)) if len(folders) > 1 else None
     lists = [extension for extension in TABLES if extension != JSON]  # which may be of anything
     tables = [name for extension in lists for name in files.get(extension, ()) if name not in described]
-    if tables and not (table.labels or classes):
+    if tables and not (table.labels or table.texts or classes):
         what = f"tables that describe none of the {content.many} here: {some(tables)}"
         account.remarks.append(f"{what}; only metadata.csv, .jsonl and .parquet with a column file_name are read")
     if not table.labels and not classes:  # the samples' only folder says nothing

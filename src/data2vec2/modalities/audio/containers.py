@@ -55,10 +55,8 @@ JOINED = "several files joined into one"
 def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
     """What to show of the beginning of a file of chunks, AU or SPHERE, and how many bytes there are beyond its claim.
 
-    Of MP4 and other files, which ffmpeg knows, the claim is what there is.
-
     The size of the sound may be none, as where a recorder lost power: it then has what there is. Raises `BadSample`
-    where another such file follows.
+    where another such file follows, or an MP4 behind an MP4.
     """
     head, end = _claimed(file, start, size)
     if (follows := at(file, end, 8))[:4] in (*_CHUNKS, b".snd", b"NIST") or follows[4:] == b"ftyp":
@@ -73,9 +71,8 @@ def _claimed(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
         offset, length = struct.unpack(">II", magic[4:])
         return (magic[:8] + _FULL, size) if not 0 < length < _UNKNOWN else (b"", start + offset + length)
     if magic[:8] == b"NIST_1A\n":
-        said = dict(
-            re.findall(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)", fields := at(file, start, 1024))
-        )
+        fields = at(file, start, 1024)
+        said = dict(re.findall(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)", fields))
         is_plain = len(said) == 3 and b"embedded" not in fields  # else compressed
         length = math.prod(map(int, said.values())) if is_plain else 0
         return b"", start + int(at(file, start + 8, 8)) + length if length else size

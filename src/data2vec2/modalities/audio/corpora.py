@@ -27,9 +27,9 @@ from data2vec2.modalities.audio.reader import RECORDINGS
 
 _BESIDE = (".normalized.txt", ".txt", ".lab", ".original.txt", ".wrd")
 """Endings of the text beside a recording; the first that is there is taken."""
-_ASIDE = ("txt", "transcript")
+_ASIDE = ("txt", "text", "transcript", "transcripts")
 """Folders of such texts beside that of the recordings."""
-_MICROPHONE = re.compile(r"_mic\d+$")
+_MICROPHONE = re.compile(r"[_-]mic\d+$", re.IGNORECASE)
 """How names end of what several microphones recorded at once."""
 _LONGEST = 10_000
 """Bytes of such a text, at most."""
@@ -63,14 +63,13 @@ def read(root: Path, files: Mapping[str, list[str]]) -> Listing | None:
     used = used or _beside(root, files, by_stem, said) or _lists(root, files.get(".tsv", ()), by_stem, said)
     if not used and not said.remarks and len({*map(_utterance, samples)}) == len(samples):
         return None
-    listing = folder.read(root, files, RECORDINGS, said)
+    others = {extension: [name for name in names if name not in used] for extension, names in files.items()}
+    listing = folder.read(root, others, RECORDINGS, said)
     parts = {key: replace(part, groups=numbered(map(_utterance, part.names))) for key, part in listing.parts.items()}
     listing = replace(listing, parts=parts)
-    account = listing.account
-    account.beside = {name: why for name, why in account.beside.items() if name not in used}
     if used:
         ends = (f"{count:,} {end} file{'s' * (count > 1)}" for end, count in Counter(used.values()).items())
-        account.choices.append(f"transcripts from {', '.join(ends)}")
+        listing.account.choices.append(f"transcripts from {', '.join(ends)}")
     return listing
 
 
@@ -164,7 +163,8 @@ def _beside(
             texts |= {name: " ".join(word[1] for word in words if word)} if all(words) else {}
         elif not _is_track(text):
             texts[name] = text
-    timed = bool(texts) and all(_TIMIT.match(text) for text in texts.values())
+    lines = [text for name, text in texts.items() if found[name] != ".wrd"]
+    timed = bool(lines) and all(map(_TIMIT.match, lines))
     for name, text in texts.items():
         spoken = _TIMIT.sub("", text, count=1) if timed else text
         said.texts.update(dict.fromkeys(of[name], " ".join(spoken.split())))
@@ -181,7 +181,7 @@ def _text_places(stem: str, asides: Sequence[str]) -> Iterator[str]:
     for one in dict.fromkeys((stem, _MICROPHONE.sub("", stem))):
         yield one
         *folders, name = one.split("/")
-        for place, aside in product(range(len(folders)), asides):
+        for place, aside in product(range(len(folders) + 1), asides):
             yield "/".join((*folders[:place], aside, *folders[place + 1 :], name))
 
 
@@ -193,8 +193,8 @@ def _short_text(path: Path) -> str | None:
 
 
 def _is_track(text: str) -> bool:
-    """Whether it has lines of start, end and label, or no line."""
-    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("\\")]
+    """Whether it has lines of start, end and label, perhaps behind a "#", or no line."""
+    lines = [line for line in text.split("\n") if line.strip() not in ("", "#") and not line.startswith("\\")]
     return all(map(_TIMES.match, lines)) and (len(lines) != 1 or "\t" in lines[0])
 
 

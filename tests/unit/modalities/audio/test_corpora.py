@@ -143,10 +143,16 @@ def test_librispeech(tmp_path: Path, above: str) -> None:
             "transcripts from 1 .normalized.txt file, 1 .lab file, 1 .txt file",
         ),
         (
-            "a/S1.wav a/S2.wav",
-            {"a/S1.TXT": "0 46797 She had.\n", "a/S2.TXT": "0 38912 Don't ask 2.\n", "a/S2.PHN": "0 2 h#\n"},
-            {"train": {"a/S1.wav": "She had.", "a/S2.wav": "Don't ask 2."}},
-            "transcripts from 2 .txt files",
+            "a/S1.wav a/S2.wav a/S3.wav",
+            {
+                "a/S1.TXT": "0 46797 She had.\n",
+                "a/S2.TXT": "0 38912 Don't ask 2.\n",
+                "a/S2.PHN": "0 2 h#\n",
+                "a/S2.WRD": "0 2 do\n",
+                "a/S3.WRD": "0 2 ask\n",
+            },
+            {"train": {"a/S1.wav": "She had.", "a/S2.wav": "Don't ask 2.", "a/S3.wav": "ask"}},
+            "transcripts from 2 .txt files, 1 .wrd file",
         ),
         (
             "a/S1.WAV.wav a/S2.wav a/S3.wav a/S4.wav",
@@ -197,12 +203,13 @@ def test_librispeech(tmp_path: Path, above: str) -> None:
             "3 classes, 3 transcripts; left out: .txt (2); transcripts from 2 .txt files",
         ),
         (
-            "ABA/wav/a1.wav ABA/wav/a2.wav BWC/wav/a1.wav m_mic1.wav m_mic2.wav",
+            "ABA/wav/a1.wav ABA/wav/a2.wav BWC/wav/a1.wav m_mic1.wav m_mic2.wav n-Mic1.wav",
             {
                 "ABA/transcript/a1.txt": "one",
                 "BWC/transcript/a1.txt": "One",
                 "m_mic1.txt": "left",
                 "m_mic2.txt": "right",
+                "txt/n.txt": "both",
             },
             {
                 "train": {
@@ -211,9 +218,10 @@ def test_librispeech(tmp_path: Path, above: str) -> None:
                     "BWC/wav/a1.wav": "One",
                     "m_mic1.wav": "left",
                     "m_mic2.wav": "right",
+                    "n-Mic1.wav": "both",
                 }
             },
-            "transcripts from 4 .txt files",
+            "transcripts from 5 .txt files",
         ),
         (
             "1.wav 2.wav",
@@ -262,6 +270,7 @@ def test_transcripts(
     assert said(parts) == expected
     assert choice in parts.description
     assert not bad(parts)
+    assert not [remark for remark in parts.account.remarks if "tables" in remark]
 
 
 @pytest.mark.parametrize(("form", "texts"), [("_mic{}.flac", True), ("_mic{}.flac", False), (".{}", True)])
@@ -468,6 +477,7 @@ def test_another_encoding_is_refused(tmp_path: Path, name: str) -> None:
 def test_texts_beside_recordings_that_are_no_transcripts(tmp_path: Path) -> None:
     track = "0.0\t0.2\tvoice\n0.3\t0.4\tvoice\n"
     plant(tmp_path, "1.wav 2.wav 3.wav 4.wav", {"1.txt": track, "2.txt": "", "3.lab": "0 250 sil\n250 400 a\n"})
+    plant(tmp_path, "5.wav", {"5.lab": "#\n0.1 125 sil\n0.4 125 a\n"})
     parts = open_recordings(tmp_path)
     assert parts.train.texts is None
     assert "transcripts" not in parts.description
