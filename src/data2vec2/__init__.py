@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["TeacherUpdate", "__version__"]
 __all__ += ["convert", "demo", "doctor", "embed", "estimate", "evaluate", "evaluate_recognizer", "export", "finetune"]
 __all__ += ["Data2Vec2Features", "inspect", "load", "predict", "pretrain", "recipes", "report", "tokenizer"]
-__all__ += ["bench", "evaluate_dense", "transcribe"]
+__all__ += ["bench", "evaluate_classifier", "evaluate_dense", "transcribe"]
 __all__ += ["Data2Vec2AudioConfig", "Data2Vec2AudioForAudioClassification", "Data2Vec2AudioForCTC"]
 __all__ += ["Data2Vec2AudioForAudioFrameClassification", "Data2Vec2AudioForPreTraining", "Data2Vec2AudioModel"]
 __all__ += ["Data2Vec2CTCTokenizer"]

@@ -117,6 +117,8 @@ def demo() -> DemoResult:
 def evaluate() -> Scores:
     """Accuracy of kNN, linear, attentive and phone probes on frozen features, beside three baselines.
 
+    Of a fine-tuned classifier also `own`, the scores of its own answers, if it knows DATA's classes.
+
     Probes learn from the labels of DATA's training part and are scored on `test`, or DATA's own test or validation
     part, or what the run held out of DATA, or a fifth split off by `seed`. The folder of a pre-training run gets the
     scores as scores.json, pictures of what the features know as gallery.npz, and both in its report. The probe of
@@ -131,6 +133,15 @@ def evaluate_recognizer() -> dict[str, Any]:
     """Word and character error rates of a recogniser, with the edits that make them, on recordings with transcripts.
 
     They are those of `test`, or of DATA's own test or validation part, or all of DATA. Both texts are normalised alike.
+    """
+
+
+@verb(options.Evaluate, home="classified")
+def evaluate_classifier() -> dict[str, Any]:
+    """Scores of what a fine-tuned model says of whole samples, their classes or numbers, as in scores.json of its run.
+
+    They are those of `test`, or of DATA's own test or validation part, or all of DATA. Raises `UserError` for classes
+    that the model has not.
     """
 
 

@@ -80,6 +80,24 @@ def test_a_classifier_is_not_scored_on_what_it_learned_the_labels_of(
     assert "if it learned labels of" in capsys.readouterr().err
 
 
+def test_a_classifier_s_own_answers_are_scored_too(
+    tuned: Path, tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of_run = json.loads((tuned / "scores.json").read_text())
+    assert of_run["part"] == "test"
+    quick = ["--probes", "knn", "--device", "cpu"]
+    assert run_here(["evaluate", tuned, tested, *quick, "--json"]) == 0
+    own = json.loads(capsys.readouterr().out)["own"]
+    names = ("samples", "classes", "accuracy", "intervals", "confusion", "per_class")
+    assert {name: own[name] for name in names} == {name: of_run[name] for name in names}
+    assert run_here(["evaluate", tuned, tested, *quick]) == 0
+    assert capsys.readouterr().out.startswith(f"its own answers: accuracy {own['accuracy']:.4f} (95 % interval ")
+    others = jpeg_folder(tmp_path / "others")
+    assert run_here(["evaluate", tuned, others, *quick, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "own" not in json.loads(out) and "has other classes than" in err
+
+
 def test_a_model_beside_the_one_before(
     run: Path, pretrained: Path, tested: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,9 @@ import torch
 import yaml
 from PIL import Image
 
+import data2vec2
 from data2vec2.config.tree import to_dict
+from data2vec2.errors import UserError
 from data2vec2.interop.folder import load_classifier, load_encoder
 from data2vec2.modalities import get_finetune_recipe, read_finetune_config
 from data2vec2.modalities.image import fashion_mnist
@@ -202,6 +204,10 @@ def test_several_labels_a_picture(tmp_path: Path, model: Path) -> None:
     assert "confusion" not in found
     assert {"val_map", "val_loss"} <= set().union(*metrics(run))
     assert load_classifier(run / "exported")[1].multi_label
+    again = data2vec2.evaluate_classifier(run, folder)
+    assert (again["part"], again["classes"]) == ("whole", ["even", "high"]) and 0 < again["map"] <= 1
+    with pytest.raises(UserError, match=r"have one label each, and .*run gives them several labels"):
+        data2vec2.evaluate_classifier(run, jpeg_folder(tmp_path / "one"))
 
 
 def test_a_run_is_a_model_too(tmp_path: Path, whole: Path, data: Path) -> None:

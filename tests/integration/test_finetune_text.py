@@ -218,6 +218,16 @@ def test_numbers_come_back_in_their_own_unit(
     assert "Pearson" in (run / "report.html").read_text()
     assert run_here(["predict", run, numbers / "test.csv"]) == 0
     assert capsys.readouterr().out.splitlines()[0].split("\t") == [f"{numbers / 'test.csv'}[0]", f"{given[0]:.6g}"]
+    assert run_here(["evaluate", run, numbers, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["part"], again["samples"], again["skipped"]) == ("test", 200, {})
+    assert (
+        again["pearson"] == pytest.approx(found["pearson"]) and again["intervals"].keys() == found["intervals"].keys()
+    )
+    assert run_here(["evaluate", run, numbers / "test.csv"]) == 0
+    assert capsys.readouterr().out.startswith(f"pearson {found['pearson']:.4f} (95 % interval ")
+    assert run_here(["evaluate", run, numbers, "--probes", "knn"]) == 2
+    assert "--probes is for the features of an encoder" in capsys.readouterr().err
 
 
 def test_every_option(tmp_path: Path, model: Path, numbers: Path, data: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from data2vec2.commands.classified import evaluate_classifier, own_scores
 from data2vec2.commands.dense import evaluate_dense, format_dense, table_of
 from data2vec2.commands.finetune import finetune
 from data2vec2.commands.options import OF_RECOGNISERS, Evaluate, Finetune, refuse
@@ -29,12 +30,13 @@ from data2vec2.evaluation.probes import Curve, draws, low_label_curve
 from data2vec2.evaluation.scores import MODEL, PROBES, RANDOM, Samples, Scores, score
 from data2vec2.evaluation.verdict import verdict
 from data2vec2.files import masked, parse_json, read_json
-from data2vec2.interop.folder import export_of, load_encoder, read_export
+from data2vec2.interop.folder import export_of, load_classifier, load_encoder, read_export
 from data2vec2.interop.foreign import fetched, is_foreign, load_foreign
 from data2vec2.method.encoder import Encoder
 from data2vec2.modalities import finetune_config
 from data2vec2.modalities.data import Columns, Log, ModelInfo
 from data2vec2.modalities.fields import build_encoder
+from data2vec2.modalities.jobs import said
 from data2vec2.modalities.tools import Tools, tools_of
 from data2vec2.reporting.build import write_report
 from data2vec2.reporting.scores import read_mapping
@@ -49,7 +51,7 @@ split off. One of fine-tuning has learned the labels of all others, so any numbe
 
 
 def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
-    """Scores of probes, or of a recogniser or token classifier its own, and the same as plain text."""
+    """Scores of probes, or of a model that writes, or gives numbers or several labels, its own; and as plain text."""
     info, _ = read_export(export_of(Path(given.model), Path(given.data)))
     if info.letters is not None:
         rates = evaluate_recognizer(given)
@@ -57,12 +59,16 @@ def evaluate_any(given: Evaluate) -> tuple[Scores | dict[str, Any], str]:
     if info.dense:
         found = evaluate_dense(given)
         return found, format_dense(found)
+    if info.regression or info.multi_label:
+        found = evaluate_classifier(given)
+        main = "pearson" if info.regression else "map"
+        return found, found.get("note") or said(main, found)
     scores = evaluate(given)
     return scores, format_scores(scores)
 
 
 def evaluate(given: Evaluate) -> Scores:
-    """Accuracy of probes on frozen features, beside three baselines."""
+    """Accuracy of probes on frozen features, beside three baselines; of a classifier's own answers too."""
     require(given.max_samples >= 2, "--max-samples", given.max_samples, "at least 2")
     refuse(given, OF_RECOGNISERS, f"needs a speech recogniser (finetune ctc), and {given.model} is none")
     tuning = finetune_config(given.finetune) if isinstance(given.finetune, str) else given.finetune
@@ -113,6 +119,12 @@ def evaluate(given: Evaluate) -> Scores:
             config = replace(tuning, from_scratch=False, train=train_config)
             tuned = finetune_curve(name, model, data, config, labels, draws(given.seeds, seed), say)
             scores = replace(scores, curves=(*scores.curves, tuned))
+    if info.classes and set(held.classes) <= set(info.classes):
+        classifier, _ = load_classifier(export_of(model, Path(data)))
+        answered, _ = own_scores(given, info, classifier, asked[0].records.select(asked[1]))
+        scores = replace(scores, own=answered.scores)
+    elif info.classes:
+        say(f"{test or data} has other classes than {model} learned, so only its features are scored")
     if run and info.classes:
         say(f"{run} is a fine-tuning run; its scores.json and report keep its own scores")
     elif run:
@@ -199,8 +211,9 @@ def format_scores(scores: Scores) -> str:
         half = " ±{:.1f}" if curve.draws > 1 else ""
         cells = [percent(mean) + half.format(50 * (high - low)) for mean, low, high in points]
         curves.append([f"{curve.features:<{width}} {curve.probe:>9}", *cells])
-    said = "\n".join(["", *verdict(scores.to_dict())])
-    return f"{shown}{said}" + (f"\n\n{table_of(curves, 12)}" if scores.curves else "")
+    own = f"its own answers: {said('accuracy', scores.own)}\n\n" if "accuracy" in scores.own else ""
+    words = "\n".join(["", *verdict(scores.to_dict())])
+    return f"{own}{shown}{words}" + (f"\n\n{table_of(curves, 12)}" if scores.curves else "")
 
 
 def _checked_tuning(config: FinetuneConfig, tools: Tools, columns: Columns, data: str, part: str) -> FinetuneConfig:

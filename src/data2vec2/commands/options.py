@@ -242,13 +242,13 @@ class Demo:
 
 @dataclass
 class Evaluate(OnDevice, OfColumns, Decoding):
-    """Score frozen features beside baselines, or a fine-tuned recogniser, token classifier or question answerer."""
+    """Score frozen features beside baselines, or what a fine-tuned model says of labelled data."""
 
     model: Model
     """A run folder or an exported model."""
     data: Data
-    """Labelled data; for a speech recogniser (finetune ctc), recordings with transcripts; for a model of finetune
-    tokens, frames, patches or answers, data of its task."""
+    """Labelled data; for a speech recogniser (finetune ctc), recordings with transcripts; for another fine-tuned model,
+    data of its task."""
     _: KW_ONLY
     test: AnyData | None = None
     """Data to score on; default: the test or validation part of DATA, what the run held out of it, or a fifth."""

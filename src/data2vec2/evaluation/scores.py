@@ -56,6 +56,8 @@ class Scores:
     """What was scored."""
     skipped: dict[str, int] = field(default_factory=dict)
     """How many samples could not be read, by reason; they are left out."""
+    own: dict[str, Any] = field(default_factory=dict)
+    """Of a fine-tuned classifier, the scores of its own answers, as in scores.json of its run; empty for others."""
 
     def _repr_html_(self) -> str:
         rows = [(row.features, *(getattr(row, probe) for probe in self.probes)) for row in self.rows]
@@ -74,7 +76,8 @@ class Scores:
         """For JSON; a row has only the probes that were asked for."""
         asked = ("features", *self.probes)
         rows = [{name: value for name, value in asdict(row).items() if name in asked} for row in self.rows]
-        return {"kind": "probes", **asdict(self), "rows": rows}
+        found = {"kind": "probes", **asdict(self), "rows": rows}
+        return found if self.own else {name: value for name, value in found.items() if name != "own"}
 
 
 def score(

@@ -25,7 +25,7 @@ from tests.integration.helpers import run_here, words
 
 FUNCTIONS = {
     **{verb: kind for verb, (kind, _) in VERBS.items()},
-    **dict.fromkeys(("evaluate_recognizer", "evaluate_dense"), VERBS["evaluate"][0]),
+    **dict.fromkeys(("evaluate_recognizer", "evaluate_classifier", "evaluate_dense"), VERBS["evaluate"][0]),
 }
 LINES = {
     "demo": "",
