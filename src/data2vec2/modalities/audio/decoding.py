@@ -258,7 +258,7 @@ def _by_ffmpeg(file: BinaryIO, start: int, size: int, stack: ExitStack) -> Sound
             if form not in ("wav", "w64", "caf"):
                 raise
             what = f"{stream.codec_context.name} within {form} that ffmpeg can't decode"
-            raise BadSample(f"{what}: export it as FLAC, or take the original") from error
+            raise BadSample(f"{what}: export it as FLAC") from error
 
     def blocks(start: int, count: float) -> Blocks:
         plain: Any = av.AudioResampler(format="fltp")
