@@ -319,8 +319,9 @@ def _evaluate(words: list[str]) -> int:
 
     found, said = evaluate_any(given)
     print(_json(found) if printed.json else said)
-    if isinstance(found, dict):  # of a fine-tuned model's own output
-        _say_next(printed, "finetune", out=given.model, verb="transcribe" if "cer" in found else "predict")
+    if isinstance(found, dict) or found.own:  # of a fine-tuned model's own output
+        verb = "transcribe" if isinstance(found, dict) and "cer" in found else "predict"
+        _say_next(printed, "finetune", out=given.model, verb=verb)
     else:
         _say_next(printed, "evaluate", **vars(given))
     return 0

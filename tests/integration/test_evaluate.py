@@ -91,7 +91,9 @@ def test_a_classifier_s_own_answers_are_scored_too(
     names = ("samples", "classes", "accuracy", "intervals", "confusion", "per_class")
     assert {name: own[name] for name in names} == {name: of_run[name] for name in names}
     assert run_here(["evaluate", tuned, tested, *quick]) == 0
-    assert capsys.readouterr().out.startswith(f"its own answers: accuracy {own['accuracy']:.4f} (95 % interval ")
+    out, err = capsys.readouterr()
+    assert out.startswith(f"its own answers: accuracy {own['accuracy']:.4f} (95 % interval ")
+    assert err.splitlines()[-1] == f"next: data2vec2 predict {tuned} FILES"
     others = jpeg_folder(tmp_path / "others")
     assert run_here(["evaluate", tuned, others, *quick, "--json"]) == 0
     out, err = capsys.readouterr()
