@@ -277,7 +277,7 @@ def record(only: list[str]) -> dict[str, Any]:
                 started = time.perf_counter()
                 found[name] = train(name, line, seen) if name in lines else use(line)
                 print(f"{time.perf_counter() - started:5.1f} s  {name}", file=sys.stderr, flush=True)
-    return dict(json.loads(json.dumps(found)))
+    return dict(json.loads(json.dumps(found).replace(scratch, "")))  # of which each run has another
 
 
 def bundled(name: str) -> Path:
@@ -388,7 +388,9 @@ def main() -> int:
         found = record(args.only)
         args.file.write_text(json.dumps(found, indent=1) + "\n")
         left = sorted(found["recipes"].keys() - {name.split("/")[0] for name in (*PRETRAIN, *FINETUNE)})
-        print(f"recipes without a case, of which only the values are kept: {', '.join(left) or 'none'}", file=sys.stderr)
+        print(
+            f"recipes without a case, of which only the values are kept: {', '.join(left) or 'none'}", file=sys.stderr
+        )
         return 0
     old = json.loads(args.file.read_text())
     new = json.loads(args.other.read_text()) if args.other else record(args.only)
