@@ -7,12 +7,12 @@
 This is no test: the numbers hold for one machine and its packages. Record before a change of the code and compare after
 it; each takes about five minutes on one core. `--only image` (audio, text) leaves the other modalities out.
 
-All goes through the command line: recipes of pre-training and of fine-tuning, for 20 updates on bundled data, the
-large ones narrow and shallow (`record` says which recipes have no case yet); some of these runs resumed from their
-middle, which must change nothing; then the models evaluated and used. Kept are the figures of metrics.jsonl, the
-tensors of all batches, the exported and saved weights, exported settings, scores, answers, and each recipe's values at
-its full size. Left out are `elapsed_s` and `samples_per_s`, which no two runs share, and what is for people to read:
-README.md, report.html, train.log, pictures.
+All goes through the command line: recipes of pre-training and of fine-tuning, for 20 updates on bundled data, the large
+ones narrow and shallow (`record` says which recipes have no case yet); some of these runs resumed from their middle,
+which must change nothing; then the models evaluated and used. Kept are the figures of metrics.jsonl, the tensors of all
+batches, the exported and saved weights, exported settings, scores, answers, and each recipe's values at its full size.
+Left out are `elapsed_s` and `samples_per_s`, which no two runs share, and what is for people to read: README.md,
+report.html, train.log, pictures.
 
 Modules can move: `train_loop` searches the package. Change it if the function that makes the updates no longer has
 arguments `task`, `config` and `asked_to_stop`, and `Watched` if a task has no `batches(start, stop)`, or these no
@@ -278,7 +278,7 @@ def record(only: list[str]) -> dict[str, Any]:
                 started = time.perf_counter()
                 found[name] = train(name, line, seen) if name in lines else use(line)
                 print(f"{time.perf_counter() - started:5.1f} s  {name}", file=sys.stderr, flush=True)
-    return dict(json.loads(json.dumps(found)))
+    return dict(json.loads(json.dumps(found).replace(scratch, "")))  # of which each run has another
 
 
 def bundled(name: str) -> Path:
