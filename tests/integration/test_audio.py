@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -67,7 +68,8 @@ def test_a_run_leaves_what_it_should(whole: Path) -> None:
     assert (whole / "report.html").exists()
     output = whole.with_suffix(".out").read_text()
     assert "left out, being shorter than 0.8 s" in output
-    assert "seconds of audio" in output
+    planned = re.search(r"plan: (\d+) recordings x .* seconds of audio", output)
+    assert planned and int(planned[1]) == account["used"] + 1  # the silent one, whose place others take
     model, extractor = (kind.from_pretrained(whole / "exported") for kind in (AutoModel, AutoFeatureExtractor))
     wave, rate = soundfile.read(english_prompts() / "train" / "digits" / "1.ogg", dtype="float32")
     output = model(**extractor(wave, sampling_rate=rate, return_tensors="pt"))

@@ -209,7 +209,7 @@ def _advice(tools: Tools, reader: Reader) -> list[str]:
         made_for, per_epoch = recipe.train.updates, max(reader.amount(), 1e-9) / recipe.train.batch_size
         train = replace(recipe.train, updates=bounded_updates(recipe, per_epoch))
         passes = train.updates / per_epoch
-        line = f"{name}: {format_length(len(reader.records), words.many, passes, train, words.unit)}"
+        line = f"{name}: {format_length(reader.num_trained, words.many, passes, train, words.unit)}"
         lines.append(line + (f", of {made_for:,} that it was made for" if train.updates < made_for else ""))
         few = few or 10 * train.updates < made_for
     if few:

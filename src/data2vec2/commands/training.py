@@ -216,7 +216,7 @@ def planned(training: Training[C], data: Opened[C], model: nn.Module, cost: Cost
     return Plan(
         config=data.config,
         data=data.description,
-        samples=len(parts[0]),
+        samples=data.train.num_trained,
         held_out=sum(map(len, parts[1:])),
         many=data.many,
         unit=data.unit,
@@ -239,7 +239,7 @@ def say_plan(data: Opened[C], say: Log) -> None:
     decay = f", layer decay {optim.layer_decay:g}" if isinstance(optim, FinetuneOptimConfig) else ""
     passes = train.updates / data.train.order(train.batch_size).per_epoch
     say(
-        f"plan: {format_length(len(data.train.records), data.many, passes, train, data.unit)} ({train.micro_batch} "
+        f"plan: {format_length(data.train.num_trained, data.many, passes, train, data.unit)} ({train.micro_batch} "
         f"at once{processes}) on {train.device} in {train.precision}{compiled}; peak learning rate "
         f"{peak_lr(optim, train.batch_size):g} after {optim.warmup_updates:,} updates{decay}"
     )

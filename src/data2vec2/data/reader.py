@@ -109,6 +109,11 @@ class Reader(ABC):
         """What each sample of a training batch counts in a batch size."""
         return 1.0
 
+    @property
+    def num_trained(self) -> int:
+        """Samples that training sees, bad ones among them."""
+        return len(self.records)
+
     def amount(self) -> float:
         """What all samples count in a batch size."""
         return float(len(self.records))

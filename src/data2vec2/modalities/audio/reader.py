@@ -117,6 +117,11 @@ class AudioReader(Reader):
         lengths_N = np.clip(self.pieces.lengths_N, 1, self._longest_eval)
         return by_length(samples_B, lengths_N, round(EVAL_SECONDS * self.rate))
 
+    @property
+    def num_trained(self) -> int:
+        """Recordings that are long enough."""
+        return len(np.unique(self.pieces.records_P))
+
     def amount(self) -> float:
         """Seconds of all pieces."""
         return float(self.pieces.lengths_P.sum() / self.rate)

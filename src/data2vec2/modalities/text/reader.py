@@ -208,7 +208,8 @@ def _columns(
             what = f"neither {' and '.join(learned)}, which the model learned from, nor a usual name of texts ({usual})"
         there = ", ".join(table.columns) or "no columns"
         hint = "Name those of texts with --text-columns and that of labels with --label-column"
-        raise UserError(f"{table.name} has {what}; it has {there}. {hint} (of finetune, with --data. before both)")
+        hint += " (finetune: --data.text-columns and --data.label-column)"
+        raise UserError(f"{table.name} has {what}; it has {there}. {hint}")
     return chosen, table.column([label] if label else labels)
 
 
