@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -69,13 +69,16 @@ def open_masks(data: str, max_pixels: int = MAX_PIXELS) -> Parts:
 
     Such a column holds encoded pictures, or their paths. Every mask is read: those of another size than their picture,
     in colour, or damaged can't be used. Classes have the names of `CLASSES`, or numbers. Pictures without masks are
-    left out. `UserError` for data without masks, and for values that `CLASSES` has no name for.
+    left out. `UserError` for data without masks, for a picture with several, and for values that `CLASSES` has no name
+    for.
     """
     parts, root = unclassed(open_data(data, PICTURES, ARRAYS)), Path(data)
     root = root if root.is_dir() else root.parent
     found: dict[str, Any] = {}
     seen: set[int] = set()
-    files = {_key(name): name for part in parts.each.values() for name in part.names if _is_mask(name)}
+    files: dict[str, list[str]] = {}
+    for name in (name for part in parts.each.values() for name in part.names if _is_mask(name)):
+        files.setdefault(_key(name), []).append(name)
     for key, records in parts.each.items():
         masks, of_part = _masks_of(data, root, records, files), parts.account.part(key)
         pictures = [place for place, name in enumerate(records.names) if not _is_mask(name)]
@@ -117,12 +120,15 @@ def _key(name: str) -> str:
     return "/".join([*(one for one in path.parent.parts if one.lower() not in (*MASKS, *OWN)), path.stem])
 
 
-def _masks_of(data: str, root: Path, records: Records, files: Mapping[str, str]) -> list[Any]:
+def _masks_of(data: str, root: Path, records: Records, files: Mapping[str, Sequence[str]]) -> list[Any]:
     """The mask of each picture as bytes or a `MaskFile`; None for none."""
     for column in COLUMNS:
         if (values := column_beside(data, records, column)) is not None:
             return [_given(root, name, value) for name, value in zip(records.names, values, strict=True)]
-    return [None if _is_mask(name) else _given(root, name, files.get(_key(name))) for name in records.names]
+    found = {name: files.get(_key(name), ()) for name in records.names if not _is_mask(name)}
+    if name := next((name for name, masks in found.items() if len(masks) > 1), None):
+        raise UserError(f"{name} of {data} has several masks, {' and '.join(found[name])}; keep one of them")
+    return [_given(root, name, next(iter(found.get(name, ())), None)) for name in records.names]
 
 
 def _given(root: Path, name: str, value: Any) -> bytes | MaskFile | None:

@@ -146,6 +146,50 @@ def test_tiff_in_which_zero_is_white(tmp_path: Path, kind: Any) -> None:
     assert np.array_equal(decode(parts.train.read(0), 1, parts.train.levels), 255 - GREY)
 
 
+@pytest.mark.parametrize(
+    ("kind", "none"),
+    [
+        (np.float32, "-9999"),
+        (np.float32, "nan"),
+        (np.float32, "-3.4028234663852886e+38"),
+        (np.float64, "-1.7976931348623157e+308"),
+        (np.int16, "-32768"),
+        (np.int8, "-128.0 "),
+        (np.uint16, "65535"),
+    ],
+)
+@pytest.mark.parametrize("colour", [False, True])
+def test_pixels_without_data_are_no_levels_and_black(tmp_path: Path, kind: Any, none: str, colour: bool) -> None:
+    values = (COLOUR if colour else GREY) // 2
+    some = values.astype(kind)
+    some[:, :9] = float(none)
+    options = {"photometric": "rgb" if colour else "minisblack", "extratags": [(42113, "s", 0, none, True)]}
+    files = {"a.tif": tiff(some, **options), "b.tif": tiff(np.full_like(some, float(none)), **options)}
+    train = opened(tmp_path, files).train
+    assert train.levels == (0, 127)
+    shown = decode(train.read(0), 3 if colour else 1, train.levels)
+    assert (shown[:, :9] == 0).all()
+    assert np.array_equal(shown[:, 9:], scaled(values.astype(np.uint16), train.levels)[:, 9:])
+    with pytest.raises(BadSample, match="^no data in it$"):
+        decode(train.read(1), 3, train.levels)
+
+
+def test_a_tag_that_says_nothing_leaves_all_pixels() -> None:
+    raw = tiff(GREY.astype(np.int16), extratags=[(42113, "s", 0, "none", True)])
+    assert np.array_equal(decode(raw, 1, (0, 255)), GREY)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.float32])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_with_negative_values(tmp_path: Path, kind: Any, compression: str | None, order: str) -> None:
+    values = GREY.astype(np.int16) - 128
+    parts = opened(tmp_path, {"a.tif": tiff(values.astype(kind), byteorder=order, compression=compression)})
+    low, high = (-128, 127) if np.issubdtype(kind, np.integer) else (values.min(), values.max())
+    assert parts.train.levels == (low, high)
+    assert np.array_equal(decode(parts.train.read(0), 1, (-128, 127)), GREY)
+
+
 def test_tiff_of_32_bits_without_a_sign(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GREY * np.uint32(16843009))
     parts = tools_of("image").open_labelled(tmp_path, Columns(), "classes")
