@@ -125,9 +125,7 @@ def test_several_masks_of_a_picture_are_refused(tmp_path: Path, other: str) -> N
     put(tmp_path, "a", Image.fromarray(mask_of()))
     saved(tmp_path / other, Image.fromarray(mask_of() * 2))
     first, second = sorted(("masks/a.png", other))
-    with pytest.raises(
-        UserError, match=f"^images/a.jpg of .* has several masks, {first} and {second}; keep one of them$"
-    ):
+    with pytest.raises(UserError, match=f"images/a.jpg of .* has several masks, {first} and {second}; keep one"):
         open_masks(str(tmp_path))
     (tmp_path / "images/metadata.csv").write_text("file_name,mask\na.jpg,masks/a.png\n")
     assert open_masks(str(tmp_path)).train.classes == ("0", "1", "2", "3")

@@ -170,7 +170,7 @@ def test_pixels_without_data_are_no_levels_and_black(tmp_path: Path, kind: Any, 
     shown = decode(train.read(0), 3 if colour else 1, train.levels)
     assert (shown[:, :9] == 0).all()
     assert np.array_equal(shown[:, 9:], scaled(values.astype(np.uint16), train.levels)[:, 9:])
-    with pytest.raises(BadSample, match="^no data in it$"):
+    with pytest.raises(BadSample, match="no data in it"):
         decode(train.read(1), 3, train.levels)
 
 
