@@ -269,7 +269,7 @@ def _described(member: _Member, content: Content) -> dict[str, Any]:
         raise BadSample(f"{member.extension} of too many bytes for a label or a transcript")
     what = "transcript" if member.extension == ".txt" else "label"
     try:
-        text = member.text.decode("utf-8")
+        text = member.text.decode("utf-8-sig")
         described = parse_json(text) if member.extension == ".json" else text.strip()
     except ValueError as error:
         raise BadSample(f"{member.extension} that can't be read") from error

@@ -481,7 +481,12 @@ def test_a_label_beside_a_description(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[" * 100_000])
 def test_damaged_labels(tmp_path: Path, content: bytes) -> None:
-    good = [("1.jpg", FILES[1]), ("1.json", b'{"label": 1}'), ("2.jpg", FILES[2]), ("2.json", b'{"label": 0}')]
+    good = [
+        ("1.jpg", FILES[1]),
+        ("1.json", b'\xef\xbb\xbf{"label": 1}'),
+        ("2.jpg", FILES[2]),
+        ("2.json", b'{"label": 0}'),
+    ]
     as_tar(tmp_path / "a.tar", [("0.jpg", FILES[0]), ("0.json", content), *good])
     parts = open_pictures(tmp_path / "a.tar")
     assert (list(parts.train.names), parts.train.labels.tolist()) == (["a.tar/1.jpg", "a.tar/2.jpg"], [1, 0])
