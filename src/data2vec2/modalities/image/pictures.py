@@ -350,6 +350,8 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> NDArray[Any]:
         sizes = dict(zip(series.axes, series.shape, strict=True))
         if sizes["Y"] * sizes["X"] > max_pixels or series.size > _MAX_PLANES * max_pixels:
             raise too_large(max_pixels)
+        if series.dtype.kind not in "buif":
+            raise BadSample(f"pixels of type {series.dtype}")
         values, no_data = series.asarray(), tiff.pages.first.tags.valueof(_NO_DATA)
     for place, axis in reversed(list(enumerate(series.axes))):
         if axis not in "YXCS":

@@ -174,6 +174,13 @@ def test_pixels_without_data_are_no_levels_and_black(tmp_path: Path, kind: Any, 
         decode(train.read(1), 3, train.levels)
 
 
+def test_complex_pixels_are_refused(tmp_path: Path) -> None:
+    train = opened(tmp_path, {"a.tif": tiff(GREY.astype(np.complex64)), "b.tif": tiff(GREY.astype(np.float16))}).train
+    with pytest.raises(BadSample, match="pixels of type complex64"):
+        decode(train.read(0), 1, train.levels)
+    assert np.array_equal(decode(train.read(1), 1, (0, 255)), GREY)
+
+
 def test_a_tag_that_says_nothing_leaves_all_pixels() -> None:
     raw = tiff(GREY.astype(np.int16), extratags=[(42113, "s", 0, "none", True)])
     assert np.array_equal(decode(raw, 1, (0, 255)), GREY)
