@@ -95,7 +95,7 @@ def scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
     """Values as bytes, by the levels; `BadSample` for floats without levels, what is no number, and no data."""
     if values.dtype == np.uint8:
         return values
-    if np.ma.getmaskarray(values).all():
+    if values.size and not np.ma.count(values):
         raise BadSample("no data in it")
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
