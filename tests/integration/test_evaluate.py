@@ -256,6 +256,21 @@ def test_files_that_can_not_be_read_are_listed(run: Path, tmp_path: Path, capsys
     assert {folder / name for name in listed} <= set(broken)
 
 
+def test_a_test_part_that_is_not_there_is_not_replaced_by_another(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [path.relative_to(tmp_path).as_posix() for path in jpeg_folder(tmp_path / "train", 120).rglob("*.jpg")]
+    rows = [f"{name},{Path(name).parent.name}" for name in (*names, *(f"test/{name}" for name in names))]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+    for flags in ([tmp_path], [tmp_path / "train", "--test", tmp_path]):
+        assert run_here(["evaluate", run / "exported", *flags]) == 1
+        err = " ".join(capsys.readouterr().err.split())
+        assert (
+            "no sample of the test part can be used (120 missing, though metadata names it; the first is test/" in err
+        )
+        assert "none of the 0" not in err
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [

@@ -106,10 +106,17 @@ def evaluate_recognizer(given: Evaluate) -> dict[str, Any]:
 
 
 def scored_part(parts: Parts, whole: str = "whole") -> tuple[str, Records]:
-    """The part to score on and its name: of test or validation, if labelled as training is; else the `whole`."""
+    """The part to score on and its name: of test or validation, if labelled as training is; else the `whole`.
+
+    `UserError` for a test part of which no sample can be used, unless there are only no labels and a validation part.
+    """
     known, needed = (("test", parts.test), ("validation", parts.val)), parts.train.taught
-    usable = ((name, found) for name, found in known if found is not None and (found.taught or not needed))
-    return next(usable, (whole, parts.train))
+    usable = [(name, found) for name, found in known if found is not None and (found.taught or not needed)]
+    of_test = parts.account.part("test") if parts.test is not None and not len(parts.test) else PartAccount()
+    if unused := of_test.bad or (not usable and of_test.left_out):
+        why = f"{counted(unused.values())}; the first is {next(iter(unused))}"
+        raise UserError(f"no sample of the test part can be used ({why}); mend or remove that part")
+    return usable[0] if usable else (whole, parts.train)
 
 
 def at_most(limit: int, records: Records) -> Records:

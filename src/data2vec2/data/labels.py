@@ -193,7 +193,7 @@ def _spread(rows: Mapping[str, Sequence[Sequence[str]]], several: bool) -> list[
     for part, given in rows.items():
         labelled = sum(map(bool, given))
         if not counts[part]:
-            if part != "train" and train:
+            if part != "train" and train and given:
                 remarks.append(f"none of the {len(given):,} {part} samples has a label; they can't be scored on")
             continue
         if labelled < len(given) and not several:

@@ -91,7 +91,8 @@ class Records:
         """Whether there is anything to learn from or to score on: labels, tags, numbers or transcripts."""
         tags = self.tags is not None and bool(self.tags.any())
         others = self.texts, self.numbers, self.marks
-        return tags or bool((self.labels >= 0).any()) or any(one is not None for one in others)
+        known = tags or bool((self.labels >= 0).any()) or any(one is not None for one in others)
+        return known and len(self) > 0
 
     @cached_property
     def fingerprint(self) -> str:

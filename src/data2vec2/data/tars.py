@@ -3,7 +3,7 @@
 The members of a sample share their name but for the extension: "a/07.jpg" has its label in "a/07.cls" (a number or a
 word) or in "a/07.json" (under `label` or `labels`); a recording's transcript is in "a/07.txt" or in "a/07.json". Names
 may have dots ("scan_2021.05.jpg"); yet beside "a.jpg", "a.seg.jpg" is no sample, unless something describes it alone,
-and "a.png" is none.
+and "a.png" is none. A sample whose description can't be read is a bad one.
 What is called as a name up to its first dot ("s1.cls") describes the only sample of that beginning ("s1.input.jpg").
 Archives that are joined end to end are read as one; a compressed one is unpacked into the cache folder. What was found
 in a remote one is kept there, so that it is read from end to end only once.
@@ -28,7 +28,7 @@ from data2vec2.data.account import MAX_EXAMPLES, Account
 from data2vec2.data.kept import say
 from data2vec2.data.labels import COLUMNS
 from data2vec2.data.packed import DAMAGE, PACKINGS
-from data2vec2.data.source import Content, Listing, Spans, Split, by_part, parts_by_name
+from data2vec2.data.source import BadSample, Content, Listing, Spans, Split, by_part, parts_by_name
 from data2vec2.errors import UserError
 from data2vec2.files import CACHE_HINT, cache_folder, parse_json, unpacked, whole_file
 
@@ -75,6 +75,7 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
         sample_names: list[str] = []
         described: list[dict[str, Any]] = []
         places: list[tuple[int, int, int]] = []
+        bad = account.part(part).bad
         paths = list(one_by_one(_unpacked, [root / name for name in files]))
         if packed := [name for name, path in zip(files, paths, strict=True) if path != root / name]:
             which = f"and {len(packed) - 1:,} more are compressed, and were" if packed[1:] else "is compressed, and was"
@@ -82,19 +83,22 @@ def read(root: Path | remote.RemoteFolder, names: Sequence[str], content: Conten
         listed = one_by_one(_listed, [(path, f"{root / name}") for name, path in zip(files, paths, strict=True)])
         for place, (name, (members, replaced)) in enumerate(zip(files, listed, strict=True)):
             samples = _samples(members, content)
-            said, read_members, broken = _descriptions(f"{root / name}", members, samples, content)
+            said, faults, read_members = _descriptions(members, samples, content)
             account.beside |= {f"{name}/{one}, an earlier one": "replaced later in the archive" for one in replaced}
             shown: dict[str, _Member] = {}
             for sample in samples:
                 again = f"{name}/{sample.name}" in shown  # in archives that are joined
                 shown[f"{name}/{sample.name}" + (f"[{sample.archive + 1}]" if again else "")] = sample
-            account.part(part).bad |= {one: broken[of.key] for one, of in shown.items() if of.key in broken}
-            shown = {one: of for one, of in shown.items() if of.key not in broken}
             used = {*samples, *read_members}
             account.beside |= {f"{name}/{one.name}": _why_not(one, content) for one in members if one not in used}
-            sample_names += shown
-            described += [said.get(sample.key, {}) for sample in shown.values()]
-            places += [(place, sample.offset, sample.size) for sample in shown.values()]
+            bad |= {called: faults[one.key] for called, one in shown.items() if one.key in faults}
+            good = {called: one for called, one in shown.items() if called not in bad}
+            sample_names += good
+            described += [said.get(one.key, {}) for one in good.values()]
+            places += [(place, one.offset, one.size) for one in good.values()]
+        if bad and not places:
+            first = account.part(part).listed(3)
+            raise UserError(f"none of the {content.many} in {', '.join(files)} of {root} can be used:{first}")
         if not places:
             known = ", ".join(sorted(content.extensions))
             raise UserError(f"no {content.many} ({known}) in {', '.join(files)} of {root}")
@@ -226,34 +230,39 @@ def _samples(members: Sequence[_Member], content: Content) -> list[_Member]:
 
 
 def _descriptions(
-    path: str, members: Sequence[_Member], samples: Sequence[_Member], content: Content
-) -> tuple[dict[tuple[int, str], dict[str, Any]], list[_Member], dict[tuple[int, str], str]]:
-    """The "label" and the "transcript" of samples by key, the members that say them, and of which these are damaged."""
-    count, used, broken = Counter(one.beginning for one in samples), list[_Member](), dict[tuple[int, str], str]()
+    members: Sequence[_Member], samples: Sequence[_Member], content: Content
+) -> tuple[dict[tuple[int, str], dict[str, Any]], dict[tuple[int, str], str], list[_Member]]:
+    """The "label" and the "transcript" of samples by key, why others can't be read, and the members that say either."""
+    count, used = Counter(one.beginning for one in samples), []
     of = {one.beginning: one.key for one in samples if count[one.beginning] == 1} | {
         one.key: one.key for one in samples
     }
     said: dict[tuple[int, str], dict[str, Any]] = {}
+    faults: dict[tuple[int, str], str] = {}
     for one in members:
         if one.extension in _describe(content) and (key := of.get(one.key)):
             try:
-                found = _described(one, path, content)
-            except ValueError:
-                broken[key], found = f"its {one.extension} is damaged", {}
+                found = _described(one, content)
+            except BadSample as error:
+                faults[key] = error.reason
                 used.append(one)
+                continue
             if known := {what: value for what, value in found.items() if value is not None}:
                 said[key] = said.get(key, {}) | known
                 used.append(one)
-    return said, used, broken
+    return said, faults, used
 
 
-def _described(member: _Member, path: str, content: Content) -> dict[str, Any]:
-    """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them; or `ValueError`."""
+def _described(member: _Member, content: Content) -> dict[str, Any]:
+    """The "label" and the "transcript" in a .cls, .txt or .json member, as far as it has them; raises `BadSample`."""
     if member.text is None:
-        raise UserError(f"{path}: {member.name} has {member.size:,} bytes, too many for a label or a transcript")
+        raise BadSample(f"{member.extension} of too many bytes for a label or a transcript")
     what = "transcript" if member.extension == ".txt" else "label"
-    text = member.text.decode("utf-8")
-    described = parse_json(text) if member.extension == ".json" else text.strip()
+    try:
+        text = member.text.decode("utf-8-sig")
+        described = parse_json(text) if member.extension == ".json" else text.strip()
+    except ValueError as error:
+        raise BadSample(f"{member.extension} that can't be read") from error
     if isinstance(described, list) and not all(isinstance(one, str | int) for one in described):
         return {}  # of boxes, say
     if not isinstance(described, dict):

@@ -480,15 +480,22 @@ def test_a_label_beside_a_description(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[" * 100_000])
-def test_a_damaged_label_is_one_bad_sample(tmp_path: Path, content: bytes) -> None:
-    as_tar(
-        tmp_path / "a.tar", [("0.jpg", FILES[0]), ("0.json", content), ("1.jpg", FILES[1]), ("1.json", b'{"label": 1}')]
+def test_damaged_labels(tmp_path: Path, content: bytes) -> None:
+    good = [
+        ("1.jpg", FILES[1]),
+        ("1.json", b'\xef\xbb\xbf{"label": 1}'),
+        ("2.jpg", FILES[2]),
+        ("2.json", b'{"label": 0}'),
+    ]
+    as_tar(tmp_path / "a.tar", [("0.jpg", FILES[0]), ("0.json", content), *good])
+    parts = open_pictures(tmp_path / "a.tar")
+    assert (list(parts.train.names), parts.train.labels.tolist()) == (["a.tar/1.jpg", "a.tar/2.jpg"], [1, 0])
+    assert parts.account.part("train").bad == {"a.tar/0.jpg": ".json that can't be read"}
+    assert (parts.account.part("train").found, parts.account.beside) == (3, {})
+    as_tar(tmp_path / "a.tar", [("0.jpg", FILES[0]), ("0.json", content)])
+    refuse(
+        tmp_path / "a.tar", r"none of the pictures in a.tar of .* can be used:\n  a.tar/0.jpg: .json that can't be read"
     )
-    found = open_pictures(tmp_path / "a.tar")
-    assert found.train.names == ("a.tar/1.jpg",) and found.train.read(0) == FILES[1]
-    account = found.account.part("train")
-    assert account.bad == {"a.tar/0.jpg": "its .json is damaged"}
-    assert (account.found, account.used) == (2, 1)
 
 
 def test_cut_tar(tmp_path: Path) -> None:

@@ -48,18 +48,23 @@ _CHUNKS = {  # a name and a size, where the first chunk is, which is the sound, 
 }
 
 
+_OTHERS = b".snd", b"NIST", b"Crea"
+"""How other files begin that say how long they are."""
+PADDING = 7
+"""Bytes at most that the last chunk may lack."""
 JOINED = "several files joined into one"
 """What is no file of its kind any more: a decoder hears the first one, or headers as sound."""
 
 
 def checked_chunks(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
-    """What to show of the beginning of a file of chunks, AU or SPHERE, and how many bytes there are beyond its claim.
+    """What to show of the beginning of a file of chunks, AU, SPHERE or VOC, and how many bytes are beyond its claim.
 
     The size of the sound may be none, as where a recorder lost power: it then has what there is. Raises `BadSample`
     where another such file follows, or an MP4 behind an MP4.
     """
     head, end = _claimed(file, start, size)
-    if (follows := at(file, end, 8))[:4] in (*_CHUNKS, b".snd", b"NIST") or follows[4:] == b"ftyp":
+    around = at(file, max(0, end - PADDING), PADDING + 8)
+    if any(name in around[: PADDING + 4] for name in (*_CHUNKS, *_OTHERS)) or around[PADDING + 4 :] == b"ftyp":
         raise BadSample(JOINED)
     return head, size - end
 
@@ -72,10 +77,15 @@ def _claimed(file: BinaryIO, start: int, size: int) -> tuple[bytes, int]:
         return (magic[:8] + _FULL, size) if not 0 < length < _UNKNOWN else (b"", start + offset + length)
     if magic[:8] == b"NIST_1A\n":
         fields = at(file, start, 1024)
-        said = dict(re.findall(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)", fields))
+        said = dict(re.findall(rb"(channel_count|sample_count|sample_n_bytes) -[is]\d* (\d+)", fields))
         is_plain = len(said) == 3 and b"embedded" not in fields  # else compressed
         length = math.prod(map(int, said.values())) if is_plain else 0
         return b"", start + int(at(file, start + 8, 8)) + length if length else size
+    if magic == b"Creative Voi":
+        place = start + int.from_bytes(at(file, start + 20, 2), "little")
+        while len(block := at(file, place, 4)) == 4 and block[0] and block not in _OTHERS:
+            place += 4 + int.from_bytes(block[1:], "little")
+        return b"", min(place + (block[:1] == b"\0"), size)
     if magic[4:8] == b"ftyp":
         place = start
         while len(box := at(file, place, 16)) == 16 and (place == start or box[4:8] != b"ftyp"):

@@ -41,7 +41,6 @@ SLACK_S = 0.25
 """Seconds by which a file may be shorter or longer than it says."""
 _BLOCK = 1 << 16  # numbers that are decoded at once
 _ENDLESS = 1 << 50  # bytes; the length of an MP3 is guessed from its size
-_PADDING = 7  # bytes at most that a chunk may lack
 _NOT_RECOGNISED = 1  # libsndfile's SF_ERR_UNRECOGNISED_FORMAT
 _PLAIN = dict.fromkeys(("PCM_S8", "PCM_U8", "ULAW", "ALAW"), 1) | {"PCM_16": 2, "PCM_24": 3}
 _PLAIN |= {"PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}  # bytes of a number
@@ -95,7 +94,7 @@ def _sound(file: BinaryIO, stack: ExitStack) -> Sound:
         return _by_libsndfile(_Part(file, start, size, head), stack, excess)
     except soundfile.LibsndfileError as error:
         if _FFMPEG.match(containers.at(file, start, 1024)):
-            if excess < -_PADDING:
+            if excess < -containers.PADDING:
                 raise BadSample("truncated") from error
             return _by_ffmpeg(file, start, size, stack)
         if error.code != _NOT_RECOGNISED:

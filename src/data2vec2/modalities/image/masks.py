@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -70,15 +69,16 @@ def open_masks(data: str, max_pixels: int = MAX_PIXELS) -> Parts:
 
     Such a column holds encoded pictures, or their paths. Every mask is read: those of another size than their picture,
     in colour, or damaged can't be used. Classes have the names of `CLASSES`, or numbers. Pictures without masks are
-    left out. `UserError` for data without masks, for two of a picture, and for values that `CLASSES` has no name for.
+    left out. `UserError` for data without masks, for a picture with several, and for values that `CLASSES` has no name
+    for.
     """
     parts, root = unclassed(open_data(data, PICTURES, ARRAYS)), Path(data)
     root = root if root.is_dir() else root.parent
     found: dict[str, Any] = {}
     seen: set[int] = set()
-    files: dict[str, list[str]] = defaultdict(list)
-    for name in filter(_is_mask, (name for part in parts.each.values() for name in part.names)):
-        files[_key(name)].append(name)
+    files: dict[str, list[str]] = {}
+    for name in (name for part in parts.each.values() for name in part.names if _is_mask(name)):
+        files.setdefault(_key(name), []).append(name)
     for key, records in parts.each.items():
         masks, of_part = _masks_of(data, root, records, files), parts.account.part(key)
         pictures = [place for place, name in enumerate(records.names) if not _is_mask(name)]
@@ -120,15 +120,15 @@ def _key(name: str) -> str:
     return "/".join([*(one for one in path.parent.parts if one.lower() not in (*MASKS, *OWN)), path.stem])
 
 
-def _masks_of(data: str, root: Path, records: Records, files: Mapping[str, list[str]]) -> list[Any]:
-    """The mask of each picture as bytes or a `MaskFile`; None for none. `UserError` for two files of one picture."""
+def _masks_of(data: str, root: Path, records: Records, files: Mapping[str, Sequence[str]]) -> list[Any]:
+    """The mask of each picture as bytes or a `MaskFile`; None for none."""
     for column in COLUMNS:
         if (values := column_beside(data, records, column)) is not None:
             return [_given(root, name, value) for name, value in zip(records.names, values, strict=True)]
-    masks = [[] if _is_mask(name) else files.get(_key(name), []) for name in records.names]
-    if several := next((some for some in masks if len(some) > 1), None):
-        raise UserError(f"{data} has several masks of one picture, {' and '.join(several)}; leave one in the folder")
-    return [_given(root, name, next(iter(some), None)) for name, some in zip(records.names, masks, strict=True)]
+    found = {name: files.get(_key(name), ()) for name in records.names if not _is_mask(name)}
+    if name := next((name for name, masks in found.items() if len(masks) > 1), None):
+        raise UserError(f"{name} of {data} has several masks, {' and '.join(found[name])}; keep one of them")
+    return [_given(root, name, next(iter(found.get(name, ())), None)) for name in records.names]
 
 
 def _given(root: Path, name: str, value: Any) -> bytes | MaskFile | None:

@@ -3,11 +3,11 @@
 - A picture of more than 8 bits is scaled by `Levels`, the values that become black and white: for whole numbers 0 (or,
   with negative ones, minus a power of two) and the smallest power of two that holds the largest value, less one; for
   floats 0 and 1, or 0 and 255, if the largest lies in the upper half of these, else their range. `find_levels` looks at
-  all parts of a data set together; a model keeps what it was trained with.
+  all parts of a data set together; a model keeps what it was trained with. What GDAL's tag says to be no data (TIFF) is
+  masked: it does not count for the levels, and becomes black.
 - Transparency is laid over white; over black where that would leave nothing darker than 240. An alpha that is 0
   everywhere is none (32-bit BMP files have it so).
 - Of several frames the first is taken; several channels of a TIFF file are one picture (extra `tiff`).
-- Pixels of more than 8 bits that a TIFF file says have no data (GDAL's tag) become the least value of its others.
 
 Shapes: `H` and `W` pixels, `C` channels.
 """
@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import math
 import re
 import sys
 import warnings
@@ -52,10 +53,11 @@ _PNG = b"\x89PNG"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = (b"\xff\xd8\xff", _PNG, b"RIFF", b"GIF8", *_TIFF)
 _METADATA = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
-_BITS, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANES, _SAMPLE_FORMAT = 258, 262, 270, 277, 284, 339  # tags of TIFF
-_NO_DATA = 42113  # GDAL's
-_SIGNED = (2,)
+_BITS, _PHOTOMETRIC, _DESCRIPTION, _SAMPLES, _PLANES = 258, 262, 270, 277, 284  # tags of TIFF
+_SAMPLE_FORMAT, _NO_DATA = 339, 42113
+_SIGNED = 2
 _MAX_PLANES = 32
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
 _OTHER_BYTE = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _DARK = 240
 _TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
@@ -90,9 +92,11 @@ def bands(opened: Image.Image | NDArray[Any], raw: Raw, num_channels: int, level
 
 
 def scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
-    """Values as bytes, by the levels; `BadSample` for floats without levels, and for what is no number."""
+    """Values as bytes, by the levels; `BadSample` for floats without levels, what is no number, and no data."""
     if values.dtype == np.uint8:
         return values
+    if values.size and not np.ma.count(values):
+        raise BadSample("no data in it")
     if values.dtype.kind == "f":
         if not np.isfinite(values).all():
             raise BadSample("pixels that are not numbers")
@@ -101,6 +105,7 @@ def scaled(values: NDArray[Any], levels: Levels | None) -> NDArray[np.uint8]:
     else:
         values = values.astype(np.float64)
     low, high = levels or FULL
+    values = np.ma.filled(values, low)
     return np.rint((values.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
 
@@ -155,6 +160,9 @@ def open_picture(
         raise too_large(max_pixels)
     if image.format == "TIFF" and _has_more(image, num_channels):
         return _read_tiff(file, max_pixels)
+    if image.format == "TIFF" and isinstance(image, ImageFile):  # of which libtiff turns the bytes, and Pillow again
+        native = _NATIVE.get(_raw_mode(image))
+        image.tile = [_lying(one, native) if native and one.codec_name == "libtiff" else one for one in image.tile]
     return image
 
 
@@ -221,33 +229,30 @@ def plain(image: Image.Image) -> Image.Image:
 
 def _wide(image: Image.Image, raw: Raw | BinaryIO) -> NDArray[Any] | None:
     """The values of a picture of more than 8 bits, `HW` or `HWC`, the last channel of 2 or 4 an alpha; none: of 8."""
-    raw_mode = _raw_mode(image)
+    raw_mode, tags = _raw_mode(image), getattr(image, "tag_v2", {})
     if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(_loaded(image, raw))
         values = values.view(np.uint32) if raw_mode in ("I;32", "I;32B", "I;32N") else values
-        return _filled(values, getattr(image, "tag_v2", {}).get(_NO_DATA))
-    if raw_mode == "L" and getattr(image, "tag_v2", {}).get(_SAMPLE_FORMAT) == _SIGNED:  # Pillow reads it as unsigned
-        return _filled(np.asarray(_loaded(image, raw)).view(np.int8), image.tag_v2.get(_NO_DATA))  # type: ignore[attr-defined]
+        return _with_data(values, tags.get(_NO_DATA))
+    if image.mode == "L" and _SIGNED in tags.get(_SAMPLE_FORMAT, ()):
+        return _with_data(np.asarray(_loaded(image, raw)).view(np.int8), tags.get(_NO_DATA))
     if raw_mode == "LA;16B":  # four bytes a pixel
         return _decoded(raw, "RGBA").view(">u2")
     if image.mode in ("RGB", "RGBA") and ";16" in raw_mode:  # Pillow has no such mode, and reads the higher byte alone
         other = raw_mode[:-1] + _OTHER_BYTE[raw_mode[-1]]
         high, low = (_decoded(raw, mode).astype(np.uint16) for mode in (raw_mode, other))
-        return high << 8 | low
+        return _with_data(high << 8 | low, tags.get(_NO_DATA))
     return None
 
 
-def _filled(values: NDArray[Any], no_data: str | None) -> NDArray[Any]:
-    """The values, where they are that of pixels without data the least of the others; `BadSample` without others."""
+def _with_data(values: NDArray[Any], none: object) -> NDArray[Any]:
+    """Values of more than 8 bits, of which those are masked that GDAL's tag says to be none."""
     try:
-        blank = float(str(no_data).strip("\0 "))
-    except ValueError:  # there is no such value
+        number = float(str(none))
+    except ValueError:  # there is no tag
         return values
-    kind = values.dtype.type if values.dtype.kind == "f" else float
-    none = np.isnan(values) if np.isnan(blank) else values == kind(blank)
-    if none.all():
-        raise BadSample("no pixel with data")
-    return np.where(none, values[~none].min(), values)
+    with np.errstate(over="ignore"):  # the least number of other floats, say
+        return np.ma.masked_array(values, np.isnan(values) if math.isnan(number) else values == number)
 
 
 def _raw_mode(image: Image.Image) -> str:
@@ -260,9 +265,13 @@ def _decoded(raw: Raw | BinaryIO, raw_mode: str) -> NDArray[np.uint8]:
     """The pixels, as if they lay so in the file."""
     image = open_picture(raw)
     assert isinstance(image, ImageFile)
-    of = [(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode for tile in image.tile]
-    image.tile = [tile._replace(args=arguments) for tile, arguments in zip(image.tile, of, strict=True)]
+    image.tile = [_lying(tile, raw_mode) for tile in image.tile]
     return np.asarray(_loaded(image, raw))
+
+
+def _lying(tile: Any, raw_mode: str) -> Any:
+    """A part of a picture, as if its pixels lay so in the file."""
+    return tile._replace(args=(raw_mode, *tile.args[1:]) if isinstance(tile.args, tuple) else raw_mode)
 
 
 def _narrow(values: NDArray[Any], levels: Levels | None) -> Image.Image:
@@ -270,7 +279,7 @@ def _narrow(values: NDArray[Any], levels: Levels | None) -> Image.Image:
     channels = 1 if values.ndim == 2 else values.shape[2]
     if channels in (1, 3):
         return Image.fromarray(scaled(values, levels))
-    colour, alpha = values[..., :-1], (values[..., -1] >> 8).astype(np.uint8)
+    colour, alpha = values[..., :-1], (np.ma.getdata(values)[..., -1] >> 8).astype(np.uint8)
     picture = Image.fromarray(scaled(colour[..., 0] if channels == 2 else colour, levels))
     picture.putalpha(Image.fromarray(alpha))
     return picture
@@ -287,6 +296,7 @@ def _range(records: Records, place: int) -> tuple[float, float, bool] | None:
                     values = values[..., :-1] if values.shape[2:] in ((2,), (4,)) else values  # without the alpha
         if values is None or values.dtype == np.uint8:
             return None
+        values = np.ma.compressed(values)
         if values.dtype.kind == "f":
             values = values[np.isfinite(values)]
         return (values.min().item(), values.max().item(), values.dtype.kind == "f") if values.size else None
@@ -340,10 +350,13 @@ def _read_tiff(file: BinaryIO, max_pixels: int) -> NDArray[Any]:
         sizes = dict(zip(series.axes, series.shape, strict=True))
         if sizes["Y"] * sizes["X"] > max_pixels or series.size > _MAX_PLANES * max_pixels:
             raise too_large(max_pixels)
-        values = _filled(series.asarray(), getattr(tiff.pages[0].tags.get(_NO_DATA), "value", None))
+        if series.dtype.kind not in "buif":
+            raise BadSample(f"pixels of type {series.dtype}")
+        values, no_data = series.asarray(), tiff.pages.first.tags.valueof(_NO_DATA)
     for place, axis in reversed(list(enumerate(series.axes))):
         if axis not in "YXCS":
             values = values.take(0, axis=place)
     left = [axis for axis in series.axes if axis in "YXCS"]
     values = values.transpose([left.index(axis) for axis in ("Y", "X", *(axis for axis in left if axis in "CS"))])
-    return np.asarray(values.reshape(*values.shape[:2], -1) if values.ndim > 3 else values)
+    values = np.asarray(values.reshape(*values.shape[:2], -1) if values.ndim > 3 else values)
+    return values if values.dtype == np.uint8 else _with_data(values, no_data)

@@ -237,13 +237,14 @@ def test_a_caf_that_was_not_closed() -> None:
     heard(patched(content, content.index(b"data") + 4, b"\xff" * 8))
 
 
-@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "CAF", "AIFF", "AU", "NIST"])
-def test_files_of_plain_numbers_that_were_joined(kind: str) -> None:
+@pytest.mark.parametrize("subtype", ["PCM_16", "ULAW"])
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "CAF", "AIFF", "AU", "NIST", "VOC"])
+def test_files_of_plain_numbers_that_were_joined(kind: str, subtype: str) -> None:
     """Also where the second one is short."""
     files = []
     for wave in (WAVE, WAVE[:500]):
         file = io.BytesIO()
-        soundfile.write(file, wave, RATE, format=kind, subtype="PCM_16")
+        soundfile.write(file, wave, RATE, format=kind, subtype=subtype)
         files.append(file.getvalue())
     assert reason(files[0] + files[1]) == reason(files[1] + files[0]) == JOINED
 

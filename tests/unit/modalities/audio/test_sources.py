@@ -435,8 +435,14 @@ def test_members_that_could_lead_out(tmp_path: Path, name: str, kind: bytes, mat
 
 
 def test_hostile_and_other_members(tmp_path: Path) -> None:
-    huge = [("0.wav", FILES[0]), ("0.txt", bytes(2 << 20))]
-    refuse(as_tar(tmp_path / "a.tar", huge), r"0\.txt has 2,097,152 bytes, too many")
+    says = {"0.txt": b"\xff\xfe", "1.json": b"{", "2.txt": bytes(2 << 20), "3.cls": b"a"}
+    members = [(f"{place}.wav", FILES[place]) for place in range(4)]
+    account = open_recordings(as_tar(tmp_path / "a.tar", [*members, *says.items()])).account
+    assert account.part("train").bad == {
+        "a.tar/0.wav": ".txt that can't be read",
+        "a.tar/1.wav": ".json that can't be read",
+        "a.tar/2.wav": ".txt of too many bytes for a label or a transcript",
+    }
     refuse(as_tar(tmp_path / "a.tar", [("0.png", b"1")]), r"no recordings \(\.3gp, .* in a\.tar")
     whole = as_tar(tmp_path / "a.tar", [("0.wav", FILES[0]), ("1.wav", FILES[3]), ("2.mp3", b""), ("3.wav", FILES[6])])
     records = open_recordings(whole).train

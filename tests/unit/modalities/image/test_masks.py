@@ -120,13 +120,15 @@ def test_masks_that_do_not_fit_are_counted(tmp_path: Path) -> None:
     assert parts.account.part("train").found == 5
 
 
-def test_two_folders_of_masks_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["mask/a.png", "Annotations/a.png", "masks/a.tif"])
+def test_several_masks_of_a_picture_are_refused(tmp_path: Path, other: str) -> None:
     put(tmp_path, "a", Image.fromarray(mask_of()))
-    saved(tmp_path / "mask" / "a.png", Image.fromarray(255 - mask_of()))
-    with pytest.raises(UserError, match=r"several masks of one picture, mask/a\.png and masks/a\.png"):
+    saved(tmp_path / other, Image.fromarray(mask_of() * 2))
+    first, second = sorted(("masks/a.png", other))
+    with pytest.raises(UserError, match=f"images/a.jpg of .* has several masks, {first} and {second}; keep one"):
         open_masks(str(tmp_path))
-    (tmp_path / "mask" / "a.png").rename(tmp_path / "mask" / "b.png")  # of no picture
-    assert len(open_masks(str(tmp_path)).train) == 1
+    (tmp_path / "images/metadata.csv").write_text("file_name,mask\na.jpg,masks/a.png\n")
+    assert open_masks(str(tmp_path)).train.classes == ("0", "1", "2", "3")
 
 
 def test_names_of_classes(tmp_path: Path) -> None:

@@ -146,6 +146,57 @@ def test_tiff_in_which_zero_is_white(tmp_path: Path, kind: Any) -> None:
     assert np.array_equal(decode(parts.train.read(0), 1, parts.train.levels), 255 - GREY)
 
 
+@pytest.mark.parametrize(
+    ("kind", "none"),
+    [
+        (np.float32, "-9999"),
+        (np.float32, "nan"),
+        (np.float32, "-3.4028234663852886e+38"),
+        (np.float64, "-1.7976931348623157e+308"),
+        (np.int16, "-32768"),
+        (np.int8, "-128.0 "),
+        (np.uint16, "65535"),
+    ],
+)
+@pytest.mark.parametrize("colour", [False, True])
+def test_pixels_without_data_are_no_levels_and_black(tmp_path: Path, kind: Any, none: str, colour: bool) -> None:
+    values = (COLOUR if colour else GREY) // 2
+    some = values.astype(kind)
+    some[:, :9] = float(none)
+    options = {"photometric": "rgb" if colour else "minisblack", "extratags": [(42113, "s", 0, none, True)]}
+    files = {"a.tif": tiff(some, **options), "b.tif": tiff(np.full_like(some, float(none)), **options)}
+    train = opened(tmp_path, files).train
+    assert train.levels == (0, 127)
+    shown = decode(train.read(0), 3 if colour else 1, train.levels)
+    assert (shown[:, :9] == 0).all()
+    assert np.array_equal(shown[:, 9:], scaled(values.astype(np.uint16), train.levels)[:, 9:])
+    with pytest.raises(BadSample, match="no data in it"):
+        decode(train.read(1), 3, train.levels)
+
+
+def test_complex_pixels_are_refused(tmp_path: Path) -> None:
+    train = opened(tmp_path, {"a.tif": tiff(GREY.astype(np.complex64)), "b.tif": tiff(GREY.astype(np.float16))}).train
+    with pytest.raises(BadSample, match="pixels of type complex64"):
+        decode(train.read(0), 1, train.levels)
+    assert np.array_equal(decode(train.read(1), 1, (0, 255)), GREY)
+
+
+def test_a_tag_that_says_nothing_leaves_all_pixels() -> None:
+    raw = tiff(GREY.astype(np.int16), extratags=[(42113, "s", 0, "none", True)])
+    assert np.array_equal(decode(raw, 1, (0, 255)), GREY)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.int16, np.int32, np.float32])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_tiff_with_negative_values(tmp_path: Path, kind: Any, compression: str | None, order: str) -> None:
+    values = GREY.astype(np.int16) - 128
+    parts = opened(tmp_path, {"a.tif": tiff(values.astype(kind), byteorder=order, compression=compression)})
+    low, high = (-128, 127) if np.issubdtype(kind, np.integer) else (values.min(), values.max())
+    assert parts.train.levels == (low, high)
+    assert np.array_equal(decode(parts.train.read(0), 1, (-128, 127)), GREY)
+
+
 def test_tiff_of_32_bits_without_a_sign(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GREY * np.uint32(16843009))
     parts = tools_of("image").open_labelled(tmp_path, Columns(), "classes")
@@ -161,29 +212,6 @@ def test_tiff_with_a_sign(tmp_path: Path, kind: Any) -> None:
     parts = opened(tmp_path, {})
     assert parts.train.levels == (-half, half - 1)
     assert abs(decode(parts.train.read(0), 1, parts.train.levels).astype(int) - GREY).max() <= 1
-
-
-@pytest.mark.parametrize(("kind", "no_data"), [(np.float32, "-9999"), (np.float32, "nan"), (np.int16, "-32768")])
-@pytest.mark.parametrize("channels", [1, 5])
-def test_pixels_without_data_are_the_least_of_the_others(
-    tmp_path: Path, kind: Any, no_data: str, channels: int
-) -> None:
-    heights = GREY.astype(kind) * 2 + 100
-    values = np.where(GREY > 200, kind(float(no_data)), heights)[..., None].repeat(channels, -1)
-    assert (GREY > 200).any()
-    tag = [(42113, "s", 0, no_data, True)]
-    stored = values.transpose(2, 0, 1) if channels > 1 else values[..., 0]
-    planes = {"planarconfig": "separate"} if channels > 1 else {}
-    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", extratags=tag, **planes)
-    levels = opened(tmp_path, {}).train.levels
-    least, most = int(heights[GREY <= 200].min()), int(heights[GREY <= 200].max())
-    assert levels == ((least, most) if kind == np.float32 else (0, 511))
-    shown = decode((tmp_path / "a.tif").read_bytes(), channels, levels)
-    expected = np.where(GREY > 200, least, heights)
-    assert np.array_equal(shown.reshape(*GREY.shape, -1)[..., -1], scaled(expected.astype(kind), levels))
-    empty = tiff(np.full((4, 4), float(no_data), np.float32), extratags=tag)
-    with pytest.raises(BadSample, match="no pixel with data"):
-        decode(empty, 1, levels)
 
 
 @pytest.mark.parametrize("top", [255, 4095, 65535])
