@@ -9,11 +9,12 @@ from typing import Any
 from data2vec2.commands.options import OF_FEATURES, OF_RECOGNISERS, Evaluate, refuse
 from data2vec2.commands.runner import named_columns, say_account, say_skipped, where_is
 from data2vec2.commands.transcribe import at_most, scored_part
+from data2vec2.data.account import PartAccount
 from data2vec2.data.records import Records, among, labelled_records
 from data2vec2.errors import UserError
 from data2vec2.interop.folder import export_of, load_classifier
 from data2vec2.modalities.data import ModelInfo
-from data2vec2.modalities.jobs import FinetuneData, Job, Scored
+from data2vec2.modalities.jobs import FinetuneData, Job
 from data2vec2.modalities.tools import tools_of
 from data2vec2.training.device import choose_device
 from data2vec2.training.progress import console
@@ -37,12 +38,13 @@ def evaluate_classifier(given: Evaluate) -> dict[str, Any]:
     if not len(records):
         raise UserError(f"{where} has no labels to evaluate with; {tools.label_hint('--label-column')}")
     say(f"evaluating on {len(records):,} {tools.words.many} ({part} part): {where}")
-    scored, skipped = own_scores(given, info, model, records)
-    return {"data": where_is(where), "part": part, **scored.scores, "skipped": skipped}
+    scores, skipped = own_scores(given, info, model, records)
+    counts = say_skipped(skipped, tools.words.many, say)
+    return {"data": where_is(where), "part": part, **scores, "skipped": counts}
 
 
-def own_scores(given: Evaluate, info: ModelInfo, model: Any, records: Records) -> tuple[Scored, dict[str, int]]:
-    """A model's scores on labelled records, and how many can't be read, by reason; `UserError` for other classes."""
+def own_scores(given: Evaluate, info: ModelInfo, model: Any, records: Records) -> tuple[dict[str, Any], PartAccount]:
+    """A model's scores on labelled records, and the account of those; `UserError` for other classes."""
     job, device, where = _job(info), choose_device(given.device), given.test or given.data
     if not info.regression:
         if info.multi_label != (records.tags is not None):
@@ -53,10 +55,11 @@ def own_scores(given: Evaluate, info: ModelInfo, model: Any, records: Records) -
         records, _ = among(records, replace(records, classes=info.classes), str(where), str(given.model))
     reader = job.reader(records, info, given.seed)
     data = FinetuneData(train=reader, val=None, test=reader, description="", outputs=len(info.classes))
-    data.account.part("test").found = len(records)
-    scored = job.score(model.to(device), info, data, "test", device)
-    del scored.scores["labels"]  # nothing was learned
-    return scored, say_skipped(data.account.part("test"), job.tools.words.many, console().print)
+    account = data.account.part("test")
+    account.found = len(records)
+    scores = job.score(model.to(device), info, data, "test", device).scores
+    del scores["labels"]  # nothing was learned
+    return scores, account
 
 
 def _job(info: ModelInfo) -> Job:

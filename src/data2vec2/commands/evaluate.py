@@ -121,8 +121,8 @@ def evaluate(given: Evaluate) -> Scores:
             scores = replace(scores, curves=(*scores.curves, tuned))
     if info.classes and set(held.classes) <= set(info.classes):
         classifier, _ = load_classifier(export_of(model, Path(data)))
-        answered, _ = own_scores(given, info, classifier, asked[0].records.select(asked[1]))
-        scores = replace(scores, own=answered.scores)
+        answers, _ = own_scores(given, info, classifier, asked[0].records.select(asked[1]))  # what is left out was said
+        scores = replace(scores, own=answers)
     elif info.classes:
         say(f"{test or data} has other classes than {model} learned, so only its features are scored")
     if run and info.classes:
